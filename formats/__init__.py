@@ -1,0 +1,1 @@
+"""The three kinds of format: what comes in (records), what it becomes (templates), what lies on disk (shards)."""

@@ -1,0 +1,82 @@
+"""The one shape that every record format is read into, and every template is rendered from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from formats.errors import RecordError
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Turn:
+    """One message of a conversation."""
+
+    role: str
+    """One of `ROLES`."""
+    content: str | None = None
+    """The text as it stood in the record, untouched; None only where an assistant turn is all tool calls."""
+    reasoning: str | None = None
+    """Reasoning that the record keeps apart from the content (`reasoning_content`)."""
+    tool_calls: tuple[dict[str, Any], ...] = ()
+    """OpenAI's form: `{"type": "function", "function": {"name": str, "arguments": dict}}`."""
+    name: str | None = None
+    """Who speaks, or which tool answered."""
+    tool_call_id: str | None = None
+    """The call that a tool turn answers."""
+    weight: int = 1
+    """0 where the record says that this turn is context only (OpenAI's `weight`), else 1."""
+
+    def message(self) -> dict[str, Any]:
+        """The turn as chat templates expect it: a dict without the keys that are not set."""
+        out: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.reasoning is not None:
+            out["reasoning_content"] = self.reasoning
+        if self.tool_calls:
+            out["tool_calls"] = list(self.tool_calls)
+        if self.name is not None:
+            out["name"] = self.name
+        if self.tool_call_id is not None:
+            out["tool_call_id"] = self.tool_call_id
+        return out
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Conversation:
+    """Turns in order, with the tools on offer. At least one assistant turn, and that one says something.
+
+    Raises:
+        RecordError: `no_assistant_turn`, `empty_assistant_turn`, `unknown_role` or `lone_surrogate`.
+    """
+
+    turns: tuple[Turn, ...]
+    tools: tuple[dict[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        for turn in self.turns:
+            if turn.role not in ROLES:
+                raise RecordError("unknown_role", f"{turn.role!r} is none of {', '.join(ROLES)}")
+        spoken = [turn for turn in self.turns if turn.role == "assistant"]
+        if not spoken:
+            roles = ", ".join(turn.role for turn in self.turns) or "none"
+            raise RecordError("no_assistant_turn", f"roles: {roles}")
+        for turn in spoken:
+            if not (turn.content or "").strip() and not turn.tool_calls and not (turn.reasoning or "").strip():
+                raise RecordError("empty_assistant_turn", "an assistant turn has no text and no tool call")
+        try:
+            self.canonical()
+        except UnicodeEncodeError as error:
+            raise RecordError("lone_surrogate", f"half of a surrogate pair at character {error.start}") from None
+
+    def messages(self) -> list[dict[str, Any]]:
+        """The turns as chat templates expect them."""
+        return [turn.message() for turn in self.turns]
+
+    def canonical(self) -> bytes:
+        """UTF-8 bytes that are equal exactly when two conversations are (the base of every content hash)."""
+        value = [[{**turn.message(), "weight": turn.weight} for turn in self.turns], list(self.tools)]
+        text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        return text.encode("utf-8")

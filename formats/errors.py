@@ -1,0 +1,49 @@
+"""The errors a user can cause, by what they mean for the process.
+
+A call that is wrong ends with exit status 2 (`UsageError`), a job that ran and met something wrong with the
+data or the machine with 1 (`DataError`), and a single record that cannot be used is left out and counted
+(`RecordError`). Each message is one line that names the file, the record and the remedy. Anything else that
+escapes is a bug and shows as a traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UsageError(ValueError):
+    """The call is wrong: a file that is not there, an unknown name, options that contradict each other."""
+
+    exit_code = 2
+
+
+class DataError(ValueError):
+    """The call was right and something is wrong with the data, the shards or the machine."""
+
+    exit_code = 1
+
+
+class RecordError(ValueError):
+    """One record cannot be used. `reason` is a short fixed word that is counted, `detail` says what was seen.
+
+    >>> raise RecordError("no_assistant_turn", "roles are user, user")
+    Traceback (most recent call last):
+    formats.errors.RecordError: no_assistant_turn: roles are user, user
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint for a misspelt name, to stand at the end of a message: the nearest known one, else all of them.
+
+    >>> nearest("alpace", ["alpaca", "chatml"])
+    "did you mean 'alpaca'?"
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"

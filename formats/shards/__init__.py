@@ -1,0 +1,34 @@
+"""What lies on disk: Megatron indexed datasets for tokens and loss masks, and the manifest over them.
+
+    sequences ──IndexedWriter──▶ tokens/00000.{bin,idx}  loss_mask/00000.{bin,idx}
+    Manifest.write ──▶ manifest.json ──ShardDirectory──▶ Split ──▶ (tokens, loss_mask)
+
+In five lines:
+
+    from formats.shards import ShardDirectory
+    directory = ShardDirectory("shards")
+    train = directory.split("train")
+    tokens, loss_mask = train[0]
+    print(directory.manifest.splits["train"].trained_tokens, train.lengths().max())
+"""
+
+from formats.shards.directory import Shard, ShardDirectory, Split
+from formats.shards.indexed import MASK_DTYPE, IndexedReader, IndexedWriter, token_dtype
+from formats.shards.manifest import SPLITS, Counts, FileInfo, Manifest, ShardInfo, SplitInfo, TokenizerInfo
+
+__all__ = [
+    "MASK_DTYPE",
+    "SPLITS",
+    "Counts",
+    "FileInfo",
+    "IndexedReader",
+    "IndexedWriter",
+    "Manifest",
+    "Shard",
+    "ShardDirectory",
+    "ShardInfo",
+    "Split",
+    "SplitInfo",
+    "TokenizerInfo",
+    "token_dtype",
+]

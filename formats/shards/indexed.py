@@ -1,0 +1,182 @@
+"""Megatron's indexed dataset: a `.bin` of raw items and an `.idx` that says where each sequence lies.
+
+Ours and not `megatron.core`'s, because CPU nodes have neither torch nor Megatron, because the stock builder
+wraps ids that do not fit the dtype, and because the stock reader opens a truncated file without complaint.
+The bytes are the stock ones (megatron/core/datasets/indexed_dataset.py, `_IndexWriter`), one sequence per
+document; tests read them back with the stock class. Little-endian throughout:
+
+    9 bytes  MMIDIDX\\0\\0        8 bytes  u64 version 1          1 byte   dtype code
+    8 bytes  u64 sequences S     8 bytes  u64 documents + 1
+    int32[S] lengths in items    int64[S] pointers in bytes      int64[S + 1] document bounds
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from array import array
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from formats.errors import DataError
+
+MAGIC = b"MMIDIDX\x00\x00"
+HEADER = struct.Struct("<9sQBQQ")
+DTYPE_CODES: dict[int, type[np.generic]] = {
+    1: np.uint8,
+    2: np.int8,
+    3: np.int16,
+    4: np.int32,
+    5: np.int64,
+    6: np.float64,
+    7: np.float32,
+    8: np.uint16,
+}
+MASK_DTYPE = np.dtype(np.uint8)
+U16_LIMIT = 65_500
+"""Vocabularies below this many ids fit uint16 (Megatron's `DType.optimal_dtype`), larger ones take int32."""
+
+
+def token_dtype(vocab_size: int) -> np.dtype[Any]:
+    """The dtype that ids of a vocabulary are stored in. `vocab_size` is `len(tokenizer)`, added tokens included."""
+    return np.dtype(np.uint16 if vocab_size < U16_LIMIT else np.int32)
+
+
+def dtype_code(dtype: np.dtype[Any]) -> int:
+    """Megatron's code for a dtype."""
+    for code, known in DTYPE_CODES.items():
+        if np.dtype(known) == dtype:
+            return code
+    raise ValueError(f"{dtype} has no code in Megatron's indexed dataset")
+
+
+def index_bytes(lengths: NDArray[np.int32], dtype: np.dtype[Any]) -> bytes:
+    """The whole `.idx` for sequences of these lengths (items), one document each: 42 + 20·S bytes.
+
+    Pointers are computed in int64: an int32 product overflows past 2 GiB (Megatron-LM#1672).
+    """
+    count = len(lengths)
+    ends = np.cumsum(lengths, dtype=np.int64) * dtype.itemsize
+    pointers = np.zeros(count, dtype="<i8")
+    pointers[1:] = ends[:-1]
+    header = HEADER.pack(MAGIC, 1, dtype_code(dtype), count, count + 1)
+    documents = np.arange(count + 1, dtype="<i8")
+    return header + lengths.astype("<i4").tobytes() + pointers.tobytes() + documents.tobytes()
+
+
+class IndexedWriter:
+    """Appends sequences to `<prefix>.bin` and writes `<prefix>.idx` when closed; keeps 4 bytes a sequence.
+
+    Both files are plain files under the names given: whoever calls makes the pair appear at once.
+
+    Raises:
+        ValueError: an item that `dtype` cannot hold, or not below `limit`; a sequence without items.
+    """
+
+    def __init__(self, prefix: str | os.PathLike[str], dtype: np.dtype[Any], *, limit: int) -> None:
+        self.prefix = Path(prefix)
+        self.dtype = dtype.newbyteorder("<")
+        self.limit = limit
+        self.lengths = array("i")
+        self.items = 0
+        self.sha256: dict[str, str] = {}
+        self._digest = hashlib.sha256()
+        self._file: IO[bytes] = self.prefix.with_suffix(".bin").open("wb", buffering=1 << 20)
+
+    def append(self, flat: NDArray[Any], lengths: NDArray[np.int64]) -> None:
+        """Append `len(lengths)` sequences whose items stand one after the other in `flat`, int[sum(lengths)]."""
+        if len(lengths) == 0:
+            return
+        if int(lengths.min()) < 1 or int(lengths.sum()) != len(flat):
+            raise ValueError(f"lengths {lengths.min()}..., sum {lengths.sum()}, do not cut {len(flat)} items")
+        low, high = int(flat.min()), int(flat.max())
+        if low < 0 or high >= self.limit:
+            raise ValueError(f"item {low if low < 0 else high} is outside 0..{self.limit - 1}")
+        data = np.ascontiguousarray(flat, dtype=self.dtype).tobytes()
+        self._file.write(data)
+        self._digest.update(data)
+        self.lengths.frombytes(lengths.astype(np.int32).tobytes())
+        self.items += len(flat)
+
+    def close(self) -> None:
+        """Flush and fsync `.bin`, write and fsync `.idx`; `sha256` then holds the hash of each by its suffix."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        index = index_bytes(np.frombuffer(self.lengths, dtype=np.int32), self.dtype)
+        with open(self.prefix.with_suffix(".idx"), "wb") as file:
+            file.write(index)
+            file.flush()
+            os.fsync(file.fileno())
+        self.sha256 = {".bin": self._digest.hexdigest(), ".idx": hashlib.sha256(index).hexdigest()}
+
+    def discard(self) -> None:
+        """Close and remove what was written."""
+        self._file.close()
+        for suffix in (".bin", ".idx"):
+            self.prefix.with_suffix(suffix).unlink(missing_ok=True)
+
+
+class IndexedReader:
+    """A memory-mapped pair, checked when opened: magic, version, dtype, sizes of both files, pointers.
+
+    Attributes:
+        lengths: int32[S], items of each sequence.
+        starts: int64[S], the item (not byte) at which each sequence begins.
+        items: the whole `.bin`, [sum(lengths)] of the stored dtype.
+
+    Raises:
+        DataError: a file is missing, cut, extended, or not what its header says.
+    """
+
+    def __init__(self, prefix: str | os.PathLike[str]) -> None:
+        self.prefix = Path(prefix)
+        bin_path, idx_path = self.prefix.with_suffix(".bin"), self.prefix.with_suffix(".idx")
+        for path in (bin_path, idx_path):
+            if not path.is_file():
+                raise DataError(f"{path}: missing; run 'sft-preprocess verify' on the shard directory")
+        size = idx_path.stat().st_size
+        if size < HEADER.size:
+            raise DataError(f"{idx_path}: {size} bytes are too few for an index; it was cut off")
+        with open(idx_path, "rb") as file:
+            magic, version, code, count, bounds = HEADER.unpack(file.read(HEADER.size))
+        if magic != MAGIC or version != 1 or code not in DTYPE_CODES:
+            raise DataError(f"{idx_path}: not a Megatron index (magic {magic!r}, version {version}, dtype {code})")
+        if bounds != count + 1 or size != HEADER.size + 20 * count + 8:
+            raise DataError(f"{idx_path}: {size} bytes do not fit {count} sequences of one document each")
+        self.dtype: np.dtype[Any] = np.dtype(DTYPE_CODES[code]).newbyteorder("<")
+        index = np.memmap(idx_path, mode="r", dtype=np.uint8)
+        cut = HEADER.size + 4 * count
+        self.lengths: NDArray[np.int32] = index[HEADER.size : cut].view("<i4")
+        self._pointers: NDArray[np.int64] = index[cut : cut + 8 * count].view("<i8")
+        self.bounds: NDArray[np.int64] = index[cut + 8 * count :].view("<i8")
+        expected = int(self.lengths.sum(dtype=np.int64)) * self.dtype.itemsize
+        actual = bin_path.stat().st_size
+        if actual != expected:
+            raise DataError(f"{bin_path}: {actual} bytes, its index needs {expected}; it was cut off or appended to")
+        if expected == 0:
+            raise DataError(f"{bin_path}: empty; a shard holds at least one sequence")
+        self.items: NDArray[Any] = np.memmap(bin_path, mode="r", dtype=self.dtype)
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """int64[S], the item at which each sequence begins (computed anew at each call)."""
+        return self._pointers // self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, row: int) -> NDArray[Any]:
+        """The items of one sequence, a read-only view."""
+        start = int(self._pointers[row]) // self.dtype.itemsize
+        return self.items[start : start + int(self.lengths[row])]
+
+    def check_layout(self) -> None:
+        """Compare pointers and document bounds with what the lengths imply; DataError where they differ."""
+        expected = index_bytes(np.asarray(self.lengths), np.dtype(self.dtype))
+        if self.prefix.with_suffix(".idx").read_bytes() != expected:
+            raise DataError(f"{self.prefix}.idx: pointers or document bounds do not follow from the lengths")

@@ -1,0 +1,164 @@
+"""`manifest.json`: what a shard directory holds, written last, so that its presence means complete.
+
+Nothing in it depends on the clock, on the machine or on the number of workers.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from formats.errors import DataError
+from formats.shards.files import write_json
+
+SCHEMA = 1
+NAME = "manifest.json"
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileInfo:
+    """One file of a shard."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardInfo:
+    """One shard of a split: `tokens/NAME.{bin,idx}`, `loss_mask/NAME.{bin,idx}`, `rows/NAME.parquet`."""
+
+    name: str
+    """Zero-padded number, "00000"."""
+    sequences: int
+    tokens: int
+    trained_tokens: int
+    longest: int
+    """Tokens of the longest sequence."""
+    files: dict[str, FileInfo]
+    """By path below the split, with forward slashes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitInfo:
+    """The shards of a split and their sums."""
+
+    sequences: int
+    tokens: int
+    trained_tokens: int
+    longest: int
+    shards: tuple[ShardInfo, ...]
+
+    @classmethod
+    def of(cls, shards: tuple[ShardInfo, ...]) -> SplitInfo:
+        """A split from its shards."""
+        return cls(
+            sequences=sum(shard.sequences for shard in shards),
+            tokens=sum(shard.tokens for shard in shards),
+            trained_tokens=sum(shard.trained_tokens for shard in shards),
+            longest=max((shard.longest for shard in shards), default=0),
+            shards=shards,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerInfo:
+    """The tokenizer that made the ids."""
+
+    name: str
+    """As it was named in the call."""
+    vocab_size: int
+    """`len(tokenizer)`: one more than the largest id, added tokens included."""
+    vocab_sha256: str
+    """Hash of the sorted (token, id) pairs: two tokenizers with the same one give ids the same meaning."""
+    dtype: str
+    """numpy name of the stored token dtype."""
+    eos_id: int
+    pad_id: int
+    """The padding id; the EOS id where the tokenizer has none (the mask never depends on it)."""
+    bos_id: int | None
+    files: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of each file in `tokenizer/`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """Records: `read == written + sum(rejected.values())`."""
+
+    read: int
+    written: int
+    rejected: dict[str, int]
+    """By reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The whole of `manifest.json`."""
+
+    config: dict[str, Any]
+    """The resolved configuration of the job."""
+    sources: tuple[dict[str, Any], ...]
+    """Per source file: path as given, format, bytes, sha256, records."""
+    tokenizer: TokenizerInfo
+    template: dict[str, Any]
+    """`name`, `sha256` of its text, and `stop`: the tokens that end an assistant turn."""
+    splits: dict[str, SplitInfo]
+    counts: Counts
+    notes: dict[str, Any]
+    """Whatever else the job counted, such as tokens that straddle a boundary."""
+    versions: dict[str, str]
+    schema: int = SCHEMA
+
+    def write(self, directory: Path) -> None:
+        """Write `DIR/manifest.json` atomically."""
+        write_json(directory / NAME, {"schema": self.schema, **asdict(self)})
+
+    @classmethod
+    def read(cls, directory: Path) -> Manifest:
+        """Read `DIR/manifest.json`.
+
+        Raises:
+            DataError: not there, not JSON, of another schema version, or without a part it must have.
+        """
+        path = directory / NAME
+        if not directory.is_dir():
+            raise DataError(f"{directory}: no such shard directory; make it with 'sft-preprocess run'")
+        if not path.is_file():
+            raise DataError(
+                f"{directory}: no {NAME}, so this is not a complete shard directory; "
+                "finish it with the same 'sft-preprocess run' that began it"
+            )
+        try:
+            raw = json.loads(path.read_text("utf-8"))
+            schema = raw["schema"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}: not a manifest ({error}); make the shards again") from None
+        if schema != SCHEMA:
+            raise DataError(
+                f"{path}: schema version {schema}, this release reads {SCHEMA}; use the release that wrote it"
+            )
+        try:
+            return cls(
+                config=raw["config"],
+                sources=tuple(raw["sources"]),
+                tokenizer=TokenizerInfo(**raw["tokenizer"]),
+                template=raw["template"],
+                splits={name: _split(value) for name, value in raw["splits"].items()},
+                counts=Counts(**raw["counts"]),
+                notes=raw["notes"],
+                versions=raw["versions"],
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{path}: a part is missing or of the wrong form ({error}); make the shards again"
+            ) from None
+
+
+def _split(raw: dict[str, Any]) -> SplitInfo:
+    shards = tuple(
+        ShardInfo(**{**shard, "files": {path: FileInfo(**info) for path, info in shard["files"].items()}})
+        for shard in raw["shards"]
+    )
+    return SplitInfo(**{**raw, "shards": shards})

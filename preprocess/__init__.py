@@ -1,0 +1,1 @@
+"""The batch job: sources, a plan of fixed tasks, tokens and masks, committed shards, a manifest."""

@@ -1,0 +1,1 @@
+"""Shard directories to Megatron's own pretrain()."""
