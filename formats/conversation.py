@@ -19,6 +19,8 @@ class Turn:
     """One of `ROLES`."""
     content: str | None = None
     """The text as it stood in the record, untouched; None only where an assistant turn is all tool calls."""
+    context: str | None = None
+    """Alpaca's `input`: a second text of a user turn. Templates that know no such thing get it below the content."""
     reasoning: str | None = None
     """Reasoning that the record keeps apart from the content (`reasoning_content`)."""
     tool_calls: tuple[dict[str, Any], ...] = ()
@@ -33,8 +35,10 @@ class Turn:
     def message(self) -> dict[str, Any]:
         """The turn as chat templates expect it: a dict without the keys that are not set."""
         out: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.context is not None:
+            out |= {"content": f"{self.content}\n\n{self.context}", "instruction": self.content, "input": self.context}
         if self.reasoning is not None:
-            out["reasoning_content"] = self.reasoning
+            out |= {"reasoning_content": self.reasoning, "thinking": self.reasoning}  # gpt-oss reads the second
         if self.tool_calls:
             out["tool_calls"] = list(self.tool_calls)
         if self.name is not None:
@@ -43,33 +47,40 @@ class Turn:
             out["tool_call_id"] = self.tool_call_id
         return out
 
+    def is_silent(self) -> bool:
+        """Neither text, nor reasoning, nor a tool call."""
+        return not self.tool_calls and not (self.content or "").strip() and not (self.reasoning or "").strip()
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conversation:
-    """Turns in order, with the tools on offer. At least one assistant turn, and that one says something.
+    """Turns in order, with the tools on offer.
 
     Raises:
-        RecordError: `no_assistant_turn`, `empty_assistant_turn`, `unknown_role` or `lone_surrogate`.
+        RecordError: `unknown_role`, `no_assistant_turn`, `empty_assistant_turn` (an assistant turn that says
+            nothing would teach the model to say nothing) or `lone_surrogate`.
     """
 
     turns: tuple[Turn, ...]
     tools: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        for turn in self.turns:
+        for number, turn in enumerate(self.turns):
             if turn.role not in ROLES:
-                raise RecordError("unknown_role", f"{turn.role!r} is none of {', '.join(ROLES)}")
-        spoken = [turn for turn in self.turns if turn.role == "assistant"]
-        if not spoken:
+                raise RecordError("unknown_role", f"turn {number} is by {turn.role!r}, none of {', '.join(ROLES)}")
+            if turn.role == "assistant" and turn.is_silent():
+                raise RecordError(
+                    "empty_assistant_turn", f"turn {number}, an assistant's, has no text and no tool call"
+                )
+        if not any(turn.role == "assistant" for turn in self.turns):
             roles = ", ".join(turn.role for turn in self.turns) or "none"
             raise RecordError("no_assistant_turn", f"roles: {roles}")
-        for turn in spoken:
-            if not (turn.content or "").strip() and not turn.tool_calls and not (turn.reasoning or "").strip():
-                raise RecordError("empty_assistant_turn", "an assistant turn has no text and no tool call")
         try:
             self.canonical()
-        except UnicodeEncodeError as error:
-            raise RecordError("lone_surrogate", f"half of a surrogate pair at character {error.start}") from None
+        except UnicodeEncodeError:
+            raise RecordError(
+                "lone_surrogate", "the text holds half of a surrogate pair, which is no character"
+            ) from None
 
     def messages(self) -> list[dict[str, Any]]:
         """The turns as chat templates expect them."""

@@ -1,0 +1,52 @@
+"""ChatML as text: `<|im_start|>role`, a newline, the content, `<|im_end|>`, over and over, in one text column."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from formats.conversation import Conversation, Turn
+from formats.errors import RecordError
+from formats.records.fields import FieldMap, text
+from formats.records.openai import ROLE_NAMES
+
+START, END = "<|im_start|>", "<|im_end|>"
+TURN = re.compile(r"<\|im_start\|>([^\n<]*)\r?\n(.*?)<\|im_end\|>\s*", re.DOTALL)
+
+
+class ChatML:
+    """`{"text": "<|im_start|>user\\nHello<|im_end|>\\n<|im_start|>assistant\\nHi!<|im_end|>\\n"}`, or the bare text."""
+
+    name = "chatml"
+    fields: tuple[str, ...] = ("text",)
+
+    def matches(self, record: object, fields: FieldMap) -> bool:
+        """Whether the text begins with `<|im_start|>` (after white space or another control token such as BOS)."""
+        value = self._text(record, fields)
+        return isinstance(value, str) and re.match(r"\s*(<[^<>\s]*>)?\s*<\|im_start\|>", value) is not None
+
+    def read(self, record: object, fields: FieldMap) -> Conversation:
+        """The turns, contents as they stand between the role's newline and `<|im_end|>`.
+
+        Raises:
+            RecordError: `malformed_chatml` where anything stands outside of a turn, such as a turn that was cut
+                off before its `<|im_end|>`.
+        """
+        value = text(self._text(record, fields), "text")
+        begin = value.find(START)
+        if begin < 0:
+            raise RecordError("malformed_chatml", f"no {START} in the text")
+        turns = []
+        while begin < len(value):
+            found = TURN.match(value, begin)
+            if found is None or START in found[2]:
+                rest = value[begin : begin + 40]
+                raise RecordError("malformed_chatml", f"character {begin}: {rest!r} is not a whole turn")
+            turns.append(Turn(role=fields.role(found[1].strip(), ROLE_NAMES), content=found[2]))
+            begin = found.end()
+        return Conversation(turns=tuple(turns))
+
+    @staticmethod
+    def _text(record: object, fields: FieldMap) -> Any:
+        return fields.look_up(record, "text") if isinstance(record, Mapping) else record

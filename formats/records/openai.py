@@ -1,0 +1,158 @@
+"""OpenAI messages: a list of `{"role", "content"}`, with tools, tool calls, weights and reasoning."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from formats.conversation import Conversation, Turn
+from formats.errors import RecordError
+from formats.records.fields import MISSING, FieldMap, optional_text, refuse_media, text
+
+LISTS = ("messages", "conversations", "conversation", "dialog", "dialogue")
+ROLE_NAMES = {
+    "system": "system",
+    "developer": "developer",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+    "function": "tool",
+}
+WEIGHTS = ("weight", "loss_weight", "train")
+
+
+class OpenAI:
+    """`{"messages": [{"role": "user", "content": "…"}, …], "tools": […]}`, or the bare list."""
+
+    name = "openai"
+    fields: tuple[str, ...] = ("messages", "tools", "system")
+
+    def matches(self, record: object, fields: FieldMap) -> bool:
+        """Whether there is a list of messages that have a role."""
+        turns = message_list(record, fields)
+        return isinstance(turns, list) and bool(turns) and isinstance(turns[0], Mapping) and "role" in turns[0]
+
+    def read(self, record: object, fields: FieldMap) -> Conversation:
+        """Every message as a turn; `tools` and the older `functions` as tools."""
+        turns = leading_system(record, fields)
+        for number, message in enumerate(require_list(record, fields)):
+            if not isinstance(message, Mapping):
+                raise RecordError("wrong_type", f"message {number} is {type(message).__name__}, not an object")
+            turns.append(_turn(message, fields))
+        return Conversation(turns=tuple(turns), tools=read_tools(record, fields))
+
+
+def message_list(record: object, fields: FieldMap) -> Any:
+    """The list of messages of a record that is one or has one; `MISSING` otherwise."""
+    if isinstance(record, Mapping):
+        return fields.look_up(record, "messages", LISTS)
+    return record if isinstance(record, list) else MISSING
+
+
+def require_list(record: object, fields: FieldMap) -> list[Any]:
+    """The list of messages; a RecordError where there is none."""
+    value = message_list(record, fields)
+    if value is MISSING:
+        raise RecordError("missing_field", f"none of {', '.join(LISTS)}; name the column with --field messages=COLUMN")
+    if not isinstance(value, list):
+        raise RecordError("wrong_type", f"messages is {type(value).__name__}, not a list")
+    return value
+
+
+def leading_system(record: object, fields: FieldMap) -> list[Turn]:
+    """A system prompt that stands beside the list of messages, as a first turn; a record with media is refused."""
+    if not isinstance(record, Mapping):
+        return []
+    refuse_media(record)
+    system = optional_text(fields.look_up(record, "system", ("system_prompt",)), "system")
+    return [Turn(role="system", content=system)] if system else []
+
+
+def read_tools(record: object, fields: FieldMap) -> tuple[dict[str, Any], ...]:
+    """The tools on offer, each as `{"type": "function", "function": {…}}`; a JSON text is read."""
+    value = fields.look_up(record, "tools", ("functions",)) if isinstance(record, Mapping) else MISSING
+    if isinstance(value, str):
+        value = parse_json(value, "tools") if value.strip() else None
+    if value is MISSING or value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(tool, Mapping) for tool in value):
+        raise RecordError("wrong_type", "tools is not a list of objects")
+    return tuple(
+        dict(tool) if "function" in tool or "name" not in tool else {"type": "function", "function": dict(tool)}
+        for tool in value
+    )
+
+
+def parse_json(value: str, where: str) -> Any:
+    """JSON inside a text."""
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise RecordError("broken_json", f"{where}: {error}") from None
+
+
+def tool_call(raw: object) -> dict[str, Any]:
+    """One call in OpenAI's form. Arguments that are a JSON text become an object: templates print them as JSON."""
+    if not isinstance(raw, Mapping):
+        raise RecordError("wrong_type", f"a tool call is {type(raw).__name__}, not an object")
+    function = raw.get("function", raw)
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
+        raise RecordError("wrong_type", "a tool call has no function name")
+    arguments = function.get("arguments", function.get("parameters", {}))
+    if isinstance(arguments, str):
+        arguments = parse_json(arguments, "tool call arguments") if arguments.strip() else {}
+    out: dict[str, Any] = {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
+    if isinstance(raw.get("id"), str):
+        out["id"] = raw["id"]
+    return out
+
+
+def _content(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise RecordError("wrong_type", f"content is {type(value).__name__}, not text, null or a list of parts")
+    texts = []
+    for part in value:
+        if isinstance(part, str):
+            texts.append(part)
+            continue
+        kind = part.get("type", "text") if isinstance(part, Mapping) else type(part).__name__
+        if kind not in ("text", "input_text", "output_text"):
+            raise RecordError("not_text", f"a content part is {kind!r}; only text can be trained here")
+        texts.append(text(part.get("text", part.get("value", MISSING)), "text"))
+    return "".join(texts)
+
+
+def read_weight(message: Mapping[str, Any]) -> int:
+    """0 or 1 by `weight`, `loss_weight` or `train`; 1 where the message says nothing."""
+    for name in WEIGHTS:
+        value = message.get(name)
+        if value is not None:
+            if value not in (0, 1):
+                raise RecordError("fractional_weight", f"{name} is {value!r}; a loss mask holds 0 or 1")
+            return int(value)
+    return 1
+
+
+def _turn(message: Mapping[str, Any], fields: FieldMap) -> Turn:
+    role = fields.role(message.get("role"), ROLE_NAMES)
+    calls = message.get("tool_calls") or ()
+    if message.get("function_call"):
+        calls = (message["function_call"],)
+    if not isinstance(calls, (list, tuple)):
+        raise RecordError("wrong_type", f"tool_calls is {type(calls).__name__}, not a list")
+    content = _content(message.get("content"))
+    if content is None and role != "assistant":
+        raise RecordError("missing_field", f"a {role} turn has no content")
+    reasoning = message.get("reasoning_content", message.get("reasoning"))
+    return Turn(
+        role=role,
+        content=content,
+        reasoning=None if reasoning is None else text(reasoning, "reasoning_content"),
+        tool_calls=tuple(tool_call(call) for call in calls),
+        name=message["name"] if isinstance(message.get("name"), str) else None,
+        tool_call_id=message["tool_call_id"] if isinstance(message.get("tool_call_id"), str) else None,
+        weight=read_weight(message),
+    )

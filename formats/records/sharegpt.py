@@ -1,0 +1,67 @@
+"""ShareGPT: a list of `{"from", "value"}`, with function calls and what they returned as turns of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from formats.conversation import Conversation, Turn
+from formats.errors import RecordError
+from formats.records.fields import MISSING, FieldMap, text
+from formats.records.openai import (
+    leading_system,
+    message_list,
+    parse_json,
+    read_tools,
+    read_weight,
+    require_list,
+    tool_call,
+)
+
+CALL = "function_call"
+ROLE_NAMES = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "system": "system",
+    "observation": "tool",
+    "tool": "tool",
+    "function_response": "tool",
+    CALL: CALL,
+}
+
+
+class ShareGPT:
+    """`{"conversations": [{"from": "human", "value": "…"}, {"from": "gpt", "value": "…"}], "tools": "[…]"}`."""
+
+    name = "sharegpt"
+    fields: tuple[str, ...] = ("messages", "tools", "system")
+
+    def matches(self, record: object, fields: FieldMap) -> bool:
+        """Whether there is a list of turns that have `from` and `value`."""
+        turns = message_list(record, fields)
+        return (
+            isinstance(turns, list)
+            and bool(turns)
+            and isinstance(turns[0], Mapping)
+            and {"from", "value"} <= set(turns[0])
+        )
+
+    def read(self, record: object, fields: FieldMap) -> Conversation:
+        """Every entry as a turn; a `function_call` is an assistant turn that is all tool calls."""
+        turns = leading_system(record, fields)
+        for number, entry in enumerate(require_list(record, fields)):
+            if not isinstance(entry, Mapping):
+                raise RecordError("wrong_type", f"turn {number} is {type(entry).__name__}, not an object")
+            role = fields.role(entry.get("from"), ROLE_NAMES)
+            value = text(entry.get("value", MISSING), "value")
+            if role == CALL:
+                calls = parse_json(value, "function_call")
+                calls = calls if isinstance(calls, list) else [calls]
+                turns.append(Turn(role="assistant", tool_calls=tuple(tool_call(call) for call in calls)))
+            else:
+                turns.append(Turn(role=role, content=value, weight=read_weight(entry)))
+        return Conversation(turns=tuple(turns), tools=read_tools(record, fields))

@@ -1,0 +1,31 @@
+"""Conversations to text, with every assistant turn located.
+
+    Conversation ──ChatTemplate.render──▶ Rendering(text, spoken, typed) ──TrainOn.spans──▶ trained spans
+
+In five lines:
+
+    from formats.templates import ChatTemplate, TemplateTokens, TrainOn, template_source
+    tokens = TemplateTokens(variables={"bos_token": "", "eos_token": "</s>"}, control=("</s>",), stop=("</s>",))
+    template = ChatTemplate("alpaca", template_source("alpaca"), tokens)
+    rendering = template.render(conversation)
+    print([rendering.text[start:end] for start, end in TrainOn().spans(rendering, conversation)])
+
+A package of your own adds a template by the entry point group `sft_shards.templates`.
+"""
+
+from formats.templates.chat import ChatTemplate, TemplateTokens
+from formats.templates.registry import TOKENIZER, sources, template_source
+from formats.templates.rendering import TRAIN_ON, Rendering, Span, Spoken, TrainOn
+
+__all__ = [
+    "TOKENIZER",
+    "TRAIN_ON",
+    "ChatTemplate",
+    "Rendering",
+    "Span",
+    "Spoken",
+    "TemplateTokens",
+    "TrainOn",
+    "sources",
+    "template_source",
+]

@@ -1,0 +1,161 @@
+"""A chat template: a conversation in, one rendering out, each assistant turn located or the record refused."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jinja2
+
+from formats.conversation import Conversation, Turn
+from formats.errors import RecordError, UsageError
+from formats.templates.locate import by_generation, by_marks
+from formats.templates.marks import RESERVED, StandIns
+from formats.templates.rendering import Rendering
+from formats.templates.sandbox import compile_template, render
+
+GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemplateTokens:
+    """What a template has to know of the tokenizer."""
+
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """`bos_token`, `eos_token` and so on, as `apply_chat_template` passes them."""
+    control: tuple[str, ...] = ()
+    """Every special token: what must stay text when somebody types it."""
+    stop: tuple[str, ...] = ()
+    """The tokens that a model of this tokenizer stops on."""
+
+
+class ChatTemplate:
+    """A Jinja chat template with the tokens of one tokenizer.
+
+    Attributes:
+        name: "tokenizer" or the name of a built-in one.
+        sha256: hash of the template's text.
+        header: the generation prompt, "" where the template writes none.
+        stop: the stop tokens that the template was seen to end the probe's turns with.
+
+    Raises:
+        UsageError: the template is no Jinja, cannot render a plain conversation, or does not end an assistant's
+            turn with a token that the model stops on.
+    """
+
+    def __init__(self, name: str, source: str, tokens: TemplateTokens, *, allow_control_tokens: bool = False) -> None:
+        self.name = name
+        self.sha256 = hashlib.sha256(source.encode("utf-8")).hexdigest()
+        self.tokens = tokens
+        try:
+            self._template = compile_template(source)
+        except jinja2.TemplateSyntaxError as error:
+            raise UsageError(
+                f"template {name}: line {error.lineno}: {error.message}; give another with --template"
+            ) from None
+        self._has_generation = GENERATION.search(source) is not None
+        self._knows_developer = "developer" in source
+        self._stand_ins = StandIns(() if allow_control_tokens else tokens.control)
+        self._stop = re.compile("|".join(map(re.escape, sorted(tokens.stop, key=len, reverse=True))) or r"(?!)")
+        self.header = ""
+        self._always_header = self._lead = ""
+        self._probe()
+
+    def render(self, conversation: Conversation) -> Rendering:
+        """Render a conversation once, and find where its assistant speaks.
+
+        Raises:
+            RecordError: the template refuses the conversation, or its turns cannot be told apart for certain.
+        """
+        if RESERVED.search(conversation.canonical().decode("utf-8")):
+            raise RecordError("reserved_character", "the text holds a Unicode noncharacter (U+FDD0 to U+FDEF)")
+        messages = conversation.messages()
+        for message in messages:
+            if message["role"] == "developer" and not self._knows_developer:
+                message["role"] = "system"
+        tools: list[dict[str, Any]] | None = list(conversation.tools) or None
+        hidden = self._stand_ins.pattern.search(conversation.canonical().decode("utf-8")) is not None
+        if hidden:
+            messages, tools = self._stand_ins.hide(messages), self._stand_ins.hide(tools)
+
+        def again(other: list[dict[str, Any]]) -> str:
+            return self._render(other, tools)
+
+        text = again(messages)
+        if self._has_generation:
+            text, spoken = by_generation(text, messages, self._stop)
+        if self._always_header and text.endswith(self._always_header):
+            text = text[: -len(self._always_header)]
+            strip = len(self._always_header)
+
+            def again(other: list[dict[str, Any]]) -> str:
+                return self._render(other, tools)[:-strip]
+
+        if not self._has_generation:
+            spoken = by_marks(
+                text, conversation, messages, render=again, header=self.header, lead=self._lead, stop=self._stop
+            )
+        notes = _notes(text, messages, tools)
+        typed: tuple[tuple[int, int], ...] = ()
+        if hidden:
+            text, typed = self._stand_ins.reveal(text)
+        return Rendering(text=text, spoken=spoken, typed=typed, notes=notes)
+
+    def generation_prompt(self, conversation: Conversation) -> str:
+        """The text that inference feeds: the conversation with the template's generation prompt at its end."""
+        return self._render(conversation.messages(), list(conversation.tools) or None, add_generation_prompt=True)
+
+    def _render(
+        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, add_generation_prompt: bool = False
+    ) -> str:
+        return render(
+            self._template,
+            messages=messages,
+            tools=tools,
+            documents=None,
+            add_generation_prompt=add_generation_prompt,
+            **self.tokens.variables,
+        )
+
+    def _probe(self) -> None:
+        """Find out the header, and whether a turn ends with a stop token, on a conversation as plain as can be."""
+        asked: list[dict[str, Any]] = [{"role": "user", "content": "Hello"}]
+        answer = "Hi there"
+        try:
+            without = self._render(asked, None)
+            prompt = self._render(asked, None, add_generation_prompt=True)
+            whole = self._render([*asked, {"role": "assistant", "content": answer}], None)
+        except RecordError as error:
+            raise UsageError(
+                f"template {self.name}: cannot render a plain question and answer ({error.detail})"
+            ) from None
+        self.header = prompt[len(without) :] if prompt.startswith(without) else ""
+        before, _, after = whole.rpartition(answer)
+        if whole.startswith(prompt) and len(prompt) <= len(before):
+            self._lead = before[len(prompt) :]
+        found = self._stop.search(after)
+        tail = after[found.end() :] if found else ""
+        if not self.header and tail.strip() and before.endswith(tail.lstrip()):
+            self.header = self._always_header = tail.lstrip()
+        probe = Conversation(turns=(Turn(role="user", content="Hello"), Turn(role="assistant", content=answer)))
+        try:
+            self.render(probe)
+        except RecordError as error:
+            stops = ", ".join(self.tokens.stop) or "none"
+            raise UsageError(
+                f"template {self.name}: {error.reason.replace('_', ' ')} on a plain question and answer "
+                f"({error.detail}; the tokenizer's stop tokens: {stops}); choose a built-in one with --template"
+            ) from None
+
+
+def _notes(text: str, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> tuple[str, ...]:
+    notes = []
+    names = (tool.get("function", tool).get("name") for tool in tools or ())
+    if not all(name is None or str(name) in text for name in names):
+        notes.append("tools_ignored")
+    if any((message.get("reasoning_content") or "").strip() not in text for message in messages):
+        notes.append("reasoning_dropped")
+    return tuple(notes)

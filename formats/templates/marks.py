@@ -1,0 +1,181 @@
+"""Invisible marks in messages, to find out where a template puts what a message says.
+
+A template is a program: the only sure way to know where a text ends up is to follow it. Each text of a message is
+wrapped in noncharacters (code points that no text may hold, so none is lost by it) and rendered once more; with
+the marks taken out, that must be the plain rendering to the letter, or the template looked at the marks and the
+next, more careful way of placing them is tried. What was measured is then exact, and where no way works the
+record is refused.
+
+Control tokens that somebody typed are held apart by the same means: each is replaced by a run of its own length,
+so that every position stays what it was, rendered, and put back. What the template wrote itself can then be told
+from what was typed, whatever the template does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from formats.errors import RecordError
+
+OPEN, AFTER, CLOSE = "\ufdd0", "\ufdd1", "\ufdd2"
+FILL = "\ufdd3"
+FIRST_STAND_IN = 0xF0000
+RESERVED = re.compile("[\ufdd0-\ufdef]")
+MARK = re.compile(f"{OPEN}(\\d+)\\.(\\d+){AFTER}|{CLOSE}")
+THINK = re.compile(r"(</?think>)")
+CONTENT, REASONING, CALL = 0, 1, 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Anchor:
+    """Where a text of a message stands in the plain rendering, in characters."""
+
+    message: int
+    kind: int
+    """`CONTENT`, `REASONING` or `CALL`."""
+    start: int
+    end: int
+
+
+def map_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """A copy of a JSON-like value with every text changed, keys left as they are."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: map_texts(item, change) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [map_texts(item, change) for item in value]
+    return value
+
+
+class StandIns:
+    """Replaces typed control tokens by runs of equal length, and finds them again.
+
+    A run is one character of a private-use plane that says which token, then `FILL` up to the token's length.
+    """
+
+    def __init__(self, control_tokens: Sequence[str]) -> None:
+        self.tokens = sorted(control_tokens, key=len, reverse=True)
+        self.pattern = re.compile("|".join(map(re.escape, self.tokens)) or r"(?!)")
+        self._number = {token: number for number, token in enumerate(self.tokens)}
+        self._run = re.compile(f"([\U000f0000-\U000ffffd]){FILL}*")
+
+    def hide(self, value: Any) -> Any:
+        """A copy of a JSON-like value with every typed control token replaced."""
+
+        def change(text: str) -> str:
+            if self._run.search(text):
+                raise RecordError("reserved_character", "the text holds both control tokens and private-use characters")
+            return self.pattern.sub(self._stand_in, text)
+
+        return map_texts(value, change)
+
+    def _stand_in(self, match: re.Match[str]) -> str:
+        return chr(FIRST_STAND_IN + self._number[match[0]]) + FILL * (len(match[0]) - 1)
+
+    def reveal(self, text: str) -> tuple[str, tuple[tuple[int, int], ...]]:
+        """The text with the tokens put back, and the spans [start, end) at which they stand."""
+        spans = []
+
+        def change(match: re.Match[str]) -> str:
+            token = self.tokens[ord(match[1]) - FIRST_STAND_IN]
+            if len(match[0]) != len(token):
+                raise RecordError(
+                    "template_error", "the template takes texts apart inside a control token that was typed"
+                )
+            spans.append(match.span())
+            return token
+
+        return self._run.sub(change, text), tuple(spans)
+
+
+def _wrap(text: str, message: int, kind: int) -> str:
+    return f"{OPEN}{message}.{kind}{AFTER}{text}{CLOSE}" if text else text
+
+
+def _core(text: str, message: int, kind: int) -> str:
+    core = text.strip()
+    if not core:
+        return text
+    begin = text.index(core)
+    return text[:begin] + _wrap(core, message, kind) + text[begin + len(core) :]
+
+
+def _segments(text: str, message: int) -> str:
+    """Mark the cores of what stands between think tags: templates cut contents there."""
+    pieces = THINK.split(text)
+    thinking = 0
+    for place, piece in enumerate(pieces):
+        if place % 2:
+            thinking = 1 if piece == "<think>" else 0
+        else:
+            closes = place + 1 < len(pieces) and pieces[place + 1] == "</think>"
+            pieces[place] = _core(piece, message, REASONING if thinking or closes else CONTENT)
+    return "".join(pieces)
+
+
+def _mark_calls(calls: list[Any], message: int) -> list[Any]:
+    marked = []
+    for call in calls:
+        function = call["function"]
+        marked.append({**call, "function": {**function, "name": _wrap(function["name"], message, CALL)}})
+    return marked
+
+
+def _mark_message(message: dict[str, Any], number: int, way: Callable[[str, int, int], str]) -> dict[str, Any]:
+    out = dict(message)
+    if isinstance(message.get("content"), str):
+        out["content"] = way(message["content"], number, CONTENT)
+    if message.get("reasoning_content"):
+        out["reasoning_content"] = out["thinking"] = way(message["reasoning_content"], number, REASONING)
+    if message.get("tool_calls"):
+        out["tool_calls"] = _mark_calls(message["tool_calls"], number)
+    return out
+
+
+def _careful(text: str, message: int, kind: int) -> str:
+    return _segments(text, message) if kind == CONTENT else _core(text, message, kind)
+
+
+def ways(messages: list[dict[str, Any]]) -> list[Callable[[], list[dict[str, Any]]]]:
+    """The ways of placing marks, the plainest first.
+
+    1. Around every text, white space included: a template that only copies leaves them alone.
+    2. Around what is left when white space at the ends is gone and the text is cut at think tags: templates trim,
+       and move reasoning.
+    3. The same for assistants alone: templates look at how the texts of others begin and end.
+    """
+
+    def every(way: Callable[[str, int, int], str]) -> list[dict[str, Any]]:
+        return [_mark_message(message, number, way) for number, message in enumerate(messages)]
+
+    def assistants() -> list[dict[str, Any]]:
+        return [
+            _mark_message(message, number, _careful) if message["role"] == "assistant" else message
+            for number, message in enumerate(messages)
+        ]
+
+    return [lambda: every(_wrap), lambda: every(_careful), assistants]
+
+
+def take_out(marked: str) -> tuple[str, list[Anchor]]:
+    """The text without its marks, and where they stood. Marks that do not pair up give no anchors."""
+    pieces: list[str] = []
+    anchors: list[Anchor] = []
+    begin = length = 0
+    opened: tuple[int, int, int] | None = None
+    for match in MARK.finditer(marked):
+        piece = marked[begin : match.start()]
+        pieces.append(piece)
+        length += len(piece)
+        begin = match.end()
+        if match[1] is not None:
+            opened = (int(match[1]), int(match[2]), length)
+        elif opened is not None:
+            anchors.append(Anchor(message=opened[0], kind=opened[1], start=opened[2], end=length))
+            opened = None
+    pieces.append(marked[begin:])
+    return "".join(pieces), anchors

@@ -1,0 +1,89 @@
+"""What a template gives: a text, where in it the assistant speaks, and which of that carries loss."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from formats.conversation import Conversation
+
+Span = tuple[int, int]
+TRAIN_ON = ("all", "last", "weight", "everything")
+THINK_BLOCK = re.compile(r"<think>.*?</think>\s*", re.DOTALL)
+TOOL_BLOCK = re.compile(r"\s*<tool_call>.*?</tool_call>", re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spoken:
+    """One assistant turn in the text, [start, end) in characters: all that inference would have generated.
+
+    It begins after the turn's header (and after an empty think block), and ends with the stop token.
+    """
+
+    turn: int
+    """Number of the turn in the conversation."""
+    start: int
+    end: int
+    stop: int
+    """Where the stop token begins: `start <= stop < end`."""
+    calls: Span | None = None
+    """Where its tool calls stand, if it has any."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rendering:
+    """A conversation as one text."""
+
+    text: str
+    spoken: tuple[Spoken, ...]
+    """The assistant turns, in text order."""
+    typed: tuple[Span, ...] = ()
+    """Control tokens that somebody typed, which must be encoded as the text they are."""
+    notes: tuple[str, ...] = ()
+    """What the template left out without harm to the mask: `tools_ignored`, `reasoning_dropped`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOn:
+    """Which of the assistant's words carry loss. The stop token of a trained turn always does."""
+
+    turns: str = "all"
+    """`all` assistant turns, the `last` one, those of `weight` 1, or `everything`: every token of the text."""
+    reasoning: bool = True
+    """Whether `<think> … </think>` does."""
+    tool_calls: bool = True
+
+    def spans(self, rendering: Rendering, conversation: Conversation) -> list[Span]:
+        """The trained spans of the text, [start, end) in characters, in order and apart from each other."""
+        if self.turns == "everything":
+            return [(0, len(rendering.text))]
+        chosen: Sequence[Spoken] = rendering.spoken
+        if self.turns == "last":
+            chosen = rendering.spoken[-1:]
+        elif self.turns == "weight":
+            chosen = [spoken for spoken in rendering.spoken if conversation.turns[spoken.turn].weight]
+        spans: list[Span] = []
+        for spoken in chosen:
+            spans += self._without(rendering.text, spoken)
+        return spans
+
+    def _without(self, text: str, spoken: Spoken) -> list[Span]:
+        holes: list[Span] = []
+        said = text[spoken.start : spoken.stop]
+        if not self.reasoning:
+            holes += [_shift(match.span(), spoken.start) for match in THINK_BLOCK.finditer(said)]
+        if not self.tool_calls:
+            holes += [_shift(match.span(), spoken.start) for match in TOOL_BLOCK.finditer(said)]
+            holes += [spoken.calls] if spoken.calls else []
+        spans, begin = [], spoken.start
+        for start, end in sorted(holes):
+            if begin < start:
+                spans.append((begin, start))
+            begin = max(begin, end)
+        spans.append((begin, spoken.end))
+        return spans
+
+
+def _shift(span: Span, by: int) -> Span:
+    return span[0] + by, span[1] + by

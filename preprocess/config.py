@@ -1,0 +1,93 @@
+"""The configuration of a job: everything that decides about the bytes it writes, and nothing else.
+
+How many workers run it, on what engine and where it is written is not in here: it changes no byte.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from formats.errors import UsageError, nearest
+from formats.records import FieldMap
+from formats.records import formats as record_formats
+from formats.templates import TRAIN_ON, TrainOn
+from preprocess.encode import STRADDLE
+from preprocess.overlong import OVERLONG
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobConfig:
+    """What a job does. The fields have the names of the command's options.
+
+    Raises:
+        UsageError: a value is unknown or contradicts another.
+    """
+
+    inputs: tuple[str, ...]
+    tokenizer: str
+    format: str = AUTO
+    template: str = AUTO
+    train_on: str = "all"
+    train_reasoning: bool = True
+    train_tool_calls: bool = True
+    straddle: str = "train"
+    allow_control_tokens: bool = False
+    max_length: int | None = None
+    """Tokens; None keeps every length (the trainer packs for any)."""
+    overlong: str = "drop"
+    valid_fraction: float = 0.0
+    test_fraction: float = 0.0
+    field: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    map_role: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    shard_tokens: int = 1 << 24
+    """Tokens that a shard should hold; what it holds follows from the sizes of the inputs."""
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("--train-on", self.train_on, TRAIN_ON),
+            ("--straddle", self.straddle, STRADDLE),
+            ("--overlong", self.overlong, OVERLONG),
+            ("--format", self.format, (AUTO, *record_formats())),
+        ):
+            if value not in known:
+                raise UsageError(f"{name} {value}: unknown; {nearest(value, known)}")
+        if not self.inputs:
+            raise UsageError("no INPUT; name at least one file, folder or glob")
+        if self.max_length is not None and self.max_length < 2:
+            raise UsageError(f"--max-length {self.max_length}: a sequence needs at least 2 tokens")
+        if self.shard_tokens < 1:
+            raise UsageError(f"--shard-tokens {self.shard_tokens}: must be at least 1")
+        for name, share in (("--valid-fraction", self.valid_fraction), ("--test-fraction", self.test_fraction)):
+            if not 0 <= share < 1:
+                raise UsageError(f"{name} {share}: must be at least 0 and below 1")
+        if self.valid_fraction + self.test_fraction >= 1:
+            raise UsageError("--valid-fraction and --test-fraction leave nothing for training")
+        known_fields = {name for form in record_formats().values() for name in form.fields}
+        for name in self.field:
+            if name not in known_fields:
+                raise UsageError(f"--field {name}=…: no format has this field; {nearest(name, known_fields)}")
+
+    @property
+    def fields(self) -> FieldMap:
+        """The mapping of columns and roles."""
+        return FieldMap(columns=self.field, roles=self.map_role)
+
+    @property
+    def policy(self) -> TrainOn:
+        """What carries loss."""
+        return TrainOn(turns=self.train_on, reasoning=self.train_reasoning, tool_calls=self.train_tool_calls)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the plan and the manifest; `from_dict` reads it back."""
+        return asdict(self) | {"inputs": list(self.inputs)}
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> JobConfig:
+        """The configuration that `as_dict` wrote."""
+        return cls(**{**raw, "inputs": tuple(raw["inputs"])})

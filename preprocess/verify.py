@@ -1,0 +1,136 @@
+"""Checking a shard directory: every byte against its hash, every pair, every id, every count."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from formats.errors import DataError
+from formats.shards import SPLITS, Manifest, ShardInfo, SplitInfo
+from formats.shards.directory import Shard
+from formats.shards.files import sha256_file
+from formats.shards.manifest import NAME
+
+CHUNK = 1 << 24
+REJECTS = "rejects.jsonl"
+
+
+def verify(directory: Path, *, quick: bool = False) -> list[str]:
+    """What is wrong with a shard directory, a line each; empty where nothing is.
+
+    Args:
+        quick: check which files there are, their sizes and headers, and the sums; read no token.
+
+    Raises:
+        DataError: there is no readable manifest to check against.
+    """
+    manifest = Manifest.read(directory)
+    return list(_findings(directory, manifest, quick))
+
+
+def _findings(directory: Path, manifest: Manifest, quick: bool) -> Iterator[str]:
+    yield from _files(directory, manifest)
+    yield from _sums(directory, manifest)
+    for name, digest in manifest.tokenizer.files.items():
+        path = directory / "tokenizer" / name
+        if not quick and path.is_file() and sha256_file(path) != digest:
+            yield f"{path}: not the bytes that the manifest names"
+    for split, info in manifest.splits.items():
+        for shard in info.shards:
+            yield from _shard(directory / split, shard, manifest, quick)
+
+
+def _files(directory: Path, manifest: Manifest) -> Iterator[str]:
+    expected = {NAME, REJECTS} | {f"tokenizer/{name}" for name in manifest.tokenizer.files}
+    for split, info in manifest.splits.items():
+        expected |= {f"{split}/{path}" for shard in info.shards for path in shard.files}
+    found = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+    for path in sorted(expected - found):
+        yield f"{directory / path}: missing"
+    for path in sorted(found - expected):
+        yield f"{directory / path}: not in the manifest"
+
+
+def _sums(directory: Path, manifest: Manifest) -> Iterator[str]:
+    where = directory / NAME
+    counts = manifest.counts
+    if counts.read != counts.written + sum(counts.rejected.values()):
+        yield f"{where}: {counts.read} records read are not those written and left out"
+    if counts.written != sum(info.sequences for info in manifest.splits.values()):
+        yield f"{where}: {counts.written} records written are not the sequences of all splits"
+    if counts.read != sum(source["records"] for source in manifest.sources):
+        yield f"{where}: {counts.read} records read are not those of all sources"
+    for split, info in manifest.splits.items():
+        if split not in SPLITS:
+            yield f"{where}: unknown split {split!r}"
+        if SplitInfo.of(info.shards) != info:
+            yield f"{where}: the sums of split {split} are not those of its shards"
+    rejects = directory / REJECTS
+    if rejects.is_file():
+        try:
+            lines = [json.loads(line) for line in rejects.read_bytes().split(b"\n") if line]
+            reasons = Counter(line["reason"] for line in lines)
+        except (ValueError, KeyError, TypeError):
+            yield f"{rejects}: not one JSON object per line"
+        else:
+            if reasons != Counter(counts.rejected):
+                yield f"{rejects}: {reasons.total()} records, the manifest counts {sum(counts.rejected.values())}"
+
+
+def _shard(split: Path, info: ShardInfo, manifest: Manifest, quick: bool) -> Iterator[str]:
+    for name, facts in info.files.items():
+        path = split / name
+        if not path.is_file():
+            return
+        if path.stat().st_size != facts.bytes:
+            yield f"{path}: {path.stat().st_size} bytes, the manifest says {facts.bytes}"
+        elif not quick and sha256_file(path) != facts.sha256:
+            yield f"{path}: not the bytes that the manifest names"
+    try:
+        shard = Shard(split, info, manifest.tokenizer.vocab_size)
+        if not quick:
+            shard.tokens.check_layout()
+            shard.loss_mask.check_layout()
+    except DataError as error:
+        yield str(error)
+        return
+    where = f"{split}/{info.name}"
+    if int(shard.tokens.lengths.max()) != info.longest:
+        yield f"{where}: the longest sequence has {shard.tokens.lengths.max()} tokens, the manifest says {info.longest}"
+    if quick:
+        return
+    trained = 0
+    for begin in range(0, info.tokens, CHUNK):
+        ids = shard.tokens.items[begin : begin + CHUNK]
+        mask = shard.loss_mask.items[begin : begin + CHUNK]
+        if int(ids.max()) >= manifest.tokenizer.vocab_size or int(ids.min()) < 0:
+            yield f"{where}: an id from token {begin} on is outside of the vocabulary"
+        if int(mask.max()) > 1:
+            yield f"{where}: a mask value from token {begin} on is neither 0 nor 1"
+        trained += int(mask.sum(dtype=np.int64))
+    if trained != info.trained_tokens:
+        yield f"{where}: {trained} trained tokens, the manifest says {info.trained_tokens}"
+    yield from _rows(split, shard)
+
+
+def _rows(split: Path, shard: Shard) -> Iterator[str]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = split / "rows" / f"{shard.info.name}.parquet"
+    try:
+        table: Any = pq.read_table(path, columns=["tokens", "trained_tokens"])
+    except (pa.ArrowException, OSError):
+        yield f"{path}: not a readable Parquet file"
+        return
+    starts = shard.tokens.starts
+    trained = np.add.reduceat(shard.loss_mask.items, starts, dtype=np.int64)
+    if not np.array_equal(table["tokens"].to_numpy(), shard.tokens.lengths):
+        yield f"{path}: tokens are not the lengths of the sequences"
+    elif not np.array_equal(table["trained_tokens"].to_numpy(), trained):
+        yield f"{path}: trained tokens are not those of the sequences"
