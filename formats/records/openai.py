@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -93,7 +94,8 @@ def parse_json(value: str, where: str) -> Any:
 
 
 def tool_call(raw: object) -> dict[str, Any]:
-    """One call in OpenAI's form. Arguments that are a JSON text become an object: templates print them as JSON."""
+    """One call in OpenAI's form. Arguments that are a JSON text become what it says: templates print them as JSON.
+    A text that is no JSON (code for an interpreter, say) stays a text."""
     if not isinstance(raw, Mapping):
         raise RecordError("wrong_type", f"a tool call is {type(raw).__name__}, not an object")
     function = raw.get("function", raw)
@@ -101,7 +103,8 @@ def tool_call(raw: object) -> dict[str, Any]:
         raise RecordError("wrong_type", "a tool call has no function name")
     arguments = function.get("arguments", function.get("parameters", {}))
     if isinstance(arguments, str):
-        arguments = parse_json(arguments, "tool call arguments") if arguments.strip() else {}
+        with contextlib.suppress(ValueError):
+            arguments = json.loads(arguments) if arguments.strip() else {}
     out: dict[str, Any] = {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
     if isinstance(raw.get("id"), str):
         out["id"] = raw["id"]
