@@ -20,6 +20,9 @@ from preprocess.tokenizer import Tokenizer
 ATTEMPTS = 3
 """How often a task is begun before the job gives up on it: workers die for reasons that pass."""
 
+BYTES_PER_WORKER = 4 << 20
+"""Input below which one more process takes longer to start than it saves."""
+
 _worker: dict[str, Any] = {}
 
 
@@ -37,14 +40,16 @@ def run_local(plan: Plan, output: Path, tokenizer: Tokenizer, workers: int) -> N
     todo = [task for task in plan.tasks if read_receipt(output, task.number) is None]
     with Progress(len(plan.tasks)) as progress:
         progress.done = len(plan.tasks) - len(todo)
-        if min(workers, len(todo)) <= 1:
+        worth = 1 + sum(task.source.bytes for task in todo) // BYTES_PER_WORKER
+        workers = min(workers, len(todo), worth)
+        if workers <= 1:
             pipeline = Pipeline(plan.config, plan.template, tokenizer) if todo else None
             for task in todo:
                 assert pipeline is not None
                 run_task(plan, task, output, pipeline, progress.add)
                 progress.task_done()
         else:
-            _run_processes(plan, todo, output, min(workers, len(todo)), progress)
+            _run_processes(plan, todo, output, workers, progress)
 
 
 def _run_processes(plan: Plan, todo: list[Task], output: Path, workers: int, progress: Progress) -> None:

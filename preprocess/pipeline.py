@@ -107,4 +107,10 @@ def load_template(name: str, tokenizer: Tokenizer, *, allow_control_tokens: bool
     own = name == TOKENIZER
     source = tokenizer.chat_template if own else template_source(name)
     assert source is not None, "the plan settles on the tokenizer's template only where it has one"
-    return ChatTemplate(name, source, tokenizer.template_tokens(own=own), allow_control_tokens=allow_control_tokens)
+    return ChatTemplate(
+        name,
+        source,
+        tokenizer.template_tokens(own=own),
+        with_tools=tokenizer.tool_template if own else None,
+        allow_control_tokens=allow_control_tokens,
+    )

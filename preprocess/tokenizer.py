@@ -61,6 +61,7 @@ class Tokenizer:
         name: as it was named in the call.
         folder: where its files lie.
         chat_template: its own Jinja template, or None.
+        tool_template: another one for conversations that offer tools, or None.
         vocab_size: `len(tokenizer)`, one more than the largest id.
 
     Raises:
@@ -89,10 +90,9 @@ class Tokenizer:
         self.eos_id: int | None = fast.eos_token_id
         self.pad_id: int | None = fast.pad_token_id
         self.bos_id: int | None = fast.bos_token_id
-        template = fast.chat_template
-        self.chat_template: str | None = (
-            template if template is None or isinstance(template, str) else template["default"]
-        )
+        named = fast.chat_template if isinstance(fast.chat_template, dict) else {"default": fast.chat_template}
+        self.chat_template: str | None = named.get("default")
+        self.tool_template: str | None = named.get("tool_use")
         variables = {key: str(value) for key, value in fast.special_tokens_map.items() if isinstance(value, str)}
         added = {str(token.content): token for token in fast.added_tokens_decoder.values()}
         control = {content for content, token in added.items() if token.special} | set(fast.all_special_tokens)

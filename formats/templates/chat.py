@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -35,6 +37,10 @@ class TemplateTokens:
 class ChatTemplate:
     """A Jinja chat template with the tokens of one tokenizer.
 
+    Args:
+        with_tools: another template for conversations that offer tools, where a tokenizer has one
+            (`apply_chat_template` takes its `tool_use` for these).
+
     Attributes:
         name: "tokenizer" or the name of a built-in one.
         sha256: hash of the template's text.
@@ -46,7 +52,15 @@ class ChatTemplate:
             turn with a token that the model stops on.
     """
 
-    def __init__(self, name: str, source: str, tokens: TemplateTokens, *, allow_control_tokens: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        source: str,
+        tokens: TemplateTokens,
+        *,
+        with_tools: str | None = None,
+        allow_control_tokens: bool = False,
+    ) -> None:
         self.name = name
         self.sha256 = hashlib.sha256(source.encode("utf-8")).hexdigest()
         self.tokens = tokens
@@ -54,15 +68,19 @@ class ChatTemplate:
             self._template = compile_template(source)
         except jinja2.TemplateSyntaxError as error:
             raise UsageError(
-                f"template {name}: line {error.lineno}: {error.message}; give another with --template"
+                f"template {name}: line {error.lineno}: {error.message}; give another by --template"
             ) from None
         self._has_generation = GENERATION.search(source) is not None
         self._knows_developer = "developer" in source
         self._stand_ins = StandIns(() if allow_control_tokens else tokens.control)
-        self._stop = re.compile("|".join(map(re.escape, sorted(tokens.stop, key=len, reverse=True))) or r"(?!)")
+        self._control = StandIns(tokens.control).pattern
+        self._stop = StandIns(tokens.stop).pattern
         self.header = ""
         self._always_header = self._lead = ""
         self._probe()
+        self._with_tools = self
+        if with_tools is not None:
+            self._with_tools = ChatTemplate(name, with_tools, tokens, allow_control_tokens=allow_control_tokens)
 
     def render(self, conversation: Conversation) -> Rendering:
         """Render a conversation once, and find where its assistant speaks.
@@ -70,33 +88,32 @@ class ChatTemplate:
         Raises:
             RecordError: the template refuses the conversation, or its turns cannot be told apart for certain.
         """
-        if RESERVED.search(conversation.canonical().decode("utf-8")):
+        if conversation.tools and self._with_tools is not self:
+            return self._with_tools.render(conversation)
+        canonical = conversation.canonical().decode("utf-8")
+        if RESERVED.search(canonical):
             raise RecordError("reserved_character", "the text holds a Unicode noncharacter (U+FDD0 to U+FDEF)")
-        messages = conversation.messages()
-        for message in messages:
-            if message["role"] == "developer" and not self._knows_developer:
-                message["role"] = "system"
+        messages = self._messages(conversation)
         tools: list[dict[str, Any]] | None = list(conversation.tools) or None
-        hidden = self._stand_ins.pattern.search(conversation.canonical().decode("utf-8")) is not None
+        hidden = self._stand_ins.pattern.search(canonical) is not None
         if hidden:
             messages, tools = self._stand_ins.hide(messages), self._stand_ins.hide(tools)
-
-        def again(other: list[dict[str, Any]]) -> str:
-            return self._render(other, tools)
-
-        text = again(messages)
+        messages, whole = self._spelt(messages, tools)
+        always = self._always_header if whole.endswith(self._always_header) else ""
+        text = whole.removesuffix(always)
         if self._has_generation:
             text, spoken = by_generation(text, messages, self._stop)
-        if self._always_header and text.endswith(self._always_header):
-            text = text[: -len(self._always_header)]
-            strip = len(self._always_header)
-
-            def again(other: list[dict[str, Any]]) -> str:
-                return self._render(other, tools)[:-strip]
-
-        if not self._has_generation:
+        else:
             spoken = by_marks(
-                text, conversation, messages, render=again, header=self.header, lead=self._lead, stop=self._stop
+                text,
+                conversation,
+                messages,
+                render=lambda other: self._render(other, tools).removesuffix(always),
+                prompt=lambda number: self._render(messages[:number], tools, add_generation_prompt=True),
+                header=self.header,
+                lead=self._lead,
+                stop=self._stop,
+                control=self._control,
             )
         notes = _notes(text, messages, tools)
         typed: tuple[tuple[int, int], ...] = ()
@@ -104,9 +121,36 @@ class ChatTemplate:
             text, typed = self._stand_ins.reveal(text)
         return Rendering(text=text, spoken=spoken, typed=typed, notes=notes)
 
+    def _messages(self, conversation: Conversation) -> list[dict[str, Any]]:
+        messages = conversation.messages()
+        for message in messages:
+            if message["role"] == "developer" and not self._knows_developer:
+                message["role"] = "system"
+        return messages
+
+    def _spelt(
+        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None
+    ) -> tuple[list[dict[str, Any]], str]:
+        """The messages with tool calls in the spelling that the template takes, and the rendering.
+
+        Templates differ in what they expect: arguments as an object or as a JSON text, null or "" as the content
+        of a turn that is all tool calls. The first spelling that renders is the template's.
+        """
+        try:
+            return messages, self._render(messages, tools)
+        except RecordError as error:
+            if any(message.get("tool_calls") for message in messages):
+                for as_text in (False, True):
+                    for empty in (None, ""):
+                        with contextlib.suppress(RecordError):
+                            other = [_spell_calls(message, as_text, empty) for message in messages]
+                            return other, self._render(other, tools)
+            raise error
+
     def generation_prompt(self, conversation: Conversation) -> str:
         """The text that inference feeds: the conversation with the template's generation prompt at its end."""
-        return self._render(conversation.messages(), list(conversation.tools) or None, add_generation_prompt=True)
+        tools = list(conversation.tools) or None
+        return self._render(self._messages(conversation), tools, add_generation_prompt=True)
 
     def _render(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, add_generation_prompt: bool = False
@@ -149,6 +193,18 @@ class ChatTemplate:
                 f"template {self.name}: {error.reason.replace('_', ' ')} on a plain question and answer "
                 f"({error.detail}; the tokenizer's stop tokens: {stops}); choose a built-in one with --template"
             ) from None
+
+
+def _spell_calls(message: dict[str, Any], as_text: bool, empty: str | None) -> dict[str, Any]:
+    if not message.get("tool_calls"):
+        return message
+    calls = []
+    for call in message["tool_calls"]:
+        arguments = call["function"]["arguments"]
+        if as_text and not isinstance(arguments, str):
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        calls.append({**call, "function": {**call["function"], "arguments": arguments}})
+    return {**message, "tool_calls": calls, "content": message["content"] or empty}
 
 
 def _notes(text: str, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> tuple[str, ...]:

@@ -81,18 +81,22 @@ def by_marks(
     messages: list[dict[str, Any]],
     *,
     render: Render,
+    prompt: Callable[[int], str],
     header: str,
     lead: str,
     stop: re.Pattern[str],
+    control: re.Pattern[str],
 ) -> tuple[Spoken, ...]:
     """The assistant turns of a plain rendering, found by rendering it again with marks.
 
     Args:
         text: the plain rendering of `messages`.
         header: what the template writes for a generation prompt, "" where it writes nothing.
+        prompt: the text that inference feeds before a turn, by the turn's number.
         lead: what then stands between the prompt that inference feeds and the assistant's text (a space, say):
             the model generates it.
         stop: matches the tokens that end a turn.
+        control: matches every control token.
 
     Raises:
         RecordError: `marks_change_rendering`, `turn_not_rendered`, `turn_repeated`, `turn_start_unknown`,
@@ -107,7 +111,7 @@ def by_marks(
     for number, turn in enumerate(conversation.turns):
         if turn.role != "assistant":
             continue
-        own = [anchor for anchor in anchors if anchor.message == number]
+        own = _own(anchors, number, len(turn.tool_calls))
         first, last = own[0], own[-1]
         left = max((anchor.end for anchor in anchors if anchor.end <= first.start), default=0)
         right = min((anchor.start for anchor in anchors if anchor.start >= last.end), default=len(text))
@@ -115,12 +119,13 @@ def by_marks(
         if start is None:
             start = first.start
             if first.kind == CALL:
-                raise RecordError("turn_start_unknown", f"turn {number} begins with no header and no text of its own")
-            if first.kind == CONTENT and not exact:
+                start = _after_prompt(text, number, left, first, prompt)
+            elif first.kind == CONTENT and not exact:
                 start = _untrimmed(text, messages, number, first, left, render)
-            if not header and text.endswith(lead, left, start):
+            if not header and first.kind == CONTENT and text.endswith(lead, left, start):
                 start -= len(lead)
-        stop_start, stop_end = _stop(text, last, right, stop, number, bool(turn.tool_calls))
+        start = after_empty_think(text, start)
+        stop_start, stop_end = _stop(text, last, right, stop, control, number, bool(turn.tool_calls))
         calls = None
         if turn.tool_calls:
             said = [anchor.end for anchor in own if anchor.kind != CALL]
@@ -135,9 +140,16 @@ def _anchors(text: str, messages: list[dict[str, Any]], render: Render) -> tuple
             plain, anchors = take_out(render(way()))
         except RecordError:
             continue  # the template refused the marks; the next way is more careful
-        if plain == text:
+        if plain == text and anchors is not None:
             return anchors, attempt == 0
     raise RecordError("marks_change_rendering", "the template looks into the texts in a way that cannot be followed")
+
+
+def _own(anchors: Sequence[Anchor], number: int, calls: int) -> list[Anchor]:
+    """A turn's anchors; templates may name a tool again where it answers, which is not the turn's any more."""
+    own = [anchor for anchor in anchors if anchor.message == number]
+    spare = [anchor for anchor in own if anchor.kind == CALL][calls:]
+    return [anchor for anchor in own if anchor not in spare]
 
 
 def _check_rendered(text: str, number: int, message: dict[str, Any], anchors: Sequence[Anchor]) -> None:
@@ -157,7 +169,7 @@ def _after_header(text: str, left: int, first: Anchor, header: str) -> int | Non
     if header:
         found = text.rfind(header, left, first.start)
         if found >= 0:
-            return after_empty_think(text, found + len(header))
+            return found + len(header)
     if first.kind == REASONING and (opened := OPENS_THINK.search(text, left, first.start)):
         return opened.start()
     return None
@@ -177,8 +189,25 @@ def _untrimmed(text: str, messages: list[dict[str, Any]], number: int, first: An
     return first.start - len(lead) if kept else first.start
 
 
-def _stop(text: str, last: Anchor, right: int, stop: re.Pattern[str], number: int, calls: bool) -> tuple[int, int]:
+def _after_prompt(text: str, number: int, left: int, first: Anchor, prompt: Callable[[int], str]) -> int:
+    """Where a turn without header and without text of its own begins: behind what inference feeds before it."""
+    fed = prompt(number)
+    if not text.startswith(fed) or not left <= len(fed) <= first.start:
+        raise RecordError("turn_start_unknown", f"turn {number} begins with no header and no text of its own")
+    return len(fed)
+
+
+def _stop(
+    text: str,
+    last: Anchor,
+    right: int,
+    stop: re.Pattern[str],
+    control: re.Pattern[str],
+    number: int,
+    calls: bool,
+) -> tuple[int, int]:
+    """The stop token after a turn; between its text and that, nothing but white space and other control tokens."""
     found = stop.search(text, last.end, right)
-    if found is None or (not calls and text[last.end : found.start()].strip()):
+    if found is None or (not calls and control.sub("", text[last.end : found.start()]).strip()):
         raise RecordError("turn_end_unknown", f"no stop token right after turn {number}")
     return found.span()

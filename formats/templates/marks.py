@@ -161,21 +161,25 @@ def ways(messages: list[dict[str, Any]]) -> list[Callable[[], list[dict[str, Any
     return [lambda: every(_wrap), lambda: every(_careful), assistants]
 
 
-def take_out(marked: str) -> tuple[str, list[Anchor]]:
-    """The text without its marks, and where they stood. Marks that do not pair up give no anchors."""
+def take_out(marked: str) -> tuple[str, list[Anchor] | None]:
+    """The text without its marks, and where they stood; None for that where a mark has lost its other half."""
     pieces: list[str] = []
     anchors: list[Anchor] = []
     begin = length = 0
     opened: tuple[int, int, int] | None = None
+    whole = True
     for match in MARK.finditer(marked):
         piece = marked[begin : match.start()]
         pieces.append(piece)
         length += len(piece)
         begin = match.end()
         if match[1] is not None:
+            whole = whole and opened is None
             opened = (int(match[1]), int(match[2]), length)
         elif opened is not None:
             anchors.append(Anchor(message=opened[0], kind=opened[1], start=opened[2], end=length))
             opened = None
+        else:
+            whole = False
     pieces.append(marked[begin:])
-    return "".join(pieces), anchors
+    return "".join(pieces), anchors if whole and opened is None else None
