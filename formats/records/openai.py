@@ -27,12 +27,17 @@ class OpenAI:
     """`{"messages": [{"role": "user", "content": "…"}, …], "tools": […]}`, or the bare list."""
 
     name = "openai"
-    fields: tuple[str, ...] = ("messages", "tools", "system")
+    fields: tuple[str, ...] = ("messages", "tools", "system", "role", "content")
 
     def matches(self, record: object, fields: FieldMap) -> bool:
         """Whether there is a list of messages that have a role."""
         turns = message_list(record, fields)
-        return isinstance(turns, list) and bool(turns) and isinstance(turns[0], Mapping) and "role" in turns[0]
+        return (
+            isinstance(turns, list)
+            and bool(turns)
+            and isinstance(turns[0], Mapping)
+            and (fields.look_up(turns[0], "role") is not MISSING)
+        )
 
     def read(self, record: object, fields: FieldMap) -> Conversation:
         """Every message as a turn; `tools` and the older `functions` as tools."""
@@ -112,8 +117,8 @@ def tool_call(raw: object) -> dict[str, Any]:
 
 
 def _content(value: object) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
+    if value is MISSING or value is None or isinstance(value, str):
+        return value if isinstance(value, str) else None
     if not isinstance(value, list):
         raise RecordError("wrong_type", f"content is {type(value).__name__}, not text, null or a list of parts")
     texts = []
@@ -140,13 +145,13 @@ def read_weight(message: Mapping[str, Any]) -> int:
 
 
 def _turn(message: Mapping[str, Any], fields: FieldMap) -> Turn:
-    role = fields.role(message.get("role"), ROLE_NAMES)
+    role = fields.role(fields.look_up(message, "role"), ROLE_NAMES)
     calls = message.get("tool_calls") or ()
     if message.get("function_call"):
         calls = (message["function_call"],)
     if not isinstance(calls, (list, tuple)):
         raise RecordError("wrong_type", f"tool_calls is {type(calls).__name__}, not a list")
-    content = _content(message.get("content"))
+    content = _content(fields.look_up(message, "content"))
     if content is None and role != "assistant":
         raise RecordError("missing_field", f"a {role} turn has no content")
     reasoning = message.get("reasoning_content", message.get("reasoning"))

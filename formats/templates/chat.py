@@ -147,11 +147,6 @@ class ChatTemplate:
                             return other, self._render(other, tools)
             raise error
 
-    def generation_prompt(self, conversation: Conversation) -> str:
-        """The text that inference feeds: the conversation with the template's generation prompt at its end."""
-        tools = list(conversation.tools) or None
-        return self._render(self._messages(conversation), tools, add_generation_prompt=True)
-
     def _render(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, add_generation_prompt: bool = False
     ) -> str:

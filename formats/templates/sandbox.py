@@ -71,9 +71,16 @@ class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         """jinja2's rule, and none of the text methods that pad to any width."""
-        if isinstance(obj, str) and (attr in PADDING_METHODS or (attr.startswith("format") and UNBOUNDED.search(obj))):
+        if isinstance(obj, str) and attr in PADDING_METHODS:
             return False
         return super().is_safe_attribute(obj, attr, value)
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """jinja2's sandboxed `str.format`, refused where a width is not bounded."""
+        wrapped = super().wrap_str_format(value)
+        if wrapped is not None and UNBOUNDED.search(value.__self__):
+            raise jinja2.exceptions.SecurityError("the template formats to a width that is not bounded")
+        return wrapped
 
 
 def bounded(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -105,7 +112,12 @@ def compile_template(source: str) -> jinja2.Template:
     def strftime_now(form: str) -> str:
         return datetime(DAY.year, DAY.month, DAY.day).strftime(form)
 
-    environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols])
+    environment = Sandbox(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        optimized=False,  # constants would be computed when compiled, which nothing bounds
+        extensions=[Generation, jinja2.ext.loopcontrols],
+    )
     environment.filters["tojson"] = tojson
     environment.globals["raise_exception"] = raise_exception
     environment.globals["strftime_now"] = strftime_now

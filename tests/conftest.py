@@ -1,0 +1,101 @@
+"""What several rooms of tests share: the small data that ships, and tokenizers of every kind made from it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("repo", deadline=None)  # the first example pays for imports
+settings.load_profile("repo")
+
+DATA = Path(__file__).parent / "data"
+CHATML = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+LLAMA2 = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message.role == 'user' %}{{ ' [INST] ' + message.content + ' [/INST]' }}"
+    "{% elif message.role == 'assistant' %}{{ ' ' + message.content + eos_token }}"
+    "{% else %}{{ raise_exception('only user and assistant') }}{% endif %}{% endfor %}"
+)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def bpe_folder() -> Path:
+    """The byte-level BPE that ships, with a ChatML template."""
+    return DATA / "tokenizer"
+
+
+def texts() -> list[str]:
+    records = json.loads((DATA / "alpaca_en.json").read_text("utf-8"))
+    lines = (DATA / "chatml_zh.jsonl").read_text("utf-8").split("\n")
+    return [value for record in records for value in record.values()] + lines
+
+
+@pytest.fixture(scope="session")
+def make_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Make a tokenizer folder: `kind` is bytes, bytes-nfc, spm (a space is prepended) or metaspace."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+    made: dict[tuple[str, str | None], Path] = {}
+
+    def make(kind: str, template: str | None = CHATML) -> Path:
+        if (kind, template) in made:
+            return made[kind, template]
+        special = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|endoftext|>"]
+        byte_level = kind.startswith("bytes")
+        tokenizer = Tokenizer(models.BPE(unk_token=None if byte_level else "<unk>", byte_fallback=not byte_level))
+        alphabet = []
+        if byte_level:
+            tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+            tokenizer.decoder = decoders.ByteLevel()
+            alphabet = pre_tokenizers.ByteLevel.alphabet()
+            if kind == "bytes-nfc":
+                tokenizer.normalizer = normalizers.NFC()
+        else:
+            special += [f"<0x{byte:02X}>" for byte in range(256)]
+            if kind == "spm":
+                steps = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+                tokenizer.normalizer = normalizers.Sequence(steps)
+            else:
+                tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+            tokenizer.decoder = decoders.Sequence(
+                [
+                    decoders.Replace("▁", " "),
+                    decoders.ByteFallback(),
+                    decoders.Fuse(),
+                    decoders.Strip(" ", 1, 0),
+                ]
+            )
+        trainer = trainers.BpeTrainer(
+            vocab_size=1500,
+            special_tokens=[AddedToken(token, special=True, normalized=False) for token in special],
+            initial_alphabet=alphabet,
+            max_token_length=12,
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(texts()[:600], trainer)
+        folder = tmp_path_factory.mktemp(kind)
+        spec = json.loads(tokenizer.to_str())
+        if not byte_level:  # byte tokens are ordinary entries of the vocabulary, as in SentencePiece's own models
+            spec["added_tokens"] = [token for token in spec["added_tokens"] if not token["content"].startswith("<0x")]
+        (folder / "tokenizer.json").write_text(json.dumps(spec), "utf-8")
+        config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "unk_token": "<unk>"}
+        config["eos_token"] = "</s>" if template == LLAMA2 else "<|im_end|>"
+        if template is not None:
+            config["chat_template"] = template
+        (folder / "tokenizer_config.json").write_text(json.dumps(config), "utf-8")
+        made[kind, template] = folder
+        return folder
+
+    return make

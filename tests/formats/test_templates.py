@@ -1,0 +1,352 @@
+"""Templates: what is rendered, and which characters of it the assistant says, for every way templates have."""
+
+import re
+
+import pytest
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from formats.conversation import Conversation, Turn
+from formats.errors import RecordError, UsageError
+from formats.templates import ChatTemplate, TemplateTokens, TrainOn, sources, template_source
+
+STOPS = ("<|im_end|>", "<|eot_id|>", "</s>", "<end_of_turn>", "<|end|>", "<｜end▁of▁sentence｜>")
+CONTROL = (
+    *STOPS,
+    "<s>",
+    "<|im_start|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<start_of_turn>",
+    "<|user|>",
+    "<|system|>",
+    "<|assistant|>",
+    "<｜User｜>",
+    "<｜Assistant｜>",
+)
+TOKENS = TemplateTokens(variables={"bos_token": "<s>", "eos_token": "</s>"}, control=CONTROL, stop=STOPS)
+CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Paris"}}}
+TOOL = {"type": "function", "function": {"name": "weather", "description": "d", "parameters": {}}}
+
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+TRIMS = CHATML.replace("m.content", "m.content | trim")
+# Like Qwen3's: a think block for the turns after the last question only, made up where there is none.
+THINKS = """
+{%- set ns = namespace(last=messages|length - 1, open=true) %}
+{%- for m in messages[::-1] %}
+    {%- set i = (messages|length - 1) - loop.index0 %}
+    {%- if ns.open and m.role == 'user' and not m.content.startswith('<tool_response>') %}
+        {%- set ns.open = false %}{%- set ns.last = i %}
+    {%- endif %}
+{%- endfor %}
+{%- for m in messages %}
+    {%- if m.role == 'assistant' %}
+        {%- set content = m.content %}
+        {%- set reasoning = '' %}
+        {%- if m.reasoning_content is string %}
+            {%- set reasoning = m.reasoning_content %}
+        {%- elif '</think>' in content %}
+            {%- set reasoning = content.split('</think>')[0].rstrip('\\n').split('<think>')[-1].lstrip('\\n') %}
+            {%- set content = content.split('</think>')[-1].lstrip('\\n') %}
+        {%- endif %}
+        {%- if loop.index0 > ns.last and (loop.last or reasoning) %}
+            {{- '<|im_start|>assistant\\n<think>\\n' + reasoning.strip('\\n') + '\\n</think>\\n\\n' + content.lstrip('\\n') }}
+        {%- else %}
+            {{- '<|im_start|>assistant\\n' + content }}
+        {%- endif %}
+        {{- '<|im_end|>\\n' }}
+    {%- else %}
+        {{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}
+"""
+# The original Llama 3 template: trims, and ends in a generation header whether asked for it or not.
+ALWAYS_HEADER = (
+    "{% for m in messages %}{% set content = '<|start_header_id|>' + m.role + '<|end_header_id|>\\n\\n' "
+    "+ m.content | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}"
+    "{{ content }}{% endfor %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}"
+)
+LLAMA2 = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ ' [INST] ' + m.content + ' [/INST]' }}"
+    "{% elif m.role == 'assistant' %}{{ ' ' + m.content + eos_token }}{% endif %}{% endfor %}"
+)
+LLAMA2_TRIMS = LLAMA2.replace("m.content", "m.content | trim")
+GENERATION = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}{% if m.role == 'assistant' %}"
+    "{% generation %}{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}{{ '<|im_end|>\\n' }}{% endfor %}"
+)
+
+
+def user(text):
+    return Turn(role="user", content=text)
+
+
+def assistant(text, **more):
+    return Turn(role="assistant", content=text, **more)
+
+
+def talk(*turns, tools=()):
+    return Conversation(turns=turns, tools=tools)
+
+
+def said(source, conversation, tokens=TOKENS, **options):
+    rendering = ChatTemplate("t", source, tokens, **options).render(conversation)
+    return [rendering.text[one.start : one.end] for one in rendering.spoken]
+
+
+TWO = talk(user("Hi"), assistant("Hello"), user("More"), assistant("Sure"))
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (CHATML, ["Hello<|im_end|>", "Sure<|im_end|>"]),
+        (TRIMS, ["Hello<|im_end|>", "Sure<|im_end|>"]),
+        (THINKS, ["Hello<|im_end|>", "Sure<|im_end|>"]),
+        (ALWAYS_HEADER, ["Hello<|eot_id|>", "Sure<|eot_id|>"]),
+        (LLAMA2, [" Hello</s>", " Sure</s>"]),
+        (LLAMA2_TRIMS, [" Hello</s>", " Sure</s>"]),
+        (GENERATION, ["Hello<|im_end|>", "Sure<|im_end|>"]),
+    ],
+)
+def test_what_the_assistant_says_with_its_stop_token(source, expected):
+    assert said(source, TWO) == expected
+
+
+@pytest.mark.parametrize("source", [CHATML, TRIMS, THINKS, LLAMA2, LLAMA2_TRIMS, GENERATION])
+def test_the_text_is_the_plain_rendering(source):
+    reference, _ = render_jinja_template([TWO.messages()], chat_template=source, **TOKENS.variables)
+    assert ChatTemplate("t", source, TOKENS).render(TWO).text == reference[0]
+
+
+def test_a_trailing_generation_header_is_cut_off():
+    text = ChatTemplate("t", ALWAYS_HEADER, TOKENS).render(TWO).text
+    assert text.endswith("Sure<|eot_id|>")
+    assert text.count("<|start_header_id|>assistant") == 2
+
+
+def test_white_space_belongs_to_the_turn_exactly_where_the_template_keeps_it():
+    conversation = talk(user(" Hi\n"), assistant("\n Hello \n"), user("x"), assistant(" y"))
+    assert said(CHATML, conversation) == ["\n Hello \n<|im_end|>", " y<|im_end|>"]
+    assert said(TRIMS, conversation) == ["Hello<|im_end|>", "y<|im_end|>"]
+    assert said(LLAMA2, conversation) == [" \n Hello \n</s>", "  y</s>"]
+    assert said(LLAMA2_TRIMS, conversation) == [" Hello</s>", " y</s>"]
+    mixed = LLAMA2.replace("' [INST] ' + m.content", "' [INST] ' + m.content | trim")
+    assert said(mixed, conversation) == [" \n Hello \n</s>", "  y</s>"]
+
+
+def test_same_texts_are_told_apart():
+    conversation = talk(user("Hello"), assistant("Hello"), user("Hello"), assistant("Hello"))
+    for source in (CHATML, LLAMA2, ALWAYS_HEADER):
+        assert len(said(source, conversation)) == 2
+    rendering = ChatTemplate("t", LLAMA2, TOKENS).render(conversation)
+    assert [rendering.text[: one.start].count("[/INST]") for one in rendering.spoken] == [1, 2]
+
+
+def test_think_blocks_carry_loss_where_the_template_keeps_them_and_never_when_empty():
+    conversation = talk(
+        user("Hi"),
+        assistant("<think>\nhm\n</think>\n\nHello"),
+        user("More"),
+        assistant("<think>\nwell\n</think>\n\nSure"),
+    )
+    assert said(THINKS, conversation) == ["Hello<|im_end|>", "<think>\nwell\n</think>\n\nSure<|im_end|>"]
+    empty = talk(user("Hi"), assistant("<think>\n\n</think>\n\nHello"))
+    assert said(THINKS, empty) == ["Hello<|im_end|>"]
+    assert said(CHATML, empty) == ["Hello<|im_end|>"]
+    apart = talk(user("Hi"), assistant("Hello", reasoning="hm"))
+    assert said(THINKS, apart) == ["<think>\nhm\n</think>\n\nHello<|im_end|>"]
+    assert ChatTemplate("t", CHATML, TOKENS).render(apart).notes == ("reasoning_dropped",)
+
+
+def test_an_empty_think_block_whose_first_half_is_in_the_header():
+    source = CHATML.replace("'<|im_start|>assistant\\n' }}{% endif", "'<|im_start|>assistant\\n<think>\\n' }}{% endif")
+    source = source.replace(
+        "m.role + '\\n' + m.content",
+        "m.role + '\\n' + ('<think>\\n\\n</think>\\n\\n' if m.role == 'assistant' else '') + m.content",
+    )
+    assert said(source, TWO) == ["Hello<|im_end|>", "Sure<|im_end|>"]
+
+
+TOOLS = talk(
+    user("Weather?"),
+    assistant(None, tool_calls=(CALL,)),
+    Turn(role="tool", content="sunny", name="weather"),
+    assistant("Sunny."),
+    tools=(TOOL,),
+)
+MISTRAL_TOOLS = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' + m.content + '[/INST]' }}"
+    '{% elif m.tool_calls %}{{ \'[TOOL_CALLS] [{"name": "\' + m.tool_calls[0].function.name + \'", "arguments": \' + '
+    "m.tool_calls[0].function.arguments + '}]' + eos_token }}"
+    "{% elif m.role == 'tool' %}{{ '[TOOL_RESULTS] ' + m.content + '[/TOOL_RESULTS]' }}"
+    "{% else %}{{ ' ' + m.content + eos_token }}{% endif %}{% endfor %}"
+)
+
+
+def test_a_turn_that_is_all_tool_calls():
+    call = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>'
+    assert said(template_source("chatml"), TOOLS) == [f"{call}<|im_end|>", "Sunny.<|im_end|>"]
+
+
+def test_tool_calls_in_the_spelling_that_the_template_takes():
+    call = '[TOOL_CALLS] [{"name": "weather", "arguments": {"city": "Paris"}}]</s>'
+    assert said(MISTRAL_TOOLS, TOOLS) == [call, " Sunny.</s>"]
+
+
+def test_nothing_that_was_said_may_be_lost():
+    def why(source, conversation):
+        with pytest.raises(RecordError) as caught:
+            said(source, conversation)
+        return caught.value.reason
+
+    assert why(CHATML.replace("m.content", "(m.content or '')"), TOOLS) == "turn_not_rendered"  # tool calls
+    drops_system = CHATML.replace("{{ '<|im_start|>'", "{% if m.role != 'system' %}{{ '<|im_start|>'").replace(
+        "'<|im_end|>\\n' }}{% endfor", "'<|im_end|>\\n' }}{% endif %}{% endfor"
+    )
+    system = Turn(role="system", content="Be kind")
+    assert why(drops_system, talk(system, *TWO.turns)) == "turn_not_rendered"
+    for broken in (
+        CHATML.replace("+ m.content", "+ m.content + m.content"),
+        CHATML.replace("m.content", "m.content[1:]"),
+    ):
+        with pytest.raises(UsageError, match=r"turn repeated|turn not rendered|marks change rendering"):
+            said(broken, TWO)
+    assert (
+        why(
+            LLAMA2.replace("{% endif %}{% endfor", "{% else %}{{ raise_exception('no') }}{% endif %}{% endfor"),
+            talk(system, *TWO.turns),
+        )
+        == "template_error"
+    )
+
+
+def test_a_template_that_never_stops_is_refused_with_a_remedy():
+    with pytest.raises(UsageError, match=r"no stop token right after turn 1.*--template"):
+        ChatTemplate("t", CHATML.replace("<|im_end|>", ""), TOKENS)
+    with pytest.raises(UsageError, match="generation block"):
+        ChatTemplate("t", GENERATION.replace("<|im_end|>", ""), TOKENS)
+
+
+def test_a_stop_token_of_a_later_turn_does_not_count():
+    only_at_the_end = "{% for m in messages %}{{ m.role + ': ' + m.content + ' ' }}{% if loop.last %}{{ eos_token }}{% endif %}{% endfor %}"
+    assert said(only_at_the_end, talk(user("Hi"), assistant("Hello"))) == ["Hello </s>"]
+    with pytest.raises(RecordError, match="turn_end_unknown"):
+        said(only_at_the_end, TWO)
+
+
+def test_generation_blocks_are_honoured_and_end_with_the_stop_token():
+    inside = GENERATION.replace(
+        "{{ m.content }}{% endgeneration %}", "{{ m.content + '<|im_end|>\\n' }}{% endgeneration %}"
+    )
+    inside = inside.replace("{% endif %}{{ '<|im_end|>\\n' }}", "{{ '<|im_end|>\\n' }}{% endif %}")
+    assert said(inside, TWO) == ["Hello<|im_end|>", "Sure<|im_end|>"]
+    with pytest.raises(RecordError, match="generation_blocks"):
+        said(
+            GENERATION.replace("{% generation %}", "{% if loop.last %}{% generation %}").replace(
+                "{% endgeneration %}", "{% endgeneration %}{% else %}{{ m.content }}{% endif %}"
+            ),
+            TWO,
+        )
+
+
+def test_typed_control_tokens_are_told_from_the_template_s():
+    conversation = talk(user("a <|im_end|> b"), assistant("<|im_start|>assistant\nc</s>"))
+    rendering = ChatTemplate("t", CHATML, TOKENS).render(conversation)
+    assert [rendering.text[start:end] for start, end in rendering.typed] == ["<|im_end|>", "<|im_start|>", "</s>"]
+    assert [rendering.text[one.start : one.end] for one in rendering.spoken] == [
+        "<|im_start|>assistant\nc</s><|im_end|>"
+    ]
+    meant = ChatTemplate("t", CHATML, TOKENS, allow_control_tokens=True).render(
+        talk(user("a <|im_end|> b"), assistant("c"))
+    )
+    assert meant.typed == ()
+
+
+def test_tools_that_a_template_does_not_show_are_noted():
+    rendering = ChatTemplate("t", CHATML, TOKENS).render(Conversation(turns=TWO.turns, tools=(TOOL,)))
+    assert rendering.notes == ("tools_ignored",)
+
+
+def test_a_second_template_is_taken_for_conversations_with_tools():
+    template = ChatTemplate("t", CHATML, TOKENS, with_tools=template_source("chatml"))
+    rendering = template.render(TOOLS)
+    assert '"name": "weather"' in rendering.text
+    assert rendering.notes == ()
+    assert template.render(TWO).text.count("<tools>") == 0
+
+
+def test_developer_is_system_where_a_template_knows_no_developer():
+    conversation = talk(Turn(role="developer", content="Be kind"), *TWO.turns)
+    assert ChatTemplate("t", CHATML, TOKENS).render(conversation).text.startswith("<|im_start|>system\nBe kind")
+    knows = "{# developer #}" + CHATML
+    assert ChatTemplate("t", knows, TOKENS).render(conversation).text.startswith("<|im_start|>developer\nBe kind")
+
+
+def test_noncharacters_in_a_text_are_refused():
+    with pytest.raises(RecordError, match="reserved_character"):
+        said(CHATML, talk(user("a \ufdd0 b"), assistant("c")))
+
+
+@pytest.mark.parametrize("name", sorted(sources()))
+def test_built_in_templates(name):
+    template = ChatTemplate(name, template_source(name), TOKENS)
+    rendering = template.render(TWO)
+    texts = [rendering.text[one.start : one.stop] for one in rendering.spoken]
+    assert [text.strip() for text in texts] == ["Hello", "Sure"]
+    assert all(rendering.text[one.stop : one.end] in STOPS for one in rendering.spoken)
+    between = rendering.text[rendering.spoken[0].end : rendering.spoken[1].start]
+    assert "More" in between
+    assert rendering.text.startswith("<s>")
+    assert not rendering.text.startswith("<s><s>")
+    # What inference feeds, rendered by transformers, is what stands before the assistant's words.
+    prompt, _ = render_jinja_template(
+        [TWO.messages()[:3]], chat_template=template_source(name), add_generation_prompt=True, **TOKENS.variables
+    )
+    assert prompt[0] == rendering.text[: rendering.spoken[1].start]
+
+
+@pytest.mark.parametrize("name", sorted(set(sources()) - {"gemma"}))
+def test_built_in_templates_take_a_system_prompt(name):
+    conversation = talk(Turn(role="system", content="Be kind"), *TWO.turns)
+    assert "Be kind" in ChatTemplate(name, template_source(name), TOKENS).render(conversation).text
+
+
+def test_alpaca_is_stanford_s_text():
+    with_input = talk(Turn(role="user", content="Add", context="1 2"), assistant("3"))
+    assert ChatTemplate("alpaca", template_source("alpaca"), TOKENS).render(with_input).text == (
+        "<s>Below is an instruction that describes a task, paired with an input that provides further context. "
+        "Write a response that appropriately completes the request.\n\n"
+        "### Instruction:\nAdd\n\n### Input:\n1 2\n\n### Response:\n3</s>"
+    )
+    assert "paired with an input" not in ChatTemplate("alpaca", template_source("alpaca"), TOKENS).render(TWO).text
+
+
+def test_train_on():
+    conversation = talk(
+        user("a"),
+        assistant("<think>\nx\n</think>\n\nb", weight=0),
+        user("c"),
+        assistant("d", tool_calls=(CALL,)),
+    )
+    rendering = ChatTemplate("chatml", template_source("chatml"), TOKENS).render(conversation)
+
+    def trained(**policy):
+        return [rendering.text[start:end] for start, end in TrainOn(**policy).spans(rendering, conversation)]
+
+    first = "<think>\nx\n</think>\n\nb<|im_end|>"
+    call = '\n<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>'
+    assert trained() == [first, f"d{call}<|im_end|>"]
+    assert trained(turns="last") == [f"d{call}<|im_end|>"]
+    assert trained(turns="weight") == [f"d{call}<|im_end|>"]
+    assert trained(reasoning=False) == ["b<|im_end|>", f"d{call}<|im_end|>"]
+    assert trained(tool_calls=False) == [first, "d", "<|im_end|>"]
+    assert trained(turns="everything") == [rendering.text]
+
+
+def test_no_template_of_that_name():
+    with pytest.raises(UsageError, match=re.escape("did you mean 'chatml'")):
+        template_source("chatnl")
