@@ -7,7 +7,6 @@ its post-processor (which would add BOS a second time, and which trims offsets),
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from formats.errors import UsageError
-from formats.shards import TokenizerInfo, token_dtype
+from formats.shards import TokenizerInfo, token_dtype, vocabulary_hash
 from formats.shards.files import sha256_file
 from formats.templates import TemplateTokens
 
@@ -86,7 +85,7 @@ class Tokenizer:
             )
         self._serialized: str = fast.backend_tokenizer.to_str()
         self.vocab_size = max(len(fast), 1 + max(fast.get_vocab().values()))
-        self.vocab_sha256 = _vocab_hash(fast.get_vocab())
+        self.vocab_sha256 = vocabulary_hash(fast.get_vocab())
         self.eos_id: int | None = fast.eos_token_id
         self.pad_id: int | None = fast.pad_token_id
         self.bos_id: int | None = fast.bos_token_id
@@ -184,11 +183,6 @@ def _folder(name: str) -> Path:
 
 def _one_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-def _vocab_hash(vocab: dict[str, int]) -> str:
-    lines = (f"{json.dumps(token)}\t{number}" for token, number in sorted(vocab.items()))
-    return hashlib.sha256("\n".join(lines).encode("utf-8")).hexdigest()
 
 
 def _stop_tokens(fast: Any, folder: Path, control: set[str]) -> tuple[str, ...]:

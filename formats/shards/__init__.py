@@ -14,7 +14,16 @@ In five lines:
 
 from formats.shards.directory import Shard, ShardDirectory, Split
 from formats.shards.indexed import MASK_DTYPE, IndexedReader, IndexedWriter, token_dtype
-from formats.shards.manifest import SPLITS, Counts, FileInfo, Manifest, ShardInfo, SplitInfo, TokenizerInfo
+from formats.shards.manifest import (
+    SPLITS,
+    Counts,
+    FileInfo,
+    Manifest,
+    ShardInfo,
+    SplitInfo,
+    TokenizerInfo,
+    vocabulary_hash,
+)
 
 __all__ = [
     "MASK_DTYPE",
@@ -31,4 +40,5 @@ __all__ = [
     "SplitInfo",
     "TokenizerInfo",
     "token_dtype",
+    "vocabulary_hash",
 ]

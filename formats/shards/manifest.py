@@ -5,7 +5,9 @@ Nothing in it depends on the clock, on the machine or on the number of workers.
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,12 @@ class TokenizerInfo:
     bos_id: int | None
     files: dict[str, str] = field(default_factory=dict)
     """SHA-256 of each file in `tokenizer/`."""
+
+
+def vocabulary_hash(vocabulary: Mapping[str, int]) -> str:
+    """SHA-256 over the sorted (token, id) pairs: two tokenizers with the same one give ids the same meaning."""
+    lines = (f"{json.dumps(token)}\t{number}" for token, number in sorted(vocabulary.items()))
+    return hashlib.sha256("\n".join(lines).encode("utf-8")).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

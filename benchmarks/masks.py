@@ -1,0 +1,120 @@
+"""Every conversation of a folder under every tokenizer of another: are the ids inference's, and the trained text the
+assistants'? Prints a table per tokenizer; docs/masks.md quotes it.
+
+    python benchmarks/masks.py DATA TOKENIZERS [--limit N] [--map-role client=user ...]
+
+For each conversation that is not refused, two things are checked with code that is not ours: the ids equal
+`apply_chat_template(tokenize=True)` (without a chat template: the ids of the whole text), and the decoded trained
+tokens of each turn equal the assistant's text and the stop token, but for white space that the template trims.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from formats.conversation import Conversation
+from formats.errors import RecordError, UsageError
+from formats.records import FieldMap, detect
+from formats.templates import ChatTemplate, Rendering, TrainOn
+from preprocess.encode import Encoded, Encoder
+from preprocess.pipeline import load_template
+from preprocess.sources import find_sources, read
+from preprocess.tokenizer import Tokenizer
+
+logging.getLogger("transformers").setLevel(logging.ERROR)
+
+
+def check(
+    conversation: Conversation,
+    rendering: Rendering,
+    encoded: Encoded,
+    tokenizer: Tokenizer,
+    reference: PreTrainedTokenizerFast,
+    own: bool,
+) -> list[str]:
+    """What is noteworthy about a sequence: words that are counted."""
+    out = ["conversations"]
+    if rendering.typed:
+        out.append("with typed control tokens")
+    else:
+        messages, tools = conversation.messages(), list(conversation.tools) or None
+        if own:
+            ids: Any = reference.apply_chat_template(messages, tools=tools, tokenize=True, return_dict=False)
+        else:
+            ids = reference(rendering.text, add_special_tokens=False).input_ids
+        out.append("ids equal" if ids == encoded.ids.tolist() else "IDS DIFFER")
+    if encoded.straddling:
+        out.append("with a straddling token")
+    cuts = np.flatnonzero(np.diff(np.concatenate([[0], encoded.loss_mask, [0]]).astype(int)))
+    stretches = [encoded.ids[a:b].tolist() for a, b in zip(cuts[::2], cuts[1::2], strict=True)]
+    if len(stretches) != len(rendering.spoken):
+        return [*out, "SPANS MISSING"]
+    for ids, spoken in zip(stretches, rendering.spoken, strict=True):
+        text = tokenizer.backend.decode(ids, skip_special_tokens=False)
+        said, stop = rendering.text[spoken.start : spoken.stop], rendering.text[spoken.stop : spoken.end]
+        turn = conversation.turns[spoken.turn]
+        if not text.endswith(stop):
+            out.append("STOP TOKEN MISSING")
+        body = text.removesuffix(stop).strip()
+        wanted = said.strip() if turn.tool_calls else (turn.content or "").strip()
+        out.append("turns" if body == wanted else "turns decoded otherwise")
+    return out
+
+
+def one_tokenizer(folder: Path, data: Path, fields: FieldMap, limit: int | None) -> None:
+    """Print the table of one tokenizer."""
+    tokenizer = Tokenizer(str(folder))
+    reference = PreTrainedTokenizerFast.from_pretrained(str(folder))
+    own = tokenizer.chat_template is not None
+    template: ChatTemplate = load_template("tokenizer" if own else "alpaca", tokenizer)
+    encoder, total, examples = Encoder(tokenizer), collections.Counter[str](), {}
+    for source in find_sources([str(data)]):
+        sample = [(number, row) for number, row in islice(read(source), 200) if not isinstance(row, RecordError)]
+        try:
+            form = detect(sample, fields, source.path)
+        except UsageError as error:
+            click.echo(f"  {error}")
+            continue
+        for number, record in islice(read(source), limit):
+            try:
+                if isinstance(record, RecordError):
+                    raise record
+                conversation = form.read(record, fields)
+                rendering = template.render(conversation)
+                (encoded,) = encoder.encode([rendering], [TrainOn().spans(rendering, conversation)])
+                if isinstance(encoded, RecordError):
+                    raise encoded
+                words = check(conversation, rendering, encoded, tokenizer, reference, own)
+            except RecordError as error:
+                words = [f"refused: {error.reason}"]
+                examples.setdefault(words[0], f"{Path(source.path).name} record {number}: {error.detail}")
+            total.update(words)
+    click.echo(f"{folder.name} (template {template.name})")
+    for word, count in sorted(total.items()):
+        click.echo(f"  {count:>9,}  {word}" + (f"   e.g. {examples[word]}" if word in examples else ""))
+
+
+@click.command()
+@click.argument("data", type=click.Path(exists=True, path_type=Path))
+@click.argument("tokenizers", type=click.Path(exists=True, path_type=Path))
+@click.option("--limit", type=int, help="Records of each file; all without.")
+@click.option("--map-role", multiple=True, help="NAME=ROLE, as for sft-preprocess run.")
+@click.option("--only", help="One tokenizer's name.")
+def main(data: Path, tokenizers: Path, limit: int | None, map_role: tuple[str, ...], only: str | None) -> None:
+    """Check every conversation under every tokenizer."""
+    fields = FieldMap(roles=dict(pair.split("=", 1) for pair in map_role))
+    for folder in sorted(path for path in tokenizers.iterdir() if (path / "tokenizer.json").is_file()):
+        if only in (None, folder.name):
+            one_tokenizer(folder, data, fields, limit)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""Run a job in this process, as its only rank, and keep hold of the model."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+
+from trainer import cpu, launch, megatron, model, worker
+from trainer.job import Job
+
+
+def alone(job: Job) -> None:
+    """The environment that torchrun would give to a single worker."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    os.environ.update(cpu.environment(2, 1), PYTHONWARNINGS=launch.QUIET)
+    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="localhost", MASTER_PORT=str(port))
+    assert job.device == "cpu"
+
+
+def train(job: Job) -> Any:
+    """Through the real `pretrain()`; the trained GPTModel."""
+    alone(job)
+    built = []
+
+    def keep(*args: Any, **kwargs: Any) -> Any:
+        built.append(provide(*args, **kwargs))
+        return built[-1]
+
+    provide, model.model_provider = model.model_provider, keep
+    worker.run(job)
+    return built[-1].eval()
+
+
+def build(job: Job) -> tuple[Any, Any]:
+    """The untrained model, and the data set provider of the job."""
+    alone(job)
+    args, provider = worker.prepare(job)
+    from megatron.core.enums import ModelType
+    from megatron.training.initialize import initialize_megatron
+    from megatron.training.training import get_model
+
+    megatron.skip_compiling()
+    initialize_megatron()
+    (built,) = get_model(model.model_provider, ModelType.encoder_or_decoder, wrap_with_ddp=False)
+    assert args.padded_vocab_size == 128
+    return built, provider

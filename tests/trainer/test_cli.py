@@ -1,0 +1,87 @@
+"""The command, as a user calls it: every refusal is one line, and says what to do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from toy import random_pairs, sft_train, write_shards
+
+MODEL = ["--num-layers=2", "--hidden-size=32", "--num-attention-heads=4", "--seq-length=32", "--lr=1e-3"]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shards(tmp_path_factory.mktemp("shards"), {"train": random_pairs(6, seed=1)})
+
+
+def refused(code: int, words: str, *call: object) -> None:
+    done = sft_train(*call)
+    assert (done.returncode, done.stdout) == (code, ""), done.stdout + done.stderr
+    assert words in done.stderr
+    assert done.stderr.startswith("sft-train: ")
+    assert done.stderr.count("\n") == 1, "one line, no traceback"
+
+
+def test_help_is_quick_and_needs_no_torch() -> None:
+    script = "import sys, trainer.cli; code = trainer.cli.status(['--help']); print(code, 'torch' in sys.modules)"
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert time.monotonic() - started < 3
+    assert "--shards DIR[:WEIGHT]" in done.stdout
+    assert done.stdout.endswith("0 False\n")
+
+
+def test_calls_that_are_wrong(shards: Path, tmp_path: Path) -> None:
+    refused(2, "--shards is missing")
+    refused(2, "Megatron's flags go after '--'", "--shards", shards, "--num-layers", 2)
+    refused(2, "weights other than 1", "--shards", f"{shards}:0.5")
+    refused(2, "'tpu' is not one of", "--shards", shards, "--device", "tpu")
+    refused(2, "none.yaml: cannot read", "--config", tmp_path / "none.yaml")
+    refused(2, "No such command", "dance")
+
+
+def test_shards_that_are_not(shards: Path, tmp_path: Path) -> None:
+    refused(1, "no such shard directory", "--shards", tmp_path / "nothing")
+    refused(1, "no manifest.json", "--shards", tmp_path)
+    other = write_shards(
+        tmp_path / "other", {"train": random_pairs(3, seed=1)}, vocabulary={f"x{i}": i for i in range(120)}, name="x"
+    )
+    refused(1, "tokenized with x", "--shards", shards, "--shards", other)
+
+
+def test_a_machine_without_a_gpu(shards: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.fail("this test is about machines without a GPU; hide the GPU from it (HIP_VISIBLE_DEVICES='')")
+    refused(1, "--device cpu", "--shards", shards, "--", *MODEL, "--train-iters=1")
+
+
+def test_what_only_a_worker_can_see(shards: Path, tmp_path: Path) -> None:
+    call = ["--shards", shards, "--device", "cpu"]
+    refused(2, "unknown Megatron flag --num-layer; did you mean '--num-layers'?", *call, "--", "--num-layer=2")
+    (tmp_path / "run.yaml").write_text("hiden-size: 3\n")
+    refused(2, "unknown key 'hiden-size'; did you mean 'hidden-size'?", *call, "--config", tmp_path / "run.yaml")
+    refused(2, "--train-iters is missing", *call, "--", *MODEL)
+    refused(1, "--vocab-size 100 is too small", *call, "--", *MODEL, "--train-iters=1", "--vocab-size=100")
+    refused(1, "raise --seq-length", *call, "--", *MODEL, "--train-iters=1", "--seq-length=1")
+
+
+def test_what_megatron_refuses_is_said_in_its_words(shards: Path) -> None:
+    call = ["--shards", shards, "--device", "cpu", "--", *MODEL, "--train-iters=1", "--num-attention-heads=5"]
+    done = sft_train(*call)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("sft-train: Megatron refuses the flags: ")
+    assert "num_attention_heads is 5" in done.stderr.splitlines()[-1]
+
+
+def test_damaged_shards(tmp_path: Path) -> None:
+    path = write_shards(tmp_path, {"train": random_pairs(6, seed=1)})
+    with open(path / "train/tokens/00000.bin", "ab") as file:
+        file.write(b"\0")
+    refused(1, "cut off or appended", "--shards", path, "--device", "cpu", "--", *MODEL, "--train-iters=1")

@@ -1,0 +1,53 @@
+"""The YAML file: what is taken, and one line for each thing that is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from formats.errors import UsageError
+from trainer import config
+
+
+def read(folder: Path, text: str) -> config.Config:
+    path = folder / "run.yaml"
+    path.write_text(text, "utf-8")
+    return config.read(str(path))
+
+
+def test_own_options_and_flags_are_told_apart(tmp_path: Path) -> None:
+    found = read(tmp_path, "shards: data\ndevice: cpu\nnproc: 2\nnum_layers: 4\nlr: 1.0e-3\nswiglu: true\nx: [a, 1]\n")
+    assert found.own == {"shards": ["data"], "device": "cpu", "nproc": 2}
+    assert found.megatron == {"num-layers": 4, "lr": 0.001, "swiglu": True, "x": ["a", 1]}
+
+
+def test_an_empty_file_is_an_empty_configuration(tmp_path: Path) -> None:
+    assert read(tmp_path, "# nothing\n") == config.Config()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("- a\n", "a mapping"),
+        ("a: [1\n", "not YAML"),
+        ("num-layers: 2\nnum_layers: 3\n", "twice"),
+        ("model:\n  num-layers: 2\n", "'model' holds a dict"),
+        ("lr:\n", "'lr' holds nothing"),
+        ("device: tpu\n", "gpu, cpu"),
+        ("nproc: two\n", "number of processes"),
+        ("shards: {a: 1}\n", "list of directories"),
+        ("overlong: error\n", "truncate, drop"),
+    ],
+)
+def test_bad_files(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(UsageError) as error:
+        read(tmp_path, text)
+    assert words in str(error.value)
+    assert "run.yaml" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"none\.yaml: cannot read"):
+        config.read(str(tmp_path / "none.yaml"))

@@ -1,0 +1,153 @@
+"""Toy shards, written with the real writers: a small vocabulary, conversations as lists of (role, ids)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from formats.shards import (
+    MASK_DTYPE,
+    Counts,
+    FileInfo,
+    IndexedWriter,
+    Manifest,
+    ShardInfo,
+    SplitInfo,
+    TokenizerInfo,
+    token_dtype,
+)
+from formats.shards.files import sha256_file
+
+VOCABULARY = {f"t{number}": number for number in range(120)}
+STOP, PAD, USER, ASSISTANT = 1, 1, 2, 3
+"""The stop token is the padding too: a mask must never be inferred from ids."""
+Pair = tuple[Sequence[int], Sequence[int]]
+"""Ids and unshifted loss mask of one conversation."""
+
+
+def turn(prompt: Sequence[int], answer: Sequence[int]) -> Pair:
+    """`<user> prompt <assistant> answer <stop>`: the answer and its stop carry loss."""
+    ids = [USER, *prompt, ASSISTANT, *answer, STOP]
+    return ids, [0] * (len(prompt) + 2) + [1] * (len(answer) + 1)
+
+
+def join(*pairs: Pair) -> Pair:
+    """Turns one after the other."""
+    return [i for ids, _ in pairs for i in ids], [m for _, mask in pairs for m in mask]
+
+
+def random_pairs(
+    count: int, *, seed: int, answer: tuple[int, int] = (1, 40), prompt: tuple[int, int] = (2, 12)
+) -> list[Pair]:
+    """Conversations of random ids, with prompts and answers of very different lengths."""
+    rng = np.random.default_rng(seed)
+    pairs = []
+    for _ in range(count):
+        asked, said = rng.integers(*prompt), rng.integers(*answer)
+        pairs.append(turn(rng.integers(10, 120, asked).tolist(), rng.integers(10, 120, said).tolist()))
+    return pairs
+
+
+def vocabulary_hash(vocabulary: dict[str, int]) -> str:
+    lines = "\n".join(f"{json.dumps(token)}\t{number}" for token, number in sorted(vocabulary.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def write_shards(
+    directory: Path,
+    splits: dict[str, Iterable[Pair]],
+    *,
+    shards: int = 1,
+    vocabulary: dict[str, int] = VOCABULARY,
+    eos: int = STOP,
+    pad: int = PAD,
+    name: str = "toy",
+) -> Path:
+    """A complete shard directory, each split cut into `shards` shards."""
+    dtype = token_dtype(len(vocabulary))
+    infos = {}
+    for split, pairs in splits.items():
+        pairs = list(pairs)
+        made = []
+        for number in range(shards):
+            part = pairs[number * len(pairs) // shards : (number + 1) * len(pairs) // shards]
+            if part:
+                made.append(_write_shard(directory / split, f"{number:05d}", part, dtype, len(vocabulary)))
+        infos[split] = SplitInfo.of(tuple(made))
+    total = sum(info.sequences for info in infos.values())
+    Manifest(
+        config={},
+        sources=(),
+        tokenizer=TokenizerInfo(
+            name=name,
+            vocab_size=len(vocabulary),
+            vocab_sha256=vocabulary_hash(vocabulary),
+            dtype=dtype.name,
+            eos_id=eos,
+            pad_id=pad,
+            bos_id=None,
+        ),
+        template={"name": "toy", "sha256": "", "stop": ["t1"]},
+        splits=infos,
+        counts=Counts(read=total, written=total, rejected={}),
+        notes={},
+        versions={},
+    ).write(directory)
+    return directory
+
+
+def _write_shard(split: Path, name: str, pairs: list[Pair], dtype: np.dtype, limit: int) -> ShardInfo:
+    files = {}
+    lengths = np.array([len(ids) for ids, _ in pairs], dtype=np.int64)
+    for folder, kind, column, top in (("tokens", dtype, 0, limit), ("loss_mask", MASK_DTYPE, 1, 2)):
+        (split / folder).mkdir(parents=True, exist_ok=True)
+        writer = IndexedWriter(split / folder / name, kind, limit=top)
+        writer.append(np.concatenate([np.asarray(pair[column]) for pair in pairs]), lengths)
+        writer.close()
+        for suffix in (".bin", ".idx"):
+            path = split / folder / f"{name}{suffix}"
+            files[f"{folder}/{name}{suffix}"] = FileInfo(bytes=path.stat().st_size, sha256=sha256_file(path))
+    return ShardInfo(
+        name=name,
+        sequences=len(pairs),
+        tokens=int(lengths.sum()),
+        trained_tokens=sum(sum(mask) for _, mask in pairs),
+        longest=int(lengths.max()),
+        files=files,
+    )
+
+
+TOY_MODEL = [
+    "--num-layers=2",
+    "--hidden-size=32",
+    "--num-attention-heads=4",
+    "--position-embedding-type=rope",
+    "--swiglu",
+    "--normalization=RMSNorm",
+    "--disable-bias-linear",
+    "--make-vocab-size-divisible-by=64",
+    "--log-interval=1",
+]
+
+
+def sft_train(*words: object, timeout: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user does."""
+    command = [sys.executable, "-m", "trainer.cli", *map(str, words)]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=timeout, env={**os.environ, **environment}, check=False
+    )
+
+
+def run_script(script: str, *words: object, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    """Run a script beside the tests in a process of its own (the stand-in for a GPU is for good)."""
+    command = [sys.executable, str(Path(__file__).parent / script), *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    return done

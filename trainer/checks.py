@@ -1,0 +1,164 @@
+"""Do these shards fit each other, this call and this model? Asked before a process is started or a GPU is touched."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from formats.errors import DataError, UsageError
+from formats.shards import ShardDirectory, TokenizerInfo, vocabulary_hash
+
+
+def parse_shards(text: str) -> str:
+    """The directory in `DIR[:WEIGHT]`; a weight other than 1 is refused until mixtures exist."""
+    if ":" not in text or Path(text).exists():
+        return text
+    directory, weight = text.rsplit(":", 1)
+    try:
+        value = float(weight)
+    except ValueError:
+        return text
+    if value != 1.0:
+        raise UsageError(f"--shards {text}: weights other than 1 are not supported yet; leave ':{weight}' out")
+    return directory
+
+
+def open_shards(paths: Iterable[str]) -> list[ShardDirectory]:
+    """Open the directories and check that they are of one vocabulary and hold something to train on.
+
+    Raises:
+        DataError: a directory that is not complete, another tokenizer's, without train split, or whose ids for EOS
+            or padding are outside its vocabulary.
+    """
+    directories = [ShardDirectory(path) for path in paths]
+    first = directories[0]
+    for directory in directories:
+        info = directory.manifest.tokenizer
+        for name, value in (("EOS", info.eos_id), ("padding", info.pad_id)):
+            if not 0 <= value < info.vocab_size:
+                raise DataError(
+                    f"{directory.path}: the {name} id {value} is outside its vocabulary of {info.vocab_size}; "
+                    "make the shards again"
+                )
+        if info.vocab_sha256 != first.manifest.tokenizer.vocab_sha256:
+            raise DataError(
+                f"{directory.path}: tokenized with {info.name}, {first.path} with {first.manifest.tokenizer.name}, and "
+                "their vocabularies differ; tokenize both with the tokenizer of the model"
+            )
+        if "train" not in directory.manifest.splits or not directory.manifest.splits["train"].sequences:
+            raise DataError(f"{directory.path}: its train split is empty; nothing to train on")
+    return directories
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How one step is spread over processes."""
+
+    world: int
+    tensor: int
+    pipeline: int
+    data: int
+    seq_length: int
+    """Positions in a sample."""
+    micro_batch: int
+    """Samples per forward step."""
+    global_batch: int
+    """Samples per optimizer step, over all processes."""
+    eval_batch: int
+    """Samples per evaluation step, over all processes."""
+
+
+def layout(args: Namespace, world: int) -> Layout:
+    """The layout that Megatron will make of these flags; what it needs and was not given is an error here.
+
+    Raises:
+        UsageError: a flag is missing, or the numbers do not divide.
+    """
+    for flag in ("num-layers", "hidden-size", "num-attention-heads", "seq-length"):
+        if getattr(args, flag.replace("-", "_"), None) is None:
+            raise UsageError(f"--{flag} is missing: give the model's shape after -- or in the YAML file")
+    if not args.train_iters and not args.train_samples:
+        raise UsageError("--train-iters is missing: say after -- or in the YAML file how many steps to train")
+    if args.lr is None:
+        raise UsageError("--lr is missing: give a learning rate after -- or in the YAML file")
+    if args.context_parallel_size > 1:
+        raise UsageError("--context-parallel-size above 1 is not supported yet; use --tensor-model-parallel-size")
+    tensor, pipeline = args.tensor_model_parallel_size, args.pipeline_model_parallel_size
+    if world % (tensor * pipeline):
+        raise UsageError(
+            f"{world} process(es) do not divide into TP {tensor} x PP {pipeline}: "
+            f"--nproc must be a multiple of {tensor * pipeline}"
+        )
+    data = world // (tensor * pipeline)
+    micro = args.micro_batch_size
+    batch = args.global_batch_size or micro * data
+    if micro < 1 or batch < 1 or batch % (micro * data):
+        raise UsageError(
+            f"--global-batch-size {batch} is not a multiple of --micro-batch-size {micro} x DP {data}; "
+            f"make it one, such as {max(1, batch // max(1, micro * data)) * max(1, micro) * data}"
+        )
+    return Layout(
+        world=world,
+        tensor=tensor,
+        pipeline=pipeline,
+        data=data,
+        seq_length=args.seq_length,
+        micro_batch=micro,
+        global_batch=batch,
+        eval_batch=getattr(args, "eval_global_batch_size", None) or batch,
+    )
+
+
+def model_vocabulary(args: Namespace, info: TokenizerInfo, tensor: int, path: Path) -> tuple[int, int]:
+    """Ids the model must know, and rows of its embedding: padded to a multiple of divisor x TP.
+
+    Worked out here because Megatron's null tokenizer counts one id more before 0.18 than after, which would pad
+    the same shards to another model.
+
+    Raises:
+        DataError: the vocabulary that the user asks for has no room for the shards' ids.
+    """
+    for flag in ("vocab_size", "padded_vocab_size"):
+        asked = getattr(args, flag, None)
+        if asked is not None and asked < info.vocab_size:
+            raise DataError(
+                f"{path}: its ids reach {info.vocab_size - 1} ({info.name}), --{flag.replace('_', '-')} {asked} is too "
+                f"small; leave it out, or use shards made with the model's tokenizer"
+            )
+    size = max(info.vocab_size, args.vocab_size or 0)
+    multiple = args.make_vocab_size_divisible_by * tensor
+    padded = getattr(args, "padded_vocab_size", None) or -(-size // multiple) * multiple
+    return size, padded
+
+
+def check_tokenizer(args: Namespace, info: TokenizerInfo, path: Path) -> None:
+    """Compare the tokenizer that the user names with the one that made the shards.
+
+    Raises:
+        UsageError: the tokenizer cannot be loaded, or is of a type that cannot be compared.
+        DataError: it gives ids another meaning.
+    """
+    if args.tokenizer_type in (None, "NullTokenizer"):
+        return
+    if args.tokenizer_type != "HuggingFaceTokenizer":
+        raise UsageError(
+            f"--tokenizer-type {args.tokenizer_type} cannot be compared with the shards' ({info.name}); leave it out, "
+            "or name the folder with --tokenizer-type HuggingFaceTokenizer --tokenizer-model DIR"
+        )
+    name = args.tokenizer_model
+    if not name:
+        raise UsageError("--tokenizer-type HuggingFaceTokenizer needs --tokenizer-model NAME_OR_DIR; or leave both out")
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(f"--tokenizer-model {name}: cannot be loaded ({reason})") from None
+    if vocabulary_hash(tokenizer.get_vocab()) != info.vocab_sha256:
+        raise DataError(
+            f"{path}: tokenized with {info.name} ({info.vocab_size} ids), whose vocabulary is not that of "
+            f"--tokenizer-model {name} ({len(tokenizer)} ids); tokenize the data again with {name}"
+        )

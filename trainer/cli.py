@@ -1,0 +1,107 @@
+"""The command `sft-train`. Nothing here imports torch: help and a wrong call answer at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from formats.errors import DataError, UsageError
+from trainer import checks, config
+from trainer.job import DEVICES, OVERLONG, Job
+
+INTERRUPTED = 130
+
+
+class Command(click.Group):
+    """A group whose own command takes Megatron's flags after `--`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put what follows the first `--` aside, where click would look for a subcommand."""
+        cut = args.index("--") if "--" in args else len(args)
+        ctx.meta["flags"] = args[cut + 1 :]
+        return super().parse_args(ctx, args[:cut])
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """What stands behind the command's name in its help."""
+        return ["--shards DIR [OPTIONS] [-- MEGATRON FLAGS]"]
+
+
+@click.group(cls=Command, invoke_without_command=True)
+@click.option("--shards", multiple=True, metavar="DIR[:WEIGHT]", help="Shard directory to train on; repeatable.")
+@click.option("--config", "config_path", metavar="FILE.yaml", help="Options and Megatron flags as a flat mapping.")
+@click.option("--device", type=click.Choice(DEVICES), help="gpu (default), or cpu to rehearse without one.")
+@click.option("--nproc", type=click.IntRange(min=1), help="Worker processes; default one per GPU, one on the CPU.")
+@click.option(
+    "--overlong",
+    type=click.Choice(OVERLONG),
+    help="A conversation longer than --seq-length: cut its end off (truncate, the default) or leave it out (drop).",
+)
+@click.pass_context
+def cli(
+    ctx: click.Context,
+    shards: tuple[str, ...],
+    config_path: str | None,
+    device: str | None,
+    nproc: int | None,
+    overlong: str | None,
+) -> None:
+    """Train on shards through Megatron's own pretrain().
+
+    Flags after -- are Megatron's and win over the file. Without tokenizer flags the vocabulary is the shards'.
+
+    \b
+    sft-train --shards shards --device cpu -- --num-layers 2 --hidden-size 64
+        --num-attention-heads 4 --seq-length 256 --train-iters 60 --lr 1e-3
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    file = config.read(config_path) if config_path else config.Config()
+    directories = tuple(checks.parse_shards(text) for text in shards or file.own.get("shards", ()))
+    if not directories:
+        raise UsageError("--shards is missing: name the directory that 'sft-preprocess run' wrote")
+    checks.open_shards(directories)
+    job = Job(
+        shards=directories,
+        device=device or file.own.get("device", "gpu"),
+        overlong=overlong or file.own.get("overlong", "truncate"),
+        config=file.megatron,
+        config_path=config_path or "",
+        flags=tuple(ctx.meta["flags"]),
+    )
+    from trainer.launch import launch
+    from trainer.megatron import check_installed
+
+    check_installed()
+    launch(job, nproc or file.own.get("nproc"))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command and leave with its exit status: 0 done, 1 data or machine, 2 the call, 130 interrupted."""
+    sys.exit(status(argv))
+
+
+def status(argv: Sequence[str] | None = None) -> int:
+    """Run the command; errors become one line on standard error."""
+    try:
+        result: Any = cli.main(list(argv) if argv is not None else None, "sft-train", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.NoSuchOption as error:
+        return _say(f"{error.format_message()} Megatron's flags go after '--'.", 2)
+    except click.ClickException as error:
+        return _say(error.format_message(), error.exit_code)
+    except (UsageError, DataError) as error:
+        return _say(str(error), error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        return _say("interrupted; what was not saved is lost", INTERRUPTED)
+
+
+def _say(message: str, code: int) -> int:
+    print(f"sft-train: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""The YAML file of a run: a flat mapping of `sft-train`'s own options and Megatron's flags.
+
+    shards: [demo-out/shards]
+    num-layers: 2            # dashes or underscores
+    swiglu: true             # a switch: true sets it, false leaves it
+    log-interval: 5
+
+Only shape is checked here, names where Megatron's parser is at hand (`trainer.flags`), because the command
+itself must start without importing torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from formats.errors import UsageError
+from trainer.job import DEVICES, OVERLONG
+
+OWN = ("shards", "device", "nproc", "overlong")
+"""Options of `sft-train` that may stand in the file too; an option on the command line wins."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A YAML file, taken apart."""
+
+    own: dict[str, Any] = field(default_factory=dict)
+    """By the names of `OWN`; `shards` is always a list."""
+    megatron: dict[str, Any] = field(default_factory=dict)
+    """Everything else: name with dashes → bool, int, float, str, or a list of these."""
+
+
+def read(path: str) -> Config:
+    """Read the file.
+
+    Raises:
+        UsageError: not there, not YAML, not a flat mapping, a name twice, or a value of the wrong kind.
+    """
+    try:
+        text = Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot read the configuration ({_reason(error)})") from None
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else path
+        raise UsageError(f"{where}: not YAML ({getattr(error, 'problem', None) or 'broken'})") from None
+    if raw is None:
+        return Config()
+    if not isinstance(raw, dict):
+        raise UsageError(f"{path}: a mapping 'flag: value' is expected, this is a {type(raw).__name__}")
+    own: dict[str, Any] = {}
+    megatron: dict[str, Any] = {}
+    for key, value in raw.items():
+        name = str(key).strip().lstrip("-").replace("_", "-")
+        if name in own or name in megatron:
+            raise UsageError(f"{path}: {name!r} stands there twice")
+        if name in OWN:
+            own[name] = _own(path, name, value)
+        else:
+            megatron[name] = _value(path, name, value)
+    return Config(own=own, megatron=megatron)
+
+
+def _own(path: str, name: str, value: Any) -> Any:
+    if name == "shards":
+        entries = value if isinstance(value, list) else [value]
+        if not entries or not all(isinstance(entry, str) for entry in entries):
+            raise UsageError(f"{path}: 'shards' is a directory or a list of directories, not {value!r}")
+        return entries
+    if name == "nproc":
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UsageError(f"{path}: 'nproc' is a number of processes, not {value!r}")
+        return value
+    known = DEVICES if name == "device" else OVERLONG
+    if value not in known:
+        raise UsageError(f"{path}: {name!r} is one of {', '.join(known)}, not {value!r}")
+    return value
+
+
+def _value(path: str, name: str, value: Any) -> Any:
+    for entry in value if isinstance(value, list) else [value]:
+        if not isinstance(entry, (bool, int, float, str)):
+            kind = "nothing" if entry is None else f"a {type(entry).__name__}"
+            raise UsageError(f"{path}: {name!r} holds {kind}; a flag takes true, false, a number, a text or a list")
+    return value
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else "not UTF-8"

@@ -1,0 +1,177 @@
+"""A machine without a GPU that Megatron takes for one with a GPU: the same `pretrain()`, for rehearsal and for CI.
+
+Megatron asks `torch.cuda` for everything and places every tensor on "cuda". `install()` answers those questions
+for the CPU and turns every placement into one on the CPU; it changes this process for good and is called for
+`--device cpu` only. Speed, memory numbers and fused kernels are not those of a GPU; the arithmetic, the schedule,
+the collectives (gloo), the data and the checkpoints are the real ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import types
+from collections.abc import Callable
+from typing import Any
+
+FORCED: dict[str, Any] = {
+    "distributed-backend": "gloo",
+    "transformer-impl": "local",  # Transformer Engine is GPU code
+    "use-cpu-initialization": True,  # also: the same weights on every layout of TP
+    "no-persist-layer-norm": True,
+    "no-gradient-accumulation-fusion": True,
+    "no-masked-softmax-fusion": True,
+    "no-bias-gelu-fusion": True,
+    "no-bias-swiglu-fusion": True,
+    "no-bias-dropout-fusion": True,
+    "no-rope-fusion": True,
+    "num-workers": 0,  # the cores are busy with the model
+}
+"""Megatron flags without which it would reach for a GPU kernel; they win over what the user gave."""
+
+
+def environment(cores: int, processes: int) -> dict[str, str]:
+    """What must stand in the environment before torch is imported (a value that is set already is kept)."""
+    return {
+        "CUDA_DEVICE_MAX_CONNECTIONS": "1",  # asserted by Megatron with TP > 1
+        "TORCHDYNAMO_DISABLE": "1",  # Megatron's jit decorators would compile for minutes
+        "OMP_NUM_THREADS": str(max(1, cores // processes)),
+        "GLOO_SOCKET_IFNAME": "lo",  # one machine: do not resolve its host name
+    }
+
+
+def install() -> None:
+    """Stand in for the GPU in this process; call before Megatron is imported."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class OnCpu(TorchFunctionMode):
+        def __torch_function__(
+            self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        ) -> Any:
+            kwargs = dict(kwargs or {})
+            if func is torch.Tensor.cuda:
+                return args[0]
+            if func is torch.Tensor.type and len(args) == 1 and not kwargs:
+                # Megatron asserts on the name of the type, such as torch.cuda.FloatTensor
+                return str(func(*args)).replace("torch.", "torch.cuda.", 1)
+            if kwargs.get("device") is not None:
+                kwargs["device"] = _placed(kwargs["device"])
+            return func(*(_placed(arg) for arg in args), **kwargs)
+
+    def _placed(value: Any) -> Any:
+        if isinstance(value, str) and (value == "cuda" or value.startswith("cuda:")):
+            return "cpu"
+        if isinstance(value, torch.device) and value.type == "cuda":
+            return torch.device("cpu")
+        return value
+
+    # Answered before the mode is entered: torch.cuda's own functions then never meet it.
+    for name, answer in _answers().items():
+        setattr(torch.cuda, name, answer)
+    tensor: Any = torch.Tensor
+    tensor.is_cuda = property(lambda self: True)
+    tensor.pin_memory = lambda self, *args: self
+    accelerator: Any = getattr(torch, "accelerator", None)
+    if accelerator is not None:
+        accelerator.is_available = lambda: False  # else the data loader pins memory
+    mode: Any = OnCpu()
+    mode.__enter__()
+    _random_state()
+
+
+def _answers() -> dict[str, Any]:
+    """`torch.cuda`, as far as Megatron asks it, for one device that is the CPU."""
+    import torch
+
+    class Stream:
+        cuda_stream = 0
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+        def __getattr__(self, name: str) -> Callable[..., None]:
+            return _silent()
+
+    class Event:
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+        def query(self) -> bool:
+            return True
+
+        def elapsed_time(self, other: Any) -> float:
+            return 0.0
+
+        def __getattr__(self, name: str) -> Callable[..., None]:
+            return _silent()
+
+    @contextlib.contextmanager
+    def inside(*args: Any, **kwargs: Any) -> Any:
+        yield
+
+    stream = Stream()
+    memory = 64 << 30
+    properties = types.SimpleNamespace(
+        name="CPU", total_memory=memory, major=8, minor=0, multi_processor_count=os.cpu_count() or 1, warp_size=32
+    )
+    answers: dict[str, Any] = {
+        "is_available": lambda: True,
+        "is_initialized": lambda: True,
+        "device_count": lambda: int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        "current_device": lambda: torch.device("cpu"),
+        "get_device_name": lambda *args: "CPU",
+        "get_device_properties": lambda *args: properties,
+        "get_device_capability": lambda *args: (8, 0),
+        "is_bf16_supported": lambda *args, **kwargs: True,
+        "get_rng_state": lambda *args: torch.get_rng_state(),
+        "set_rng_state": lambda state, *args: torch.set_rng_state(state),
+        "initial_seed": lambda: torch.initial_seed(),
+        "Stream": Stream,
+        "Event": Event,
+        "stream": inside,
+        "device": inside,
+        "current_stream": lambda *args: stream,
+        "default_stream": lambda *args: stream,
+        "mem_get_info": lambda *args: (memory, memory),
+        "memory_stats": lambda *args: {},
+        "memory_snapshot": lambda *args: [],
+        "is_current_stream_capturing": lambda: False,
+    }
+    for name in (
+        "set_device",
+        "synchronize",
+        "empty_cache",
+        "manual_seed",  # torch.manual_seed calls both
+        "manual_seed_all",
+        "set_stream",
+        "reset_peak_memory_stats",
+        "ipc_collect",
+        "_lazy_init",
+        "_lazy_call",
+    ):
+        answers[name] = _silent()
+    for name in ("memory_allocated", "max_memory_allocated", "memory_reserved", "max_memory_reserved"):
+        answers[name] = lambda *args: 0
+    answers["nvtx"] = types.SimpleNamespace(range_push=_silent(), range_pop=_silent(), mark=_silent(), range=inside)
+    return answers
+
+
+def _silent() -> Callable[..., None]:
+    """A function that does nothing; a new one each time, because Dynamo keeps rules by function."""
+
+    def nothing(*args: Any, **kwargs: Any) -> None:
+        return None
+
+    return nothing
+
+
+def _random_state() -> None:
+    """Megatron keeps one random state per parallel group; here each is a state of the CPU generator."""
+    import torch
+    from megatron.core.tensor_parallel import random
+
+    def get(*args: Any, **kwargs: Any) -> Any:
+        return torch.get_rng_state()
+
+    def put(new_state: Any, *args: Any, **kwargs: Any) -> None:
+        torch.set_rng_state(new_state)
+
+    random._get_cuda_rng_state = get
+    random._set_cuda_rng_state = put

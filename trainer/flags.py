@@ -1,0 +1,127 @@
+"""Megatron's flags: the ones given, checked by name, completed by our defaults, in the order in which they win.
+
+    defaults < YAML file < after `--` < what the device needs
+
+Names are checked against the parser of the Megatron that is installed, so what is known is never a list of ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from formats.errors import UsageError
+from trainer.config import OWN
+
+DEFAULTS: dict[str, Any] = {
+    "calculate-per-token-loss": True,  # one objective on every layout: the token-weighted mean
+    "micro-batch-size": 1,
+    "attention-dropout": 0.0,  # fine-tuning on few epochs: no model of today is tuned with dropout
+    "hidden-dropout": 0.0,
+    "log-interval": 10,
+    "eval-interval": 100,
+    "save-interval": 500,  # Megatron divides by it whenever --save is given
+    "no-one-logger": True,  # a logger inside NVIDIA
+}
+"""Set where neither the file nor the command line sets them."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that raises UsageError where argparse would print its usage and leave."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the message; Megatron's usage is 800 lines long and helps nobody."""
+        raise UsageError(f"Megatron's flags: {message}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    """The flags of a run and what they say."""
+
+    argv: tuple[str, ...]
+    """As Megatron will parse them."""
+    args: argparse.Namespace
+    """Megatron's own reading of `argv`, not validated yet."""
+    given: frozenset[str]
+    """Destinations that the user set, in the file or after `--`."""
+
+
+def resolve(
+    parser: argparse.ArgumentParser,
+    *,
+    config: Mapping[str, Any],
+    config_path: str,
+    flags: Iterable[str],
+    forced: Mapping[str, Any] | None = None,
+) -> Flags:
+    """Put the flags together.
+
+    Raises:
+        UsageError: an unknown name (with the nearest known one) or a value that its flag does not take.
+    """
+    actions = parser._option_string_actions
+    for name in config:
+        if _spelt(actions, name) is None:
+            raise UsageError(f"{config_path}: unknown key {name!r}; {_hint(name, actions)}")
+    from_file = as_argv(actions, config)
+    after = list(flags)
+    for word in after:
+        option = word.split("=", 1)[0]
+        if option.startswith("--") and option not in actions:
+            raise UsageError(f"unknown Megatron flag {option}; {_hint(option, actions, dashes=True)}")
+    options = [str(_spelt(actions, name)) for name in config] + [word.split("=", 1)[0] for word in after]
+    given = frozenset(actions[option].dest for option in options if option in actions)
+    wanted = {
+        name: value
+        for name, value in DEFAULTS.items()
+        if f"--{name}" in actions and actions[f"--{name}"].dest not in given
+    }
+    needed = {name: value for name, value in (forced or {}).items() if f"--{name}" in actions}
+    argv = as_argv(actions, wanted) + from_file + after + as_argv(actions, needed)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        raise UsageError(f"Megatron's flags: {unknown[0]!r} belongs to no flag; a list goes after its flag's name")
+    return Flags(argv=tuple(argv), args=args, given=given)
+
+
+def as_argv(actions: Mapping[str, argparse.Action], values: Mapping[str, Any]) -> list[str]:
+    """A mapping as words of a command line: true sets a switch, false leaves or negates it, a list repeats values."""
+    words: list[str] = []
+    for name, value in values.items():
+        option = _spelt(actions, name)
+        assert option is not None, name
+        switch = actions[option].nargs == 0
+        if value is True and switch:
+            words.append(option)
+        elif value is False and switch:
+            negated = f"--no-{name}"
+            if isinstance(actions[option], argparse.BooleanOptionalAction):
+                words.append(negated)
+        elif switch:
+            raise UsageError(f"{name!r} is a switch and takes true or false, not {value!r}")
+        elif isinstance(value, list):
+            words += [option, *(str(entry) for entry in value)]
+        else:
+            words.append(f"{option}={value}")
+    return words
+
+
+def _spelt(actions: Mapping[str, argparse.Action], name: str) -> str | None:
+    """The option as this parser spells it: with dashes, or (a few of Megatron's) with underscores."""
+    for option in (f"--{name}", f"--{name.replace('-', '_')}"):
+        if option in actions:
+            return option
+    return None
+
+
+def _hint(name: str, actions: Mapping[str, argparse.Action], *, dashes: bool = False) -> str:
+    known = [option for option in actions if option.startswith("--")]
+    if not dashes:
+        known = [option[2:] for option in known] + list(OWN)
+    elif name[2:] in OWN:
+        return f"{name} is an option of sft-train: put it before the --"
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else "no flag of this Megatron is like it"

@@ -1,0 +1,39 @@
+"""What one call of `sft-train` asks for, as it travels from the command to the worker processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+DEVICES = ("gpu", "cpu")
+OVERLONG = ("truncate", "drop")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Everything that the command decided; Megatron's own flags are still text, because only workers import it."""
+
+    shards: tuple[str, ...]
+    """Shard directories, in the order given."""
+    device: str = "gpu"
+    """One of `DEVICES`."""
+    overlong: str = "truncate"
+    """One of `OVERLONG`: what happens to a conversation of more than `--seq-length` + 1 tokens."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """Megatron's flags from the YAML file, by name without leading dashes."""
+    config_path: str = ""
+    """The YAML file, for messages."""
+    flags: tuple[str, ...] = ()
+    """Megatron's flags from after `--`; they win over `config`."""
+
+    def dumps(self) -> str:
+        """The job as one line of JSON, the single argument of `python -m trainer.worker`."""
+        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def loads(cls, text: str) -> Job:
+        """The job that `dumps` wrote."""
+        raw = json.loads(text)
+        return cls(**{**raw, "shards": tuple(raw["shards"]), "flags": tuple(raw["flags"])})

@@ -1,0 +1,74 @@
+"""The model: Megatron's GPTModel from Megatron's own flags.
+
+As Megatron-LM's `pretrain_gpt.py` and `gpt_builders.py` build it; those two are not in the wheel.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from argparse import Namespace
+from typing import Any
+
+from trainer import megatron
+
+
+def model_provider(
+    pre_process: bool = True,
+    post_process: bool = True,
+    vp_stage: int | None = None,
+    config: Any = None,
+    pg_collection: Any = None,
+    **_: Any,
+) -> Any:
+    """Build this rank's part of the model.
+
+    Args:
+        pre_process: it holds the embedding (first pipeline stage).
+        post_process: it holds the output layer and returns losses (last pipeline stage).
+        vp_stage: its virtual pipeline stage.
+    """
+    from megatron.core.models.gpt import GPTModel
+    from megatron.training import get_args
+
+    args = get_args()
+    config = config if config is not None else megatron.transformer_config(args)
+    optional = {"vp_stage": vp_stage, "pg_collection": pg_collection}
+    return GPTModel(
+        config=config,
+        transformer_layer_spec=layer_spec(args, config, vp_stage),
+        vocab_size=args.padded_vocab_size,
+        max_sequence_length=args.max_position_embeddings,
+        pre_process=pre_process,
+        post_process=post_process,
+        fp16_lm_cross_entropy=args.fp16_lm_cross_entropy,
+        parallel_output=True,
+        share_embeddings_and_output_weights=not args.untie_embeddings_and_output_weights,
+        position_embedding_type=args.position_embedding_type,
+        rotary_percent=args.rotary_percent,
+        rotary_base=args.rotary_base,
+        rope_scaling=args.use_rope_scaling,
+        **megatron.accepted(GPTModel.__init__, optional),
+    )
+
+
+def layer_spec(args: Namespace, config: Any, vp_stage: int | None) -> Any:
+    """What a layer is made of: Transformer Engine's modules where asked for and installed, else Megatron's own."""
+    from megatron.core.models.gpt import gpt_layer_specs as specs
+
+    engine = args.transformer_impl == "transformer_engine" and has_transformer_engine()
+    if args.num_experts:
+        optional = {"normalization": args.normalization, "vp_stage": vp_stage}
+        block = specs.get_gpt_decoder_block_spec
+        return block(config, use_transformer_engine=engine, **megatron.accepted(block, optional))
+    make = specs.get_gpt_layer_with_transformer_engine_spec if engine else specs.get_gpt_layer_local_spec
+    optional = {
+        "qk_layernorm": config.qk_layernorm,
+        "multi_latent_attention": config.multi_latent_attention,
+        "normalization": args.normalization,
+    }
+    return make(**megatron.accepted(make, optional))
+
+
+def has_transformer_engine() -> bool:
+    """Whether Transformer Engine can be imported here."""
+    return importlib.util.find_spec("transformer_engine") is not None
