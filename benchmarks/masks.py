@@ -5,7 +5,7 @@ assistants'? Prints a table per tokenizer; docs/masks.md quotes it.
 
 For each conversation that is not refused, two things are checked with code that is not ours: the ids equal
 `apply_chat_template(tokenize=True)` (without a chat template: the ids of the whole text), and the decoded trained
-tokens of each turn equal the assistant's text and the stop token, but for white space that the template trims.
+tokens of each turn equal the assistant's text and the stop token, white space aside (templates trim).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerFast
 from formats.conversation import Conversation
 from formats.errors import RecordError, UsageError
 from formats.records import FieldMap, detect
-from formats.templates import ChatTemplate, Rendering, TrainOn
+from formats.templates import ChatTemplate, Rendering, Spoken, TrainOn
 from preprocess.encode import Encoded, Encoder
 from preprocess.pipeline import load_template
 from preprocess.sources import find_sources, read
@@ -55,18 +55,28 @@ def check(
         out.append("with a straddling token")
     cuts = np.flatnonzero(np.diff(np.concatenate([[0], encoded.loss_mask, [0]]).astype(int)))
     stretches = [encoded.ids[a:b].tolist() for a, b in zip(cuts[::2], cuts[1::2], strict=True)]
-    if len(stretches) != len(rendering.spoken):
+    runs: list[list[Spoken]] = []  # turns that follow each other without a header in between are one stretch
+    for spoken in rendering.spoken:
+        if runs and runs[-1][-1].end == spoken.start:
+            runs[-1].append(spoken)
+        else:
+            runs.append([spoken])
+    if len(stretches) != len(runs):
         return [*out, "SPANS MISSING"]
-    for ids, spoken in zip(stretches, rendering.spoken, strict=True):
+    for ids, run in zip(stretches, runs, strict=True):
         text = tokenizer.backend.decode(ids, skip_special_tokens=False)
-        said, stop = rendering.text[spoken.start : spoken.stop], rendering.text[spoken.stop : spoken.end]
-        turn = conversation.turns[spoken.turn]
-        if not text.endswith(stop):
+        wanted = "".join(wanted_text(one, conversation, rendering) for one in run)
+        if not text.endswith(rendering.text[run[-1].stop : run[-1].end]):
             out.append("STOP TOKEN MISSING")
-        body = text.removesuffix(stop).strip()
-        wanted = said.strip() if turn.tool_calls else (turn.content or "").strip()
-        out.append("turns" if body == wanted else "turns decoded otherwise")
+        out += ["turns" if "".join(text.split()) == wanted else "turns decoded otherwise"] * len(run)
     return out
+
+
+def wanted_text(spoken: Spoken, conversation: Conversation, rendering: Rendering) -> str:
+    """What a turn's trained tokens must say, white space aside: the record's own words and the stop token."""
+    turn = conversation.turns[spoken.turn]
+    said = rendering.text[spoken.start : spoken.stop] if turn.tool_calls else turn.content or ""
+    return "".join((said + rendering.text[spoken.stop : spoken.end]).split())
 
 
 def one_tokenizer(folder: Path, data: Path, fields: FieldMap, limit: int | None) -> None:

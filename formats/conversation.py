@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from formats.errors import RecordError
 
+Shape = tuple[str, ...]
+"""The roles of a plain conversation, one for each text; an Alpaca input is a text of its own with the role `INPUT`."""
+INPUT = "input"
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
@@ -76,7 +81,7 @@ class Conversation:
             roles = ", ".join(turn.role for turn in self.turns) or "none"
             raise RecordError("no_assistant_turn", f"roles: {roles}")
         try:
-            self.canonical()
+            self.digest()
         except UnicodeEncodeError:
             raise RecordError(
                 "lone_surrogate", "the text holds half of a surrogate pair, which is no character"
@@ -86,8 +91,46 @@ class Conversation:
         """The turns as chat templates expect them."""
         return [turn.message() for turn in self.turns]
 
-    def canonical(self) -> bytes:
-        """UTF-8 bytes that are equal exactly when two conversations are (the base of every content hash)."""
+    def plain(self) -> tuple[Shape, list[str]] | None:
+        """The shape and the texts of a conversation that is nothing but roles and texts; None for any other."""
+        shape: list[str] = []
+        texts: list[str] = []
+        for turn in self.turns:
+            more = (
+                turn.reasoning is not None or turn.tool_calls or turn.name is not None or turn.tool_call_id is not None
+            )
+            if turn.content is None or more or not turn.weight:
+                return None
+            shape.append(turn.role)
+            texts.append(turn.content)
+            if turn.context is not None:
+                shape.append(INPUT)
+                texts.append(turn.context)
+        return None if self.tools else (tuple(shape), texts)
+
+    def digest(self) -> bytes:
+        """16 bytes that are equal exactly when two conversations are: what splits and duplicates go by."""
+        plain = self.plain()
+        if plain is not None:
+            return plain_digest(*plain)
         value = [[{**turn.message(), "weight": turn.weight} for turn in self.turns], list(self.tools)]
         text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-        return text.encode("utf-8")
+        return hashlib.blake2b(text.encode("utf-8"), digest_size=16).digest()
+
+
+def plain_digest(shape: Shape, texts: Sequence[str]) -> bytes:
+    """`Conversation.digest` of a plain conversation, without making it one."""
+    head = ",".join([*shape, *(str(len(text)) for text in texts)])
+    return hashlib.blake2b(f"{head}|{''.join(texts)}".encode(), digest_size=16).digest()
+
+
+def plain_messages(shape: Shape, texts: Sequence[Any]) -> list[dict[str, Any]]:
+    """`Conversation.messages` of a plain conversation, without making it one."""
+    messages: list[dict[str, Any]] = []
+    for role, text in zip(shape, texts, strict=True):
+        if role == INPUT:
+            last = messages[-1]
+            last |= {"instruction": last["content"], "input": text, "content": last["content"] + "\n\n" + text}
+        else:
+            messages.append({"role": role, "content": text})
+    return messages

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -95,7 +94,7 @@ class Pipeline:
         """The split of a conversation, by its content alone: it does not move when data is added or reordered."""
         if not (self.config.valid_fraction or self.config.test_fraction):
             return "train"
-        digest = hashlib.sha256(b"split\x00" + conversation.canonical()).digest()
+        digest = conversation.digest()
         share = int.from_bytes(digest[:8], "big") / 2**64
         if share < self.config.valid_fraction:
             return "valid"

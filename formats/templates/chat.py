@@ -15,7 +15,7 @@ import jinja2
 from formats.conversation import Conversation, Turn
 from formats.errors import RecordError, UsageError
 from formats.templates.locate import by_generation, by_marks
-from formats.templates.marks import RESERVED, StandIns
+from formats.templates.marks import RESERVED, StandIns, all_texts
 from formats.templates.rendering import Rendering
 from formats.templates.sandbox import compile_template, render
 
@@ -90,12 +90,12 @@ class ChatTemplate:
         """
         if conversation.tools and self._with_tools is not self:
             return self._with_tools.render(conversation)
-        canonical = conversation.canonical().decode("utf-8")
-        if RESERVED.search(canonical):
-            raise RecordError("reserved_character", "the text holds a Unicode noncharacter (U+FDD0 to U+FDEF)")
         messages = self._messages(conversation)
         tools: list[dict[str, Any]] | None = list(conversation.tools) or None
-        hidden = self._stand_ins.pattern.search(canonical) is not None
+        texts = all_texts([messages, tools])
+        if RESERVED.search(texts):
+            raise RecordError("reserved_character", "the text holds a Unicode noncharacter (U+FDD0 to U+FDEF)")
+        hidden = self._stand_ins.pattern.search(texts) is not None
         if hidden:
             messages, tools = self._stand_ins.hide(messages), self._stand_ins.hide(tools)
         messages, whole = self._spelt(messages, tools)

@@ -51,6 +51,18 @@ def map_texts(value: Any, change: Callable[[str], str]) -> Any:
     return value
 
 
+def all_texts(value: Any) -> str:
+    """Every text of a JSON-like value, one after the other, with a NUL in between."""
+    found: list[str] = []
+
+    def keep(text: str) -> str:
+        found.append(text)
+        return text
+
+    map_texts(value, keep)
+    return "\0".join(found)
+
+
 class StandIns:
     """Replaces typed control tokens by runs of equal length, and finds them again.
 

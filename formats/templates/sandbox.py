@@ -100,6 +100,11 @@ def bounded(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def compile_template(source: str) -> jinja2.Template:
     """Compile a chat template; `jinja2.TemplateSyntaxError` where it is none."""
+    return furnish(Sandbox).from_string(source)
+
+
+def furnish(kind: type[Sandbox]) -> Sandbox:
+    """An environment with the filters and functions that chat templates know."""
 
     def raise_exception(message: str) -> None:
         raise jinja2.exceptions.TemplateError(message)
@@ -112,7 +117,7 @@ def compile_template(source: str) -> jinja2.Template:
     def strftime_now(form: str) -> str:
         return datetime(DAY.year, DAY.month, DAY.day).strftime(form)
 
-    environment = Sandbox(
+    environment = kind(
         trim_blocks=True,
         lstrip_blocks=True,
         optimized=False,  # constants would be computed when compiled, which nothing bounds
@@ -123,7 +128,7 @@ def compile_template(source: str) -> jinja2.Template:
     environment.globals["strftime_now"] = strftime_now
     for name in ("center", "format", "indent"):
         environment.filters[name] = bounded(environment.filters[name])
-    return environment.from_string(source)
+    return environment
 
 
 def render(template: jinja2.Template, **variables: Any) -> str:

@@ -1,0 +1,361 @@
+"""Rendering without Jinja: what a template did to one conversation, done again for every other one like it.
+
+A chat template is run once with texts that watch what is done to them (`Watched`). Whatever the template asks of a
+text (is "</think>" in it, does it begin with …, is it empty, strip it) is answered for a text to which nothing
+applies, and written down. What comes out is a `Skeleton`: the template's own words with gaps. Any conversation with
+the same roles whose texts give the same answers is rendered by filling the gaps: the template would have taken the
+same way through its program. A text that could give another answer, or an operation whose outcome cannot be known
+without the text (its length, its upper case, a slice), sends the conversation through Jinja.
+
+It trades memory (one skeleton per sequence of roles) for 20 to 50 times the speed of Jinja.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, NoReturn
+
+import jinja2
+import jinja2.compiler
+import jinja2.nodes
+
+from formats.conversation import Shape, plain_messages
+from formats.templates.rendering import Rendering, Span
+from formats.templates.sandbox import Sandbox, furnish
+
+GAP = re.compile("\ufdd6(\\d+)\ufdd7")
+FILTERS = {"trim", "default", "d", "list", "length", "count", "first", "last", "selectattr", "rejectattr", "reverse"}
+"""Filters that treat a watched text through its own methods, or only look at the list it stands in."""
+TESTS = {
+    "string",
+    "none",
+    "defined",
+    "undefined",
+    "mapping",
+    "iterable",
+    "sequence",
+    "number",
+    "boolean",
+    "true",
+    "false",
+}
+"""Tests whose answer follows from a text being a text."""
+
+
+class Untraceable(Exception):  # noqa: N818 - control flow, never seen outside
+    """The outcome depends on the text in a way that cannot be written down."""
+
+
+class Answers:
+    """What was asked of the texts, and answered for a text to which nothing applies."""
+
+    def __init__(self) -> None:
+        self.absent: set[str] = set()
+        """Not in any text."""
+        self.strips: set[str | None] = set()
+        """Characters (None: white space) that no text begins or ends with."""
+
+
+class Watched(str):
+    """A text that holds texts of messages, each as a mark, and maybe words of the template around them."""
+
+    answers: Answers
+
+    @classmethod
+    def message(cls, number: int, answers: Answers) -> Watched:
+        """Text `number` of the conversation."""
+        return cls.made(f"\ufdd6{number}\ufdd7", answers)
+
+    @classmethod
+    def made(cls, text: str, answers: Answers) -> Watched:
+        """A watched text with these characters."""
+        new = cls(text)
+        new.answers = answers
+        return new
+
+    def __add__(self, other: Any) -> Watched:
+        return Watched.made(str.__add__(_bare(self), _bare(other)), self.answers)
+
+    def __radd__(self, other: Any) -> Watched:
+        return Watched.made(str.__add__(_bare(other), _bare(self)), self.answers)
+
+    def __str__(self) -> str:
+        return self
+
+    def __format__(self, spec: str) -> str:
+        if spec:
+            raise Untraceable
+        return self
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __contains__(self, item: object) -> bool:
+        self._lacks(item)
+        return False
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, str) and _bare(other):  # "" is not equal to a text that is not empty
+            self._lacks(other)
+        return False
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def startswith(self, prefix: Any, *bounds: Any) -> bool:
+        """False, written down."""
+        self._lacks(prefix, *bounds)
+        return False
+
+    def endswith(self, suffix: Any, *bounds: Any) -> bool:
+        """False, written down."""
+        self._lacks(suffix, *bounds)
+        return False
+
+    def split(self, sep: Any = None, maxsplit: Any = -1) -> list[str]:
+        """One piece, written down."""
+        self._lacks(sep)
+        return [self]
+
+    def rsplit(self, sep: Any = None, maxsplit: Any = -1) -> list[str]:
+        """One piece, written down."""
+        return self.split(sep)
+
+    def replace(self, old: Any, new: Any, count: Any = -1) -> str:
+        """Unchanged, written down."""
+        self._lacks(old)
+        return self
+
+    def removeprefix(self, prefix: Any) -> str:
+        """Unchanged, written down."""
+        return self.replace(prefix, "")
+
+    def removesuffix(self, suffix: Any) -> str:
+        """Unchanged, written down."""
+        return self.replace(suffix, "")
+
+    def strip(self, chars: Any = None) -> str:
+        """Unchanged, written down; a text of a message must stand at both ends."""
+        bare = _bare(self)
+        if not (chars is None or type(chars) is str) or bare[0] != "\ufdd6" or bare[-1] != "\ufdd7":
+            raise Untraceable
+        self.answers.strips.add(chars)
+        return self
+
+    lstrip = rstrip = strip
+
+    def _lacks(self, *texts: Any) -> None:
+        """Write down that no text of a message holds these. Words around it may share no character with them, so
+        that they cannot stand there or across a border either."""
+        words = set(GAP.sub("", _bare(self)))
+        for text in texts:
+            for each in text if isinstance(text, tuple) else (text,):
+                if not isinstance(each, str) or isinstance(each, Watched) or not each or words & set(each):
+                    raise Untraceable
+                self.answers.absent.add(each)
+
+
+_ITERATE = str.__iter__
+
+
+def _bare(text: Any) -> str:
+    """The characters of a text, as a text that is not watched."""
+    return "".join(_ITERATE(text))
+
+
+def _refuse(name: str) -> Callable[..., NoReturn]:
+    def refuse(*_args: Any, **_kwargs: Any) -> NoReturn:
+        raise Untraceable(name)
+
+    return refuse
+
+
+# Every method of a text that was not thought of above must not be answered by str itself.
+_HARMLESS = {"__new__", "__init__", "__class__", "__getattribute__", "__setattr__", "__delattr__", "__init_subclass__"}
+_HARMLESS |= {"__subclasshook__", "__doc__", "__dir__", "__sizeof__", "__repr__", "__getstate__"}
+for _name in set(dir(str)) - _HARMLESS:
+    if _name not in vars(Watched) or _name == "__hash__":
+        setattr(Watched, _name, _refuse(_name))
+
+
+def _holds_watched(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_holds_watched(item) for item in value.values())
+    if isinstance(value, (list, tuple)):
+        return any(_holds_watched(item) for item in value)
+    return isinstance(value, Watched)
+
+
+def _concat(pieces: Iterable[str]) -> str:
+    known = list(pieces)
+    watched = next((piece for piece in known if isinstance(piece, Watched)), None)
+    text = "".join(known)
+    return text if watched is None else Watched.made(text, watched.answers)
+
+
+class _Generator(jinja2.compiler.CodeGenerator):
+    """Code in which `a ~ b` keeps watched texts watched."""
+
+    def visit_Concat(self, node: jinja2.nodes.Concat, frame: Any) -> None:  # noqa: N802 - jinja2's name
+        """Write a call that joins."""
+        self.write("environment.concat([str(each) for each in (")
+        for each in node.nodes:
+            self.visit(each, frame)
+            self.write(", ")
+        self.write(")])")
+
+
+class _Watchful(Sandbox):
+    """The sandbox, in which nothing is done to a watched text behind its back."""
+
+    code_generator_class = _Generator
+    concat = staticmethod(_concat)
+
+    def call(self, context: Any, obj: Any, *args: Any, **kwargs: Any) -> Any:
+        """Call, unless it is a built-in that would be handed a watched text."""
+        given = [value for name, value in kwargs.items() if name not in ("_loop_vars", "_block_vars")]
+        if type(obj) is type("".join) and _holds_watched([*args, *given]):
+            raise Untraceable
+        return super().call(context, obj, *args, **kwargs)
+
+
+def _guarded(name: str, function: Callable[..., Any], known: set[str]) -> Callable[..., Any]:
+    if name in known:
+        return function
+
+    @wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        if _holds_watched([*args, *kwargs.values()]):
+            raise Untraceable(name)
+        return function(*args, **kwargs)
+
+    return guarded
+
+
+def _decides_by_membership(tree: jinja2.nodes.Template) -> bool:
+    """Whether a text could be looked up in another text, which the text would not notice."""
+    for compare in tree.find_all(jinja2.nodes.Compare):
+        for operand in compare.ops:
+            if operand.op not in ("in", "notin") or isinstance(compare.expr, jinja2.nodes.Const):
+                continue
+            if isinstance(operand.expr, (jinja2.nodes.List, jinja2.nodes.Tuple)):
+                continue
+            attribute = getattr(compare.expr, "attr", None) or getattr(
+                getattr(compare.expr, "arg", None), "value", None
+            )
+            if attribute not in ("role", "type", "name"):
+                return True
+    return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skeleton:
+    """A rendering with gaps for the texts of the messages, in the order of the messages."""
+
+    literals: tuple[str, ...]
+    """The template's words around the gaps: one more than there are gaps."""
+    literal_bytes: tuple[int, ...]
+    """Their lengths in UTF-8."""
+    spans: tuple[tuple[int, int, int, int], ...]
+    """Trained spans as (literal, byte in it) of start and end."""
+    absent: frozenset[str]
+    strips: tuple[str | None, ...]
+
+    def text(self, contents: Sequence[str]) -> str:
+        """The rendering of a conversation with these contents."""
+        parts = [""] * (2 * len(contents) + 1)
+        parts[0::2] = self.literals
+        parts[1::2] = contents
+        return "".join(parts)
+
+
+class Tracer:
+    """Makes skeletons of one template."""
+
+    def __init__(self, source: str, variables: dict[str, str]) -> None:
+        self.variables = variables
+        self._template: jinja2.Template | None = None
+        environment = furnish(_Watchful)
+        for functions, known in ((environment.filters, FILTERS), (environment.tests, TESTS)):
+            table: dict[str, Any] = functions
+            table.update({name: _guarded(name, each, known) for name, each in table.items()})
+        if not _decides_by_membership(environment.parse(source)):
+            self._template = environment.from_string(source)
+
+    def trace(
+        self, shape: Shape, contents: Sequence[str], rendering: Rendering, spans: Sequence[Span]
+    ) -> Skeleton | None:
+        """The skeleton for a shape, from one conversation of it and its rendering by Jinja.
+
+        Args:
+            shape: as `Conversation.plain` gives it, with the contents.
+            spans: the trained spans of the rendering, in characters.
+
+        Returns:
+            None where the template cannot be followed.
+        """
+        if self._template is None:
+            return None
+        answers = Answers()
+        texts = [Watched.message(number, answers) for number in range(len(contents))]
+        messages = plain_messages(shape, texts)
+        variables = {**self.variables, "messages": messages, "tools": None, "documents": None}
+        try:
+            pieces = list(self._template.generate(add_generation_prompt=False, **variables))
+        except (
+            Untraceable,
+            jinja2.exceptions.TemplateError,
+            TypeError,
+            ValueError,
+            KeyError,
+            AttributeError,
+            IndexError,
+        ):
+            return None
+        cut = GAP.split("".join(_bare(piece) for piece in pieces))
+        literals, gaps = cut[0::2], [int(number) for number in cut[1::2]]
+        if gaps != list(range(len(contents))):
+            return None
+        marks = str.maketrans("", "", "\ufdd4\ufdd5")
+        literals = [literal.translate(marks) for literal in literals]
+        whole = "".join(part for pair in zip(literals, [*contents, ""], strict=True) for part in pair)
+        if not whole.startswith(rendering.text):
+            return None
+        literals[-1] = literals[-1][: len(literals[-1]) - (len(whole) - len(rendering.text))]
+        placed = _place(literals, contents, spans)
+        if placed is None or any(text.strip(chars) != text for text in contents for chars in answers.strips):
+            return None
+        return Skeleton(
+            literals=tuple(literals),
+            literal_bytes=tuple(len(literal.encode("utf-8")) for literal in literals),
+            spans=placed,
+            absent=frozenset(answers.absent),
+            strips=tuple(sorted(answers.strips, key=str)),
+        )
+
+
+def _place(
+    literals: Sequence[str], contents: Sequence[str], spans: Sequence[Span]
+) -> tuple[tuple[int, int, int, int], ...] | None:
+    """Positions in a text as places in its literals; None where one lies inside of a content."""
+    bounds, begin = [], 0
+    for literal, content in zip(literals, [*contents, ""], strict=True):
+        bounds.append((begin, begin + len(literal)))
+        begin += len(literal) + len(content)
+
+    def find(position: int) -> tuple[int, int] | None:
+        for number, (start, end) in enumerate(bounds):
+            if start <= position <= end:
+                return number, len(literals[number][: position - start].encode("utf-8"))
+        return None
+
+    out = []
+    for start, end in spans:
+        first, last = find(start), find(end)
+        if first is None or last is None:
+            return None
+        out.append((*first, *last))
+    return tuple(out)
