@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import collections
 import logging
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from formats.records import FieldMap, detect
 from formats.templates import ChatTemplate, Rendering, Spoken, TrainOn
 from preprocess.encode import Encoded, Encoder
 from preprocess.pipeline import load_template
-from preprocess.sources import find_sources, read
+from preprocess.sources import find_sources, sample
 from preprocess.tokenizer import Tokenizer
 
 logging.getLogger("transformers").setLevel(logging.ERROR)
@@ -87,13 +86,13 @@ def one_tokenizer(folder: Path, data: Path, fields: FieldMap, limit: int | None)
     template: ChatTemplate = load_template("tokenizer" if own else "alpaca", tokenizer)
     encoder, total, examples = Encoder(tokenizer), collections.Counter[str](), {}
     for source in find_sources([str(data)]):
-        sample = [(number, row) for number, row in islice(read(source), 200) if not isinstance(row, RecordError)]
+        items = sample(source, limit or 1 << 40)
         try:
-            form = detect(sample, fields, source.path)
+            form = detect([item for item in items[:200] if not isinstance(item[1], RecordError)], fields, source.path)
         except UsageError as error:
             click.echo(f"  {error}")
             continue
-        for number, record in islice(read(source), limit):
+        for number, record in items:
             try:
                 if isinstance(record, RecordError):
                     raise record

@@ -1,18 +1,28 @@
-"""`sft-preprocess`: the commands, their options, and what each says at the end."""
+"""`sft-preprocess`: the commands that make shard directories, and how every command ends.
+
+`run` is `plan`, `task` and `finalize` in one; a scheduler calls the three by themselves. The commands that look at
+directories are in `cli_directories`.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
-from formats.errors import DataError, UsageError, nearest
+from formats.errors import DataError, UsageError
+from preprocess import startup
+from preprocess.cli_directories import COMMANDS
+from preprocess.options import DIRECTORY, check_limit_text, job_options, resolved, site_options
 
-FRACTION = click.FloatRange(0, 1, max_open=True)
-DIRECTORY = click.Path(path_type=Path)
+OUTPUT = click.option("--output", type=DIRECTORY, required=True, help="The shard directory that was planned.")
+LIMIT = click.option("--max-rejects", metavar="N|F%", help="Fail if more records are left out; any number without.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
+WORKERS = click.option("--workers", type=click.IntRange(1), help="Processes; as many as it is worth without.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -21,70 +31,230 @@ def cli() -> None:
     """Tokenize fine-tuning data once, into Megatron shards that carry their loss mask."""
 
 
-def _pairs(name: str) -> Any:
-    def convert(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-        out = {}
-        for value in values:
-            left, sign, right = value.partition("=")
-            if not sign or not left or not right:
-                raise UsageError(f"{name} {value}: must have the form NAME=NAME")
-            out[left] = right
-        return out
-
-    return convert
-
-
 @cli.command()
-@click.argument("inputs", nargs=-1, metavar="INPUT...")
-@click.option("--output", type=DIRECTORY, help="The shard directory to write.")
-@click.option("--tokenizer", help="A tokenizer folder, or a name on the Hub.")
-@click.option("--format", "format", default="auto", show_default=True, help="Record format; see 'formats'.")
-@click.option("--template", default="auto", show_default=True, help="auto, tokenizer, or a name; see 'formats'.")
+@job_options
+@WORKERS
+@LIMIT
 @click.option(
-    "--train-on", default="all", show_default=True, help="all or last assistant turns, by weight, or everything."
+    "--engine", type=click.Choice(["local", "slurm", "ray", "kubernetes"]), default="local", show_default=True
 )
-@click.option("--train-reasoning/--no-train-reasoning", default=True, help="Whether <think> … </think> carries loss.")
-@click.option("--train-tool-calls/--no-train-tool-calls", default=True, help="Whether tool calls carry loss.")
-@click.option("--straddle", default="train", show_default=True, help="train, skip or split a token across a boundary.")
-@click.option("--allow-control-tokens", is_flag=True, help="Let control tokens typed in a text be control tokens.")
-@click.option("--max-length", type=int, help="Tokens that a sequence may have; all lengths are kept without.")
-@click.option("--overlong", default="drop", show_default=True, help="drop, truncate, turns, tail or error.")
-@click.option("--valid-fraction", type=FRACTION, default=0.0, help="Share for the validation split, by content.")
-@click.option("--test-fraction", type=FRACTION, default=0.0, help="Share for the test split, by content.")
-@click.option("--field", multiple=True, callback=_pairs("--field"), metavar="FIELD=COLUMN", help="Name a column.")
-@click.option("--map-role", multiple=True, callback=_pairs("--map-role"), metavar="NAME=ROLE", help="Name a role.")
-@click.option("--workers", type=click.IntRange(1), help="Processes; the CPUs there are without.")
-@click.option("--shard-tokens", type=int, default=1 << 24, show_default=True, help="Tokens a shard should hold.")
-@click.option("--max-rejects", metavar="N|F%", help="Fail if more records are left out; any number without.")
-@click.option("--engine", type=click.Choice(["local"]), default="local", show_default=True)
-@click.option("--trust-remote-code", is_flag=True, help="Run Python code that the tokenizer brings.")
-@click.option("--overwrite", is_flag=True, help="Remove the shard directory at --output first.")
-@click.option("--config", "config_file", type=DIRECTORY, help="YAML with any of these options; the call wins.")
-@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
+@click.option("--array", type=click.IntRange(1), default=8, show_default=True, help="slurm, kubernetes: how many jobs.")
+@click.option(
+    "--slurm-option",
+    multiple=True,
+    callback=site_options,
+    metavar="KEY=VALUE",
+    help="slurm: an option of sbatch, such as partition=cpu, account=lab, time=8:00:00.",
+)
+@click.option("--slurm-setup", default="", help="slurm: shell lines before the command, such as 'module load python'.")
+@click.option("--dry-run", is_flag=True, help="slurm: print the batch script, and neither plan nor submit.")
+@click.option("--follow", is_flag=True, help="slurm: wait for the end and show how far it is.")
+@click.option("--ray-address", help="ray: a cluster that is there, such as auto or HOST:6379; started here without.")
+@click.option("--image", default="sft-shards", help="kubernetes: the image of the pods.")
+@click.option("--claim", default="data", help="kubernetes: the volume claim that holds inputs and output.")
+@click.option("--mount", default="/data", help="kubernetes: where the pods see it.")
+@JSON
 @click.pass_context
 def run(context: click.Context, /, **options: Any) -> None:
-    """Turn INPUT (files, folders, globs) into a shard directory."""
-    options = _with_file(context, options)
-    for needed in ("output", "tokenizer"):
-        if not options[needed]:
-            raise UsageError(f"no --{needed}; give it in the call or in --config")
-    output, as_json = Path(options.pop("output")), options.pop("as_json")
-    workers, overwrite, max_rejects = options.pop("workers"), options.pop("overwrite"), options.pop("max_rejects")
-    options.pop("engine")
-    _check_limit(max_rejects)
+    """Turn INPUT into a shard directory: plan, tasks and finalize in one.
+
+    INPUT is a file, glob, folder, OWNER/NAME[:SPLIT] on the Hub, or - for standard input. Stopped anywhere, the same
+    command goes on where it was.
+    """
+    options = resolved(context, options)
+    engine = {name: options.pop(name) for name in ENGINE_OPTIONS}
+    output, as_json, overwrite = options.pop("output"), options.pop("as_json"), options.pop("overwrite")
+    older, max_rejects = options.pop("extend"), options.pop("max_rejects")
+    check_limit_text(max_rejects)
+    if engine["engine"] == "kubernetes":
+        _print_kubernetes(output, engine)
+        return
     from preprocess.config import JobConfig
-    from preprocess.engines import default_workers
+    from preprocess.job import plan_only
     from preprocess.job import run as run_job
 
     config = JobConfig(**options)
+    if config.trust_remote_code:
+        startup.keep_torch()
+    if engine["engine"] == "slurm":
+        from preprocess.engines.slurm import Slurm, follow
+
+        slurm = Slurm(
+            array=engine["array"],
+            workers=engine["workers"] or 1,
+            options=engine["slurm_option"],
+            setup=engine["slurm_setup"],
+            max_rejects=max_rejects,
+        )
+        if engine["dry_run"]:
+            click.echo(slurm.script(output), nl=False)
+            return
+        plan = plan_only(config, output, overwrite=overwrite, older=older)
+        jobs = slurm.submit(output)
+        click.echo(
+            f"submitted {jobs[0]} ({len(plan.tasks)} tasks, {engine['array']} elements), then {jobs[1]} to publish "
+            f"{output}; logs in {output}/.work/slurm and {output}.finalize-{jobs[1]}.log",
+            err=as_json or engine["follow"],
+        )
+        if not engine["follow"]:
+            return
+        follow(plan, output, jobs)
+        from formats.shards import Manifest
+
+        _report(output, Manifest.read(output), as_json)
+        return
+    runner = None
+    if engine["engine"] == "ray":
+        from preprocess.engines.ray import run_ray
+
+        def runner(plan: Any, output: Path, tokenizer: Any) -> None:
+            run_ray(plan, output, address=engine["ray_address"], workers=engine["workers"])
+
     plan, manifest = run_job(
-        config, output, workers=workers or default_workers(), overwrite=overwrite, max_rejects=max_rejects
+        config,
+        output,
+        workers=engine["workers"],
+        overwrite=overwrite,
+        max_rejects=max_rejects,
+        older=older,
+        runner=runner,
     )
+    if not as_json:
+        for source in plan.sources:
+            click.echo(f"{source.path}: {source.format} ({source.kind})", err=True)
+    _report(output, manifest, as_json)
+
+
+ENGINE_OPTIONS = (
+    "workers",
+    "engine",
+    "array",
+    "slurm_option",
+    "slurm_setup",
+    "dry_run",
+    "follow",
+    "ray_address",
+    "image",
+    "claim",
+    "mount",
+)
+
+
+def _print_kubernetes(output: Path, engine: dict[str, Any]) -> None:
+    """Print the manifest; the pods plan with this very call, less what is about engines."""
+    from preprocess.engines.kubernetes import Kubernetes
+
+    dropped = {f"--{name.replace('_', '-')}" for name in (*ENGINE_OPTIONS, "output", "max_rejects")}
+    flags = {"--dry-run", "--follow"}
+    arguments: list[str] = []
+    given = iter(sys.argv[sys.argv.index("run") + 1 :])
+    for word in given:
+        name, sign, _ = word.partition("=")
+        if name not in dropped:
+            arguments.append(word)
+        elif not sign and name not in flags:
+            next(given, None)
+    job = Kubernetes(
+        image=engine["image"],
+        claim=engine["claim"],
+        mount=engine["mount"],
+        pods=engine["array"],
+        workers=engine["workers"] or 1,
+    )
+    click.echo(job.manifest(output, arguments))
+
+
+@cli.command()
+@job_options
+@click.option("--patience", type=float, default=0.0, help="Seconds to wait for another process that plans here.")
+@JSON
+@click.pass_context
+def plan(context: click.Context, /, **options: Any) -> None:
+    """First step: cut INPUT into a fixed list of tasks, below --output.
+
+    What a task makes is fixed here, whatever runs it. Planned again in the same way, nothing changes; in another way,
+    it is refused with what differs.
+    """
+    options = resolved(context, options)
+    output, as_json, overwrite = options.pop("output"), options.pop("as_json"), options.pop("overwrite")
+    older, patience = options.pop("extend"), options.pop("patience")
+    from preprocess.config import JobConfig
+    from preprocess.job import plan_only
+
+    config = JobConfig(**options)
+    made = plan_only(config, output, overwrite=overwrite, older=older, patience=patience)
+    size = sum(source.bytes for source in made.sources)
+    if as_json:
+        click.echo(json.dumps({"tasks": len(made.tasks), "sources": len(made.sources), "bytes": size}))
+        return
+    click.echo(f"{len(made.tasks)} tasks over {len(made.sources)} file(s), {size:,} bytes, template {made.template}")
+    click.echo(f"next, in as many processes as you like: sft-preprocess task --output {output}")
+    click.echo(f"then, once: sft-preprocess finalize --output {output}")
+
+
+@cli.command()
+@OUTPUT
+@click.option("--index", "indexes", type=int, multiple=True, metavar="I", help="Run this task; may be repeated.")
+@click.option("--rank", type=int, help="Run this share of the tasks, counted from 0 ...")
+@click.option("--world-size", type=int, help="... of so many.")
+@WORKERS
+@JSON
+def task(
+    output: Path, indexes: tuple[int, ...], rank: int | None, world_size: int | None, workers: int | None, as_json: bool
+) -> None:
+    """Second step: run tasks of a planned job; those that are finished are passed over.
+
+    Without --index this process runs its share: every W-th task from the R-th on. R and W are --rank and --world-size,
+    or what the scheduler says: SLURM_ARRAY_TASK_ID and SLURM_PROCID in a Slurm job, JOB_COMPLETION_INDEX with
+    JOB_COMPLETIONS, RANK with WORLD_SIZE; else all tasks are this process's.
+    """
+    if indexes and (rank is not None or world_size is not None):
+        raise UsageError("--index names tasks, --rank a share of them; give one")
+    from preprocess.engines.share import find_share
+    from preprocess.job import run_tasks
+
+    share = None if indexes else find_share(rank, world_size, os.environ)
+
+    def choose(made: Any) -> list[int]:
+        if share is not None:
+            return list(share.of(len(made.tasks)))
+        for number in indexes:
+            if not 0 <= number < len(made.tasks):
+                raise UsageError(f"--index {number}: the plan has tasks 0 to {len(made.tasks) - 1}")
+        return sorted(set(indexes))
+
+    done, tasks = run_tasks(output, choose, workers=workers)
+    if as_json:
+        click.echo(json.dumps({"done": done, "tasks": tasks}))
+    elif not tasks:
+        click.echo(f"{output}: complete already")
+    else:
+        click.echo(
+            f"{done} of {tasks} tasks are finished by this process; then: sft-preprocess finalize --output {output}"
+        )
+
+
+@cli.command()
+@OUTPUT
+@LIMIT
+@click.option("--wait", type=float, default=0.0, metavar="SECONDS", help="Wait so long for tasks that are missing.")
+@JSON
+def finalize(output: Path, max_rejects: str | None, wait: float, as_json: bool) -> None:
+    """Last step: check what the tasks left, number the shards, write manifest.json.
+
+    If tasks are missing it publishes nothing, lists them with the command that makes them, and exits with 1.
+    """
+    check_limit_text(max_rejects)
+    from preprocess.job import await_tasks, finalize_only
+
+    await_tasks(output, wait)
+    _report(output, finalize_only(output, max_rejects=max_rejects), as_json)
+
+
+def _report(output: Path, manifest: Any, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(_summary(manifest)))
         return
-    for source in plan.sources:
-        click.echo(f"{source.path}: {source.format} ({source.kind})", err=True)
     for name, split in manifest.splits.items():
         share = split.trained_tokens / split.tokens
         click.echo(
@@ -96,47 +266,6 @@ def run(context: click.Context, /, **options: Any) -> None:
     click.echo(f"wrote {output} with template {manifest.template['name']}; look at it: sft-preprocess inspect {output}")
 
 
-def _with_file(context: click.Context, options: dict[str, Any]) -> dict[str, Any]:
-    path = options.pop("config_file")
-    if path is None:
-        return options
-    import yaml
-
-    try:
-        raw = yaml.safe_load(path.read_text("utf-8")) or {}
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path}: not YAML ({str(error).splitlines()[0]})") from None
-    if not isinstance(raw, dict):
-        raise UsageError(f"{path}: must be a mapping of options to values")
-    for key, value in raw.items():
-        name = str(key).replace("-", "_")
-        if name not in options:
-            raise UsageError(f"{path}: unknown key {key!r}; {nearest(name, options)}")
-        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            continue
-        if name == "inputs":
-            value = tuple([value] if isinstance(value, str) else value)
-        if (
-            not isinstance(value, type(options[name]))
-            and options[name] is not None
-            and not isinstance(options[name], float)
-        ):
-            raise UsageError(f"{path}: {key} is {value!r}, which is not {type(options[name]).__name__}")
-        options[name] = value
-    return options
-
-
-def _check_limit(limit: str | None) -> None:
-    if limit is None:
-        return
-    try:
-        float(str(limit)[:-1]) if str(limit).endswith("%") else int(limit)
-    except ValueError:
-        raise UsageError(f"--max-rejects {limit}: must be a number such as 100, or a share such as 1%") from None
-
-
 def _summary(manifest: Any) -> dict[str, Any]:
     from dataclasses import asdict
 
@@ -146,68 +275,14 @@ def _summary(manifest: Any) -> dict[str, Any]:
     return {key: raw[key] for key in ("counts", "splits", "notes")} | {"template": raw["template"]["name"]}
 
 
-@cli.command()
-@click.argument("directory", type=DIRECTORY)
-@click.option("--split", default="train", show_default=True)
-@click.option("--row", type=int, default=0, show_default=True, help="Which sequence, counted from 0.")
-@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print ids, mask and text as JSON.")
-def inspect(directory: Path, split: str, row: int, color: str, as_json: bool) -> None:
-    """Show one sequence, and what of it carries loss."""
-    from preprocess.inspect import show
-
-    colour = color == "always" or (color == "auto" and sys.stdout.isatty())
-    try:
-        text = show(directory, split, row, colour=colour, as_json=as_json)
-    except IndexError as error:
-        raise UsageError(f"{directory}: {error}") from None
-    click.echo(text, color=colour)
-
-
-@cli.command()
-@click.argument("directory", type=DIRECTORY)
-@click.option("--quick", is_flag=True, help="Check files, sizes, headers and sums only.")
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as a JSON list.")
-def verify(directory: Path, quick: bool, as_json: bool) -> None:
-    """Check every byte, pair, id and count of a shard directory; exit 1 and list what is wrong."""
-    from preprocess.verify import verify as find
-
-    findings = find(directory, quick=quick)
-    if as_json:
-        click.echo(json.dumps(findings, ensure_ascii=False))
-    else:
-        for finding in findings:
-            click.echo(finding)
-        if not findings:
-            click.echo(f"{directory}: nothing wrong{' at a quick look' if quick else ''}")
-    if findings:
-        raise SystemExit(1)
-
-
-@cli.command()
-@click.option("--json", "as_json", is_flag=True, help="Print the names as JSON.")
-def formats(as_json: bool) -> None:
-    """List the record formats and templates that are known, those of other packages included."""
-    from formats.records import formats as known
-    from formats.templates import sources
-
-    records = {name: form.fields for name, form in known().items()}
-    if as_json:
-        click.echo(
-            json.dumps(
-                {"records": {name: list(fields) for name, fields in records.items()}, "templates": list(sources())}
-            )
-        )
-        return
-    for name, fields in records.items():
-        click.echo(f"records   {name:12} fields: {', '.join(fields)}")
-    click.echo("template  tokenizer    the tokenizer's own chat template")
-    for name in sources():
-        click.echo(f"template  {name}")
+for command in COMMANDS:
+    cli.add_command(command)
 
 
 def main() -> NoReturn:
     """Run the command; errors are one line on standard error, and the exit status says whose they are."""
+    if startup.is_ours():
+        startup.without_torch()
     try:
         cli(standalone_mode=False)
     except (UsageError, DataError) as error:
@@ -222,3 +297,7 @@ def main() -> NoReturn:
     except BrokenPipeError:
         sys.exit(0)
     sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

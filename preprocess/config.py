@@ -16,6 +16,7 @@ from formats.records import formats as record_formats
 from formats.templates import TRAIN_ON, TrainOn
 from preprocess.encode import STRADDLE
 from preprocess.overlong import OVERLONG
+from preprocess.token_engine import ENGINES
 
 AUTO = "auto"
 
@@ -46,6 +47,11 @@ class JobConfig:
     map_role: Mapping[str, str] = dataclasses.field(default_factory=dict)
     shard_tokens: int = 1 << 24
     """Tokens that a shard should hold; what it holds follows from the sizes of the inputs."""
+    dedup: bool = False
+    """Whether all but the first of equal conversations are left out."""
+    tokenizer_engine: str = "auto"
+    verify_every: int = 10_000
+    """One in so many of the records that went the fast way is done again with care; 0 for the first ones only."""
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
@@ -53,6 +59,7 @@ class JobConfig:
             ("--train-on", self.train_on, TRAIN_ON),
             ("--straddle", self.straddle, STRADDLE),
             ("--overlong", self.overlong, OVERLONG),
+            ("--tokenizer-engine", self.tokenizer_engine, ENGINES),
             ("--format", self.format, (AUTO, *record_formats())),
         ):
             if value not in known:
@@ -61,6 +68,8 @@ class JobConfig:
             raise UsageError("no INPUT; name at least one file, folder or glob")
         if self.max_length is not None and self.max_length < 2:
             raise UsageError(f"--max-length {self.max_length}: a sequence needs at least 2 tokens")
+        if self.verify_every < 0:
+            raise UsageError(f"--verify-every {self.verify_every}: must be at least 0")
         if self.shard_tokens < 1:
             raise UsageError(f"--shard-tokens {self.shard_tokens}: must be at least 1")
         for name, share in (("--valid-fraction", self.valid_fraction), ("--test-fraction", self.test_fraction)):

@@ -1,34 +1,37 @@
 """Making finished tasks into a shard directory: number the shards, move them into place, write the manifest last.
 
-Every step is a rename or writes a whole file, and is skipped where it was taken before: finalize can be killed
-anywhere and run again.
+Every step is a rename or writes a whole file, and is skipped or taken again where it was taken before: finalize can
+be killed anywhere and run again. Nothing is moved before every task was checked.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
+import tempfile
 from collections import Counter
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from formats.errors import DataError
 from formats.shards import SPLITS, Counts, FileInfo, Manifest, ShardInfo, SplitInfo
-from formats.shards.files import atomic_write, fsync_directory
+from formats.shards.files import atomic_write, fsync_directory, sha256_file
 from formats.templates import TOKENIZER, template_source
+from preprocess.dedup import deduplicate
 from preprocess.pipeline import load_template
-from preprocess.plan import WORK, Plan
-from preprocess.task import read_receipt, task_folder
+from preprocess.plan import Plan, Task
+from preprocess.provenance import composed_sha256
 from preprocess.tokenizer import Tokenizer
+from preprocess.work import WORK, clear, read_receipt, task_folder
+from preprocess.writer import REJECTS, ROWS, reject_line, shift_rows
 
-LIBRARIES = ("sft-shards", "tokenizers", "transformers", "jinja2", "numpy", "pyarrow")
+Receipts = Mapping[int, dict[str, Any]]
 
 
 def finalize(plan: Plan, output: Path, tokenizer: Tokenizer, *, max_rejects: str | None = None) -> Manifest:
-    """Publish the directory, and return its manifest.
+    """Publish the directory, and return its manifest. Whoever calls holds the lock.
 
     Args:
         max_rejects: the most records that may be left out: a number, or a percentage such as "1%"; None for any.
@@ -36,47 +39,37 @@ def finalize(plan: Plan, output: Path, tokenizer: Tokenizer, *, max_rejects: str
     Raises:
         DataError: tasks are missing, too many records were left out, or nothing is left to train on.
     """
-    found = {task.number: read_receipt(output, task.number) for task in plan.tasks}
-    receipts = {number: receipt for number, receipt in found.items() if receipt is not None}
-    missing = [str(number) for number in found if number not in receipts]
-    if missing:
-        raise DataError(f"{output}: tasks {', '.join(missing[:20])} are not finished; run the same command again")
+    receipts = _receipts(plan, output)
+    if plan.config.dedup:
+        deduplicate(plan, output, tokenizer.vocab_size)
+        receipts = _receipts(plan, output)
+    bases = _bases(plan, receipts)
     rejected: Counter[str] = Counter()
     notes: Counter[str] = Counter()
     for receipt in receipts.values():
         rejected.update(receipt["rejected"])
         notes.update(receipt["notes"])
     records = sum(receipt["records"] for receipt in receipts.values())
-    _merge_rejects(plan, output)
-    written = records - rejected.total()
-    counts = Counts(read=records, written=written, rejected=dict(sorted(rejected.items())))
+    rejects = _merge_rejects(plan, bases, output)
+    counts = Counts(read=records, written=records - rejected.total(), rejected=dict(sorted(rejected.items())))
     _check_rejects(counts, max_rejects, output)
-    splits = {split: _place(split, receipts, output) for split in SPLITS}
+    splits = {split: _place(split, plan, receipts, bases, output) for split in SPLITS}
     tokenizer.copy_files(output / "tokenizer")
+    fsync_directory(output / "tokenizer")
     manifest = Manifest(
         config=plan.config.as_dict(),
-        sources=tuple({**task.source.as_dict(), "records": receipts[task.number]["records"]} for task in plan.tasks),
+        sources=_sources(plan, receipts, splits),
         tokenizer=tokenizer.info(),
         template=_template(plan, tokenizer),
         splits={split: info for split, info in splits.items() if info.shards},
         counts=counts,
-        notes=dict(sorted(notes.items())),
-        versions=versions(),
+        rejects=rejects,
+        notes={"engine": plan.engine_check, **dict(sorted(notes.items()))},
+        versions=plan.versions,
     )
-    manifest.write(output)
-    shutil.rmtree(output / WORK)
+    manifest.write(output, scratch=output / WORK)
+    clear(output)
     return manifest
-
-
-def versions() -> dict[str, str]:
-    """The versions that a job's bytes may depend on."""
-    out = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            out[name] = version(name)
-        except PackageNotFoundError:
-            out[name] = "unknown"
-    return out
 
 
 def check_limit(limit: str, counts: Counts) -> bool:
@@ -91,48 +84,139 @@ def check_limit(limit: str, counts: Counts) -> bool:
     return rejected <= int(limit)
 
 
+def missing_tasks(plan: Plan, output: Path) -> list[int]:
+    """The tasks that are not finished; a finished one whose files are damaged is removed, and so among them."""
+    return [task.number for task in plan.tasks if not _is_whole(read_receipt(output, task.number), task, output)]
+
+
+def _receipts(plan: Plan, output: Path) -> dict[int, dict[str, Any]]:
+    missing = missing_tasks(plan, output)
+    if missing:
+        shown = " ".join(f"--index {number}" for number in missing[:20])
+        more = f" (and {len(missing) - 20} more: leave --index out for all)" if len(missing) > 20 else ""
+        raise DataError(
+            f"{output}: {len(missing)} of {len(plan.tasks)} tasks are not finished; "
+            f"make them with: sft-preprocess task --output {output} {shown}{more}"
+        )
+    found = {task.number: read_receipt(output, task.number) for task in plan.tasks}
+    return {number: receipt for number, receipt in found.items() if receipt is not None}
+
+
+def _is_whole(receipt: dict[str, Any] | None, task: Task, output: Path) -> bool:
+    """Whether a task is finished and every file that it staged has the size written down, or has been placed."""
+    if receipt is None:
+        return False
+    folder = task_folder(output, task.number)
+    for split, info in receipt["shards"].items():
+        for file, facts in info["files"].items():
+            staged = folder / split / file
+            if staged.exists() and staged.stat().st_size != facts["bytes"]:
+                shutil.rmtree(folder)
+                return False
+    return True
+
+
+def _bases(plan: Plan, receipts: Receipts) -> dict[int, int]:
+    """By task, the number of its first record in the source."""
+    bases: dict[int, int] = {}
+    read: Counter[str] = Counter()
+    for task in plan.tasks:
+        bases[task.number] = read[task.source.path]
+        read[task.source.path] += receipts[task.number]["records"]
+    return bases
+
+
+def _merge_rejects(plan: Plan, bases: Mapping[int, int], output: Path) -> FileInfo:
+    with atomic_write(output / REJECTS, scratch=output / WORK) as merged:
+        for task in plan.tasks:
+            with open(task_folder(output, task.number) / REJECTS, "rb") as file:
+                for line in file:
+                    raw = json.loads(line)
+                    raw["record"] += bases[task.number]
+                    merged.write(reject_line(**raw).encode("utf-8"))
+    path = output / REJECTS
+    return FileInfo(bytes=path.stat().st_size, sha256=sha256_file(path))
+
+
 def _check_rejects(counts: Counts, limit: str | None, output: Path) -> None:
-    reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts.rejected.items())
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts.rejected.items()) or "there were none"
     if counts.written == 0:
-        raise DataError(f"{output}: all {counts.read:,} records were left out ({reasons}); see {output}/rejects.jsonl")
+        raise DataError(f"{output}: all {counts.read:,} records were left out ({reasons}); see {output}/{REJECTS}")
     if limit is not None and not check_limit(limit, counts):
         raise DataError(
             f"{output}: {sum(counts.rejected.values()):,} of {counts.read:,} records were left out ({reasons}), "
-            f"more than --max-rejects {limit}; see {output}/rejects.jsonl, then run again with --overwrite"
+            f"more than --max-rejects {limit}; see {output}/{REJECTS}, then run again with --overwrite"
         )
 
 
-def _merge_rejects(plan: Plan, output: Path) -> None:
-    with atomic_write(output / "rejects.jsonl") as merged:
-        for task in plan.tasks:
-            with open(task_folder(output, task.number) / "rejects.jsonl", "rb") as file:
-                shutil.copyfileobj(file, merged)
-
-
-def _place(split: str, receipts: dict[int, dict[str, Any]], output: Path) -> SplitInfo:
+def _place(split: str, plan: Plan, receipts: Receipts, bases: Mapping[int, int], output: Path) -> SplitInfo:
     """Move a split's shards to their numbers, in task order."""
+    having = [task.number for task in plan.tasks if split in receipts[task.number]["shards"]]
+    width = max(5, len(str(len(having) - 1)))
     shards: list[ShardInfo] = []
-    for number, receipt in sorted(receipts.items()):
-        info = receipt["shards"].get(split)
-        if info is None:
-            continue
-        name = f"{len(shards):05d}"
+    for at, number in enumerate(having):
+        info = receipts[number]["shards"][split]
+        name = f"{at:0{width}d}"
         files = {}
         for file, facts in info["files"].items():
             kind, suffix = file.split(".")
-            place = f"{kind}/{name}.{suffix}"
-            target = output / split / place
-            target.parent.mkdir(parents=True, exist_ok=True)
-            staged = task_folder(output, number) / split / file
-            if staged.exists():
-                os.replace(staged, target)
-            elif not target.exists() or target.stat().st_size != facts["bytes"]:
-                raise DataError(f"{target}: lost between task and manifest; start again with --overwrite")
-            files[place] = FileInfo(**facts)
+            target = output / split / kind / f"{name}.{suffix}"
+            _move(task_folder(output, number) / split / file, target, facts["bytes"])
+            files[f"{kind}/{target.name}"] = FileInfo(**facts)
+        rows = _place_rows(task_folder(output, number) / split / ROWS, output, split, name, bases[number])
+        files[f"rows/{name}.parquet"] = rows
         shards.append(ShardInfo(name=name, **{**info, "files": files}))
     for kind in {Path(place).parent for shard in shards for place in shard.files}:
         fsync_directory(output / split / kind)
     return SplitInfo.of(tuple(shards))
+
+
+def _move(staged: Path, target: Path, size: int) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.replace(staged, target)
+    except FileNotFoundError:
+        if not target.exists() or target.stat().st_size != size:
+            raise DataError(f"{target}: lost between task and manifest; start again with --overwrite") from None
+
+
+def _place_rows(staged: Path, output: Path, split: str, name: str, base: int) -> FileInfo:
+    """Write the rows file anew with absolute record numbers; the staged one stays until all is published."""
+    target = output / split / "rows" / f"{name}.parquet"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix="rows-", dir=output / WORK)
+    os.close(handle)
+    facts = shift_rows(staged, Path(temporary), base)
+    os.chmod(temporary, staged.stat().st_mode)
+    os.replace(temporary, target)
+    return FileInfo(**facts)
+
+
+def _sources(plan: Plan, receipts: Receipts, splits: Mapping[str, SplitInfo]) -> tuple[dict[str, Any], ...]:
+    """Per source file what it is, its hash, and its parts with the shards that each became."""
+    names = {split: iter(info.shards) for split, info in splits.items()}
+    parts: dict[str, list[dict[str, Any]]] = {source.path: [] for source in plan.sources}
+    for task in plan.tasks:
+        receipt = receipts[task.number]
+        parts[task.source.path].append(
+            {
+                "begin": task.part.begin,
+                "end": task.part.end,
+                "sha256": receipt["sha256"],
+                "records": receipt["records"],
+                "notes": receipt["notes"],
+                "shards": {split: next(names[split]).name for split in SPLITS if split in receipt["shards"]},
+            }
+        )
+    return tuple(
+        {
+            **source.published(),
+            "sha256": composed_sha256(parts[source.path]),
+            "records": sum(part["records"] for part in parts[source.path]),
+            "parts": parts[source.path],
+        }
+        for source in plan.sources
+    )
 
 
 def _template(plan: Plan, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -145,9 +229,3 @@ def _template(plan: Plan, tokenizer: Tokenizer) -> dict[str, Any]:
         "stop": list(template.tokens.stop),
         "source": source,
     }
-
-
-def read_rejects(output: Path) -> list[dict[str, Any]]:
-    """The records that were left out."""
-    text = (output / "rejects.jsonl").read_text("utf-8")
-    return [json.loads(line) for line in text.split("\n") if line]

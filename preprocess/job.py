@@ -1,20 +1,30 @@
-"""A whole job on one machine: plan, tasks, finalize. Run again, it goes on where it was stopped."""
+"""A whole job in three steps, and all of them in one: plan, tasks, finalize. Run again, it goes on where it stopped."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from formats.errors import DataError, UsageError
 from formats.shards import Manifest
 from formats.shards.manifest import NAME
+from preprocess import extend
+from preprocess import plan as planning
 from preprocess.config import JobConfig
-from preprocess.engines import run_local
+from preprocess.engines.local import run_local
 from preprocess.finalize import finalize
-from preprocess.pipeline import load_template
-from preprocess.plan import WORK, Plan, make_plan
+from preprocess.lock import job_lock
+from preprocess.plan import Plan, make_plan, planned_tokenizer
+from preprocess.sources.spool import spool
 from preprocess.tokenizer import Tokenizer
+from preprocess.work import LOCK, WORK, clear, is_finished
+
+Runner = Callable[[Plan, Path, Tokenizer], None]
+"""Runs every task that is not finished."""
 
 
 def prepare_output(output: Path, *, overwrite: bool) -> None:
@@ -22,25 +32,41 @@ def prepare_output(output: Path, *, overwrite: bool) -> None:
 
     Raises:
         UsageError: it holds a complete shard directory, or something that is none.
-        DataError: it cannot be written.
+        DataError: it cannot be written, or another job works there.
     """
     complete, unfinished = (output / NAME).exists(), (output / WORK).exists()
     if output.exists() and not output.is_dir():
         raise UsageError(f"{output}: is a file; choose another --output")
-    if overwrite and (complete or unfinished):
-        shutil.rmtree(output)
-    elif complete:
-        raise UsageError(
-            f"{output}: already holds a complete shard directory; choose another --output, or give --overwrite"
-        )
-    elif output.is_dir() and not unfinished and any(output.iterdir()):
-        raise UsageError(f"{output}: exists and is not a shard directory; choose another --output")
-    try:
+    with _writing(output):
+        if overwrite and (complete or unfinished):
+            if unfinished:
+                with job_lock(output):
+                    shutil.rmtree(output)
+            else:
+                shutil.rmtree(output)
+        elif complete and unfinished:
+            with job_lock(output):  # stopped between its manifest and its end: all that was left is to clear up
+                clear(output)
+        if complete and not overwrite:
+            raise UsageError(
+                f"{output}: already holds a complete shard directory; choose another --output, or give --overwrite"
+            )
+        if output.is_dir() and not unfinished and any(output.iterdir()):
+            raise UsageError(f"{output}: exists and is not a shard directory; choose another --output")
         output.mkdir(parents=True, exist_ok=True)
         if not os.access(output, os.W_OK):
             raise PermissionError(13, "Permission denied")
+
+
+@contextmanager
+def _writing(output: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise DataError(f"{output}: cannot be written ({error.strerror}); choose another --output") from None
+        raise DataError(
+            f"{output}: cannot be written ({error.strerror or error}); free the disk, mend its rights, or choose "
+            "another --output, then run again"
+        ) from None
 
 
 def check_output(output: Path, config: JobConfig) -> None:
@@ -50,26 +76,138 @@ def check_output(output: Path, config: JobConfig) -> None:
             raise UsageError(f"{output}: lies inside of the input folder {given}; choose another --output")
 
 
+def _plan_and_write(config: JobConfig, output: Path, older: Path | None) -> tuple[Plan, Tokenizer]:
+    """Make the plan and write it; whoever calls holds the lock."""
+    new = not (output / WORK / planning.NAME).exists()
+    try:
+        tokenizer = Tokenizer(config.tokenizer, trust_remote_code=config.trust_remote_code)
+        plan = make_plan(config, tokenizer, lambda: spool(output / WORK))
+        plan.write(output, tokenizer)
+        if older is not None:
+            extend.write_candidates(plan, output, older)
+    except BaseException:
+        if new:
+            clear(output)
+        raise
+    return plan, tokenizer
+
+
+@contextmanager
+def _prepared(config: JobConfig, output: Path, *, overwrite: bool, patience: float = 0.0) -> Iterator[None]:
+    """Hold the output folder; what a call that went wrong made is removed again."""
+    check_output(output, config)
+    existed = output.exists()
+    prepare_output(output, overwrite=overwrite)
+    try:
+        with _writing(output), job_lock(output, patience=patience):
+            yield
+    finally:
+        with suppress(OSError):
+            if [entry.name for entry in (output / WORK).iterdir()] == [LOCK]:
+                shutil.rmtree(output / WORK)
+            if not existed:
+                output.rmdir()  # only an empty folder can be removed so
+
+
 def run(
-    config: JobConfig, output: Path, *, workers: int, overwrite: bool = False, max_rejects: str | None = None
+    config: JobConfig,
+    output: Path,
+    *,
+    workers: int | None = None,
+    overwrite: bool = False,
+    max_rejects: str | None = None,
+    older: Path | None = None,
+    runner: Runner | None = None,
 ) -> tuple[Plan, Manifest]:
     """Run a job from raw files to a complete shard directory.
+
+    Args:
+        older: a shard directory to take over from what would come out the same (`--extend`).
+        runner: what runs the tasks; this machine without.
 
     Raises:
         UsageError: the call is wrong; nothing was written.
         DataError: something is wrong with the data or the machine; nothing was published.
     """
-    check_output(output, config)
-    tokenizer = Tokenizer(config.tokenizer, trust_remote_code=config.trust_remote_code)
-    tokenizer.info()
-    plan = make_plan(config, tokenizer)
-    load_template(plan.template, tokenizer)  # refuse a template that cannot be used before anything is written
-    prepare_output(output, overwrite=overwrite)
-    try:
-        plan.write(output)
-        run_local(plan, output, tokenizer, workers)
+    with _prepared(config, output, overwrite=overwrite):
+        plan, tokenizer = _plan_and_write(config, output, older)
+        if runner is None:
+            run_local(plan, output, tokenizer, workers)
+        else:
+            runner(plan, output, tokenizer)
         return plan, finalize(plan, output, tokenizer, max_rejects=max_rejects)
-    except OSError as error:
-        raise DataError(
-            f"{output}: {error.strerror or error}; free the disk or mend its rights, then run again"
-        ) from None
+
+
+def plan_only(
+    config: JobConfig, output: Path, *, overwrite: bool = False, older: Path | None = None, patience: float = 0.0
+) -> Plan:
+    """Take the first step: write the plan, or find the same one there.
+
+    Args:
+        patience: seconds to wait for another process that plans here.
+
+    Raises:
+        UsageError: the call is wrong, or another plan is there.
+        DataError: an input is damaged, or the output cannot be written.
+    """
+    with _prepared(config, output, overwrite=overwrite, patience=patience):
+        return _plan_and_write(config, output, older)[0]
+
+
+def await_tasks(output: Path, seconds: float) -> None:
+    """Wait until all tasks of the plan at `output` are finished, or the time is up."""
+    until = time.monotonic() + seconds
+    pause = 0.1
+    while time.monotonic() < until and not (output / NAME).exists():
+        if (output / WORK / planning.NAME).exists():
+            plan = Plan.read(output)
+            if all(is_finished(output, task.number) for task in plan.tasks):
+                return
+        time.sleep(pause)
+        pause = min(pause * 2, 10.0)
+
+
+def run_tasks(output: Path, choose: Callable[[Plan], list[int]], *, workers: int | None = None) -> tuple[int, int]:
+    """Take the second step, or a part of it: run tasks of the plan at `output` that are not finished.
+
+    Args:
+        choose: gives the numbers of the tasks.
+
+    Returns:
+        How many tasks were chosen, and how many the plan has; 0 and 0 where the directory is complete already.
+
+    Raises:
+        UsageError: there is no plan, or no such task.
+        DataError: a task failed.
+    """
+    if (output / NAME).exists():
+        return 0, 0
+    Plan.read(output)
+    with _writing(output), job_lock(output, shared=True):
+        plan = Plan.read(output)
+        planning.check_versions(plan)
+        numbers = choose(plan)
+        tasks = [plan.tasks[number] for number in numbers]
+        run_local(plan, output, planned_tokenizer(plan, output), workers, tasks)
+        return len(tasks), len(plan.tasks)
+
+
+def finalize_only(output: Path, *, max_rejects: str | None = None, patience: float = 30.0) -> Manifest:
+    """Take the last step: publish the directory whose tasks are all finished; again, it changes nothing.
+
+    Args:
+        patience: seconds to wait for tasks that are just ending.
+
+    Raises:
+        UsageError: there is no plan.
+        DataError: tasks are missing, or the directory cannot be published.
+    """
+    if (output / NAME).exists():
+        if (output / WORK).exists():
+            with _writing(output), job_lock(output, patience=patience):
+                clear(output)
+        return Manifest.read(output)
+    Plan.read(output)
+    with _writing(output), job_lock(output, patience=patience):
+        plan = Plan.read(output)
+        return finalize(plan, output, planned_tokenizer(plan, output), max_rejects=max_rejects)

@@ -1,104 +1,289 @@
-"""One record all the way: conversation, rendering, ids and mask, split. What fails on the way is a reject."""
+"""Records all the way to sequences: conversation, rendering, ids and mask, split. What fails on the way is a reject.
+
+There are two ways, and they give the same bytes. The careful way renders with Jinja and takes Hugging Face's ids and
+offsets, one record at a time; it can do everything, and it is the judge. The fast way (`fast`) is for records that
+are nothing but roles and texts. A sample of what went the fast way is done again with care, and a difference ends
+the job.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
-from formats.conversation import Conversation
-from formats.errors import RecordError
-from formats.records import get
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from formats.conversation import Conversation, Shape, plain_digest
+from formats.errors import DataError, RecordError
+from formats.records import RecordFormat, get
+from formats.shards import SPLITS
 from formats.templates import TOKENIZER, ChatTemplate, Rendering, Span, template_source
+from preprocess.batch import Batch, Reject
 from preprocess.config import JobConfig
 from preprocess.encode import Encoded, Encoder
+from preprocess.fast import Filled, Masked, Renderer, masks
+from preprocess.lengths import byte_lengths
 from preprocess.overlong import fit
-from preprocess.sources import Item
+from preprocess.sources import Item, parse
+from preprocess.token_engine import Engine, Flat, HuggingFace
 from preprocess.tokenizer import Tokenizer
 
-BATCH = 256
+ALWAYS_VERIFIED = 100
+"""The first records of a task that go the fast way are all compared with the careful way."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """A record that became a sequence."""
+class Careful:
+    """A sequence as the careful way gives it."""
 
-    record: int
-    split: str
     encoded: Encoded
     notes: tuple[str, ...]
+    digest: bytes
+    """16 bytes; zeros where nobody needs them."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reject:
-    """A record that was left out."""
+class Fast:
+    """The records of a batch that were filled, encoded at once."""
 
-    record: int
-    reason: str
-    detail: str
+    places: NDArray[np.int64]
+    """int64[n], rising: places in the batch."""
+    flat: Flat
+    masked: Masked
+    lengths: NDArray[np.int64]
+    """int64[n]."""
+    fits: NDArray[np.bool_]
+    """bool[n]: nothing more is to be done."""
+    digests: NDArray[np.uint8]
+    """u8[n, 16], or u8[0, 16]."""
+
+    def sequence(self, number: int) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+        """Ids and mask of one."""
+        here = slice(int(self.flat.bounds[number]), int(self.flat.bounds[number + 1]))
+        return self.flat.ids[here], self.masked.loss_mask[here]
 
 
 class Pipeline:
-    """Turns the records of one format into rows, in order."""
+    """Turns the records of a task into batches.
 
-    def __init__(self, config: JobConfig, template: str, tokenizer: Tokenizer) -> None:
+    Args:
+        engine: gives the ids on the fast way; None for Hugging Face's, with which nothing is left to verify.
+    """
+
+    def __init__(self, config: JobConfig, template: str, tokenizer: Tokenizer, engine: Engine | None = None) -> None:
         self.config = config
+        self.tokenizer = tokenizer
         self.template = load_template(template, tokenizer, allow_control_tokens=config.allow_control_tokens)
         self.encoder = Encoder(tokenizer, straddle=config.straddle)
+        self.engine = engine or HuggingFace(tokenizer)
+        self._needs_digest = bool(config.valid_fraction or config.test_fraction or config.dedup)
+        self._table = byte_lengths(tokenizer) if config.straddle != "split" else None
+        self._renderer = Renderer(self.template, config.policy)
+        self._verified = 0
+        self._fields = config.fields
 
-    def rows(self, items: Iterable[Item], form: str) -> Iterator[Row | Reject]:
-        """One row or reject per item, in the order of the items."""
-        stream = iter(items)
-        while batch := list(islice(stream, BATCH)):
-            yield from self._batch(batch, form)
+    def batch(self, items: Sequence[Item], form: str) -> Batch:
+        """The sequences and rejects of consecutive records of one format.
 
-    def _batch(self, batch: list[Item], form: str) -> Iterator[Row | Reject]:
-        rejects: dict[int, Reject] = {}
-        rendered: list[tuple[int, Conversation, Rendering, list[Span]]] = []
-        for number, record in batch:
+        Raises:
+            DataError: the fast way gave something else than the careful one; the record is named.
+        """
+        format_ = get(form)
+        plain = getattr(format_, "plain", None) if self._table is not None else None
+        careful: list[int] = []
+        places: list[int] = []
+        filled: list[Filled] = []
+        digests: list[bytes] = []
+        for at, (_, record) in enumerate(items):
+            if type(record) is bytes:
+                record = _quick(record)
+            parts = plain(record, self._fields) if plain and record is not None else None
+            one = self._fill(*parts) if parts else None
+            if one is None or parts is None:
+                careful.append(at)
+                continue
+            places.append(at)
+            filled.append(one)
+            if self._needs_digest:
+                digests.append(plain_digest(*parts))
+        fast = self._fast(places, filled, digests, items, format_) if filled else None
+        if fast is not None:
+            if not careful and fast.fits.all():
+                return self._whole(fast, items)
+            careful += [places[number] for number in np.flatnonzero(~fast.fits)]
+        found = dict(zip(careful, self._careful([items[at][1] for at in careful], format_), strict=True))
+        return self._mixed(fast, found, items)
+
+    def _fill(self, shape: Shape, texts: list[str]) -> Filled | None:
+        filled = self._renderer.fill(shape, texts)
+        if filled is None and self._renderer.wants(shape):
+            self._renderer.learn(shape, texts, self.template)
+            filled = self._renderer.fill(shape, texts)
+        return filled
+
+    def _fast(
+        self,
+        places: list[int],
+        filled: list[Filled],
+        digests: list[bytes],
+        items: Sequence[Item],
+        format_: RecordFormat,
+    ) -> Fast:
+        """Encode what was filled. What is not sound, too long or without a target does not fit: it is for the careful
+        way, which must get the same ids."""
+        assert self._table is not None
+        flat = self.engine.encode([one.text for one in filled])
+        masked = masks(flat, filled, self._table, train_straddling=self.config.straddle != "skip")
+        lengths = np.diff(flat.bounds)
+        fits = masked.sound & (lengths <= (self.config.max_length or lengths.max())) & (lengths > 0)
+        trained = np.concatenate([[0], np.cumsum(masked.loss_mask, dtype=np.int64)])
+        first = np.where(lengths > 0, masked.loss_mask[np.minimum(flat.bounds[:-1], len(flat.ids) - 1)], 0)
+        fits &= trained[flat.bounds[1:]] - trained[flat.bounds[:-1]] - first > 0
+        fast = Fast(
+            places=np.asarray(places),
+            flat=flat,
+            masked=masked,
+            lengths=lengths,
+            fits=fits,
+            digests=np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 16),
+        )
+        for number, at in enumerate(places):
+            if not masked.sound[number] or self._is_sampled(items[at][0]):
+                self._verify(items[at], fast, number, format_)
+        return fast
+
+    def _is_sampled(self, record: int) -> bool:
+        """Whether a record that went the fast way is done again: the first ones, and then a seeded share."""
+        if self._verified < ALWAYS_VERIFIED:
+            self._verified += 1
+            return True
+        return self.config.verify_every > 0 and (record * 0x9E3779B1) % 2**32 % self.config.verify_every == 0
+
+    def _verify(self, item: Item, fast: Fast, number: int, format_: RecordFormat) -> None:
+        (expected,) = self._careful([item[1]], format_)
+        ids, loss_mask = fast.sequence(number)
+        problem = None
+        if isinstance(expected, RecordError):
+            problem = f"it should have been left out ({expected})"
+        elif not np.array_equal(expected.encoded.ids, ids):
+            at = _first_difference(expected.encoded.ids, ids)
+            problem = f"{self.engine.name} gives other ids than Hugging Face from token {at} on"
+        elif fast.masked.sound[number] and not np.array_equal(expected.encoded.loss_mask, loss_mask):
+            at = _first_difference(expected.encoded.loss_mask, loss_mask)
+            problem = f"the mask differs from the one by offsets at token {at}"
+        if problem:
+            raise DataError(f"record {item[0]}: {problem}; run again with --tokenizer-engine hf, and report this")
+
+    def _careful(self, records: list[Any], format_: RecordFormat) -> list[Careful | RecordError]:
+        """The judge: Jinja, Hugging Face's ids, masks by offsets."""
+        out: list[Careful | RecordError | None] = []
+        rendered: list[tuple[Rendering, list[Span], Conversation]] = []
+        for record in records:
             try:
-                conversation, rendering = self._render(record, form)
-                spans = self.config.policy.spans(rendering, conversation)
-                rendered.append((number, conversation, rendering, spans))
+                value = parse(record) if isinstance(record, bytes) else record
+                if isinstance(value, RecordError):
+                    raise value
+                conversation = format_.read(value, self._fields)
+                rendering = self.template.render(conversation)
             except RecordError as error:
-                rejects[number] = Reject(record=number, reason=error.reason, detail=error.detail)
-        encoded = self.encoder.encode([one[2] for one in rendered], [one[3] for one in rendered])
-        rows: dict[int, Row | Reject] = dict(rejects)
-        for (number, conversation, rendering, _), sequence in zip(rendered, encoded, strict=True):
-            rows[number] = self._row(number, conversation, rendering, sequence)
-        for number, _ in batch:
-            yield rows[number]
+                out.append(error)
+                continue
+            rendered.append((rendering, self.config.policy.spans(rendering, conversation), conversation))
+            out.append(None)
+        encoded = iter(self.encoder.encode([one[0] for one in rendered], [one[1] for one in rendered]))
+        stream = iter(rendered)
+        return [self._sequence(next(encoded), *next(stream)) if one is None else one for one in out]
 
-    def _render(self, record: Any, form: str) -> tuple[Conversation, Rendering]:
-        if isinstance(record, RecordError):
-            raise record
-        conversation = get(form).read(record, self.config.fields)
-        return conversation, self.template.render(conversation)
+    def _sequence(
+        self, encoded: Encoded | RecordError, rendering: Rendering, _spans: list[Span], conversation: Conversation
+    ) -> Careful | RecordError:
+        if isinstance(encoded, RecordError):
+            return encoded
+        notes = (*rendering.notes, *(["typed_control_tokens"] if rendering.typed else []))
+        digest = conversation.digest() if self._needs_digest else bytes(16)
+        return Careful(encoded=encoded, notes=notes, digest=digest)
 
-    def _row(
-        self, number: int, conversation: Conversation, rendering: Rendering, sequence: Encoded | RecordError
-    ) -> Row | Reject:
-        try:
-            if isinstance(sequence, RecordError):
-                raise sequence
-            fitted, cut = fit(sequence, self.config.max_length, self.config.overlong)
-        except RecordError as error:
-            return Reject(record=number, reason=error.reason, detail=error.detail)
-        notes = [*rendering.notes]
-        notes += ["cut"] if cut else []
-        notes += ["typed_control_tokens"] if rendering.typed else []
-        return Row(record=number, split=self.split(conversation), encoded=fitted, notes=tuple(notes))
+    def _whole(self, fast: Fast, items: Sequence[Item]) -> Batch:
+        """A batch in which every record went the fast way, and fits."""
+        straddling = int(fast.masked.straddling.sum())
+        return Batch(
+            records=np.fromiter((number for number, _ in items), dtype=np.int64, count=len(items)),
+            splits=self._splits(fast.digests, len(items)),
+            digests=fast.digests if self.config.dedup else fast.digests[:0],
+            lengths=fast.lengths,
+            ids=fast.flat.ids,
+            loss_mask=fast.masked.loss_mask,
+            rejects=(),
+            notes=Counter({"straddling_tokens": straddling}) if straddling else Counter(),
+        )
 
-    def split(self, conversation: Conversation) -> str:
-        """The split of a conversation, by its content alone: it does not move when data is added or reordered."""
-        if not (self.config.valid_fraction or self.config.test_fraction):
-            return "train"
-        digest = conversation.digest()
-        share = int.from_bytes(digest[:8], "big") / 2**64
-        if share < self.config.valid_fraction:
-            return "valid"
-        return "test" if share < self.config.valid_fraction + self.config.test_fraction else "train"
+    def _mixed(self, fast: Fast | None, found: dict[int, Careful | RecordError], items: Sequence[Item]) -> Batch:
+        """Put what became of each record in order, cut what is too long, and count."""
+        notes: Counter[str] = Counter()
+        rejects: list[Reject] = []
+        kept: list[tuple[int, Any, Any, Any]] = []
+        if fast is not None:
+            none = np.zeros(16, dtype=np.uint8)
+            for number in np.flatnonzero(fast.fits):
+                digest = fast.digests[number] if self._needs_digest else none
+                kept.append((int(fast.places[number]), *fast.sequence(int(number)), digest))
+            notes["straddling_tokens"] += int(fast.masked.straddling[fast.fits].sum())
+            notes["normalized_or_lossy"] += int((~fast.masked.sound).sum())
+        for at, outcome in sorted(found.items()):
+            try:
+                if isinstance(outcome, RecordError):
+                    raise outcome
+                encoded, cut = fit(outcome.encoded, self.config.max_length, self.config.overlong)
+            except RecordError as error:
+                rejects.append(Reject(record=items[at][0], reason=error.reason, detail=error.detail))
+                continue
+            except DataError as error:
+                raise DataError(f"record {items[at][0]}: {error}") from None
+            kept.append((at, encoded.ids, encoded.loss_mask, np.frombuffer(outcome.digest, dtype=np.uint8)))
+            notes.update(outcome.notes)
+            notes["cut"] += cut
+            notes["straddling_tokens"] += encoded.straddling
+        kept.sort(key=lambda one: one[0])
+        ids = [one[1] for one in kept]
+        digests = np.asarray([one[3] for one in kept], dtype=np.uint8).reshape(-1, 16)
+        return Batch(
+            records=np.asarray([items[one[0]][0] for one in kept], dtype=np.int64),
+            splits=self._splits(digests, len(kept)),
+            digests=digests if self.config.dedup else digests[:0],
+            lengths=np.fromiter(map(len, ids), dtype=np.int64, count=len(ids)),
+            ids=np.concatenate(ids) if ids else np.zeros(0, dtype=np.int32),
+            loss_mask=np.concatenate([one[2] for one in kept]) if ids else np.zeros(0, dtype=np.uint8),
+            rejects=rejects,
+            notes=+notes,
+        )
+
+    def _splits(self, digests: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
+        """u8[n], the split of each conversation by its content alone: it does not move when data is added."""
+        valid, test = self.config.valid_fraction, self.config.test_fraction
+        train = SPLITS.index("train")
+        if not valid and not test:
+            return np.full(count, train, dtype=np.uint8)
+        share = digests[:, :8].copy().view(">u8").reshape(-1) / 2.0**64
+        chosen = [share < valid, share < valid + test]
+        return np.select(chosen, [SPLITS.index("valid"), SPLITS.index("test")], train).astype(np.uint8)
+
+
+def _quick(text: bytes) -> Any:
+    """The value of a JSON text if orjson reads it; None otherwise, and the slow parser says what is wrong."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _first_difference(one: Any, other: Any) -> int:
+    length = min(len(one), len(other))
+    different = np.flatnonzero(one[:length] != other[:length])
+    return int(different[0]) if len(different) else length
 
 
 def load_template(name: str, tokenizer: Tokenizer, *, allow_control_tokens: bool = False) -> ChatTemplate:

@@ -1,38 +1,56 @@
-"""The plan of a job: its configuration, the hashes of all it depends on, and a fixed list of tasks.
+"""The plan of a job: its configuration, what it depends on, and a fixed list of tasks.
 
 Task i makes the same bytes wherever and whenever it runs, so whatever distributes tasks is free to do it as it
 likes. The plan is written once, under the output folder; a job that goes on with another configuration, other
-inputs or another tokenizer is refused.
+inputs, another tokenizer or other versions is refused with a list of what differs.
+
+Planning reads little: the first records of each file, the commas of a JSON array, the headers of a table. What the
+files contain is hashed by the tasks as they read; the plan keeps size and time of change, and tasks refuse a file
+that has others.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from formats.errors import RecordError, UsageError
-from formats.records import detect
+from formats.errors import DataError, RecordError, UsageError
+from formats.records import detect, get
 from formats.shards.files import sha256_file, write_json
 from formats.templates import TOKENIZER
 from preprocess.config import AUTO, JobConfig
-from preprocess.sources import Source, find_sources, read
+from preprocess.pipeline import load_template
+from preprocess.sources import Part, Source, cut, find_sources, sample
+from preprocess.token_engine import choose_engine
 from preprocess.tokenizer import Tokenizer
+from preprocess.versions import versions
+from preprocess.work import TASKS, WORK
 
-WORK = ".work"
-"""Folder below the output that holds the plan and finished tasks until the manifest is written."""
+NAME = "plan.json"
 SAMPLE = 200
 """Records of each file that `--format auto` looks at."""
+COMPARED = 20
+"""Sources, and records of each, on which engines are compared before a job begins."""
+BYTES_PER_TOKEN = 4
+"""Bytes of input that are taken for a token when sources are cut."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One unit of work: one source file, one shard of each split at most."""
+    """One unit of work: a part of one source, one shard of each split at most."""
 
     number: int
     source: Source
+    part: Part
+
+    @property
+    def bytes(self) -> int:
+        """Its share of the input, as a measure of its work."""
+        return self.part.end - self.part.begin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,52 +60,81 @@ class Plan:
     config: JobConfig
     template: str
     """The template's name with `auto` resolved."""
+    template_sha256: str
     tokenizer_sha256: dict[str, str]
     """Of each tokenizer file."""
+    engine: str
+    """What gives the ids: `fastokens` or `hf`."""
+    engine_check: str
+    """How it was chosen."""
+    versions: dict[str, str]
     sources: tuple[Source, ...]
-
-    @property
-    def tasks(self) -> list[Task]:
-        """The tasks, in the order of their shards."""
-        return [Task(number=number, source=source) for number, source in enumerate(self.sources)]
+    tasks: tuple[Task, ...]
+    """In the order of their shards."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For `plan.json`."""
+        """For `plan.json`; a task is [source, begin, end, first, last]."""
+        places = {source.path: number for number, source in enumerate(self.sources)}
         return {
             "config": self.config.as_dict(),
             "template": self.template,
+            "template_sha256": self.template_sha256,
             "tokenizer_sha256": self.tokenizer_sha256,
+            "engine": self.engine,
+            "engine_check": self.engine_check,
+            "versions": self.versions,
             "sources": [source.as_dict() for source in self.sources],
+            "tasks": [[places[task.source.path], *asdict(task.part).values()] for task in self.tasks],
         }
 
     @classmethod
     def read(cls, output: Path) -> Plan:
-        """The plan that an output folder holds."""
-        raw = json.loads((output / WORK / "plan.json").read_text("utf-8"))
+        """The plan that an output folder holds.
+
+        Raises:
+            UsageError: it holds none.
+        """
+        try:
+            raw = json.loads((output / WORK / NAME).read_text("utf-8"))
+        except FileNotFoundError:
+            raise UsageError(
+                f"{output}: no planned job; make one with 'sft-preprocess plan --output {output}'"
+            ) from None
+        sources = tuple(Source(**source) for source in raw["sources"])
         return cls(
             config=JobConfig.from_dict(raw["config"]),
             template=raw["template"],
+            template_sha256=raw["template_sha256"],
             tokenizer_sha256=raw["tokenizer_sha256"],
-            sources=tuple(Source(**source) for source in raw["sources"]),
+            engine=raw["engine"],
+            engine_check=raw["engine_check"],
+            versions=raw["versions"],
+            sources=sources,
+            tasks=tuple(
+                Task(number=number, source=sources[at], part=Part(begin=begin, end=end, first=first, last=last))
+                for number, (at, begin, end, first, last) in enumerate(raw["tasks"])
+            ),
         )
 
-    def write(self, output: Path) -> None:
-        """Write `DIR/.work/plan.json`, or find the same one there.
+    def write(self, output: Path, tokenizer: Tokenizer) -> None:
+        """Write `DIR/.work/plan.json` and the tokenizer's files beside it, or find the same plan there.
 
         Raises:
             UsageError: another job's plan is there; the message says what differs.
         """
-        (output / WORK).mkdir(parents=True, exist_ok=True)
-        path = output / WORK / "plan.json"
+        (output / WORK / TASKS).mkdir(parents=True, exist_ok=True)
+        path = output / WORK / NAME
         if path.is_file():
             changed = differences(json.loads(path.read_text("utf-8")), self.as_dict())
             if changed:
+                more = f"; and {len(changed) - 10} more" if len(changed) > 10 else ""
                 raise UsageError(
-                    f"{output}: holds an unfinished job with another plan ({'; '.join(changed)}); "
+                    f"{output}: holds an unfinished job with another plan ({'; '.join(changed[:10])}{more}); "
                     "go on with the same call, choose another --output, or give --overwrite"
                 )
         else:
-            write_json(path, self.as_dict())
+            tokenizer.copy_files(output / WORK / "tokenizer")
+            write_json(path, self.as_dict(), scratch=output / WORK)
 
 
 def differences(old: Any, new: Any, where: str = "") -> list[str]:
@@ -110,29 +157,53 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "…"
 
 
-def make_plan(config: JobConfig, tokenizer: Tokenizer) -> Plan:
-    """Look at every input once: hash it, find out its format, and settle on the template.
+def make_plan(config: JobConfig, tokenizer: Tokenizer, stdin: Callable[[], Path] | None = None) -> Plan:
+    """Look at every input once, find out its format, settle on the template, and cut the inputs into tasks.
 
     Raises:
         UsageError: an input that cannot be used, or no template where one is needed.
+        DataError: an input that is damaged.
     """
-    sources = tuple(_planned(source, config) for source in find_sources(config.inputs))
+    sources = tuple(_planned(source, config) for source in find_sources(config.inputs, stdin))
+    template = _template(config, tokenizer, {source.format for source in sources})
+    target = config.shard_tokens * BYTES_PER_TOKEN
+    parts = [(source, part) for source in sources for part in cut(source, target)]
+    engine, engine_check = choose_engine(
+        config.tokenizer_engine, tokenizer, _renderings(config, template, tokenizer, sources)
+    )
     return Plan(
         config=config,
-        template=_template(config, tokenizer, {source.format for source in sources}),
+        template=template,
+        template_sha256=load_template(template, tokenizer).sha256,
         tokenizer_sha256=tokenizer.info().files,
+        engine=engine.name,
+        engine_check=engine_check,
+        versions=versions(),
         sources=sources,
+        tasks=tuple(Task(number=at, source=source, part=part) for at, (source, part) in enumerate(parts)),
     )
+
+
+def _renderings(config: JobConfig, template: str, tokenizer: Tokenizer, sources: Sequence[Source]) -> list[str]:
+    """The texts of the job's own first records, on which engines are compared."""
+    if config.tokenizer_engine == "hf":
+        return []
+    renderer = load_template(template, tokenizer, allow_control_tokens=config.allow_control_tokens)
+    texts = []
+    for source in sources[:: max(1, len(sources) // COMPARED)]:
+        for _, record in sample(source, COMPARED):
+            with contextlib.suppress(RecordError):
+                if not isinstance(record, RecordError):
+                    texts.append(renderer.render(get(source.format).read(record, config.fields)).text)
+    return texts
 
 
 def _planned(source: Source, config: JobConfig) -> Source:
     name = config.format
     if name == AUTO:
-        sample = [
-            (number, record) for number, record in islice(read(source), SAMPLE) if not isinstance(record, RecordError)
-        ]
-        name = detect(sample, config.fields, source.path).name
-    return replace(source, sha256=sha256_file(source.path), format=name)
+        found = [(at, record) for at, record in sample(source, SAMPLE) if not isinstance(record, RecordError)]
+        name = detect(found, config.fields, source.path).name
+    return replace(source, format=name)
 
 
 def _template(config: JobConfig, tokenizer: Tokenizer, formats: set[str]) -> str:
@@ -143,3 +214,38 @@ def _template(config: JobConfig, tokenizer: Tokenizer, formats: set[str]) -> str
     if config.template == AUTO and formats == {"alpaca"}:
         return "alpaca"
     raise UsageError(f"tokenizer {config.tokenizer}: has no chat template; choose one with --template, such as chatml")
+
+
+def planned_tokenizer(plan: Plan, output: Path) -> Tokenizer:
+    """The tokenizer as it was when the job was planned, from its files below the output.
+
+    Raises:
+        DataError: they are not the ones planned.
+    """
+    folder = output / WORK / "tokenizer"
+    if plan.config.trust_remote_code or "tokenizer.json" not in plan.tokenizer_sha256:
+        # It needs more than these files: its code, or what AutoTokenizer converts it from.
+        named = Tokenizer(plan.config.tokenizer, trust_remote_code=plan.config.trust_remote_code)
+        changed = differences(plan.tokenizer_sha256, named.info().files)
+        if changed:
+            raise DataError(f"tokenizer {named.name}: changed since the job was planned ({'; '.join(changed)})")
+        return named
+    for name, digest in plan.tokenizer_sha256.items():
+        if not (folder / name).is_file() or sha256_file(folder / name) != digest:
+            raise DataError(f"{folder / name}: not the tokenizer file that was planned; plan again with --overwrite")
+    tokenizer = Tokenizer(str(folder))
+    tokenizer.name = plan.config.tokenizer
+    return tokenizer
+
+
+def check_versions(plan: Plan) -> None:
+    """See that this process would make the bytes that were planned.
+
+    Raises:
+        DataError: a library has another version here.
+    """
+    changed = differences(plan.versions, versions())
+    if changed:
+        raise DataError(
+            f"this machine has other versions than the plan ({'; '.join(changed)}); install the same everywhere"
+        )

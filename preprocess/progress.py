@@ -8,15 +8,25 @@ from types import TracebackType
 
 EVERY = 15.0
 """Seconds between two lines where standard error is no terminal."""
+WIDTH = 20
 
 
 class Progress:
-    """Counts records, tokens and rejects, and shows them with their rates."""
+    """Counts records, tokens, rejects and input bytes, and shows them with their rates and the time left.
 
-    def __init__(self, tasks: int) -> None:
+    Args:
+        tasks: of the job.
+        done: of those, finished before.
+        size: bytes of input of all tasks.
+        passed: of those, bytes of the tasks finished before.
+    """
+
+    def __init__(self, *, tasks: int, done: int = 0, size: int = 0, passed: int = 0) -> None:
         self.tasks = tasks
-        self.done = 0
-        self.records = self.tokens = self.rejects = 0
+        self.done = done
+        self.size = size
+        self.passed = passed
+        self.records = self.tokens = self.rejects = self.bytes = 0
         self._terminal = sys.stderr.isatty()
         self._begin = time.monotonic()
         self._shown = self._begin
@@ -30,11 +40,12 @@ class Progress:
         if self._terminal:
             self._show("\n")
 
-    def add(self, records: int, tokens: int, rejects: int) -> None:
+    def add(self, records: int, tokens: int, rejects: int, size: int) -> None:
         """Count what came since the last call."""
         self.records += records
         self.tokens += tokens
         self.rejects += rejects
+        self.bytes += size
         now = time.monotonic()
         if now - self._shown >= (0.1 if self._terminal else EVERY):
             self._shown = now
@@ -44,10 +55,36 @@ class Progress:
         """Count a finished task."""
         self.done += 1
 
-    def _show(self, end: str) -> None:
-        seconds = max(time.monotonic() - self._begin, 1e-9)
-        line = (
-            f"task {self.done}/{self.tasks}  {self.records:,} records ({self.records / seconds:,.0f}/s)  "
-            f"{self.tokens:,} tokens ({self.tokens / seconds:,.0f}/s)  {self.rejects:,} left out"
+    def line(self, seconds: float) -> str:
+        """What is shown after so many seconds.
+
+        >>> progress = Progress(tasks=2, size=100)
+        >>> progress.add(10, 1000, 1, 25)
+        >>> progress.line(5.0)
+        '█████░░░░░░░░░░░░░░░ task 0/2  10 records (2/s)  1,000 tokens (200/s)  1 left out  0:00:15 left'
+        """
+        seconds = max(seconds, 1e-9)
+        share = (self.passed + self.bytes) / self.size if self.size else 1.0
+        left = "…"
+        if self.bytes:
+            left = clock((self.size - self.passed - self.bytes) * seconds / self.bytes)
+        full = round(share * WIDTH)
+        return (
+            f"{'█' * full}{'░' * (WIDTH - full)} task {self.done}/{self.tasks}  "
+            f"{self.records:,} records ({self.records / seconds:,.0f}/s)  "
+            f"{self.tokens:,} tokens ({self.tokens / seconds:,.0f}/s)  {self.rejects:,} left out  {left} left"
         )
+
+    def _show(self, end: str) -> None:
+        line = self.line(time.monotonic() - self._begin)
         print(f"\r\x1b[K{line}" if self._terminal else line, end=end, file=sys.stderr, flush=True)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as H:MM:SS.
+
+    >>> clock(3725)
+    '1:02:05'
+    """
+    whole = max(round(seconds), 0)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"

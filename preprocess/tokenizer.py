@@ -134,12 +134,16 @@ class Tokenizer:
             return False
         return backend.pre_tokenizer is None or backend.pre_tokenizer.pre_tokenize_str("b")[0][0] == "b"
 
+    @cached_property
+    def serialized(self) -> str:
+        """The loaded tokenizer as JSON, without what it does besides."""
+        spec = json.loads(self._serialized)
+        return json.dumps({**spec, "post_processor": None, "truncation": None, "padding": None})
+
     def _engine(self) -> Backend:
         from tokenizers import Tokenizer as Backend
 
-        spec = json.loads(self._serialized)
-        spec |= {"post_processor": None, "truncation": None, "padding": None}
-        engine: Backend = Backend.from_str(json.dumps(spec))
+        engine: Backend = Backend.from_str(self.serialized)
         return engine
 
     def info(self) -> TokenizerInfo:

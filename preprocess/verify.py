@@ -1,10 +1,16 @@
-"""Checking a shard directory: every byte against its hash, every pair, every id, every count."""
+"""Checking a shard directory: every byte against its hash, every pair, every id, every count.
+
+The manifest is checked against its own hash when it is read, and holds the hash of every other file; what comes after
+the hashes finds directories that were written wrongly, which no hash can tell. Shards are checked side by side.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +21,11 @@ from formats.shards import SPLITS, Manifest, ShardInfo, SplitInfo
 from formats.shards.directory import Shard
 from formats.shards.files import sha256_file
 from formats.shards.manifest import NAME
+from preprocess.provenance import composed_sha256
+from preprocess.work import WORK
+from preprocess.writer import REJECTS
 
 CHUNK = 1 << 24
-REJECTS = "rejects.jsonl"
 
 
 def verify(directory: Path, *, quick: bool = False) -> list[str]:
@@ -30,26 +38,22 @@ def verify(directory: Path, *, quick: bool = False) -> list[str]:
         DataError: there is no readable manifest to check against.
     """
     manifest = Manifest.read(directory)
-    return list(_findings(directory, manifest, quick))
-
-
-def _findings(directory: Path, manifest: Manifest, quick: bool) -> Iterator[str]:
-    yield from _files(directory, manifest)
-    yield from _sums(directory, manifest)
-    for name, digest in manifest.tokenizer.files.items():
-        path = directory / "tokenizer" / name
-        if not quick and path.is_file() and sha256_file(path) != digest:
-            yield f"{path}: not the bytes that the manifest names"
-    for split, info in manifest.splits.items():
-        for shard in info.shards:
-            yield from _shard(directory / split, shard, manifest, quick)
+    found = [*_files(directory, manifest), *_sums(directory, manifest), *_others(directory, manifest, quick)]
+    shards = [(directory / split, shard) for split, info in manifest.splits.items() for shard in info.shards]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for findings in pool.map(lambda one: list(_shard(one[0], one[1], manifest, quick)), shards):
+            found += findings
+    return found
 
 
 def _files(directory: Path, manifest: Manifest) -> Iterator[str]:
     expected = {NAME, REJECTS} | {f"tokenizer/{name}" for name in manifest.tokenizer.files}
     for split, info in manifest.splits.items():
         expected |= {f"{split}/{path}" for shard in info.shards for path in shard.files}
-    found = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+    if (directory / WORK).exists():
+        yield f"{directory / WORK}: left by a job that was stopped at its very end; remove it"
+    found = {str(path.relative_to(directory)) for path in directory.rglob("*") if not path.is_dir()}
+    found = {path for path in found if Path(path).parts[0] != WORK}
     for path in sorted(expected - found):
         yield f"{directory / path}: missing"
     for path in sorted(found - expected):
@@ -65,21 +69,46 @@ def _sums(directory: Path, manifest: Manifest) -> Iterator[str]:
         yield f"{where}: {counts.written} records written are not the sequences of all splits"
     if counts.read != sum(source["records"] for source in manifest.sources):
         yield f"{where}: {counts.read} records read are not those of all sources"
+    for source in manifest.sources:
+        parts = source.get("parts", [])
+        if parts and (
+            composed_sha256(parts) != source["sha256"]
+            or sum(part["records"] for part in parts) != source["records"]
+            or parts[-1]["end"] != source["bytes"]
+        ):
+            yield f"{where}: the parts of source {source['path']} do not add up to it"
     for split, info in manifest.splits.items():
         if split not in SPLITS:
             yield f"{where}: unknown split {split!r}"
         if SplitInfo.of(info.shards) != info:
             yield f"{where}: the sums of split {split} are not those of its shards"
+
+
+def _others(directory: Path, manifest: Manifest, quick: bool) -> Iterator[str]:
+    """The files that are no shards: the tokenizer's, and the records left out."""
+    for name, digest in manifest.tokenizer.files.items():
+        path = directory / "tokenizer" / name
+        if not quick and path.is_file() and sha256_file(path) != digest:
+            yield f"{path}: not the bytes that the manifest names"
     rejects = directory / REJECTS
-    if rejects.is_file():
-        try:
-            lines = [json.loads(line) for line in rejects.read_bytes().split(b"\n") if line]
-            reasons = Counter(line["reason"] for line in lines)
-        except (ValueError, KeyError, TypeError):
-            yield f"{rejects}: not one JSON object per line"
-        else:
-            if reasons != Counter(counts.rejected):
-                yield f"{rejects}: {reasons.total()} records, the manifest counts {sum(counts.rejected.values())}"
+    if not rejects.is_file():
+        return
+    facts = manifest.rejects
+    if facts is not None and rejects.stat().st_size != facts.bytes:
+        yield f"{rejects}: {rejects.stat().st_size} bytes, the manifest says {facts.bytes}"
+    elif facts is not None and not quick and sha256_file(rejects) != facts.sha256:
+        yield f"{rejects}: not the bytes that the manifest names"
+    if quick:
+        return
+    reasons: Counter[str] = Counter()
+    try:
+        with open(rejects, "rb") as file:
+            reasons.update(json.loads(line)["reason"] for line in file)
+    except (ValueError, KeyError, TypeError):
+        yield f"{rejects}: not one JSON object per line"
+        return
+    if reasons != Counter(manifest.counts.rejected):
+        yield f"{rejects}: {reasons.total()} records, the manifest counts {sum(manifest.counts.rejected.values())}"
 
 
 def _shard(split: Path, info: ShardInfo, manifest: Manifest, quick: bool) -> Iterator[str]:
@@ -124,13 +153,14 @@ def _rows(split: Path, shard: Shard) -> Iterator[str]:
 
     path = split / "rows" / f"{shard.info.name}.parquet"
     try:
-        table: Any = pq.read_table(path, columns=["tokens", "trained_tokens"])
+        table: Any = pq.read_table(path, columns=["tokens", "trained_tokens"], use_threads=False)
     except (pa.ArrowException, OSError):
         yield f"{path}: not a readable Parquet file"
         return
-    starts = shard.tokens.starts
-    trained = np.add.reduceat(shard.loss_mask.items, starts, dtype=np.int64)
     if not np.array_equal(table["tokens"].to_numpy(), shard.tokens.lengths):
         yield f"{path}: tokens are not the lengths of the sequences"
-    elif not np.array_equal(table["trained_tokens"].to_numpy(), trained):
+        return
+    starts = shard.tokens.starts
+    trained = np.add.reduceat(shard.loss_mask.items, starts, dtype=np.int64)
+    if not np.array_equal(table["trained_tokens"].to_numpy(), trained):
         yield f"{path}: trained tokens are not those of the sequences"

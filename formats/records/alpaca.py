@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from formats.conversation import Conversation, Turn
+from formats.conversation import INPUT, Conversation, Shape, Turn
 from formats.errors import RecordError
-from formats.records.fields import MISSING, FieldMap, optional_text, refuse_media, text
+from formats.records.fields import MISSING, FieldMap, is_bare, optional_text, refuse_media, text
 
 SPELLINGS = {
     "instruction": ("prompt", "question", "query"),
@@ -51,6 +51,19 @@ class Alpaca:
         turns.append(Turn(role="user", content=instruction, context=context or None))
         turns.append(Turn(role="assistant", content=output))
         return Conversation(turns=tuple(turns))
+
+    def plain(self, record: Any, fields: FieldMap) -> tuple[Shape, list[str]] | None:
+        """As `PlainFormat.plain`; a record of one round without a system prompt."""
+        if type(record) is not dict or not is_bare(record, fields):
+            return None
+        question, context, answer = record.get("instruction"), record.get("input"), record.get("output")
+        if type(question) is not str or type(answer) is not str or ("input" not in record and "context" in record):
+            return None  # other spellings, say
+        if not question.strip() or not answer.strip():
+            return None
+        if context is None or context == "":
+            return ("user", "assistant"), [question, answer]
+        return (("user", INPUT, "assistant"), [question, context, answer]) if type(context) is str else None
 
 
 def _get(record: Mapping[str, Any], name: str, fields: FieldMap) -> Any:

@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from formats.conversation import Conversation, Turn
+from formats.conversation import Conversation, Shape, Turn
 from formats.errors import RecordError
 from formats.records.fields import FieldMap, text
-from formats.records.openai import ROLE_NAMES
+from formats.records.openai import PLAIN_ROLES, ROLE_NAMES
 
 START, END = "<|im_start|>", "<|im_end|>"
 TURN = re.compile(r"<\|im_start\|>([^\n<]*)\r?\n(.*?)<\|im_end\|>\s*", re.DOTALL)
@@ -46,6 +46,25 @@ class ChatML:
             turns.append(Turn(role=fields.role(found[1].strip(), ROLE_NAMES), content=found[2]))
             begin = found.end()
         return Conversation(turns=tuple(turns))
+
+    def plain(self, record: Any, fields: FieldMap) -> tuple[Shape, list[str]] | None:
+        """As `PlainFormat.plain`."""
+        value = record if type(record) is str else record.get("text") if type(record) is dict else None
+        if type(value) is not str or fields.columns:
+            return None
+        pieces = value.split(START)
+        shape, texts = [], []
+        for piece in pieces[1:]:
+            head, newline, rest = piece.partition("\n")
+            content, end, after = rest.partition(END)
+            role = fields.roles.get(head, head)
+            if role not in PLAIN_ROLES or not newline or not end or (after and not after.isspace()):
+                return None
+            if role == "assistant" and not content.strip():
+                return None
+            shape.append(role)
+            texts.append(content)
+        return (tuple(shape), texts) if "assistant" in shape and pieces[0] == "" else None
 
     @staticmethod
     def _text(record: object, fields: FieldMap) -> Any:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Protocol
+from typing import Any, Protocol
 
-from formats.conversation import Conversation
+from formats.conversation import Conversation, Shape
 from formats.errors import UsageError, nearest
 from formats.records.alpaca import Alpaca
 from formats.records.chatml import ChatML
@@ -32,6 +32,14 @@ class RecordFormat(Protocol):
 
     def read(self, record: object, fields: FieldMap) -> Conversation:
         """The conversation, or a `RecordError` that says what is wrong with the record."""
+        ...
+
+
+class PlainFormat(RecordFormat, Protocol):
+    """A format with a short cut for records that are nothing but roles and texts. It is optional."""
+
+    def plain(self, record: Any, fields: FieldMap) -> tuple[Shape, list[str]] | None:
+        """What `read(record, fields).plain()` gives, or None wherever that takes a closer look, or an error."""
         ...
 
 

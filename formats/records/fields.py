@@ -58,7 +58,17 @@ def walk(record: object, path: str) -> Any:
     return here
 
 
+SIDE = ("system", "system_prompt", "tools", "functions", "history")
+"""What may stand beside the texts of a record; a plain record has none of it."""
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+_BESIDE = frozenset([*SIDE, *MEDIA])
+
+
+def is_bare(record: Mapping[str, Any], fields: FieldMap) -> bool:
+    """Whether a record has neither a system prompt, tools, earlier rounds nor media, and no column is mapped."""
+    if fields.columns:
+        return False
+    return record.keys().isdisjoint(_BESIDE) or not any(record.get(name) for name in _BESIDE)
 
 
 def refuse_media(record: Mapping[str, Any]) -> None:

@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from formats.conversation import Conversation, Turn
+from formats.conversation import Conversation, Shape, Turn
 from formats.errors import RecordError
-from formats.records.fields import MISSING, FieldMap, optional_text, refuse_media, text
+from formats.records.fields import MISSING, FieldMap, is_bare, optional_text, refuse_media, text
 
 LISTS = ("messages", "conversations", "conversation", "dialog", "dialogue")
 ROLE_NAMES = {
@@ -20,6 +20,9 @@ ROLE_NAMES = {
     "tool": "tool",
     "function": "tool",
 }
+PLAIN_ROLES = ("system", "user", "assistant", "tool")
+SPECIAL = ("tool_calls", "function_call", "reasoning_content", "reasoning", "name", "tool_call_id")
+"""Keys of a message that make it more than a role and a text."""
 WEIGHTS = ("weight", "loss_weight", "train")
 
 
@@ -47,6 +50,41 @@ class OpenAI:
                 raise RecordError("wrong_type", f"message {number} is {type(message).__name__}, not an object")
             turns.append(_turn(message, fields))
         return Conversation(turns=tuple(turns), tools=read_tools(record, fields))
+
+    def plain(self, record: Any, fields: FieldMap) -> tuple[Shape, list[str]] | None:
+        """As `PlainFormat.plain`."""
+        return plain_turns(record, fields, "role", "content", _PLAIN_NAMES)
+
+
+_PLAIN_NAMES = {role: role for role in PLAIN_ROLES} | {"function": "tool"}
+
+
+def plain_turns(
+    record: Any, fields: FieldMap, role_key: str, text_key: str, names: Mapping[str, str]
+) -> tuple[Shape, list[str]] | None:
+    """The roles and texts of a list of messages that have nothing else; None where a closer look is needed."""
+    if type(record) is dict:
+        if not is_bare(record, fields):
+            return None
+        record = next((record[name] for name in LISTS if name in record), None)
+    if type(record) is not list:
+        return None
+    shape: list[str] = []
+    texts: list[str] = []
+    for message in record:
+        if type(message) is not dict:
+            return None
+        raw, text = message.get(role_key), message.get(text_key)
+        if type(raw) is not str or type(text) is not str:
+            return None
+        role = fields.roles.get(raw) or names.get(raw)
+        if role not in PLAIN_ROLES or (role == "assistant" and not text.strip()):
+            return None
+        if len(message) > 2 and any(message.get(name) is not None for name in (*SPECIAL, *WEIGHTS)):
+            return None
+        shape.append(role)
+        texts.append(text)
+    return (tuple(shape), texts) if "assistant" in shape else None
 
 
 def message_list(record: object, fields: FieldMap) -> Any:

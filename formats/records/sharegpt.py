@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from formats.conversation import Conversation, Turn
+from formats.conversation import Conversation, Shape, Turn
 from formats.errors import RecordError
 from formats.records.fields import MISSING, FieldMap, text
 from formats.records.openai import (
     leading_system,
     message_list,
     parse_json,
+    plain_turns,
     read_tools,
     read_weight,
     require_list,
@@ -65,3 +67,7 @@ class ShareGPT:
             else:
                 turns.append(Turn(role=role, content=value, weight=read_weight(entry)))
         return Conversation(turns=tuple(turns), tools=read_tools(record, fields))
+
+    def plain(self, record: Any, fields: FieldMap) -> tuple[Shape, list[str]] | None:
+        """As `PlainFormat.plain`."""
+        return plain_turns(record, fields, "from", "value", ROLE_NAMES)

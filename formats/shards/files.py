@@ -32,15 +32,17 @@ def fsync_directory(path: str | os.PathLike[str]) -> None:
 
 
 @contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside `path` for writing; on success it becomes `path`, on any error it is removed.
+def atomic_write(path: str | os.PathLike[str], *, scratch: Path | None = None) -> Iterator[IO[bytes]]:
+    """Open a temporary file for writing; on success it becomes `path`, on any error it is removed.
 
-    The temporary name carries the process id, so that two attempts at once do not write into one file.
+    The temporary name is like no other, so that two attempts at once, on two machines too, do not write into one
+    file. It lies in `scratch` (a folder of the same file system) where one is given, else beside `path`: a process
+    that is killed leaves it there.
     """
     final = Path(path)
-    temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    temporary = (scratch or final.parent) / f".{final.name}.{os.getpid()}.{os.urandom(6).hex()}.tmp"
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -50,7 +52,12 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write a value as UTF-8 JSON, keys in the order given, atomically."""
-    with atomic_write(path) as file:
-        file.write(json.dumps(value, ensure_ascii=False, indent=1).encode("utf-8") + b"\n")
+def json_bytes(value: Any) -> bytes:
+    """A value as UTF-8 JSON, keys in the order given, an indent of one space, one newline at the end."""
+    return json.dumps(value, ensure_ascii=False, indent=1).encode("utf-8") + b"\n"
+
+
+def write_json(path: str | os.PathLike[str], value: Any, *, scratch: Path | None = None) -> None:
+    """Write a value as `json_bytes`, atomically."""
+    with atomic_write(path, scratch=scratch) as file:
+        file.write(json_bytes(value))

@@ -1,6 +1,7 @@
 """`manifest.json`: what a shard directory holds, written last, so that its presence means complete.
 
-Nothing in it depends on the clock, on the machine or on the number of workers.
+Nothing in it depends on the clock, on the machine or on the number of workers. It holds a hash of every other file,
+and one of itself, so that no byte of a shard directory can change without being noticed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from formats.errors import DataError
-from formats.shards.files import write_json
+from formats.shards.files import atomic_write, json_bytes
 
 SCHEMA = 1
 NAME = "manifest.json"
@@ -108,7 +109,7 @@ class Manifest:
     config: dict[str, Any]
     """The resolved configuration of the job."""
     sources: tuple[dict[str, Any], ...]
-    """Per source file: path as given, format, bytes, sha256, records."""
+    """Per source file: path as given, kind, format, bytes, sha256, records, and its parts with their shards."""
     tokenizer: TokenizerInfo
     template: dict[str, Any]
     """`name`, `sha256` of its text, and `stop`: the tokens that end an assistant turn."""
@@ -117,18 +118,22 @@ class Manifest:
     notes: dict[str, Any]
     """Whatever else the job counted, such as tokens that straddle a boundary."""
     versions: dict[str, str]
+    rejects: FileInfo | None = None
+    """`rejects.jsonl`."""
     schema: int = SCHEMA
 
-    def write(self, directory: Path) -> None:
-        """Write `DIR/manifest.json` atomically."""
-        write_json(directory / NAME, {"schema": self.schema, **asdict(self)})
+    def write(self, directory: Path, *, scratch: Path | None = None) -> None:
+        """Write `DIR/manifest.json` atomically, by way of a temporary file in `scratch`."""
+        with atomic_write(directory / NAME, scratch=scratch) as file:
+            file.write(_with_hash({"schema": self.schema, **asdict(self)}))
 
     @classmethod
     def read(cls, directory: Path) -> Manifest:
         """Read `DIR/manifest.json`.
 
         Raises:
-            DataError: not there, not JSON, of another schema version, or without a part it must have.
+            DataError: not there, not JSON, of another schema version, without a part it must have, or changed by
+                as much as a byte since it was written.
         """
         path = directory / NAME
         if not directory.is_dir():
@@ -139,7 +144,8 @@ class Manifest:
                 "finish it with the same 'sft-preprocess run' that began it"
             )
         try:
-            raw = json.loads(path.read_text("utf-8"))
+            text = path.read_bytes()
+            raw = json.loads(text.decode("utf-8"))
             schema = raw["schema"]
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}: not a manifest ({error}); make the shards again") from None
@@ -147,6 +153,8 @@ class Manifest:
             raise DataError(
                 f"{path}: schema version {schema}, this release reads {SCHEMA}; use the release that wrote it"
             )
+        if _with_hash({key: value for key, value in raw.items() if key != "sha256"}) != text:
+            raise DataError(f"{path}: not as it was written (its own hash differs); make the shards again")
         try:
             return cls(
                 config=raw["config"],
@@ -157,11 +165,17 @@ class Manifest:
                 counts=Counts(**raw["counts"]),
                 notes=raw["notes"],
                 versions=raw["versions"],
+                rejects=None if raw["rejects"] is None else FileInfo(**raw["rejects"]),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{path}: a part is missing or of the wrong form ({error}); make the shards again"
             ) from None
+
+
+def _with_hash(value: dict[str, Any]) -> bytes:
+    """The bytes of a manifest: its contents, then the SHA-256 of those contents written in the same way."""
+    return json_bytes({**value, "sha256": hashlib.sha256(json_bytes(value)).hexdigest()})
 
 
 def _split(raw: dict[str, Any]) -> SplitInfo:

@@ -16,15 +16,18 @@ A package of your own adds a template by the entry point group `sft_shards.templ
 from formats.templates.chat import ChatTemplate, TemplateTokens
 from formats.templates.registry import TOKENIZER, sources, template_source
 from formats.templates.rendering import TRAIN_ON, Rendering, Span, Spoken, TrainOn
+from formats.templates.trace import Skeleton, Tracer
 
 __all__ = [
     "TOKENIZER",
     "TRAIN_ON",
     "ChatTemplate",
     "Rendering",
+    "Skeleton",
     "Span",
     "Spoken",
     "TemplateTokens",
+    "Tracer",
     "TrainOn",
     "sources",
     "template_source",

@@ -43,6 +43,7 @@ class ChatTemplate:
 
     Attributes:
         name: "tokenizer" or the name of a built-in one.
+        source: its text, the one for conversations without tools.
         sha256: hash of the template's text.
         header: the generation prompt, "" where the template writes none.
         stop: the stop tokens that the template was seen to end the probe's turns with.
@@ -62,6 +63,8 @@ class ChatTemplate:
         allow_control_tokens: bool = False,
     ) -> None:
         self.name = name
+        self.source = source
+        self.allow_control_tokens = allow_control_tokens
         self.sha256 = hashlib.sha256(source.encode("utf-8")).hexdigest()
         self.tokens = tokens
         try:

@@ -1,0 +1,117 @@
+"""The commands of `sft-preprocess` that look at shard directories, compare them, or put them together."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from formats.errors import UsageError
+from preprocess.options import DIRECTORY
+
+
+@click.command()
+@click.argument("directory", type=DIRECTORY)
+@click.option("--split", default="train", show_default=True)
+@click.option("--row", type=int, default=0, show_default=True, help="Which sequence, counted from 0.")
+@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print ids, mask and text as JSON.")
+def inspect(directory: Path, split: str, row: int, color: str, as_json: bool) -> None:
+    """Show one sequence, and what of it carries loss."""
+    from preprocess.inspect import show
+
+    colour = color == "always" or (color == "auto" and sys.stdout.isatty())
+    try:
+        text = show(directory, split, row, colour=colour, as_json=as_json)
+    except IndexError as error:
+        raise UsageError(f"{directory}: {error}") from None
+    click.echo(text, color=colour)
+
+
+@click.command()
+@click.argument("directory", type=DIRECTORY)
+@click.option("--quick", is_flag=True, help="Check files, sizes, headers and sums only.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as a JSON list.")
+def verify(directory: Path, quick: bool, as_json: bool) -> None:
+    """Check every byte, pair, id and count of a shard directory; exit 1 and list what is wrong."""
+    from preprocess.verify import verify as find
+
+    findings = find(directory, quick=quick)
+    if as_json:
+        click.echo(json.dumps(findings, ensure_ascii=False))
+    else:
+        for finding in findings:
+            click.echo(finding)
+        if not findings:
+            click.echo(f"{directory}: nothing wrong{' at a quick look' if quick else ''}")
+    if findings:
+        raise SystemExit(1)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the names as JSON.")
+def formats(as_json: bool) -> None:
+    """List the record formats and templates that are known, those of other packages included."""
+    from formats.records import formats as known
+    from formats.templates import sources
+
+    records = {name: form.fields for name, form in known().items()}
+    if as_json:
+        click.echo(
+            json.dumps(
+                {"records": {name: list(fields) for name, fields in records.items()}, "templates": list(sources())}
+            )
+        )
+        return
+    for name, fields in records.items():
+        click.echo(f"records   {name:12} fields: {', '.join(fields)}")
+    click.echo("template  tokenizer    the tokenizer's own chat template")
+    for name in sources():
+        click.echo(f"template  {name}")
+
+
+@click.command("list")
+@click.argument("directories", type=DIRECTORY, nargs=-1, required=True, metavar="DIR...")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+def list_directories(directories: tuple[Path, ...], as_json: bool) -> None:
+    """List what shard directories hold, a line for each split."""
+    from preprocess.compare import summary, table
+
+    found = [summary(directory) for directory in directories]
+    click.echo(json.dumps(found, ensure_ascii=False) if as_json else table(found))
+
+
+@click.command()
+@click.argument("one", type=DIRECTORY, metavar="A")
+@click.argument("other", type=DIRECTORY, metavar="B")
+@click.option("--json", "as_json", is_flag=True, help="Print the differences as a JSON list.")
+def diff(one: Path, other: Path, as_json: bool) -> None:
+    """Say in what two shard directories differ; exit 1 if they do."""
+    from preprocess.compare import compare
+
+    found = compare(one, other)
+    if as_json:
+        click.echo(json.dumps(found, ensure_ascii=False))
+    else:
+        for line in found or [f"{one} and {other} hold the same bytes"]:
+            click.echo(line)
+    if found:
+        raise SystemExit(1)
+
+
+@click.command()
+@click.argument("directories", type=DIRECTORY, nargs=-1, required=True, metavar="DIR...")
+@click.option("--output", type=DIRECTORY, required=True, help="The shard directory to write.")
+@click.option("--overwrite", is_flag=True, help="Remove the shard directory at --output first.")
+def merge(directories: tuple[Path, ...], output: Path, overwrite: bool) -> None:
+    """Put shard directories together without tokenizing again, in the order of their paths."""
+    from preprocess.compare import summary, table
+    from preprocess.merge import merge as merge_directories
+
+    merge_directories(directories, output, overwrite=overwrite)
+    click.echo(table([summary(output)]))
+
+
+COMMANDS = (inspect, verify, formats, list_directories, diff, merge)

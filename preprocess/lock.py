@@ -1,0 +1,76 @@
+"""One job at a time in one output folder, where the file system can tell.
+
+The lock is the kernel's (`flock`): it goes with the process that holds it, however that ends, and no clock is asked
+whether it is stale. `run`, `plan` and `finalize` hold it alone; the tasks of a cluster hold it together. A file
+system without locks is worked on without: tasks are idempotent and every file appears by a rename, so two jobs at
+once cost time and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from formats.errors import DataError
+from formats.shards.manifest import NAME
+from preprocess.work import LOCK, WORK
+
+BUSY = (errno.EAGAIN, errno.EACCES)
+
+
+@contextlib.contextmanager
+def job_lock(output: Path, *, shared: bool = False, patience: float = 0.0) -> Iterator[None]:
+    """Hold the lock of an output folder; on the way out, remove it where the job is published.
+
+    Args:
+        shared: together with other tasks, instead of alone.
+        patience: seconds to wait for somebody who holds it.
+
+    Raises:
+        DataError: another job works in this folder.
+    """
+    handle = _acquire(output, shared, time.monotonic() + patience)
+    try:
+        if handle is not None and not shared:
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        yield
+    finally:
+        published = (output / NAME).exists()
+        if published:
+            (output / WORK / LOCK).unlink(missing_ok=True)
+        if handle is not None:
+            os.close(handle)
+        if published:
+            with contextlib.suppress(OSError):  # others may still be at work here; the last one removes it
+                (output / WORK).rmdir()
+
+
+def _acquire(output: Path, shared: bool, until: float) -> int | None:
+    path = output / WORK / LOCK
+    while True:
+        path.parent.mkdir(exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(handle, 200, 0).decode(errors="replace") or "another process"
+            os.close(handle)
+            if error.errno not in BUSY:
+                return None
+            if time.monotonic() < until:
+                time.sleep(0.05)
+                continue
+            raise DataError(
+                f"{output}: another job writes to this folder ({holder}); wait for it, or choose another --output"
+            ) from None
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), os.stat(path)):
+                return handle
+        os.close(handle)  # somebody published or removed the folder in between: look again

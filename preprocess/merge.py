@@ -1,0 +1,150 @@
+"""Several shard directories into one, without tokenizing anything again.
+
+The shards are linked (or copied, where the file system cannot) under new numbers: those of the first directory, then
+those of the second, the directories in lexicographic order of their paths however they were given. That is the order
+in which Megatron's `tools/merge_datasets.py` puts prefixes together, within a directory and across them, so both
+ways of merging give the same sequences.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from formats.errors import UsageError
+from formats.shards import SPLITS, Counts, FileInfo, Manifest, ShardInfo, SplitInfo
+from formats.shards.files import atomic_write, fsync_directory, sha256_file, write_json
+from formats.shards.manifest import NAME as MANIFEST
+from preprocess.extend import link_or_copy
+from preprocess.job import prepare_output
+from preprocess.lock import job_lock
+from preprocess.plan import differences
+from preprocess.work import WORK, clear
+from preprocess.writer import REJECTS
+
+NAME = "merge.json"
+
+
+def merge(directories: Sequence[Path], output: Path, *, overwrite: bool = False) -> Manifest:
+    """Write a shard directory that holds all sequences of others.
+
+    Raises:
+        UsageError: fewer than two, or directories whose tokenizers or templates differ.
+        DataError: one of them is not complete, or the output cannot be written.
+    """
+    if len(set(directories)) < 2:
+        raise UsageError("merge: name at least two different shard directories")
+    ordered = sorted(directories, key=str)
+    manifests = [Manifest.read(path) for path in ordered]
+    for path, manifest in zip(ordered, manifests, strict=True):
+        _check(ordered[0], manifests[0], path, manifest)
+    if (output / WORK).exists() and not (output / MANIFEST).exists() and not overwrite:
+        if not (output / WORK / NAME).exists():
+            raise UsageError(f"{output}: holds an unfinished job; choose another --output, or give --overwrite")
+        shutil.rmtree(output)  # an earlier merge that was stopped; it costs nothing to begin again
+    prepare_output(output, overwrite=overwrite)
+    with job_lock(output):
+        write_json(output / WORK / NAME, [str(path) for path in ordered], scratch=output / WORK)
+        merged = _merged(ordered, manifests, output)
+        merged.write(output, scratch=output / WORK)
+        clear(output)
+    return merged
+
+
+def _check(first: Path, one: Manifest, path: Path, other: Manifest) -> None:
+    keep = ("vocab_size", "vocab_sha256", "dtype", "eos_id", "pad_id", "bos_id")
+    old, new = ({key: asdict(each.tokenizer)[key] for key in keep} for each in (one, other))
+    changed = differences(old, new, "tokenizer")
+    if changed:
+        raise UsageError(
+            f"{path}: has another tokenizer than {first} ({'; '.join(changed)}); make it again with that one"
+        )
+    if one.template["sha256"] != other.template["sha256"]:
+        raise UsageError(
+            f"{path}: was made with another template than {first}; train on both without merging: "
+            f"sft-train --shards {first} --shards {path}"
+        )
+
+
+def _merged(ordered: list[Path], manifests: list[Manifest], output: Path) -> Manifest:
+    splits: dict[str, SplitInfo] = {}
+    names: list[dict[tuple[str, str], str]] = [{} for _ in ordered]
+    for split in SPLITS:
+        having = [
+            (at, shard)
+            for at, manifest in enumerate(manifests)
+            for shard in (manifest.splits[split].shards if split in manifest.splits else ())
+        ]
+        width = max(5, len(str(len(having) - 1)))
+        shards = []
+        for number, (at, shard) in enumerate(having):
+            name = f"{number:0{width}d}"
+            names[at][split, shard.name] = name
+            shards.append(_take(ordered[at] / split, shard, output / split, name))
+        if shards:
+            splits[split] = SplitInfo.of(tuple(shards))
+    shutil.copytree(ordered[0] / "tokenizer", output / "tokenizer", dirs_exist_ok=True)
+    rejected: Counter[str] = Counter()
+    notes: Counter[str] = Counter()
+    for manifest in manifests:
+        rejected.update(manifest.counts.rejected)
+        notes.update(manifest.notes)
+    return replace(
+        manifests[0],
+        config={"merged": [manifest.config for manifest in manifests]},
+        sources=tuple(
+            _renamed(source, names[at]) for at, manifest in enumerate(manifests) for source in manifest.sources
+        ),
+        splits=splits,
+        counts=Counts(
+            read=sum(manifest.counts.read for manifest in manifests),
+            written=sum(manifest.counts.written for manifest in manifests),
+            rejected=dict(sorted(rejected.items())),
+        ),
+        rejects=_rejects(ordered, output),
+        notes=dict(sorted(notes.items())),
+        versions=_versions(manifests),
+    )
+
+
+def _take(source: Path, shard: ShardInfo, target: Path, name: str) -> ShardInfo:
+    files = {}
+    for path, facts in shard.files.items():
+        kind, _, file = path.partition("/")
+        place = f"{kind}/{name}{Path(file).suffix}"
+        (target / kind).mkdir(parents=True, exist_ok=True)
+        link_or_copy(source / path, target / place)
+        files[place] = facts
+    for kind in {place.partition("/")[0] for place in files}:
+        fsync_directory(target / kind)
+    return replace(shard, name=name, files=files)
+
+
+def _renamed(source: dict[str, Any], names: dict[tuple[str, str], str]) -> dict[str, Any]:
+    parts = [
+        {**part, "shards": {split: names[split, name] for split, name in part["shards"].items()}}
+        for part in source.get("parts", [])
+    ]
+    return {**source, "parts": parts}
+
+
+def _rejects(ordered: list[Path], output: Path) -> FileInfo:
+    path = output / REJECTS
+    with atomic_write(path, scratch=output / WORK) as merged:
+        for directory in ordered:
+            with open(directory / REJECTS, "rb") as file:
+                shutil.copyfileobj(file, merged)
+    return FileInfo(bytes=path.stat().st_size, sha256=sha256_file(path))
+
+
+def _versions(manifests: list[Manifest]) -> dict[str, str]:
+    """Of each library the version, or all of them where the directories were made with several."""
+    names = dict.fromkeys(name for manifest in manifests for name in manifest.versions)
+    return {
+        name: ", ".join(dict.fromkeys(manifest.versions.get(name, "unknown") for manifest in manifests))
+        for name in names
+    }

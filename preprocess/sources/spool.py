@@ -1,0 +1,44 @@
+"""Standard input, kept in a file below the output, so that a job that was stopped still has it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import IO
+
+from formats.errors import UsageError
+from formats.shards.files import fsync_directory, sha256_file
+from preprocess.sources.streams import BLOCK
+
+
+def spool(folder: Path, stream: IO[bytes] | None = None) -> Path:
+    """Copy standard input to `folder/stdin`, or find the same there.
+
+    Raises:
+        UsageError: nothing came and nothing is there, or what came is not what the unfinished job has.
+    """
+    target = folder / "stdin"
+    source = sys.stdin.buffer if stream is None else stream
+    handle, name = tempfile.mkstemp(prefix="stdin-", dir=folder)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            while piece := source.read(BLOCK):
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        if target.exists():
+            if temporary.stat().st_size and sha256_file(temporary) != sha256_file(target):
+                raise UsageError(
+                    "-: standard input is not what the unfinished job was given; give the same, or --overwrite"
+                )
+        elif not temporary.stat().st_size:
+            raise UsageError("-: nothing came on standard input")
+        else:
+            os.replace(temporary, target)
+            fsync_directory(folder)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target

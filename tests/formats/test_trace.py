@@ -1,0 +1,130 @@
+"""Filled skeletons against Jinja: never another character, never another span, or no skeleton at all."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_templates import ALWAYS_HEADER, CHATML, GENERATION, LLAMA2, LLAMA2_TRIMS, THINKS, TOKENS, TRIMS
+
+from formats.conversation import INPUT, Conversation, Turn, plain_digest, plain_messages
+from formats.errors import RecordError
+from formats.templates import ChatTemplate, Tracer, TrainOn, sources, template_source
+
+TEMPLATES = {
+    "chatml": CHATML,
+    "trims": TRIMS,
+    "thinks": THINKS,
+    "always header": ALWAYS_HEADER,
+    "llama2": LLAMA2,
+    "llama2 trims": LLAMA2_TRIMS,
+    "generation": GENERATION,
+    "joined": CHATML.replace("m.role + '\\n' + m.content", "m.role ~ '\\n' ~ m.content"),
+    "macro": "{% macro say(m) %}{{ m.role + ': ' + m.content }}{% endmacro %}{% for m in messages %}{{ say(m) + '</s>' }}{% endfor %}",
+    "block": "{% for m in messages %}{% set x %}{{ m.content }}{% endset %}{{ m.role + x + '</s>' }}{% endfor %}",
+    "starts with": CHATML.replace("m.content", "('?' if m.content.startswith('Q:') else '') + m.content"),
+    "contains": CHATML.replace("m.content", "m.content + ('!' if 'yes' in m.content else '')"),
+    "replaces": CHATML.replace("m.content", "m.content.replace('<br>', '\\n')"),
+    "empty": CHATML.replace("m.content", "(m.content if m.content else 'nothing')"),
+    "equals": CHATML.replace("m.content", "(m.content if m.content != 'skip' else '...')"),
+    "is string": CHATML.replace("m.content", "(m.content if m.content is string else 'parts')"),
+    **{f"built-in {name}": template_source(name) for name in sources()},
+}
+WORDS = st.sampled_from(
+    ["Q:", "yes", "skip", "<br>", "<think>", "</think>", "<tool_response>", "</s>", "<|im_end|>", "[/INST]", "x0"]
+)
+TEXT = st.lists(
+    WORDS | st.text(st.sampled_from([*"ab \n\t\rQ:?<", "é", "\u2028", "👩", "\ufdd6", "ﷺ"]), max_size=6), max_size=4
+).map("".join)
+
+
+def shape_of(rounds, system, extra):
+    shape = ["system"] if system else []
+    for number in range(rounds):
+        shape += ["user", *([INPUT] if extra and number == 0 else []), "assistant"]
+    return tuple(shape)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@settings(max_examples=30)
+@given(st.data(), st.integers(1, 3), st.booleans(), st.booleans())
+def test_what_is_filled_is_what_jinja_gives(name, data, rounds, system, extra):
+    from preprocess.fast import Renderer, conversation_of
+
+    template = ChatTemplate("t", TEMPLATES[name], TOKENS)
+    renderer = Renderer(template, TrainOn())
+    shape = shape_of(rounds, system, extra)
+    texts = data.draw(st.lists(TEXT, min_size=len(shape), max_size=len(shape)))
+    renderer.learn(shape, texts, template)
+    filled = renderer.fill(shape, texts)
+    if filled is None:
+        return
+    conversation = conversation_of(shape, texts)
+    assert conversation.plain() == (shape, texts)
+    rendering = template.render(conversation)
+    assert filled.text == rendering.text
+    assert filled.size == len(rendering.text.encode())
+    in_bytes = [
+        (len(rendering.text[:start].encode()), len(rendering.text[:end].encode()))
+        for start, end in TrainOn().spans(rendering, conversation)
+    ]
+    assert filled.spans == in_bytes
+    assert rendering.typed == ()
+    assert rendering.notes == ()
+
+
+@pytest.mark.parametrize("name", set(TEMPLATES) - {"macro"})
+def test_ordinary_conversations_are_filled(name):
+    from preprocess.fast import Renderer
+
+    template = ChatTemplate("t", TEMPLATES[name], TOKENS)
+    renderer = Renderer(template, TrainOn())
+    for shape in (("user", "assistant"), ("user", "assistant", "user", "assistant"), ("user", INPUT, "assistant")):
+        texts = [f"text {number}, naïve" for number in range(len(shape))]
+        renderer.learn(shape, texts, template)
+        assert renderer.fill(shape, texts) is not None, shape
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "m.content | upper",
+        "m.content | length",
+        "m.content[1:]",
+        "m.content[0]",
+        "m.content.title()",
+        "m.content.split()",
+        "m.content | tojson",
+        "m.content * 2",
+        "''.join([m.content])",
+        "(m.role + m.content) | trim",
+        "(m.role + m.content).split('b')[0]",
+        "m.content | replace('a', 'b')",
+        "'%s' | format(m.content)",
+        "m.content | e",
+        "('y' if m.content in 'some words' else 'n')",
+        "('y' if m.content > 'k' else 'n')",
+        "('y' if m.content == messages[0].content else 'n')",
+        "{'k': 1}[m.content]",
+        "m.content.encode()",
+        "(m.content ~ 'b').find('b')",
+        "{% for c in m.content %}{{ c }}{% endfor %}",
+    ],
+)
+def test_what_depends_on_the_text_itself_is_not_followed(expression):
+    body = expression if expression.startswith("{%") else "{{ " + expression + " }}"
+    source = "{% for m in messages %}" + body + "{{ m.content }}</s>{% endfor %}"
+    tracer = Tracer(source, {})
+    template = ChatTemplate("t", CHATML, TOKENS)
+    conversation = Conversation(turns=(Turn(role="user", content="a"), Turn(role="assistant", content="b")))
+    assert tracer.trace(("user", "assistant"), ["a", "b"], template.render(conversation), []) is None
+
+
+@given(st.lists(TEXT, min_size=2, max_size=4))
+def test_plain_conversations_have_the_digest_and_messages_of_their_parts(texts):
+    turns = [Turn(role=("user", "assistant")[at % 2], content=text) for at, text in enumerate(texts)]
+    try:
+        conversation = Conversation(turns=tuple(turns))
+    except RecordError:
+        return
+    shape, parts = conversation.plain()
+    assert conversation.digest() == plain_digest(shape, parts)
+    assert conversation.messages() == plain_messages(shape, parts)

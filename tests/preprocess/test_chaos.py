@@ -1,0 +1,147 @@
+"""Jobs killed with SIGKILL at any moment, again and again: what is there is complete or says that it is not, and what
+comes out in the end is what a job gives that was left alone."""
+
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import time
+
+import pytest
+from jobs import INPUTS, call, config, contents
+
+from formats.shards import Manifest
+
+RUNS = 60
+WORKER_RUNS = 8
+server = multiprocessing.get_context("forkserver")
+server.set_forkserver_preload(["preprocess.engines.preload", "preprocess.job"])
+
+
+def job(inputs, output, workers, doomed_step, before):
+    """In a process of its own: the job, which kills itself at its n-th rename or link, if it is to."""
+    from preprocess.job import run
+
+    steps = 0
+
+    def doomed(call):
+        def with_end(*arguments, **options):
+            nonlocal steps
+            steps += 1
+            if steps == doomed_step and before:
+                os.kill(os.getpid(), signal.SIGKILL)
+            call(*arguments, **options)
+            if steps == doomed_step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        return with_end
+
+    for name in ("rename", "replace", "rmdir", "unlink"):
+        setattr(os, name, doomed(getattr(os, name)))
+    os.fsync = lambda handle: None  # SIGKILL loses nothing that the kernel has; this makes room for more runs
+    run(config(inputs, shard_tokens=2500), output, workers=workers)
+
+
+def begin(output, workers=1, doomed_step=0, before=True):
+    inputs = sorted((output.parents[1] / "inputs").iterdir())
+    process = server.Process(target=job, args=(inputs, output, workers, doomed_step, before))
+    process.start()
+    return process
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("chaos")
+    (folder / "inputs").mkdir()
+    for path in INPUTS[:2]:
+        lines = path.read_bytes().splitlines(keepends=True)[:40]
+        (folder / "inputs" / path.name).write_bytes(b"".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference(folder):
+    output = folder / "reference" / "out"
+    begin(output).join()  # the first one starts the server
+    shutil.rmtree(output)
+    process = begin(output)
+    began = time.monotonic()
+    process.join()
+    assert process.exitcode == 0
+    return contents(output), time.monotonic() - began
+
+
+def check(output, expected):
+    """After a kill: with a manifest every other file is there and right; temporary files are below .work alone."""
+    if not output.exists():
+        return
+    assert {path.name for path in output.iterdir()} <= {
+        ".work", "train", "valid", "tokenizer", "rejects.jsonl", "manifest.json"
+    }  # fmt: skip
+    published = {path: digest for path, digest in contents(output).items() if not path.startswith(".work")}
+    if (output / "manifest.json").exists():
+        assert published == expected
+        Manifest.read(output)
+    assert not [path for path in published if ".tmp" in path or path not in expected]
+
+
+def finish(output, expected):
+    """Run once more, left alone, and see that nothing else is there."""
+    if not (output / "manifest.json").exists():
+        process = begin(output)
+        process.join()
+        assert process.exitcode == 0
+    elif (output / ".work").exists():
+        call("finalize", "--output", output)  # stopped between its manifest and its end
+    assert contents(output) == expected
+    assert not (output / ".work").exists()
+
+
+def test_runs_killed_at_random_moments_and_in_the_middle_of_renames(folder, reference):
+    expected, seconds = reference
+    dice = random.Random(4)
+    steps = 2 * len(expected)
+    killed = number = 0
+    while killed < RUNS:
+        output = folder / "random" / f"out{number}"
+        number += 1
+        for _ in range(dice.randint(2, 8)):
+            if dice.random() < 0.6:
+                process = begin(output, 1, dice.randint(1, steps), dice.random() < 0.5)
+            else:
+                process = begin(output)
+                process.join(dice.random() * seconds * 1.1)
+                process.kill()
+            process.join()
+            killed += process.exitcode == -signal.SIGKILL
+            check(output, expected)
+            if (output / "manifest.json").exists():
+                break
+        finish(output, expected)
+
+
+def test_killed_with_several_workers_none_lives_on(folder, reference):
+    """The parent is killed while its workers are at work: they end by themselves, and the next run is not disturbed."""
+    expected, _ = reference
+    dice = random.Random(5)
+    output = folder / "workers" / "out"
+    number = killed = 0
+    while killed < WORKER_RUNS:
+        process = begin(output, workers=2)
+        until = time.monotonic() + dice.random() * 2
+        while time.monotonic() < until and process.is_alive():
+            time.sleep(0.01)
+        process.kill()
+        process.join()
+        killed += process.exitcode == -signal.SIGKILL
+        check(output, expected)
+        if (output / "manifest.json").exists():
+            finish(output, expected)
+            number += 1
+            output = folder / "workers" / f"out{number}"
+    process = begin(output, workers=2)
+    process.join()
+    if process.exitcode != 0:
+        assert (output / "manifest.json").exists()
+    finish(output, expected)

@@ -1,0 +1,234 @@
+"""One, two, three workers, shares of a scheduler and Ray: the same bytes; a worker that dies costs its own task."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from jobs import INPUTS, SMALL, call, contents, error_line, start
+
+from formats.errors import UsageError
+from preprocess.engines.share import Share, find_share
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """The job in one process; what every other way must give."""
+    output = tmp_path_factory.mktemp("reference") / "out"
+    call("run", *INPUTS, *SMALL, "--output", output, "--workers", 1)
+    found = contents(output)
+    assert len(found) > 100
+    return found
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_the_number_of_workers_changes_no_byte(tmp_path, reference, workers):
+    call("run", *INPUTS, *SMALL, "--output", tmp_path / "out", "--workers", workers)
+    assert contents(tmp_path / "out") == reference
+
+
+def test_ray_gives_the_same_bytes(tmp_path, reference):
+    pytest.importorskip("ray", reason="the extra 'ray' is part of the development install")
+    call("run", *INPUTS, *SMALL, "--output", tmp_path / "out", "--engine", "ray", "--workers", 2)
+    assert contents(tmp_path / "out") == reference
+
+
+def test_an_address_where_no_ray_is(tmp_path):
+    arguments = ["--engine", "ray", "--ray-address", "127.0.0.1:1"]
+    done = call("run", *INPUTS, *SMALL, "--output", tmp_path / "out", *arguments, status=2)
+    assert re.search(r"--ray-address 127\.0\.0\.1:1: no Ray there", error_line(done.stderr))
+
+
+@pytest.mark.parametrize("world", [2, 5])
+def test_shares_of_any_number_of_processes_give_the_same_bytes(tmp_path, reference, world):
+    output = tmp_path / "out"
+    call("plan", *INPUTS, *SMALL, "--output", output)
+    running = [start("task", "--output", output, env={**os.environ, "RANK": str(rank), "WORLD_SIZE": str(world)})
+               for rank in range(world)]  # fmt: skip
+    for process in running:
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+    call("finalize", "--output", output)
+    assert contents(output) == reference
+    call("finalize", "--output", output)
+    call("task", "--output", output)
+    assert contents(output) == reference
+
+
+def children(parent):
+    """Processes below a process, with what each does."""
+    found = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                text = Path(f"/proc/{entry}/stat").read_text()
+            except OSError:
+                continue
+            found[int(entry)] = int(text.rpartition(")")[2].split()[1])
+    below, grown = {parent}, True
+    while grown:
+        grown = {pid for pid, above in found.items() if above in below} - below
+        below |= grown
+    return below - {parent}
+
+
+def attempts(output):
+    return {path.name.split("-")[1] for path in (output / ".work").glob("attempt-*")}
+
+
+def test_workers_that_die_cost_nothing_but_time(tmp_path, reference):
+    output = tmp_path / "out"
+    process = start("run", *INPUTS, *SMALL, "--output", output, "--workers", 2)
+    killed = 0
+    while process.poll() is None and killed < 4:
+        time.sleep(0.05)
+        if attempts(output):
+            workers = [pid for pid in children(process.pid) if not children(pid)]
+            workers = [pid for pid in workers if b"multiprocessing" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+            if workers:
+                try:
+                    os.kill(max(workers), signal.SIGKILL)
+                    killed += 1
+                except ProcessLookupError:
+                    continue
+                time.sleep(0.3)
+    _, err = process.communicate(timeout=120)
+    assert killed >= 1
+    assert process.returncode == 0, err
+    assert contents(output) == reference
+
+
+POISON = """
+import os, signal, sys
+sys.argv[0] = "sft-preprocess"
+import preprocess.engines.worker as worker
+from jobs import config
+import preprocess.job as job
+from pathlib import Path
+
+if __name__ == "__main__":
+    from preprocess.cli import main
+    main()
+elif os.environ.get("POISON"):
+    # In a worker: one task kills every worker that takes it, the others are as ever.
+    true_run = worker.Job.run
+    def run(self, number, report):
+        if number == int(os.environ["POISON"]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        true_run(self, number, report)
+    worker.Job.run = run
+"""
+
+
+def test_a_task_that_kills_its_workers_fails_after_three_and_the_others_are_not_charged(tmp_path, reference):
+    script = tmp_path / "poison.py"
+    script.write_text(POISON)
+    output = tmp_path / "out"
+    environment = {**os.environ, "POISON": "3", "PYTHONPATH": str(Path(__file__).parent)}
+    arguments = list(map(str, ["run", *INPUTS, *SMALL, "--output", output, "--workers", 2]))
+    done = subprocess.run(
+        [sys.executable, str(script), *arguments], env=environment, capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert re.search(r"chatml_zh\.jsonl: task 3 lost its worker 3 times; out of memory\?", error_line(done.stderr))
+    assert not (output / "manifest.json").exists()
+    assert not (output / ".work" / "tasks" / "00003").exists()
+    assert len(list((output / ".work" / "tasks").iterdir())) > 3
+    call("run", *INPUTS, *SMALL, "--output", output, "--workers", 1)
+    assert contents(output) == reference
+
+
+def test_what_is_missing_is_listed_with_the_command_that_makes_it(tmp_path, reference):
+    output = tmp_path / "out"
+    call("plan", *INPUTS, *SMALL, "--output", output)
+    call("task", "--output", output, "--rank", 0, "--world-size", 2)
+    line = error_line(call("finalize", "--output", output, status=1).stderr)
+    assert not (output / "manifest.json").exists()
+    count, command = re.search(
+        r"(\d+) of \d+ tasks are not finished; make them with: sft-preprocess (.*)$", line
+    ).groups()
+    assert int(count) > 5
+    call(*command.partition(" (and")[0].split())
+    call("task", "--output", output)
+    damaged = next((output / ".work" / "tasks" / "00000").rglob("tokens.bin"))
+    damaged.write_bytes(damaged.read_bytes()[:-2])
+    assert "--index 0" in error_line(call("finalize", "--output", output, status=1).stderr)
+    call("task", "--output", output, "--index", 0)
+    assert json.loads(call("finalize", "--output", output, "--json").stdout)["counts"]["rejected"]
+    assert contents(output) == reference
+
+
+def test_another_plan_is_refused_with_what_differs(tmp_path):
+    output = tmp_path / "out"
+    call("plan", *INPUTS, *SMALL, "--output", output)
+    call("plan", *INPUTS, *SMALL, "--output", output)
+    line = error_line(call("run", *INPUTS, *SMALL, "--output", output, "--train-on", "last", status=2).stderr)
+    assert 'config.train_on: "all" → "last"' in line
+    line = error_line(call("plan", *INPUTS[:2], *SMALL, "--output", output, status=2).stderr)
+    assert "config.inputs" in line
+    assert re.search("no planned job", error_line(call("task", "--output", tmp_path / "other", status=2).stderr))
+
+
+@pytest.mark.parametrize(
+    ("environment", "share"),
+    [
+        ({}, (0, 1)),
+        ({"RANK": "2", "WORLD_SIZE": "3"}, (2, 3)),
+        ({"JOB_COMPLETION_INDEX": "1", "JOB_COMPLETIONS": "4", "RANK": "0", "WORLD_SIZE": "9"}, (1, 4)),
+        ({"SLURM_JOB_ID": "7", "RANK": "1", "WORLD_SIZE": "2", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, (0, 1)),
+        ({"SLURM_JOB_ID": "7", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3"}, (3, 4)),
+        ({"SLURM_JOB_ID": "7", "ARRAY": "5 3 9 4 2"}, (1, 4)),
+        ({"SLURM_JOB_ID": "7", "ARRAY": "9 9 9 1 1"}, (0, 1)),
+        ({"SLURM_JOB_ID": "7", "ARRAY": "1 0 1 2 1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1"}, (3, 4)),
+    ],
+)
+def test_the_share_that_a_scheduler_gives(environment, share):
+    environment = dict(environment)
+    names = ("ID", "MIN", "MAX", "COUNT", "STEP")
+    for name, value in zip(names, environment.pop("ARRAY", "").split(), strict=False):
+        environment[f"SLURM_ARRAY_TASK_{name}"] = value
+    found = find_share(None, None, environment)
+    assert (found.rank, found.world_size) == share
+
+
+def test_shares_that_do_not_fit():
+    for rank, world, environment, match in (
+        (1, None, {}, "give both or neither"),
+        (3, 3, {}, "from 0 to 2"),
+        (None, None, {"RANK": "1"}, "WORLD_SIZE is not"),
+        (None, None, {"RANK": "one", "WORLD_SIZE": "2"}, "RANK='one': must be a number"),
+        (None, None, {"SLURM_JOB_ID": "1", "SLURM_ARRAY_TASK_ID": "4", "SLURM_ARRAY_TASK_MIN": "1",
+                      "SLURM_ARRAY_TASK_MAX": "7", "SLURM_ARRAY_TASK_COUNT": "3"}, "evenly spaced"),
+    ):  # fmt: skip
+        if match == "evenly spaced":
+            assert find_share(rank, world, environment) == Share(rank=1, world_size=3)
+            environment["SLURM_ARRAY_TASK_ID"] = "3"
+        with pytest.raises(UsageError, match=match):
+            find_share(rank, world, environment)
+    assert sorted(number for rank in range(5) for number in Share(rank=rank, world_size=5).of(13)) == list(range(13))
+
+
+def test_kubernetes_prints_jobs_whose_commands_make_the_directory(tmp_path, reference):
+    output = tmp_path / "out"
+    done = call("run", *INPUTS, *SMALL, "--output", output, "--engine", "kubernetes", "--array=3", "--claim", "lab")
+    tasks, last = json.loads(done.stdout)["items"]
+    spec = tasks["spec"]
+    assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 3, 3)
+    pod = spec["template"]["spec"]
+    assert pod["volumes"][0]["persistentVolumeClaim"]["claimName"] == "lab"
+    environment = {one["name"]: one["value"] for one in pod["containers"][0]["env"]}
+    waiting = start(*last["spec"]["template"]["spec"]["containers"][0]["command"][1:])
+    for index in range(3):
+        env = {**environment, "JOB_COMPLETION_INDEX": str(index)}
+        for container in (*pod["initContainers"], *pod["containers"]):
+            assert container["command"][0] == "sft-preprocess"
+            call(*container["command"][1:], env=env)
+    _, err = waiting.communicate(timeout=60)
+    assert waiting.returncode == 0, err
+    assert contents(output) == reference

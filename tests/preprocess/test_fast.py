@@ -1,0 +1,309 @@
+"""The fast way against the careful one: the same ids, masks and rejects, whatever the record; and the checks that watch it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from formats.errors import DataError, RecordError, UsageError
+from formats.records import FieldMap, formats, get
+from preprocess.batch import Batch
+from preprocess.config import JobConfig
+from preprocess.encode import token_mask
+from preprocess.fast import Filled, masks
+from preprocess.lengths import byte_lengths
+from preprocess.overlong import fit
+from preprocess.pipeline import Pipeline
+from preprocess.token_engine import Fastokens, Flat, HuggingFace, choose_engine, hard_texts
+from preprocess.tokenizer import Tokenizer
+
+KINDS = ("bytes", "bytes-nfc", "spm", "metaspace")
+WORDS = st.sampled_from(
+    ["<|im_end|>", "<|im_start|>", "</s>", "<think>", "</think>", "[/INST]", "<0x0A>", "▁", "ﷺ", "e\u0301", "👩\u200d"]
+)
+CHARACTERS = st.sampled_from(
+    [*"ab ,.\n\t\r\0'", "é", "\u0301", "\u2028", "日", "👩", "\u200d", "\ufdd0", "\ud800", "\U000f0000"]
+)
+TEXT = st.lists(WORDS | st.text(CHARACTERS | st.characters(), max_size=8), max_size=5).map("".join)
+ROLE = st.sampled_from(["system", "user", "assistant", "tool", "robot", "human", "gpt"])
+EXTRA = st.sampled_from([{}, {}, {"name": "x"}, {"weight": 0}, {"tool_calls": None}, {"content": None}, {"other": 1}])
+
+
+def record_of(form, texts, roles, extra, beside):
+    if form == "alpaca":
+        return {"instruction": texts[0], "input": texts[1], "output": texts[-1], **beside}
+    if form == "chatml":
+        turns = zip(roles, texts, strict=False)
+        return {"text": "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in turns), **beside}
+    keys = ("from", "value") if form == "sharegpt" else ("role", "content")
+    messages = [{keys[0]: role, keys[1]: text} for role, text in zip(roles, texts, strict=False)]
+    messages[-1].update(extra)
+    return {"messages": messages, **beside}
+
+
+BESIDE = st.sampled_from([{}, {}, {"system": "S"}, {"tools": "[]"}, {"images": []}, {"id": 7}])
+RECORD = st.builds(
+    record_of,
+    st.sampled_from(["alpaca", "chatml", "openai", "sharegpt"]),
+    st.lists(TEXT, min_size=3, max_size=5),
+    st.just(["user", "assistant"] * 3) | st.just(["human", "gpt"] * 3) | st.lists(ROLE, min_size=5, max_size=5),
+    EXTRA,
+    BESIDE,
+)
+
+
+@settings(max_examples=400)
+@given(RECORD, st.sampled_from(sorted(formats())))
+def test_a_plain_reading_is_the_reading(record, form):
+    parts = get(form).plain(record, FieldMap())
+    if parts is None:
+        return
+    try:
+        conversation = get(form).read(record, FieldMap())
+    except RecordError as error:
+        assert error.reason == "lone_surrogate"  # which the renderer refuses
+        return
+    assert conversation.plain() == parts
+
+
+def careful(pipeline: Pipeline, items: list, form: str) -> tuple[list[int], list[list[int]], list[list[int]], list]:
+    """What the careful way alone makes of records."""
+    records, ids, mask, rejects = [], [], [], []
+    outcomes = pipeline._careful([record for _, record in items], get(form))
+    for (number, _), outcome in zip(items, outcomes, strict=True):
+        try:
+            if isinstance(outcome, RecordError):
+                raise outcome
+            encoded, _ = fit(outcome.encoded, pipeline.config.max_length, pipeline.config.overlong)
+        except RecordError as error:
+            rejects.append((number, error.reason))
+            continue
+        records.append(number)
+        ids.append(encoded.ids.tolist())
+        mask.append(encoded.loss_mask.tolist())
+    return records, ids, mask, rejects
+
+
+def unpacked(batch: Batch) -> tuple[list[int], list[list[int]], list[list[int]], list]:
+    cuts = np.cumsum(batch.lengths)[:-1]
+    split = [
+        [part.tolist() for part in np.split(flat, cuts)] if len(batch.lengths) else []
+        for flat in (batch.ids, batch.loss_mask)
+    ]
+    return batch.records.tolist(), *split, [(one.record, one.reason) for one in batch.rejects]
+
+
+def make_pipeline(
+    folder: Path, template: str = "tokenizer", wrap: Callable = lambda engine: engine, **options
+) -> Pipeline:
+    tokenizer = Tokenizer(str(folder))
+    config = JobConfig(inputs=("x",), tokenizer=str(folder), verify_every=0, **options)
+    return Pipeline(config, template, tokenizer, wrap(choose_engine("auto", tokenizer, [])[0]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("template", ["tokenizer", "alpaca", "vicuna"])
+@pytest.mark.parametrize(
+    "options", [{}, {"max_length": 30, "overlong": "truncate"}, {"straddle": "skip", "train_on": "last"}], ids=str
+)
+def test_both_ways_give_the_same(make_tokenizer, monkeypatch, kind, template, options):
+    monkeypatch.setattr("preprocess.pipeline.ALWAYS_VERIFIED", 0)
+    pipeline = make_pipeline(make_tokenizer(kind), template, **options)
+
+    @settings(max_examples=15)
+    @given(st.sampled_from(["alpaca", "chatml", "openai", "sharegpt"]), st.lists(RECORD, min_size=1, max_size=12))
+    def same(form, records):
+        items = list(enumerate(records, start=5))
+        assert unpacked(pipeline.batch(items, form)) == careful(pipeline, items, form)
+
+    same()
+
+
+@pytest.mark.parametrize("name", ["alpaca_en.json", "chatml_zh.jsonl", "openai_tr.jsonl", "openai_tools.jsonl"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_ways_give_the_same_on_real_data(data, make_tokenizer, monkeypatch, name, kind):
+    monkeypatch.setattr("preprocess.pipeline.ALWAYS_VERIFIED", 0)
+    raw = (data / name).read_text("utf-8")
+    records = json.loads(raw) if name.endswith(".json") else [json.loads(line) for line in raw.split("\n") if line]
+    form = name.split("_")[0]
+    pipeline = make_pipeline(make_tokenizer(kind))
+    items = list(enumerate(records))
+    calls: list[int] = []
+    judge = pipeline._careful
+    monkeypatch.setattr(pipeline, "_careful", lambda found, format_: calls.append(len(found)) or judge(found, format_))
+    got = unpacked(pipeline.batch(items, form))
+    fast = len(records) - sum(calls)
+    assert got == careful(pipeline, items, form)
+    assert fast > 0.8 * len(records) or kind == "metaspace" or name == "openai_tools.jsonl"
+
+
+@pytest.mark.parametrize("kind", ["bytes", "bytes-nfc", "spm"])
+def test_masks_by_lengths_are_masks_by_offsets(make_tokenizer, kind):
+    tokenizer = Tokenizer(str(make_tokenizer(kind)))
+    table = byte_lengths(tokenizer)
+    engine = HuggingFace(tokenizer)
+
+    @settings(max_examples=300)
+    @given(
+        st.lists(
+            st.tuples(
+                st.text(CHARACTERS | st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30),
+                st.lists(st.integers(0, 30), max_size=6, unique=True).map(sorted),
+            ),
+            min_size=1,
+            max_size=4,
+        ),
+        st.booleans(),
+    )
+    def same(drawn, train_straddling):
+        drawn = [(text.replace("\ud800", ""), cuts) for text, cuts in drawn]
+        filled, expected = [], []
+        for text, cuts in drawn:
+            cuts = [cut for cut in cuts if cut <= len(text)]
+            spans = [(a, b) for a, b in zip(cuts[::2], cuts[1::2], strict=False)]
+            size = [len(text[:cut].encode()) for cut in range(len(text) + 1)]
+            filled.append(Filled(text, size[-1], [(size[a], size[b]) for a, b in spans]))
+            encoding = tokenizer.backend.encode(text, add_special_tokens=False)
+            offsets = np.asarray(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+            expected.append(token_mask(offsets, spans, train_straddling=train_straddling))
+        flat = engine.encode([one.text for one in filled])
+        got = masks(flat, filled, table, train_straddling=train_straddling)
+        for number, (mask, straddling) in enumerate(expected):
+            if got.sound[number]:
+                assert got.loss_mask[flat.bounds[number] : flat.bounds[number + 1]].tolist() == mask.tolist()
+                assert got.straddling[number] == straddling
+
+    same()
+
+
+def test_text_that_is_not_in_normal_form_is_not_sound(make_tokenizer):
+    tokenizer = Tokenizer(str(make_tokenizer("bytes-nfc")))
+    texts = ["café", "cafe\u0301", "\u0958", "\u0958" * 2 + "\u2126" * 6, "plain"]
+    filled = [Filled(text, len(text.encode()), []) for text in texts]
+    flat = HuggingFace(tokenizer).encode(texts)
+    got = masks(flat, filled, byte_lengths(tokenizer), train_straddling=True)
+    assert got.sound.tolist() == [True, False, False, False, True]
+
+
+LONG = {
+    "one character": "a" * 1_000_000,
+    "spaces": " " * 300_000 + "x",
+    "words": "the weather is fine " * 50_000,
+    "every code point": "".join(
+        chr(point) for point in range(0x20, 0x30000) if not 0xD800 <= point < 0xE000 and not 0xFDD0 <= point < 0xFDF0
+    ),
+    "lines": "\n" * 100_000,
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_long_documents(bpe_folder, name):
+    pipeline = make_pipeline(bpe_folder)
+    record = {"messages": [{"role": "user", "content": "go"}, {"role": "assistant", "content": LONG[name]}]}
+    if name == "lines":
+        record["messages"][1]["content"] += "x"
+    items = [(0, record)]
+    assert unpacked(pipeline.batch(items, "openai")) == careful(pipeline, items, "openai")
+
+
+class Planted:
+    """An engine that gives one wrong id now and then."""
+
+    name = "planted"
+
+    def __init__(self, engine, when, change):
+        self.engine, self.when, self.change = engine, when, change
+
+    def encode(self, texts):
+        flat = self.engine.encode(texts)
+        ids = flat.ids.copy()
+        for number, text in enumerate(texts):
+            if self.when in text:
+                at = flat.bounds[number] + 3
+                ids[at] = self.change(int(ids[at]))
+        return Flat(ids=ids, bounds=flat.bounds)
+
+
+def record(number):
+    return {
+        "messages": [{"role": "user", "content": "ask"}, {"role": "assistant", "content": f"answer number {number}."}]
+    }
+
+
+@pytest.mark.parametrize("change", [lambda number: (number + 1) % 1500, lambda number: 7, lambda number: 1400])
+def test_a_planted_difference_is_caught_and_named(make_tokenizer, change):
+    pipeline = make_pipeline(make_tokenizer("bytes"), wrap=lambda engine: Planted(engine, "number 733.", change))
+    items = [(number, record(number)) for number in range(1000)]
+    for begin in (0, 250):
+        pipeline.batch(items[begin : begin + 250], "openai")
+    found = r"record 733: planted gives other ids than Hugging Face from token 3 on.*--tokenizer-engine hf"
+    with pytest.raises(DataError, match=found):
+        pipeline.batch(items[500:], "openai")
+
+
+def test_a_difference_that_no_sum_shows_is_found_by_the_sample(make_tokenizer):
+    folder = make_tokenizer("bytes")
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    token, twin = next(
+        (a, a[::-1])
+        for a in vocabulary
+        if len(a) == 2 and a != a[::-1] and a[::-1] in vocabulary and a.isalpha() and a.isascii()
+    )
+    swap = {vocabulary[token]: vocabulary[twin]}
+    text = {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": token}]}
+
+    class Swapped(Planted):
+        def encode(self, texts):
+            flat = self.engine.encode(texts)
+            return Flat(
+                ids=np.asarray([swap.get(int(number), number) for number in flat.ids], dtype=np.int32),
+                bounds=flat.bounds,
+            )
+
+    pipeline = make_pipeline(folder, wrap=lambda engine: Swapped(engine, "", None))
+    with pytest.raises(DataError, match=r"record 0: .* gives other ids"):
+        pipeline.batch([(0, text)], "openai")
+
+
+def test_the_sample_is_seeded_and_of_the_size_asked_for(make_tokenizer, monkeypatch):
+    monkeypatch.setattr("preprocess.pipeline.ALWAYS_VERIFIED", 0)
+    pipeline = make_pipeline(make_tokenizer("bytes"))
+    object.__setattr__(pipeline.config, "verify_every", 100)
+    chosen = [number for number in range(100_000) if pipeline._is_sampled(number)]
+    assert 900 < len(chosen) < 1100
+    assert chosen == [number for number in range(100_000) if pipeline._is_sampled(number)]
+
+
+def test_fastokens_gives_hugging_face_s_ids_on_hard_texts(make_tokenizer):
+    for kind in ("bytes", "bytes-nfc", "spm"):
+        tokenizer = Tokenizer(str(make_tokenizer(kind)))
+        engine, why = choose_engine("auto", tokenizer, ["a sample"])
+        assert isinstance(engine, Fastokens), why
+        texts = hard_texts(tokenizer)
+        got, expected = engine.encode(texts), HuggingFace(tokenizer).encode(texts)
+        assert np.array_equal(got.ids, expected.ids)
+        assert np.array_equal(got.bounds, expected.bounds)
+
+
+def test_an_engine_that_cannot_be_used_is_replaced_or_refused(make_tokenizer, monkeypatch):
+    metaspace = Tokenizer(str(make_tokenizer("metaspace")))
+    engine, why = choose_engine("auto", metaspace, [])
+    assert (engine.name, "because fastokens cannot be used" in why) == ("hf", True)
+    with pytest.raises(UsageError, match="--tokenizer-engine fastokens: cannot be used"):
+        choose_engine("fastokens", metaspace, [])
+    tokenizer = Tokenizer(str(make_tokenizer("bytes")))
+    assert choose_engine("hf", tokenizer, [])[0].name == "hf"
+    encode = Fastokens.encode
+    monkeypatch.setattr(
+        Fastokens,
+        "encode",
+        lambda self, texts: Planted(
+            type("E", (), {"encode": lambda _, t: encode(self, t)})(), "my sample", lambda number: 0
+        ).encode(texts),
+    )
+    engine, why = choose_engine("auto", tokenizer, ["my sample text"])
+    assert (engine.name, "'my sample text'" in why) == ("hf", True)

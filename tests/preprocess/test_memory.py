@@ -1,0 +1,58 @@
+"""Memory is bounded by the batch: not by the size of a file, and not by one long conversation. Measured, as the peak of
+a process that runs one task over the whole input."""
+
+import json
+import os
+import subprocess
+
+import pytest
+from jobs import INPUTS, TOKENIZER, command
+
+MIB = 1 << 20
+PARTS = 1 << 40
+"""Tokens a shard: everything in one task."""
+
+
+def peak(path, output):
+    """Peak resident memory of a job in one process, in bytes."""
+    arguments = ["run", path, "--output", output, "--tokenizer", TOKENIZER, "--workers", 1, "--shard-tokens", PARTS]
+    process = subprocess.Popen(
+        command(*arguments),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "RAYON_NUM_THREADS": "2"},
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, process.stderr.read()
+    process.stderr.close()
+    return usage.ru_maxrss * 1024
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json"])
+def test_a_file_five_times_as_large_takes_no_more_memory(tmp_path, kind):
+    lines = INPUTS[1].read_bytes().splitlines()
+    sizes = []
+    for times in (15, 75):
+        path = tmp_path / f"{times}.{kind}"
+        text = (b"\n" if kind == "jsonl" else b",\n").join(lines * times)
+        path.write_bytes(text if kind == "jsonl" else b"[" + text + b"]")
+        sizes.append(peak(path, tmp_path / f"out-{times}"))
+    # Besides noise it grows by what is kept for each sequence: its number, length and trained tokens.
+    assert sizes[1] < sizes[0] + 24 * MIB
+    assert sizes[1] < 1024 * MIB
+
+
+def test_conversations_of_200_000_tokens_fit_into_a_gibibyte(tmp_path):
+    texts = [json.loads(line)["messages"] for line in INPUTS[1].read_bytes().splitlines()]
+    words = " ".join(turn["content"] for text in texts for turn in text)
+    path = tmp_path / "long.jsonl"
+    with open(path, "w", encoding="utf-8") as file:
+        for number in range(6):
+            turn = {"role": "assistant", "content": (words * (1 + 300_000 // len(words)))[number:]}
+            messages = [{"role": "user", "content": str(number)}, turn] * 3
+            file.write(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
+    assert peak(path, tmp_path / "out") < 1024 * MIB
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text("utf-8"))
+    assert manifest["splits"]["train"]["longest"] > 200_000
+    assert manifest["splits"]["train"]["sequences"] == 6

@@ -1,0 +1,212 @@
+"""verify finds every corruption: of any byte of any file, and of directories that were written wrongly, hashes and all."""
+
+import json
+import random
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jobs import INPUTS, config, contents
+
+from formats.errors import DataError
+from formats.shards import FileInfo, Manifest
+from formats.shards.files import sha256_file
+from preprocess.job import run
+from preprocess.verify import verify
+
+CORRUPTIONS = 1000
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    output = tmp_path_factory.mktemp("made") / "out"
+    run(config(INPUTS[:2], shard_tokens=20_000), output, workers=1)
+    assert verify(output) == []
+    assert verify(output, quick=True) == []
+    return output
+
+
+@pytest.fixture
+def copy(made, tmp_path):
+    return Path(shutil.copytree(made, tmp_path / "out"))
+
+
+def findings(directory, **options):
+    try:
+        return verify(directory, **options)
+    except DataError as error:
+        return [str(error)]
+
+
+def test_every_one_of_a_thousand_changed_bytes_is_found(copy):
+    dice = random.Random(7)
+    files = sorted(path for path in copy.rglob("*") if path.is_file() and path.stat().st_size)
+    before = contents(copy)
+    missed = []
+    for number in range(CORRUPTIONS):
+        path = files[number % len(files)] if number < 3 * len(files) else dice.choice(files)
+        data = bytearray(path.read_bytes())
+        place = dice.randrange(len(data))
+        data[place] ^= 1 << dice.randrange(8)
+        original = path.read_bytes()
+        path.write_bytes(data)
+        found = findings(copy)
+        if not any(path.name in line or path.parent.name in line for line in found):
+            missed.append((str(path), place, found))
+        path.write_bytes(original)
+    assert not missed
+    assert contents(copy) == before
+    assert len(files) > 20
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_every_file_cut_extended_removed_or_added_is_found(copy, quick):
+    for path in sorted(path for path in copy.rglob("*") if path.is_file()):
+        if quick and path.parent.name == "tokenizer":
+            continue  # the manifest holds their hashes and not their sizes
+        original = path.read_bytes()
+        for data in (original[:-1], original + b"\0"):
+            if data != original:
+                path.write_bytes(data)
+                assert findings(copy, quick=quick), path
+        path.unlink()
+        assert findings(copy, quick=quick), path
+        path.write_bytes(original)
+    extra = copy / "train" / "tokens" / "99999.bin"
+    extra.write_bytes(b"x")
+    assert any("99999.bin: not in the manifest" in line for line in findings(copy, quick=quick))
+    extra.unlink()
+    (copy / "train" / "tokens" / "99999.idx").symlink_to("nowhere")
+    assert any("99999.idx: not in the manifest" in line for line in findings(copy, quick=quick))
+    (copy / "train" / "tokens" / "99999.idx").unlink()
+    (copy / ".work").mkdir()
+    assert any("left by a job" in line for line in findings(copy, quick=quick))
+    (copy / ".work").rmdir()
+    assert findings(copy, quick=quick) == []
+
+
+def rewritten(directory, change):
+    """Write the manifest anew with hashes that fit the files: what no hash can tell is left to find."""
+    manifest = Manifest.read(directory)
+    splits = {}
+    for split, info in manifest.splits.items():
+        shards = []
+        for shard in info.shards:
+            files = {}
+            for path in shard.files:
+                place = directory / split / path
+                files[path] = FileInfo(bytes=place.stat().st_size, sha256=sha256_file(place))
+            shards.append(replace(shard, files=files))
+        splits[split] = replace(info, shards=tuple(shards))
+    change(replace(manifest, splits=splits)).write(directory)
+
+
+def poke(path, place, value, dtype):
+    data = np.fromfile(path, dtype=dtype)
+    data[place] = value
+    data.tofile(path)
+
+
+def same(manifest):
+    return manifest
+
+
+def shard_changed(manifest, **values):
+    info = manifest.splits["train"]
+    return replace(
+        manifest,
+        splits={
+            **manifest.splits,
+            "train": replace(info, shards=(replace(info.shards[0], **values), *info.shards[1:])),
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("spoil", "change", "match"),
+    [
+        (lambda d: poke(d / "train/tokens/00000.bin", 5, 60_000, "<u2"), same, "outside of the vocabulary"),
+        (lambda d: poke(d / "train/loss_mask/00000.bin", 5, 2, "u1"), same, "neither 0 nor 1"),
+        (
+            lambda d: poke(d / "train/loss_mask/00000.bin", 0, 1, "u1"),
+            same,
+            "trained tokens, the manifest says",
+        ),
+        (
+            lambda d: [shutil.copy(d / f"train/loss_mask/00001.{end}", d / f"train/loss_mask/00000.{end}")
+                       for end in ("bin", "idx")],
+            same,
+            "different lengths",
+        ),
+        (lambda d: poke(d / "train/tokens/00000.idx", 60, 99, "u1"), same, "its index needs|do not follow"),
+        (
+            lambda d: shutil.copy(d / "train/rows/00001.parquet", d / "train/rows/00000.parquet"),
+            same,
+            "tokens are not the lengths",
+        ),
+        (lambda d: (d / "train/rows/00000.parquet").write_bytes(b"PAR1"), same, "not a readable Parquet file"),
+        (lambda d: None, lambda m: shard_changed(m, longest=7), "the longest sequence has"),
+        (lambda d: None, lambda m: shard_changed(m, tokens=7), "the sums of split train"),
+        (
+            lambda d: None,
+            lambda m: replace(m, counts=replace(m.counts, read=m.counts.read + 1)),
+            "records read are not",
+        ),
+        (
+            lambda d: None,
+            lambda m: replace(m, counts=replace(m.counts, read=m.counts.read + 1, written=m.counts.written + 1)),
+            "not the sequences of all splits",
+        ),
+        (
+            lambda d: None,
+            lambda m: replace(m, sources=({**m.sources[0], "sha256": "0" * 64}, *m.sources[1:])),
+            "do not add up",
+        ),
+        (lambda d: None, lambda m: replace(m, splits={**m.splits, "extra": m.splits["train"]}), "unknown split"),
+    ],
+)  # fmt: skip
+def test_what_was_written_wrongly_is_found_though_all_hashes_fit(copy, spoil, change, match):
+    import re
+
+    spoil(copy)
+    rewritten(copy, change)
+    assert any(re.search(match, line) for line in verify(copy)), verify(copy)
+
+
+def test_rejects_that_do_not_add_up(copy):
+    path = copy / "rejects.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert lines
+    path.write_bytes(b"".join(lines[1:]))
+    manifest = Manifest.read(copy)
+    replace(manifest, rejects=FileInfo(bytes=path.stat().st_size, sha256=sha256_file(path))).write(copy)
+    assert any("the manifest counts" in line for line in verify(copy))
+    path.write_bytes(b"[]\n")
+    assert any("not one JSON object per line" in line for line in verify(copy))
+
+
+def test_a_shard_that_is_gone_from_disk_and_manifest_alike_is_found(copy):
+    manifest = Manifest.read(copy)
+    info = manifest.splits["train"]
+    for path in info.shards[-1].files:
+        (copy / "train" / path).unlink()
+    replace(manifest, splits={**manifest.splits, "train": replace(info, shards=info.shards[:-1])}).write(copy)
+    assert any("the sums of split train" in line for line in verify(copy, quick=True))
+
+
+def test_white_space_in_the_manifest_counts(copy):
+    path = copy / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")), ensure_ascii=False, indent=2), "utf-8")
+    with pytest.raises(DataError, match="not as it was written"):
+        verify(copy)
+
+
+def test_the_command_says_what_is_wrong_and_exits_with_1(copy, preprocess):
+    assert preprocess("verify", copy)[0] == 0
+    poke(copy / "train/tokens/00000.bin", 5, 1, "<u2")
+    status, out, _ = preprocess("verify", copy, "--json")
+    assert status == 1
+    assert json.loads(out) == [f"{copy}/train/tokens/00000.bin: not the bytes that the manifest names"]
+    assert preprocess("verify", copy, "--quick")[0] == 0
