@@ -89,7 +89,7 @@ def run(context: click.Context, /, **options: Any) -> None:
         if engine["dry_run"]:
             click.echo(slurm.script(output), nl=False)
             return
-        plan = plan_only(config, output, overwrite=overwrite, older=older)
+        plan = plan_only(config, output, overwrite=overwrite, older=older, announce=_announce)
         jobs = slurm.submit(output)
         click.echo(
             f"submitted {jobs[0]} ({len(plan.tasks)} tasks, {engine['array']} elements), then {jobs[1]} to publish "
@@ -110,7 +110,7 @@ def run(context: click.Context, /, **options: Any) -> None:
         def runner(plan: Any, output: Path, tokenizer: Any) -> None:
             run_ray(plan, output, address=engine["ray_address"], workers=engine["workers"])
 
-    plan, manifest = run_job(
+    _, manifest = run_job(
         config,
         output,
         workers=engine["workers"],
@@ -118,11 +118,16 @@ def run(context: click.Context, /, **options: Any) -> None:
         max_rejects=max_rejects,
         older=older,
         runner=runner,
+        announce=_announce,
     )
-    if not as_json:
-        for source in plan.sources:
-            click.echo(f"{source.path}: {source.format} ({source.kind})", err=True)
     _report(output, manifest, as_json)
+
+
+def _announce(plan: Any, tokenizer: Any) -> None:
+    from preprocess.example import announcement
+
+    for line in announcement(plan, tokenizer, colour=sys.stderr.isatty()):
+        click.echo(line, err=True, color=sys.stderr.isatty())
 
 
 ENGINE_OPTIONS = (

@@ -1,33 +1,48 @@
-"""One rendered record in colour, shown when a job starts: what carries loss is seen before anything is written."""
+"""What a job says when it begins: what was found, what gives the ids, and one record in colour.
+
+What carries loss is seen before anything is written, and not after a night.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-import numpy as np
+from collections.abc import Iterator
 
 from formats.errors import RecordError
-from preprocess.inspect import coloured, stretches
+from preprocess.inspect import Stretch, coloured, stretches
 from preprocess.pipeline import Pipeline
-from preprocess.sources import Item
+from preprocess.plan import Plan
+from preprocess.sources import sample
+from preprocess.tokenizer import Tokenizer
 
-CHARACTERS = 1200
-"""What is longer is cut in the middle."""
+TRIED = 20
+"""Records of the first file, of which the first that becomes a sequence is shown."""
+CHARACTERS = 400
+"""A stretch that is longer is cut in the middle."""
 
 
-def example(pipeline: Pipeline, items: Iterable[Item], form: str, *, colour: bool) -> str | None:
-    """The first record that becomes a sequence, its trained parts in green or between ⟦ ⟧; None where none does."""
-    for number, record in items:
+def announcement(plan: Plan, tokenizer: Tokenizer, *, colour: bool) -> Iterator[str]:
+    """Lines: each source with its format, the engine, and the first record as the model will see it, trained parts in
+    green or between ⟦ ⟧."""
+    for source in plan.sources:
+        yield f"{source.path}: {source.format} ({source.kind})"
+    yield f"template {plan.template}; ids by {plan.engine_check}"
+    pipeline = Pipeline(plan.config, plan.template, tokenizer)
+    source = plan.sources[0]
+    for number, record in sample(source, TRIED):
         if isinstance(record, RecordError):
             continue
-        batch = pipeline.batch([(number, record)], form)
-        if not len(batch.lengths):
-            continue
-        parts = stretches(batch.ids, np.asarray(batch.loss_mask), pipeline.tokenizer)
-        text = coloured(parts, colour=colour)
-        if len(text) > CHARACTERS:
-            half = CHARACTERS // 2
-            text = f"{text[:half]}\n … {len(text) - 2 * half:,} characters …\n{text[-half:]}"
-        trained = int(batch.loss_mask.sum())
-        return f"record {number}: {len(batch.ids):,} tokens, {trained:,} carry loss\n{text}"
-    return None
+        batch = pipeline.batch([(number, record)], source.format)
+        if len(batch.lengths):
+            trained = int(batch.loss_mask.sum())
+            yield f"record {number} of {source.path}: {len(batch.ids):,} tokens, {trained:,} carry loss"
+            parts = stretches(batch.ids, batch.loss_mask, tokenizer)
+            yield coloured([_shortened(part) for part in parts], colour=colour)
+            return
+
+
+def _shortened(part: Stretch) -> Stretch:
+    if len(part.text) <= CHARACTERS:
+        return part
+    half = CHARACTERS // 2
+    text = f"{part.text[:half]} … {len(part.text) - 2 * half:,} characters … {part.text[-half:]}"
+    return Stretch(text=text, trained=part.trained, tokens=part.tokens)

@@ -25,6 +25,8 @@ from preprocess.work import LOCK, WORK, clear, is_finished
 
 Runner = Callable[[Plan, Path, Tokenizer], None]
 """Runs every task that is not finished."""
+Announce = Callable[[Plan, Tokenizer], None]
+"""Says what was planned."""
 
 
 def prepare_output(output: Path, *, overwrite: bool) -> None:
@@ -118,12 +120,14 @@ def run(
     max_rejects: str | None = None,
     older: Path | None = None,
     runner: Runner | None = None,
+    announce: Announce | None = None,
 ) -> tuple[Plan, Manifest]:
     """Run a job from raw files to a complete shard directory.
 
     Args:
         older: a shard directory to take over from what would come out the same (`--extend`).
         runner: what runs the tasks; this machine without.
+        announce: is told of the plan before the first task runs.
 
     Raises:
         UsageError: the call is wrong; nothing was written.
@@ -131,6 +135,8 @@ def run(
     """
     with _prepared(config, output, overwrite=overwrite):
         plan, tokenizer = _plan_and_write(config, output, older)
+        if announce is not None:
+            announce(plan, tokenizer)
         if runner is None:
             run_local(plan, output, tokenizer, workers)
         else:
@@ -139,7 +145,13 @@ def run(
 
 
 def plan_only(
-    config: JobConfig, output: Path, *, overwrite: bool = False, older: Path | None = None, patience: float = 0.0
+    config: JobConfig,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    older: Path | None = None,
+    patience: float = 0.0,
+    announce: Announce | None = None,
 ) -> Plan:
     """Take the first step: write the plan, or find the same one there.
 
@@ -151,7 +163,10 @@ def plan_only(
         DataError: an input is damaged, or the output cannot be written.
     """
     with _prepared(config, output, overwrite=overwrite, patience=patience):
-        return _plan_and_write(config, output, older)[0]
+        plan, tokenizer = _plan_and_write(config, output, older)
+        if announce is not None:
+            announce(plan, tokenizer)
+        return plan
 
 
 def await_tasks(output: Path, seconds: float) -> None:
