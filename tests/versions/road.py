@@ -1,0 +1,64 @@
+"""The whole road under the Megatron that is first on PYTHONPATH: a mixture, packed; evaluated, saved and resumed.
+
+    PYTHONPATH=CHECKOUT python tests/versions/road.py
+
+Prints the version, where it lies, and the losses, which are the same for all versions: same data, weights and order.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+sys.path[:0] = [str(ROOT / "tests" / "trainer")]
+
+from toy import TOY_MODEL, losses, random_pairs, write_shards  # noqa: E402
+
+EXPECTED = {1: 4.86484, 6: 4.750203}
+"""Loss by step, on a CPU."""
+
+
+def train(folder: Path, *flags: str) -> str:
+    command = [sys.executable, "-m", "trainer.cli", "--shards", folder / "a", "--shards", f"{folder / 'b'}:0.5"]
+    command += ["--device", "cpu", "--cache-dir", folder / "cache", "--", *TOY_MODEL, "--seq-length=96", "--lr=1e-2"]
+    command += ["--global-batch-size=4", "--train-iters=6", "--eval-interval=6", *flags]
+    path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))
+    done = subprocess.run(
+        [*map(str, command)], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, check=False
+    )
+    if done.returncode:
+        sys.exit(done.stdout[-2000:] + done.stderr[-4000:])
+    return done.stdout + done.stderr
+
+
+def main() -> None:
+    """Run it; exit status 1 where something is not as it should be."""
+    where = subprocess.run(
+        [sys.executable, "-c", "import megatron.core as m; print(m.__version__, m.__file__)"],
+        capture_output=True, text=True, check=True, env=dict(os.environ),
+    ).stdout.splitlines()[-1]  # fmt: skip
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_shards(folder / "a", {"train": random_pairs(60, seed=1), "valid": random_pairs(9, seed=2)}, shards=2)
+        write_shards(folder / "b", {"train": random_pairs(30, seed=3), "valid": random_pairs(5, seed=4)})
+        saved = [f"--{word}={folder / 'checkpoint'}" for word in ("save", "load")]
+        first = train(folder, *saved, "--save-interval=3", "--exit-interval=3")
+        second = train(folder, *saved)
+    found = {**losses(first), **losses(second)}
+    del found[2], found[5]  # Megatron's second line after a start is a mean
+    validation = re.search(r"validation loss at iteration 6 .*", second)
+    assert validation
+    assert all(word in validation[0] for word in ("lm loss value", "lm loss/a value", "lm loss/b value"))
+    assert sorted(found) == [1, 3, 4, 6]
+    for step, loss in EXPECTED.items():
+        assert abs(found[step] - loss) < 2e-5, f"step {step}: {found[step]}, expected {loss}"
+    print(f"ok {where} {found} {validation[0].split('|')[1].strip()}")
+
+
+if __name__ == "__main__":
+    main()
