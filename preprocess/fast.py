@@ -33,10 +33,8 @@ class Filled(NamedTuple):
     """A rendering made from a skeleton."""
 
     text: str
-    size: int
-    """Bytes of the text in UTF-8."""
     spans: list[tuple[int, int]]
-    """Trained spans, [start, end) in bytes."""
+    """Trained spans, [start, end) in characters."""
 
 
 class Renderer:
@@ -67,22 +65,12 @@ class Renderer:
             for text in texts:
                 if len(text.strip(chars)) != len(text):
                     return None
-        if joined.isascii():
-            sizes = [len(text) for text in texts]
-        else:
-            try:
-                if NONCHARACTER in joined.encode():
-                    return None
-            except UnicodeEncodeError:
-                return None
-            sizes = [len(text) if text.isascii() else len(text.encode()) for text in texts]
         total = 0
         before = [0]
-        for literal, size in zip(skeleton.literal_bytes, sizes, strict=False):  # there is one literal more
-            total += literal + size
+        for literal, text in zip(skeleton.literal_sizes, texts, strict=False):  # there is one literal more
+            total += literal + len(text)
             before.append(total)
-        spans = [(before[a] + b, before[c] + d) for a, b, c, d in skeleton.spans]
-        return Filled(skeleton.text(texts), total + skeleton.literal_bytes[-1], spans)
+        return Filled(skeleton.text(texts), [(before[a] + b, before[c] + d) for a, b, c, d in skeleton.spans])
 
     def wants(self, shape: Shape) -> bool:
         """Whether a shape was not tried yet."""
@@ -130,8 +118,26 @@ class Masked:
     """bool[n]: the ids stand for the bytes of the text; where not, the mask means nothing."""
 
 
-def masks(flat: Flat, filled: Sequence[Filled], table: ByteLengths, *, train_straddling: bool) -> Masked:
-    """The loss masks of encoded renderings, by `token_mask`'s rule in bytes."""
+def is_ordinary(text: str) -> bool:
+    """Whether a text has neither halves of surrogate pairs nor what might be a noncharacter."""
+    try:
+        return NONCHARACTER not in text.encode()
+    except UnicodeEncodeError:
+        return False
+
+
+def joined_bytes(filled: Sequence[Filled]) -> bytes | None:
+    """All texts in UTF-8, one after the other; None if one of them is not ordinary."""
+    text = "".join([one.text for one in filled])
+    return text.encode() if text.isascii() or is_ordinary(text) else None
+
+
+def masks(flat: Flat, filled: Sequence[Filled], raw: bytes, table: ByteLengths, *, train_straddling: bool) -> Masked:
+    """The loss masks of encoded renderings, by `token_mask`'s rule in bytes.
+
+    Args:
+        raw: the texts in UTF-8, as `joined_bytes` gives them; no text is empty.
+    """
     count = len(filled)
     starts, stops = flat.bounds[:-1], flat.bounds[1:]
     lengths, sums = table.of(flat.ids, starts)
@@ -139,19 +145,24 @@ def masks(flat: Flat, filled: Sequence[Filled], table: ByteLengths, *, train_str
     begins = ends - lengths
     edge = np.concatenate([[0], ends])
     base = edge[starts]
-    raw = "".join([one.text for one in filled]).encode()
-    sizes = np.fromiter((one.size for one in filled), dtype=np.int64, count=count)
-    values = np.concatenate([[0], np.cumsum(np.frombuffer(raw, dtype=np.uint8), dtype=np.int64)])
-    cuts = np.concatenate([[0], np.cumsum(sizes)])
+    view = np.frombuffer(raw, dtype=np.uint8)
+    characters = np.cumsum([0, *(len(one.text) for one in filled)])
+    owner = np.repeat(np.arange(count), [len(one.spans) for one in filled])
+    bounds = np.asarray([span for one in filled for span in one.spans], dtype=np.int64).reshape(-1, 2)
+    bounds += characters[owner][:, None]
+    borders = characters
+    if len(raw) != characters[-1]:  # places of characters become places of bytes: where a byte begins one
+        places = np.append(np.flatnonzero((view & 0xC0) != 0x80), len(raw))
+        bounds, borders = places[bounds], places[characters]
+    bounds += (base - borders[:-1])[owner][:, None]
+    sizes = np.diff(borders)
+    values = np.add.reduceat(view, borders[:-1], dtype=np.int64)
     totals = np.concatenate([[0], np.cumsum(sums)])
-    sound = (edge[stops] - base == sizes) & (totals[stops] - totals[starts] == np.diff(values[cuts]))
-    if table.composes and len(raw) != sum(len(one.text) for one in filled):
+    sound = (edge[stops] - base == sizes) & (totals[stops] - totals[starts] == values)
+    if table.composes and len(raw) != characters[-1]:
         for at, one in enumerate(filled):
             if not one.text.isascii() and not unicodedata.is_normalized("NFC", one.text):
                 sound[at] = False
-    owner = np.repeat(np.arange(count), [len(one.spans) for one in filled])
-    bounds = np.asarray([span for one in filled for span in one.spans], dtype=np.int64).reshape(-1, 2)
-    bounds += base[owner][:, None]
     left = np.minimum(np.searchsorted(ends, bounds[:, 0], "right"), np.searchsorted(begins, bounds[:, 0], "left"))
     right = np.searchsorted(begins, bounds[:, 1], "left")
     left, right = (np.clip(side, starts[owner], stops[owner]) for side in (left, right))

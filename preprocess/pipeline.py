@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
+from operator import not_
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ from formats.templates import TOKENIZER, ChatTemplate, Rendering, Span, template
 from preprocess.batch import Batch, Reject
 from preprocess.config import JobConfig
 from preprocess.encode import Encoded, Encoder
-from preprocess.fast import Filled, Masked, Renderer, masks
+from preprocess.fast import Filled, Masked, Renderer, is_ordinary, joined_bytes, masks
 from preprocess.lengths import byte_lengths
 from preprocess.overlong import fit
 from preprocess.sources import Item, parse
@@ -110,7 +112,15 @@ class Pipeline:
             filled.append(one)
             if self._needs_digest:
                 digests.append(plain_digest(*parts))
-        fast = self._fast(places, filled, digests, items, format_) if filled else None
+        raw = joined_bytes(filled)
+        if raw is None:
+            ordinary = [is_ordinary(one.text) for one in filled]
+            careful += list(compress(places, map(not_, ordinary)))
+            places, filled = list(compress(places, ordinary)), list(compress(filled, ordinary))
+            digests = list(compress(digests, ordinary))
+            raw = joined_bytes(filled)
+            assert raw is not None, "only ordinary texts are left"
+        fast = self._fast(places, filled, raw, digests, items, format_) if filled else None
         if fast is not None:
             if not careful and fast.fits.all():
                 return self._whole(fast, items)
@@ -129,6 +139,7 @@ class Pipeline:
         self,
         places: list[int],
         filled: list[Filled],
+        raw: bytes,
         digests: list[bytes],
         items: Sequence[Item],
         format_: RecordFormat,
@@ -137,7 +148,7 @@ class Pipeline:
         way, which must get the same ids."""
         assert self._table is not None
         flat = self.engine.encode([one.text for one in filled])
-        masked = masks(flat, filled, self._table, train_straddling=self.config.straddle != "skip")
+        masked = masks(flat, filled, raw, self._table, train_straddling=self.config.straddle != "skip")
         lengths = np.diff(flat.bounds)
         fits = masked.sound & (lengths <= (self.config.max_length or lengths.max())) & (lengths > 0)
         trained = np.concatenate([[0], np.cumsum(masked.loss_mask, dtype=np.int64)])

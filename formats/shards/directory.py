@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +43,10 @@ class Split:
         self.name = name
         self.info = manifest.splits[name]
         self.shards = [Shard(directory / name, info, manifest.tokenizer.vocab_size) for info in self.info.shards]
-        self._bounds = np.cumsum([0] + [shard.info.sequences for shard in self.shards])
+        self._bounds = [0, *accumulate(shard.info.sequences for shard in self.shards)]
 
     def __len__(self) -> int:
-        return int(self._bounds[-1])
+        return self._bounds[-1]
 
     def lengths(self) -> NDArray[np.int32]:
         """int32[S]: tokens of every sequence, in row order."""
@@ -53,10 +55,10 @@ class Split:
 
     def locate(self, row: int) -> tuple[Shard, int]:
         """The shard that holds a row, and the row's number inside it."""
-        if not 0 <= row < len(self):
+        if not 0 <= row < self._bounds[-1]:
             raise IndexError(f"row {row} is outside 0..{len(self) - 1} of split {self.name}")
-        shard = int(np.searchsorted(self._bounds, row, side="right")) - 1
-        return self.shards[shard], row - int(self._bounds[shard])
+        shard = bisect_right(self._bounds, row) - 1
+        return self.shards[shard], row - self._bounds[shard]
 
     def __getitem__(self, row: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         """One sequence: ids [L] and unshifted loss mask u8[L] (entry i: does token i, as a target, carry loss)."""

@@ -149,7 +149,9 @@ class IndexedReader:
         if bounds != count + 1 or size != HEADER.size + 20 * count + 8:
             raise DataError(f"{idx_path}: {size} bytes do not fit {count} sequences of one document each")
         self.dtype: np.dtype[Any] = np.dtype(DTYPE_CODES[code]).newbyteorder("<")
-        index = np.memmap(idx_path, mode="r", dtype=np.uint8)
+        self._width = self.dtype.itemsize
+        # Plain arrays over the maps: slicing the subclass np.memmap costs ten times as much.
+        index = np.asarray(np.memmap(idx_path, mode="r", dtype=np.uint8))
         cut = HEADER.size + 4 * count
         self.lengths: NDArray[np.int32] = index[HEADER.size : cut].view("<i4")
         self._pointers: NDArray[np.int64] = index[cut : cut + 8 * count].view("<i8")
@@ -160,7 +162,7 @@ class IndexedReader:
             raise DataError(f"{bin_path}: {actual} bytes, its index needs {expected}; it was cut off or appended to")
         if expected == 0:
             raise DataError(f"{bin_path}: empty; a shard holds at least one sequence")
-        self.items: NDArray[Any] = np.memmap(bin_path, mode="r", dtype=self.dtype)
+        self.items: NDArray[Any] = np.asarray(np.memmap(bin_path, mode="r", dtype=self.dtype))
 
     @property
     def starts(self) -> NDArray[np.int64]:
@@ -172,8 +174,8 @@ class IndexedReader:
 
     def __getitem__(self, row: int) -> NDArray[Any]:
         """The items of one sequence, a read-only view."""
-        start = int(self._pointers[row]) // self.dtype.itemsize
-        return self.items[start : start + int(self.lengths[row])]
+        start = self._pointers.item(row) // self._width
+        return self.items[start : start + self.lengths.item(row)]
 
     def check_layout(self) -> None:
         """Compare pointers and document bounds with what the lengths imply; DataError where they differ."""

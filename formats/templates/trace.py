@@ -257,10 +257,10 @@ class Skeleton:
 
     literals: tuple[str, ...]
     """The template's words around the gaps: one more than there are gaps."""
-    literal_bytes: tuple[int, ...]
-    """Their lengths in UTF-8."""
+    literal_sizes: tuple[int, ...]
+    """Their lengths in characters."""
     spans: tuple[tuple[int, int, int, int], ...]
-    """Trained spans as (literal, byte in it) of start and end."""
+    """Trained spans as (literal, character in it) of start and end."""
     absent: frozenset[str]
     strips: tuple[str | None, ...]
 
@@ -330,7 +330,7 @@ class Tracer:
             return None
         return Skeleton(
             literals=tuple(literals),
-            literal_bytes=tuple(len(literal.encode("utf-8")) for literal in literals),
+            literal_sizes=tuple(map(len, literals)),
             spans=placed,
             absent=frozenset(answers.absent),
             strips=tuple(sorted(answers.strips, key=str)),
@@ -349,7 +349,7 @@ def _place(
     def find(position: int) -> tuple[int, int] | None:
         for number, (start, end) in enumerate(bounds):
             if start <= position <= end:
-                return number, len(literals[number][: position - start].encode("utf-8"))
+                return number, position - start
         return None
 
     out = []

@@ -26,7 +26,7 @@ from preprocess.work import is_finished
 
 ATTEMPTS = 3
 """How often a task is begun before the job gives up on it: workers die for reasons that pass."""
-BYTES_PER_WORKER = 4 << 20
+BYTES_PER_WORKER = 32 << 20
 """Input below which one more process takes longer to start than it saves."""
 
 
@@ -76,6 +76,7 @@ class _Slot:
     def __init__(self, output: Path) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["preprocess.engines.preload"])
+        os.environ[worker.JOB] = os.path.abspath(output)
         self.counts, self._theirs = context.Pipe(duplex=False)
         self.pool = ProcessPoolExecutor(
             1, mp_context=context, initializer=worker.start, initargs=(str(output), self._theirs)

@@ -1,6 +1,15 @@
-"""Imported once by the server that workers are forked from, so that a worker starts in milliseconds."""
+"""Imported once by the server that workers are forked from, so that a worker starts in milliseconds.
+
+The tokenizer of the job is loaded here too (a large one takes seconds), and workers share its memory. Nothing is
+encoded here: an engine that starts threads would not survive the fork.
+"""
 
 # ruff: noqa: E402, F401
+import contextlib
+import gc
+import os
+from pathlib import Path
+
 from preprocess.startup import one_thread, without_torch
 
 without_torch()
@@ -9,4 +18,9 @@ one_thread()
 import pyarrow.parquet
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-import preprocess.engines.worker
+from preprocess.engines import worker
+
+if os.environ.get(worker.JOB):
+    with contextlib.suppress(Exception):  # a worker meets the same and says it
+        worker.prepare(Path(os.environ[worker.JOB]))
+gc.freeze()

@@ -13,8 +13,20 @@ from typing import Any
 from preprocess.plan import Plan, check_versions, planned_tokenizer
 from preprocess.startup import one_thread
 from preprocess.task import planned_pipeline, run_task
+from preprocess.tokenizer import Tokenizer
+
+JOB = "SFT_SHARDS_JOB"
+"""Environment: the output folder whose tokenizer is loaded before workers are forked."""
 
 _worker: dict[str, Any] = {}
+_prepared: list[tuple[dict[str, str], Tokenizer]] = []
+
+
+def prepare(output: Path) -> None:
+    """Load the tokenizer of a planned job, for all workers that are forked from this process."""
+    plan = Plan.read(output)
+    if not plan.config.trust_remote_code:
+        _prepared.append((plan.tokenizer_sha256, planned_tokenizer(plan, output)))
 
 
 def start(output: str, counts: Connection) -> None:
@@ -40,7 +52,13 @@ class Job:
         self.output = output
         self.plan = Plan.read(output)
         check_versions(self.plan)
-        self.pipeline = planned_pipeline(self.plan, planned_tokenizer(self.plan, output))
+        self.pipeline = planned_pipeline(self.plan, self._tokenizer())
+
+    def _tokenizer(self) -> Tokenizer:
+        for files, tokenizer in _prepared:
+            if files == self.plan.tokenizer_sha256 and tokenizer.name == self.plan.config.tokenizer:
+                return tokenizer
+        return planned_tokenizer(self.plan, self.output)
 
     def run(self, number: int, report: Any) -> None:
         """Run one task of the plan."""

@@ -47,7 +47,7 @@ def shape_of(rounds, system, extra):
 @settings(max_examples=30)
 @given(st.data(), st.integers(1, 3), st.booleans(), st.booleans())
 def test_what_is_filled_is_what_jinja_gives(name, data, rounds, system, extra):
-    from preprocess.fast import Renderer, conversation_of
+    from preprocess.fast import Renderer, conversation_of, is_ordinary
 
     template = ChatTemplate("t", TEMPLATES[name], TOKENS)
     renderer = Renderer(template, TrainOn())
@@ -57,16 +57,13 @@ def test_what_is_filled_is_what_jinja_gives(name, data, rounds, system, extra):
     filled = renderer.fill(shape, texts)
     if filled is None:
         return
+    if not is_ordinary(filled.text):  # these are sent the careful way, a batch at a time
+        return
     conversation = conversation_of(shape, texts)
     assert conversation.plain() == (shape, texts)
     rendering = template.render(conversation)
     assert filled.text == rendering.text
-    assert filled.size == len(rendering.text.encode())
-    in_bytes = [
-        (len(rendering.text[:start].encode()), len(rendering.text[:end].encode()))
-        for start, end in TrainOn().spans(rendering, conversation)
-    ]
-    assert filled.spans == in_bytes
+    assert filled.spans == TrainOn().spans(rendering, conversation)
     assert rendering.typed == ()
     assert rendering.notes == ()
 
