@@ -5,24 +5,50 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 from formats.errors import DataError, UsageError
 from formats.shards import ShardDirectory, TokenizerInfo, vocabulary_hash
 
 
-def parse_shards(text: str) -> str:
-    """The directory in `DIR[:WEIGHT]`; a weight other than 1 is refused until mixtures exist."""
-    if ":" not in text or Path(text).exists():
-        return text
-    directory, weight = text.rsplit(":", 1)
+def parse_shards(text: str) -> tuple[str, Fraction]:
+    """The directory and the weight in `DIR[:WEIGHT]`; a directory whose own name ends so is taken as it is.
+
+    Raises:
+        UsageError: a weight of zero or below.
+    """
+    directory, colon, weight = text.rpartition(":")
+    if not colon or Path(text).exists():
+        return text, Fraction(1)
     try:
-        value = float(weight)
-    except ValueError:
-        return text
-    if value != 1.0:
-        raise UsageError(f"--shards {text}: weights other than 1 are not supported yet; leave ':{weight}' out")
-    return directory
+        value = Fraction(weight)
+    except (ValueError, ZeroDivisionError):
+        return text, Fraction(1)
+    if value <= 0:
+        raise UsageError(f"--shards {text}: a weight is above 0; leave the directory out to give it none")
+    return directory, value
+
+
+def parse_epochs(text: str) -> Fraction:
+    """The number of epochs; UsageError where it is none, or not above 0."""
+    try:
+        value = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        value = Fraction(0)
+    if value <= 0:
+        raise UsageError(f"--epochs {text}: a number above 0 is expected, such as 3 or 0.5")
+    return value
+
+
+def short_names(paths: Iterable[Path]) -> list[str]:
+    """A name for each directory: the last part of its path, or as many as it takes to tell them apart."""
+    parts = [path.absolute().parts for path in paths]
+    depth = 1
+    while depth < max(map(len, parts)) and len({each[-depth:] for each in parts}) < len(set(parts)):
+        depth += 1
+    names = ["/".join(each[-depth:]) for each in parts]
+    return [name if names.count(name) == 1 else f"{name}#{names[:n].count(name) + 1}" for n, name in enumerate(names)]
 
 
 def open_shards(paths: Iterable[str]) -> list[ShardDirectory]:
@@ -70,8 +96,11 @@ class Layout:
     """Samples per evaluation step, over all processes."""
 
 
-def layout(args: Namespace, world: int) -> Layout:
+def layout(args: Namespace, world: int, *, epochs: bool = False) -> Layout:
     """The layout that Megatron will make of these flags; what it needs and was not given is an error here.
+
+    Args:
+        epochs: --epochs says how long to train.
 
     Raises:
         UsageError: a flag is missing, or the numbers do not divide.
@@ -79,12 +108,17 @@ def layout(args: Namespace, world: int) -> Layout:
     for flag in ("num-layers", "hidden-size", "num-attention-heads", "seq-length"):
         if getattr(args, flag.replace("-", "_"), None) is None:
             raise UsageError(f"--{flag} is missing: give the model's shape after -- or in the YAML file")
-    if not args.train_iters and not args.train_samples:
-        raise UsageError("--train-iters is missing: say after -- or in the YAML file how many steps to train")
+    given = [f"--{name}" for name in ("train-iters", "train-samples") if getattr(args, name.replace("-", "_"), None)]
+    if epochs and given:
+        raise UsageError(f"--epochs and {given[0]} both say how long to train; leave one of them out")
+    if not epochs and not given:
+        raise UsageError("--epochs is missing: say how long to train, or give --train-iters after --")
+    if epochs and args.rampup_batch_size:
+        raise UsageError("--epochs needs a batch size that does not change; give --train-samples instead")
     if args.lr is None:
         raise UsageError("--lr is missing: give a learning rate after -- or in the YAML file")
     if args.context_parallel_size > 1:
-        raise UsageError("--context-parallel-size above 1 is not supported yet; use --tensor-model-parallel-size")
+        raise UsageError("--context-parallel-size above 1 is not supported; use --tensor-model-parallel-size")
     tensor, pipeline = args.tensor_model_parallel_size, args.pipeline_model_parallel_size
     if world % (tensor * pipeline):
         raise UsageError(

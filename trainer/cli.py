@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from formats.errors import DataError, UsageError
-from trainer import checks, config
-from trainer.job import DEVICES, OVERLONG, Job
+from trainer import checks, config, stages
+from trainer.isolation import ISOLATIONS
+from trainer.job import BATCHING, DEVICES, OVERLONG, Job
 
 INTERRUPTED = 130
 
@@ -30,24 +31,35 @@ class Command(click.Group):
 
 
 @click.group(cls=Command, invoke_without_command=True)
-@click.option("--shards", multiple=True, metavar="DIR[:WEIGHT]", help="Shard directory to train on; repeatable.")
+@click.option(
+    "--shards",
+    multiple=True,
+    metavar="DIR[:WEIGHT]",
+    help="Shard directory to train on, and its epochs per epoch of the mixture (default 1); repeatable.",
+)
 @click.option("--config", "config_path", metavar="FILE.yaml", help="Options and Megatron flags as a flat mapping.")
 @click.option("--device", type=click.Choice(DEVICES), help="gpu (default), or cpu to rehearse without one.")
 @click.option("--nproc", type=click.IntRange(min=1), help="Worker processes; default one per GPU, one on the CPU.")
+@click.option("--stage", metavar="NAME", help="sft (default), pretrain (loss on every token), or an installed one.")
+@click.option("--epochs", metavar="N", help="Train for so many epochs, instead of --train-iters after --.")
+@click.option(
+    "--batching",
+    type=click.Choice(BATCHING),
+    help="Samples full of conversations that do not see each other (packed, the default), or one in each (padded).",
+)
+@click.option(
+    "--isolation",
+    type=click.Choice(ISOLATIONS),
+    help="How they are kept apart: Transformer Engine's packed attention, a mask, or (auto) the first that works.",
+)
 @click.option(
     "--overlong",
     type=click.Choice(OVERLONG),
     help="A conversation longer than --seq-length: cut its end off (truncate, the default) or leave it out (drop).",
 )
+@click.option("--cache-dir", metavar="DIR", help="Where plans are kept: $SFT_SHARDS_CACHE, or ~/.cache/sft-shards.")
 @click.pass_context
-def cli(
-    ctx: click.Context,
-    shards: tuple[str, ...],
-    config_path: str | None,
-    device: str | None,
-    nproc: int | None,
-    overlong: str | None,
-) -> None:
+def cli(ctx: click.Context, /, shards: tuple[str, ...], config_path: str | None, nproc: int | None, **own: Any) -> None:
     """Train on shards through Megatron's own pretrain().
 
     Flags after -- are Megatron's and win over the file. Without tokenizer flags the vocabulary is the shards'.
@@ -55,27 +67,35 @@ def cli(
     \b
     sft-train --shards shards --device cpu -- --num-layers 2 --hidden-size 64
         --num-attention-heads 4 --seq-length 256 --train-iters 60 --lr 1e-3
+    sft-train --shards mine --shards general:0.3 --epochs 3 --config run.yaml
     """
     if ctx.invoked_subcommand is not None:
         return
     file = config.read(config_path) if config_path else config.Config()
-    directories = tuple(checks.parse_shards(text) for text in shards or file.own.get("shards", ()))
+    directories = tuple(shards or file.own.get("shards", ()))
     if not directories:
         raise UsageError("--shards is missing: name the directory that 'sft-preprocess run' wrote")
-    checks.open_shards(directories)
+    in_file = {name.replace("-", "_"): value for name, value in file.own.items() if name not in ("shards", "nproc")}
     job = Job(
         shards=directories,
-        device=device or file.own.get("device", "gpu"),
-        overlong=overlong or file.own.get("overlong", "truncate"),
         config=file.megatron,
         config_path=config_path or "",
         flags=tuple(ctx.meta["flags"]),
+        **{**in_file, **_given(own)},
     )
+    stages.check(job.stage)
+    if job.epochs is not None:
+        checks.parse_epochs(job.epochs)
+    checks.open_shards(checks.parse_shards(text)[0] for text in directories)
     from trainer.launch import launch
     from trainer.megatron import check_installed
 
     check_installed()
     launch(job, nproc or file.own.get("nproc"))
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -18,9 +18,11 @@ from typing import Any
 import yaml
 
 from formats.errors import UsageError
-from trainer.job import DEVICES, OVERLONG
+from trainer.isolation import ISOLATIONS
+from trainer.job import BATCHING, DEVICES, OVERLONG
 
-OWN = ("shards", "device", "nproc", "overlong")
+CHOICES = {"device": DEVICES, "overlong": OVERLONG, "batching": BATCHING, "isolation": ISOLATIONS}
+OWN = ("shards", "device", "nproc", "stage", "batching", "isolation", "overlong", "epochs", "cache-dir")
 """Options of `sft-train` that may stand in the file too; an option on the command line wins."""
 
 
@@ -77,9 +79,15 @@ def _own(path: str, name: str, value: Any) -> Any:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UsageError(f"{path}: 'nproc' is a number of processes, not {value!r}")
         return value
-    known = DEVICES if name == "device" else OVERLONG
-    if value not in known:
-        raise UsageError(f"{path}: {name!r} is one of {', '.join(known)}, not {value!r}")
+    if name == "epochs":
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise UsageError(f"{path}: 'epochs' is a number, not {value!r}")
+        return str(value)
+    if name in CHOICES:
+        if value not in CHOICES[name]:
+            raise UsageError(f"{path}: {name!r} is one of {', '.join(CHOICES[name])}, not {value!r}")
+    elif not isinstance(value, str):
+        raise UsageError(f"{path}: {name!r} is a text, not {value!r}")
     return value
 
 

@@ -78,6 +78,7 @@ def install() -> None:
     mode: Any = OnCpu()
     mode.__enter__()
     _random_state()
+    _norms()
 
 
 def _answers() -> dict[str, Any]:
@@ -175,3 +176,23 @@ def _random_state() -> None:
 
     random._get_cuda_rng_state = get
     random._set_cuda_rng_state = put
+
+
+def _norms() -> None:
+    """Megatron's norm without Apex refuses sequence parallelism; it lacks only the mark on its parameters."""
+    import copy
+
+    from megatron.core.transformer import torch_norm
+
+    kind: Any = torch_norm.WrappedTorchNorm
+    plain = kind.__new__
+
+    def made(cls: Any, config: Any, *args: Any, **kwargs: Any) -> Any:
+        alone = copy.copy(config)
+        alone.sequence_parallel = False
+        norm = plain(cls, alone, *args, **kwargs)
+        for parameter in norm.parameters():
+            parameter.sequence_parallel = config.sequence_parallel  # its gradient is summed over the tensor ranks
+        return norm
+
+    kind.__new__ = staticmethod(made)

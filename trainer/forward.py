@@ -8,57 +8,89 @@ shifted from `trainer.data`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 
-Reduced = tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]
+from trainer import megatron
+from trainer.isolation import block_mask, packed_seq_params
+
+Report = dict[str, Any]
+Reduced = tuple[torch.Tensor, torch.Tensor, Report]
 
 
-def get_batch(data_iterator: Iterator[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """The next micro-batch on this rank's device.
+@dataclass(frozen=True, kw_only=True)
+class ForwardStep:
+    """One micro-batch through this rank's part of the model, as Megatron's schedules call it."""
 
-    Returns:
-        `tokens`, `labels`, `position_ids` int64[b, s] and `loss_mask` float32[b, s]; positions start at 0 in
-        every row. There is no attention mask: attention is causal, and padding stands after the conversation,
-        where no trained position can see it.
-    """
-    batch = {name: value.cuda(non_blocking=True) for name, value in next(data_iterator).items()}
-    tokens = batch["tokens"]
-    positions = torch.arange(tokens.shape[1], dtype=torch.int64, device=tokens.device)
-    batch["position_ids"] = positions.unsqueeze(0).expand_as(tokens)
-    return batch
+    isolation: str
+    """`thd`, `mask` or `single`, see `trainer.isolation`."""
+    sources: tuple[str, ...] = ()
+    """Names of the directories whose loss is reported by itself in an evaluation; none: only the whole."""
+
+    def get_batch(self, data_iterator: Iterator[dict[str, torch.Tensor]]) -> dict[str, Any]:
+        """The next micro-batch on this rank's device.
+
+        Returns:
+            `tokens`, `labels`, `position_ids` int64[b, s], `loss_mask` float32[b, s] and `source` int64[b];
+            `attention_mask` bool[b, 1, s, s] (True: not seen) or None; `packed_seq_params` or None. Where both are
+            None attention is causal, and padding stands after the conversation, where nothing trained sees it.
+        """
+        batch = next(data_iterator)
+        packed = packed_seq_params(batch["position_ids"]) if self.isolation == "thd" else None
+        moved: dict[str, Any] = {name: value.cuda(non_blocking=True) for name, value in batch.items()}
+        for name in ("tokens", "labels", "position_ids"):
+            moved[name] = moved[name].long()
+        moved["loss_mask"] = moved["loss_mask"].float()
+        moved["attention_mask"] = block_mask(moved["position_ids"]) if self.isolation == "mask" else None
+        moved["packed_seq_params"] = packed
+        return moved
+
+    def __call__(
+        self, data_iterator: Iterator[dict[str, torch.Tensor]], model: Any
+    ) -> tuple[torch.Tensor, Callable[[torch.Tensor], Reduced]]:
+        """Losses of a micro-batch (on the last pipeline stage), and the function that sums them."""
+        batch = self.get_batch(data_iterator)
+        packed = {} if batch["packed_seq_params"] is None else {"packed_seq_params": batch["packed_seq_params"]}
+        output = model(
+            batch["tokens"],
+            batch["position_ids"],
+            batch["attention_mask"],
+            labels=batch["labels"],
+            loss_mask=batch["loss_mask"],
+            **packed,
+        )
+        sources = self.sources if not model.training else ()
+        return output, partial(loss_func, batch["loss_mask"], source=batch["source"], sources=sources)
 
 
-def loss_func(loss_mask: torch.Tensor, losses: torch.Tensor) -> Reduced:
+def loss_func(
+    loss_mask: torch.Tensor,
+    losses: torch.Tensor,
+    *,
+    source: torch.Tensor | None = None,
+    sources: tuple[str, ...] = (),
+) -> Reduced:
     """Sum of the losses of trained tokens, their number, and both for the log.
 
     Args:
         loss_mask: float32[b, s], 1 where the label carries loss.
         losses: [b, s], cross entropy of each label.
+        source: int64[b], the directory of each row; needed with `sources`.
+        sources: names of directories to report one by one.
 
     Returns:
         The sum (float32), the number (int32; Megatron divides by its sum over the global batch with
-        --calculate-per-token-loss), and `{"lm loss": float32[2]}`, of which Megatron logs sum over number.
+        --calculate-per-token-loss), and what is logged, sum over number: `lm loss`, and `lm loss/NAME` per source.
         A mask of zeros gives 0, 0.
     """
-    mask = loss_mask.reshape(-1)
-    total = torch.sum(losses.reshape(-1).float() * mask)
-    count = mask.sum().detach().to(torch.int)
-    report = torch.cat([total.detach().reshape(1), count.to(torch.float32).reshape(1)])
-    return total, count, {"lm loss": report}
-
-
-def forward_step(
-    data_iterator: Iterator[dict[str, torch.Tensor]], model: Callable[..., torch.Tensor]
-) -> tuple[torch.Tensor, Callable[[torch.Tensor], Reduced]]:
-    """One micro-batch through this rank's part of the model, as Megatron's schedules call it."""
-    batch = get_batch(data_iterator)
-    output = model(
-        batch["tokens"],
-        batch["position_ids"],
-        None,
-        labels=batch["labels"],
-        loss_mask=batch["loss_mask"],
-    )
-    return output, partial(loss_func, batch["loss_mask"])
+    rows = losses.reshape(loss_mask.shape).float() * loss_mask
+    total, count = rows.sum(), loss_mask.sum().detach()
+    report = {"lm loss": megatron.report(total.detach(), count)}
+    for number, name in enumerate(sources):
+        assert source is not None
+        here = (source == number).unsqueeze(1)
+        report[f"lm loss/{name}"] = megatron.report((rows.detach() * here).sum(), (loss_mask * here).sum())
+    return total, count.to(torch.int), report

@@ -9,6 +9,7 @@ from typing import Any
 
 DEVICES = ("gpu", "cpu")
 OVERLONG = ("truncate", "drop")
+BATCHING = ("packed", "padded")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +17,19 @@ class Job:
     """Everything that the command decided; Megatron's own flags are still text, because only workers import it."""
 
     shards: tuple[str, ...]
-    """Shard directories, in the order given."""
+    """`DIR` or `DIR:WEIGHT`, in the order given."""
+    stage: str = "sft"
+    """Name of a stage, see `trainer.stages`."""
+    batching: str = "packed"
+    """One of `BATCHING`: samples full of conversations, or one in each."""
+    isolation: str = "auto"
+    """One of `trainer.isolation.ISOLATIONS`."""
+    trial: str = ""
+    """What the trial of packed attention said; empty: it passed, or was not needed."""
+    epochs: str | None = None
+    """Epochs of the mixture, as a decimal number; None: Megatron's --train-iters or --train-samples say how long."""
+    cache_dir: str | None = None
+    """Where plans are kept; None: `trainer.cache.default_root()`."""
     device: str = "gpu"
     """One of `DEVICES`."""
     overlong: str = "truncate"

@@ -6,6 +6,7 @@ signals reach it directly and a worker's clean failure becomes one line here ins
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import logging
 import os
@@ -14,7 +15,9 @@ from typing import Any
 
 from formats.errors import DataError, UsageError
 from trainer import amd, cpu
+from trainer.isolation import probe
 from trainer.job import Job
+from trainer.model import has_transformer_engine
 
 QUIET = ",".join(f"ignore::{kind}" for kind in ("UserWarning", "FutureWarning", "DeprecationWarning"))
 """Python's warnings in workers, unless PYTHONWARNINGS is set: Megatron and torch give dozens on every start."""
@@ -52,6 +55,8 @@ def launch(job: Job, nproc: int | None) -> None:
     if nproc is not None and nproc > gpus:
         raise UsageError(f"--nproc {nproc}, but {gpus} GPU(s) are visible; leave --nproc out to use them all")
     amd.apply(rocm=torch.version.hip is not None)
+    if job.batching == "packed" and job.isolation == "auto" and has_transformer_engine():
+        job = dataclasses.replace(job, trial=probe())
     _run(job, nproc or gpus)
 
 

@@ -1,6 +1,7 @@
 """The only file that knows Megatron's versions: how to reach its parser, its configuration and its `pretrain()`.
 
-Sources: megatron/training/training.py, arguments.py and argument_utils.py of the tags core_v0.17.0 to core_v0.19.2.
+Sources: megatron/training/training.py, arguments.py and argument_utils.py of the tags core_v0.12.3 to core_v0.19.2.
+What was run under which of them stands in docs/versions.md.
 """
 
 from __future__ import annotations
@@ -15,10 +16,15 @@ import sys
 import warnings
 from argparse import Namespace
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from formats.errors import DataError, UsageError
+from trainer import adamw
 from trainer.flags import Parser
+
+OLDEST, NEWEST = (0, 12), (0, 19)
+"""What was tried; newer ones are tried with a warning."""
 
 
 def check_installed() -> None:
@@ -31,7 +37,7 @@ def check_installed() -> None:
         if not found:
             raise DataError(
                 f"{package} is not installed for {sys.executable}; install it with \"pip install 'sft-shards[train]'\" "
-                "(megatron-core 0.17 or later, Python 3.12 or later)"
+                "(megatron-core 0.17 or later, Python 3.12 or later), or put a Megatron-LM checkout on PYTHONPATH"
             )
 
 
@@ -53,23 +59,64 @@ def parser() -> Parser:
     return made
 
 
-def configure(argv: tuple[str, ...], defaults: dict[str, Any]) -> Namespace:
+def version() -> tuple[int, int]:
+    """Major and minor version of the Megatron that is imported."""
+    import megatron.core
+
+    found = re.match(r"(\d+)\.(\d+)", megatron.core.__version__)
+    assert found, megatron.core.__version__
+    return int(found[1]), int(found[2])
+
+
+def check_version() -> str:
+    """A warning about this version, or "".
+
+    Raises:
+        DataError: it is too old.
+    """
+    found = version()
+    if found < OLDEST:
+        raise DataError(f"Megatron {found[0]}.{found[1]} is too old; {OLDEST[0]}.{OLDEST[1]} or later is needed")
+    if found > NEWEST:
+        return f"Megatron {found[0]}.{found[1]} is newer than any that was tried ({NEWEST[0]}.{NEWEST[1]}); going on"
+    return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """Megatron's flags, validated by Megatron."""
+
+    args: Namespace
+    argv: tuple[str, ...]
+    defaults: dict[str, Any]
+
+
+def configure(argv: tuple[str, ...], defaults: dict[str, Any]) -> Configuration:
     """Let Megatron parse and validate `argv`; `defaults` fill what is None after parsing.
 
     Raises:
         UsageError: Megatron refuses the flags, in its own words.
     """
-    from megatron.training.arguments import parse_and_validate_args
+    from megatron.training import arguments
 
+    try:
+        with quiet(), _command_line(argv):
+            if version() >= (0, 18):
+                args: Namespace = arguments.parse_and_validate_args(args_defaults=defaults)
+            else:  # validated for the sake of its errors: `pretrain` parses again
+                args = arguments.validate_args(arguments.parse_args(), defaults)
+            transformer_config(args)  # refuses shapes that do not divide; the model is built from it much later
+            return Configuration(args=args, argv=argv, defaults=defaults)
+    except (AssertionError, ValueError, KeyError, TypeError, RuntimeError, OSError, ImportError) as error:
+        raise UsageError(f"Megatron refuses the flags: {_words(error)}") from error
+
+
+@contextlib.contextmanager
+def _command_line(argv: tuple[str, ...]) -> Iterator[None]:
     saved = sys.argv
     sys.argv = ["sft-train", *argv]
     try:
-        with quiet():
-            args: Namespace = parse_and_validate_args(args_defaults=defaults)
-            transformer_config(args)  # refuses shapes that do not divide; the model is built from it much later
-            return args
-    except (AssertionError, ValueError, KeyError, TypeError, RuntimeError, OSError, ImportError) as error:
-        raise UsageError(f"Megatron refuses the flags: {_words(error)}") from error
+        yield
     finally:
         sys.argv = saved
 
@@ -91,7 +138,7 @@ def _words(error: BaseException) -> str:
 
 
 def pretrain(
-    args: Namespace,
+    configuration: Configuration,
     *,
     provider: Callable[..., Any],
     model_provider: Callable[..., Any],
@@ -106,6 +153,7 @@ def pretrain(
     from megatron.training import pretrain as megatron_pretrain
 
     skip_compiling()
+    adamw.repair()
     wanted = {
         "train_valid_test_dataset_provider": provider,
         "model_provider": model_provider,
@@ -118,29 +166,49 @@ def pretrain(
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # recommends a model configuration that older versions do not have
-            wanted["cfg_container"] = pretrain_cfg_container_from_args(args)
+            wanted["cfg_container"] = pretrain_cfg_container_from_args(configuration.args)
+    else:
+        wanted["args_defaults"] = configuration.defaults
     missing = [name for name in wanted if name not in known]
     assert not missing, f"pretrain() has no {missing} in this version"
     try:
-        megatron_pretrain(**wanted)
+        with _command_line(configuration.argv):
+            megatron_pretrain(**wanted)
     except AssertionError as error:
         if "OptimizerParamScheduler" not in str(error):
             raise
         raise UsageError(
-            f"--load {args.load}: its learning-rate schedule is another one ({_words(error)}); give the same "
-            "--train-iters and --lr, or --override-opt-param-scheduler to go on with the new schedule"
+            f"--load {configuration.args.load}: its learning-rate schedule is another one ({_words(error)}); give the "
+            "same --train-iters and --lr, or --override-opt-param-scheduler to go on with the new schedule"
         ) from error
 
 
 def skip_compiling() -> None:
-    """Leave the C++ helpers as they are where they can be imported.
+    """Keep Megatron from compiling its C++ data set helpers: these data sets need none of them.
 
-    The wheel holds them built but without the Makefile that `compile_helpers` runs, which ends the process.
+    A wheel comes without the Makefile for it, and a checkout in a container is often read-only; either would end
+    the process.
     """
-    if importlib.util.find_spec("megatron.core.datasets.helpers_cpp") is not None:
-        from megatron.core.datasets import utils
+    from megatron.core.datasets import utils
 
-        utils.compile_helpers = lambda: None
+    utils.compile_helpers = lambda: None
+
+
+def report(total: Any, count: Any) -> Any:
+    """One entry of what a loss function reports, of which Megatron logs the mean over the world, token by token.
+
+    From 0.13 a pair in one tensor, which Megatron sums over micro-batches and ranks; before, a tuple that it sums
+    over micro-batches only, so the ranks are summed here.
+    """
+    import torch
+
+    pair = torch.stack([total.float(), count.float()])
+    if version() >= (0, 13):
+        return pair
+    from megatron.core import parallel_state
+
+    torch.distributed.all_reduce(pair, group=parallel_state.get_data_parallel_group(with_context_parallel=True))
+    return pair[0], pair[1]
 
 
 def transformer_config(args: Namespace) -> Any:

@@ -1,57 +1,64 @@
-"""What is printed before training: what will be trained on, what was left out, in which layout."""
+"""What is printed before training: what will be trained on, what was left out, in which layout, for how long."""
 
 from __future__ import annotations
 
-from argparse import Namespace
+from fractions import Fraction
 
-from trainer.checks import Layout
-from trainer.data import Selection
-from trainer.job import Job
+from trainer.mixture import Mixture
+from trainer.plan import Counts
+from trainer.stage import Setup, Stage
 
 
-def lines(
-    job: Job,
-    args: Namespace,
-    layout: Layout,
-    train: Selection,
-    valid: Selection,
-    vocabulary: int,
-    padded: int,
-    eval_iters: int,
-) -> list[str]:
+def lines(setup: Setup, stage: Stage, *, vocabulary: int, padded: int, eval_iters: int, steps: int) -> list[str]:
     """The summary, line by line."""
-    samples = args.train_samples or args.train_iters * layout.global_batch
-    steps = args.train_iters or -(-samples // layout.global_batch)
-    if not len(valid):
+    layout, args, job = setup.layout, setup.args, setup.job
+    assert stage.train is not None
+    samples = steps * layout.global_batch
+    epoch = stage.samples(Fraction(1))
+    valid = stage.valid_samples()
+    if not valid:
         evaluation = "no validation split, so no validation loss"
     elif not eval_iters:
         evaluation = "no validation (--eval-iters 0)"
     else:
-        seen = min(len(valid), eval_iters * layout.eval_batch)
-        evaluation = f"validation: {seen:,} of {_selected(valid)}, every {args.eval_interval} steps and at the end"
+        assert stage.valid is not None
+        seen = min(valid, eval_iters * layout.eval_batch)
+        evaluation = (
+            f"validation: {seen:,} of {_content(stage.valid, layout.seq_length)}, every {args.eval_interval} steps and "
+            f"at the end{_left_out(stage.valid.counts, layout.seq_length)}"
+        )
     where = "CPU (standing in for a GPU)" if job.device == "cpu" else "GPU"
+    shown = [f"shards: {', '.join(job.shards)}"]
+    if len(stage.train.sources) > 1:
+        for source in stage.train.sources:
+            share = f"{len(source.plan):,} samples x {float(source.weight):g} an epoch"
+            shown.append(f"  {source.name}: {source.plan.counts.conversations:,} conversations in {share}")
+    train = _content(stage.train, layout.seq_length)
     return [
-        f"shards: {', '.join(job.shards)}",
-        f"train: {_selected(train)}{_left_out(train, layout)}",
-        f"{evaluation}{_left_out(valid, layout)}",
+        *shown,
+        f"train: {train}{_left_out(stage.train.counts, layout.seq_length)}",
+        f"isolation: {setup.isolation.kind} ({setup.isolation.reason})",
+        evaluation,
         f"model vocabulary: {padded:,} rows for {vocabulary:,} ids",
         f"{where}: {layout.world} process(es), TP {layout.tensor} x PP {layout.pipeline} x DP {layout.data}; "
         f"{layout.seq_length:,} positions, micro-batch {layout.micro_batch}, global batch {layout.global_batch}",
-        f"{steps:,} steps of {layout.global_batch} = {samples:,} samples = {samples / len(train):.2f} epochs",
+        f"{steps:,} steps of {layout.global_batch} = {samples:,} samples = {samples / epoch:.2f} epochs of {epoch:,}",
     ]
 
 
-def _selected(selection: Selection) -> str:
+def _content(mixture: Mixture, seq_length: int) -> str:
+    counts, packs = mixture.counts, sum(len(source.plan) for source in mixture.sources)
     return (
-        f"{len(selection):,} conversations, {selection.tokens:,} tokens, {selection.trained_tokens:,} of them trained"
+        f"{packs:,} samples, {counts.positions / (packs * seq_length):.2%} full: {counts.conversations:,} "
+        f"conversations, {counts.positions:,} positions, {counts.trained_tokens:,} of them trained"
     )
 
 
-def _left_out(selection: Selection, layout: Layout) -> str:
-    limit = f"{layout.seq_length + 1:,} tokens"
+def _left_out(counts: Counts, seq_length: int) -> str:
+    limit = f"{seq_length + 1:,} tokens"
     notes = [
-        f"{selection.cut:,} cut at {limit}" if selection.cut else "",
-        f"{selection.overlong:,} longer than {limit} dropped" if selection.overlong else "",
-        f"{selection.untrained:,} without a trained token left out" if selection.untrained else "",
+        f"{counts.cut:,} cut at {limit}" if counts.cut else "",
+        f"{counts.overlong:,} longer than {limit} dropped" if counts.overlong else "",
+        f"{counts.untrained:,} without a trained token left out" if counts.untrained else "",
     ]
     return "".join(f"; {note}" for note in notes if note)

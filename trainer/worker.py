@@ -14,13 +14,16 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from formats.errors import DataError, UsageError
-from trainer import checks, cpu, flags, megatron, summary
-from trainer.data import select
+from trainer import checks, cpu, flags, isolation, megatron, stages, summary
+from trainer.cache import Cache, default_root
 from trainer.job import Job
+from trainer.model import has_transformer_engine
 from trainer.provider import DatasetProvider
+from trainer.stage import Setup
 
 
 def prepare(job: Job) -> tuple[Any, DatasetProvider]:
@@ -38,6 +41,10 @@ def prepare(job: Job) -> tuple[Any, DatasetProvider]:
         with megatron.quiet():
             cpu.install()
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    with megatron.quiet():
+        warning = megatron.check_version()
+    if warning and rank == 0:
+        print(f"sft-train: warning: {warning}", file=sys.stderr, flush=True)
     resolved = flags.resolve(
         megatron.parser(),
         config=job.config,
@@ -46,58 +53,67 @@ def prepare(job: Job) -> tuple[Any, DatasetProvider]:
         forced=cpu.FORCED if job.device == "cpu" else None,
     )
     args = resolved.args
-    layout = checks.layout(args, world)
-    directories = checks.open_shards(job.shards)
+    layout = checks.layout(args, world, epochs=job.epochs is not None)
+    shards = [checks.parse_shards(text) for text in job.shards]
+    directories = checks.open_shards(path for path, _ in shards)
     first = directories[0]
-    tokenizer = first.manifest.tokenizer
-    checks.check_tokenizer(args, tokenizer, first.path)
-    vocabulary, padded = checks.model_vocabulary(args, tokenizer, layout.tensor, first.path)
+    checks.check_tokenizer(args, first.manifest.tokenizer, first.path)
+    vocabulary, padded = checks.model_vocabulary(args, first.manifest.tokenizer, layout.tensor, first.path)
+    engine = has_transformer_engine()
+    setup = Setup(
+        job=job,
+        args=args,
+        layout=layout,
+        isolation=isolation.choose(
+            asked=job.isolation,
+            batching=job.batching,
+            device=job.device,
+            trial=job.trial,
+            engine=engine,
+            args=args,
+            given=resolved.given,
+        ),
+        directories=tuple(
+            (name, weight, directory)
+            for name, (_, weight), directory in zip(
+                checks.short_names(each.path for each in directories), shards, directories, strict=True
+            )
+        ),
+        cache=Cache(Path(job.cache_dir) if job.cache_dir else default_root()),
+    )
+    stage = stages.load(job.stage)(setup)
 
-    def selection(split: str) -> Any:
-        splits = [each.split(split) for each in directories if split in each.manifest.splits]
-        return select(splits, seq_length=layout.seq_length, overlong=job.overlong)
-
-    train, valid = selection("train"), selection("valid")
-    if not len(train):
-        raise DataError(
-            f"{', '.join(job.shards)}: none of {train.stored} conversations has a trained token within "
-            f"--seq-length {layout.seq_length} (--overlong {job.overlong}); raise --seq-length"
-        )
-    eval_iters = args.eval_iters if "eval_iters" in resolved.given else -(-len(valid) // layout.eval_batch)
-    eval_iters = eval_iters if len(valid) else 0
-
+    if job.epochs is not None:
+        steps = -(-stage.samples(checks.parse_epochs(job.epochs)) // layout.global_batch)
+    else:
+        steps = args.train_iters or -(-args.train_samples // layout.global_batch)
+    valid = stage.valid_samples()
+    eval_iters = args.eval_iters if "eval_iters" in resolved.given else -(-valid // layout.eval_batch)
+    eval_iters = eval_iters if valid else 0
     if rank == 0:
-        for line in summary.lines(job, args, layout, train, valid, vocabulary, padded, eval_iters):
+        for line in summary.lines(
+            setup, stage, vocabulary=vocabulary, padded=padded, eval_iters=eval_iters, steps=steps
+        ):
             print(f"sft-train: {line}", file=sys.stderr, flush=True)
 
-    extra = [f"--eval-iters={eval_iters}"]
+    extra = [f"--eval-iters={eval_iters}", *setup.isolation.flags]
+    if job.epochs is not None:
+        extra += [f"--train-iters={steps}"]
     if args.tokenizer_type is None:
         extra += ["--tokenizer-type=NullTokenizer", f"--vocab-size={vocabulary}"]
     if "max_position_embeddings" not in resolved.given:
         extra += [f"--max-position-embeddings={layout.seq_length}"]
-    if job.device == "gpu" and "transformer_impl" not in resolved.given:
-        from trainer.model import has_transformer_engine
-
-        extra += [] if has_transformer_engine() else ["--transformer-impl=local"]
+    if not engine and not {"transformer_impl"} & resolved.given:
+        extra += ["--transformer-impl=local"]
     validated = megatron.configure((*resolved.argv, *extra), {"padded_vocab_size": padded})
-    provider = DatasetProvider(
-        train=train,
-        valid=valid if len(valid) and eval_iters else None,
-        seq_length=layout.seq_length,
-        pad_id=tokenizer.pad_id,
-        seed=args.seed,
-        eval_pass=eval_iters * layout.eval_batch,
-    )
-    return validated, provider
+    return validated, DatasetProvider(stage=stage, eval_pass=eval_iters * layout.eval_batch)
 
 
 def run(job: Job) -> None:
     """Train; raises what `prepare` raises."""
     args, provider = prepare(job)
-    from trainer.forward import forward_step
-    from trainer.model import model_provider
-
-    megatron.pretrain(args, provider=provider, model_provider=model_provider, forward_step=forward_step)
+    stage = provider.stage
+    megatron.pretrain(args, provider=provider, model_provider=stage.model_provider(), forward_step=stage.forward_step())
 
 
 def main(start: Callable[[Job], None] = run) -> int:

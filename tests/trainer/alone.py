@@ -37,7 +37,7 @@ def train(job: Job) -> Any:
 def build(job: Job) -> tuple[Any, Any]:
     """The untrained model, and the data set provider of the job."""
     alone(job)
-    args, provider = worker.prepare(job)
+    configuration, provider = worker.prepare(job)
     from megatron.core.enums import ModelType
     from megatron.training.initialize import initialize_megatron
     from megatron.training.training import get_model
@@ -45,5 +45,5 @@ def build(job: Job) -> tuple[Any, Any]:
     megatron.skip_compiling()
     initialize_megatron()
     (built,) = get_model(model.model_provider, ModelType.encoder_or_decoder, wrap_with_ddp=False)
-    assert args.padded_vocab_size == 128
+    assert configuration.args.padded_vocab_size == 128
     return built, provider

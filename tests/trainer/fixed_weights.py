@@ -12,12 +12,11 @@ from trainer.job import Job
 
 
 def main(shards: str, flags: list[str]) -> None:
-    model, provider = alone.build(Job(shards=(shards,), device="cpu", flags=tuple(flags)))
+    model, provider = alone.build(Job(shards=(shards,), device="cpu", batching="padded", flags=tuple(flags)))
     import torch
     from torch.utils.data import default_collate
 
-    from trainer.forward import forward_step, get_batch
-
+    forward_step = provider.stage.forward_step()
     train, _, _ = provider((4, 0, 0))
     batch = default_collate([train[item] for item in range(3)])
     kept: list[torch.Tensor] = []
@@ -64,8 +63,8 @@ def main(shards: str, flags: list[str]) -> None:
                 "positions": positions,
                 "everywhere": change(everywhere),
                 "on_logits": (on_logits != 0).any(dim=-1).tolist(),
-                "conversations": [train.index(item) for item in range(3)],
-                "position_ids": get_batch(iter([batch]))["position_ids"].tolist(),
+                "conversations": [train.mixture.locate(item)[1] for item in range(3)],
+                "position_ids": batch["position_ids"].tolist(),
                 "loss": float(plain_loss),
                 "parameters": len(plain_grads),
             }

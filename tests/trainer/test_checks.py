@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,30 @@ PAIRS = random_pairs(4, seed=1)
 
 
 def test_weights(tmp_path: Path) -> None:
-    assert checks.parse_shards("data") == "data"
-    assert checks.parse_shards("data:1") == checks.parse_shards("data:1.0") == "data"
-    assert checks.parse_shards("s3:data") == "s3:data"
-    with pytest.raises(UsageError, match=r"data:0\.3"):
-        checks.parse_shards("data:0.3")
+    assert checks.parse_shards("data") == ("data", 1)
+    assert checks.parse_shards("data:1") == checks.parse_shards("data:1.0") == ("data", 1)
+    assert checks.parse_shards("a:b:0.3") == ("a:b", Fraction(3, 10))
+    assert checks.parse_shards("data:1/3") == ("data", Fraction(1, 3))
+    assert checks.parse_shards("s3:data") == ("s3:data", 1)
+    for weight in ("0", "-1", "0.0"):
+        with pytest.raises(UsageError, match="above 0"):
+            checks.parse_shards(f"data:{weight}")
     odd = tmp_path / "data:2"
     odd.mkdir()
-    assert checks.parse_shards(str(odd)) == str(odd)
+    assert checks.parse_shards(str(odd)) == (str(odd), 1)
+
+
+@pytest.mark.parametrize("bad", ["0", "-1", "three", "1/0", "nan", "inf", ""])
+def test_epochs(bad: str) -> None:
+    assert checks.parse_epochs("0.5") == Fraction(1, 2)
+    with pytest.raises(UsageError, match="--epochs"):
+        checks.parse_epochs(bad)
+
+
+def test_names_are_as_short_as_they_can_be() -> None:
+    assert checks.short_names([Path("x/a"), Path("x/b")]) == ["a", "b"]
+    assert checks.short_names([Path("x/a"), Path("y/a")]) == ["x/a", "y/a"]
+    assert checks.short_names([Path("x/a"), Path("x/a"), Path("b")]) == ["a#1", "a#2", "b"]
 
 
 def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
@@ -53,7 +70,7 @@ def args(**given: Any) -> argparse.Namespace:
         "num_layers": 2, "hidden_size": 8, "num_attention_heads": 2, "seq_length": 16, "train_iters": 3,
         "train_samples": None, "lr": 0.1, "context_parallel_size": 1, "tensor_model_parallel_size": 1,
         "pipeline_model_parallel_size": 1, "micro_batch_size": 1, "global_batch_size": None,
-        "make_vocab_size_divisible_by": 128, "vocab_size": None, "padded_vocab_size": None, "tokenizer_type": None,
+        "make_vocab_size_divisible_by": 128, "rampup_batch_size": None, "vocab_size": None, "padded_vocab_size": None, "tokenizer_type": None,
         "tokenizer_model": None,
     }  # fmt: skip
     return argparse.Namespace(**{**known, **given})
@@ -68,7 +85,7 @@ def test_the_layout_follows_from_the_flags() -> None:
     ("given", "word"),
     [
         ({"seq_length": None}, "--seq-length is missing"),
-        ({"train_iters": None}, "--train-iters is missing"),
+        ({"train_iters": None}, "--epochs is missing"),
         ({"lr": None}, "--lr is missing"),
         ({"context_parallel_size": 2}, "--context-parallel-size"),
         ({"tensor_model_parallel_size": 3}, "multiple of 3"),
@@ -79,6 +96,20 @@ def test_the_layout_follows_from_the_flags() -> None:
 def test_layouts_that_cannot_be(given: dict[str, Any], word: str) -> None:
     with pytest.raises(UsageError, match=word):
         checks.layout(args(**given), 4)
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [
+        ({}, "--epochs and --train-iters both"),
+        ({"train_iters": None, "train_samples": 5}, "--epochs and --train-samples both"),
+        ({"train_iters": None, "rampup_batch_size": ["1", "1", "5"]}, "does not change"),
+    ],
+)
+def test_epochs_and_other_ways_to_say_how_long(given: dict[str, Any], word: str) -> None:
+    assert checks.layout(args(train_iters=None), 4, epochs=True).global_batch == 4
+    with pytest.raises(UsageError, match=word):
+        checks.layout(args(**given), 4, epochs=True)
 
 
 @pytest.mark.parametrize(

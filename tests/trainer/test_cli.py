@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from toy import random_pairs, sft_train, write_shards
+from toy import Run, random_pairs, run_forked, sft_train, write_shards
 
 MODEL = ["--num-layers=2", "--hidden-size=32", "--num-attention-heads=4", "--seq-length=32", "--lr=1e-3"]
 
@@ -38,7 +38,9 @@ def test_help_is_quick_and_needs_no_torch() -> None:
 def test_calls_that_are_wrong(shards: Path, tmp_path: Path) -> None:
     refused(2, "--shards is missing")
     refused(2, "Megatron's flags go after '--'", "--shards", shards, "--num-layers", 2)
-    refused(2, "weights other than 1", "--shards", f"{shards}:0.5")
+    refused(2, "a weight is above 0", "--shards", f"{shards}:0")
+    refused(2, "--epochs none", "--shards", shards, "--epochs", "none")
+    refused(2, "no such stage; did you mean 'sft'?", "--shards", shards, "--stage", "sftt")
     refused(2, "'tpu' is not one of", "--shards", shards, "--device", "tpu")
     refused(2, "none.yaml: cannot read", "--config", tmp_path / "none.yaml")
     refused(2, "No such command", "dance")
@@ -62,13 +64,24 @@ def test_a_machine_without_a_gpu(shards: Path) -> None:
 
 
 def test_what_only_a_worker_can_see(shards: Path, tmp_path: Path) -> None:
-    call = ["--shards", shards, "--device", "cpu"]
-    refused(2, "unknown Megatron flag --num-layer; did you mean '--num-layers'?", *call, "--", "--num-layer=2")
-    (tmp_path / "run.yaml").write_text("hiden-size: 3\n")
-    refused(2, "unknown key 'hiden-size'; did you mean 'hidden-size'?", *call, "--config", tmp_path / "run.yaml")
-    refused(2, "--train-iters is missing", *call, "--", *MODEL)
-    refused(1, "--vocab-size 100 is too small", *call, "--", *MODEL, "--train-iters=1", "--vocab-size=100")
-    refused(1, "raise --seq-length", *call, "--", *MODEL, "--train-iters=1", "--seq-length=1")
+    """Through the workers that torchrun would start; that the launcher says their words, the tests below hold."""
+    once = [*MODEL, "--train-iters=1"]
+    in_file = {"config": {"hiden-size": 3}, "config_path": "run.yaml"}
+    calls: list[tuple[int, str, list[str], dict[str, object]]] = [
+        (2, "unknown Megatron flag --num-layer; did you mean '--num-layers'?", ["--num-layer=2"], {}),
+        (2, "run.yaml: unknown key 'hiden-size'; did you mean 'hidden-size'?", [], in_file),
+        (2, "--epochs is missing", MODEL, {}),
+        (2, "both say how long", once, {"epochs": "1"}),
+        (2, "use --isolation mask", once, {"isolation": "thd"}),
+        (1, "--vocab-size 100 is too small", [*once, "--vocab-size=100"], {}),
+        (1, "raise --seq-length", [*once, "--seq-length=1"], {}),
+    ]
+    runs = [Run(shards=[shards], flags=flags, code=code, options=options) for code, _, flags, options in calls]
+    for (_, words, _, _), output in zip(calls, run_forked(tmp_path, runs), strict=True):
+        said = output.strip().splitlines()[-1]
+        assert said.startswith("sft-train: ")
+        assert words in said
+        assert "Traceback" not in output
 
 
 def test_what_megatron_refuses_is_said_in_its_words(shards: Path) -> None:

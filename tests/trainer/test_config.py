@@ -17,8 +17,10 @@ def read(folder: Path, text: str) -> config.Config:
 
 
 def test_own_options_and_flags_are_told_apart(tmp_path: Path) -> None:
-    found = read(tmp_path, "shards: data\ndevice: cpu\nnproc: 2\nnum_layers: 4\nlr: 1.0e-3\nswiglu: true\nx: [a, 1]\n")
-    assert found.own == {"shards": ["data"], "device": "cpu", "nproc": 2}
+    text = "shards: data\ndevice: cpu\nnproc: 2\nnum_layers: 4\nlr: 1.0e-3\nswiglu: true\nx: [a, 1]\n"
+    found = read(tmp_path, text + "epochs: 2\nbatching: padded\nstage: mine\ncache_dir: here\nisolation: mask\n")
+    ours = {"epochs": "2", "batching": "padded", "stage": "mine", "cache-dir": "here", "isolation": "mask"}
+    assert found.own == {"shards": ["data"], "device": "cpu", "nproc": 2, **ours}
     assert found.megatron == {"num-layers": 4, "lr": 0.001, "swiglu": True, "x": ["a", 1]}
 
 
@@ -38,6 +40,11 @@ def test_an_empty_file_is_an_empty_configuration(tmp_path: Path) -> None:
         ("nproc: two\n", "number of processes"),
         ("shards: {a: 1}\n", "list of directories"),
         ("overlong: error\n", "truncate, drop"),
+        ("batching: none\n", "packed, padded"),
+        ("isolation: none\n", "auto, thd, mask"),
+        ("epochs: many\n", "'epochs' is a number"),
+        ("epochs: true\n", "'epochs' is a number"),
+        ("stage: 3\n", "'stage' is a text"),
     ],
 )
 def test_bad_files(tmp_path: Path, text: str, words: str) -> None:

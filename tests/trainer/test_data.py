@@ -1,8 +1,11 @@
-"""Samples: aligned, padded, cut as said, and pure functions of their number."""
+"""Samples: aligned, packed or padded, cut as said, and pure functions of their number."""
 
 from __future__ import annotations
 
+import itertools
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,102 +14,105 @@ from hypothesis import strategies as st
 from toy import PAD, STOP, Pair, random_pairs, turn, write_shards
 
 from formats.shards import ShardDirectory
-from trainer.data import EvalSamples, Selection, TrainSamples, permutation, sample, select
+from trainer.cache import Cache
+from trainer.data import EvalSamples, Reader, TrainSamples
+from trainer.mixture import Mixture, Source
+from trainer.plan import Plan, make_plan
 
 
-def chosen(folder: Path, pairs: list[Pair], *, seq_length: int = 64, overlong: str = "truncate") -> Selection:
-    write_shards(folder, {"train": pairs}, shards=3)
-    return select([ShardDirectory(folder).split("train")], seq_length=seq_length, overlong=overlong)
+def plan(folder: Path, pairs: list[Pair], *, seq_length: int, batching: str = "packed", seed: int = 5) -> Plan:
+    if not (folder / "manifest.json").exists():
+        write_shards(folder, {"train": pairs}, shards=3)
+    return make_plan(
+        ShardDirectory(folder).split("train"),
+        seq_length=seq_length,
+        overlong="truncate",
+        batching=batching,
+        every_token=False,
+        seed=seed,
+        cache=Cache(folder / "cache"),
+    )
 
 
-def test_labels_and_mask_shift_together() -> None:
-    ids, mask = turn([11, 12], [21, 22])  # user 11 12 assistant 21 22 stop
-    made = sample(np.array(ids), np.array(mask, dtype=np.uint8), seq_length=8, pad_id=PAD)
-    assert made["tokens"].tolist() == [2, 11, 12, 3, 21, 22, PAD, PAD]
-    assert made["labels"].tolist() == [11, 12, 3, 21, 22, STOP, PAD, PAD]
-    assert made["loss_mask"].tolist() == [0, 0, 0, 1, 1, 1, 0, 0]
-    assert made["tokens"].dtype == made["labels"].dtype == np.int64
-    assert made["loss_mask"].dtype == np.float32
+def reader(made: Plan, seq_length: int, *, every_token: bool = False, source: int = 0) -> Reader:
+    return Reader(made, seq_length=seq_length, pad_id=PAD, every_token=every_token, source=source)
 
 
-def test_one_token_more_than_the_sequence_fits() -> None:
+def parts(sample: dict[str, Any]) -> list[list[tuple[int, int, int]]]:
+    """(token, label, mask) of each segment, padding last."""
+    starts = [*np.flatnonzero(sample["position_ids"] == 0).tolist(), len(sample["tokens"])]
+    columns = list(zip(sample["tokens"].tolist(), sample["labels"].tolist(), sample["loss_mask"].tolist(), strict=True))
+    return [columns[a:b] for a, b in itertools.pairwise(starts)]
+
+
+def test_labels_and_mask_shift_together_and_positions_start_again(tmp_path: Path) -> None:
+    first, second = turn([11, 12], [21, 22]), turn([13], [23])
+    made = reader(plan(tmp_path, [first, second], seq_length=12), 12)[0]
+    assert made["tokens"].tolist() == [2, 11, 12, 3, 21, 22, 2, 13, 3, 23, PAD, PAD]
+    assert made["labels"].tolist() == [11, 12, 3, 21, 22, STOP, 13, 3, 23, STOP, PAD, PAD]
+    assert made["loss_mask"].tolist() == [0, 0, 0, 1, 1, 1, 0, 0, 1, 1, 0, 0]
+    assert made["position_ids"].tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 0, 1]
+    assert made["tokens"].dtype == made["labels"].dtype == made["position_ids"].dtype == np.int32
+    assert made["loss_mask"].dtype == np.uint8
+
+
+def test_one_token_more_than_the_sequence_fits(tmp_path: Path) -> None:
     ids, mask = turn([11, 12], [21, 22])
-    made = sample(np.array(ids), np.array(mask, dtype=np.uint8), seq_length=len(ids) - 1, pad_id=PAD)
+    made = reader(plan(tmp_path, [(ids, mask)], seq_length=len(ids) - 1), len(ids) - 1)[0]
     assert made["labels"][-1] == STOP
     assert made["loss_mask"][-1] == 1
+    cut = reader(plan(tmp_path, [(ids, mask)], seq_length=5), 5)[0]
+    assert cut["labels"].tolist() == ids[1:6]
 
 
-def test_selection_counts_what_it_cuts_and_leaves_out(tmp_path: Path) -> None:
-    pairs = [
-        turn([11], [21, 22]),  # 6 tokens
-        turn([11], [21] * 20),  # 24 tokens: cut at 9
-        turn([11] * 20, [21]),  # 24 tokens: nothing trained within 9
-        ([5, 6, 7], [1, 0, 0]),  # token 0 is nobody's target
-        ([5], [1]),  # no position at all
-        ([5, 6], [0, 1]),
-        turn([11], [21] * 5),  # 9 tokens: exactly fits
-    ]
-    cut = chosen(tmp_path / "cut", pairs, seq_length=8)
-    assert cut.rows.tolist() == [0, 1, 5, 6]
-    assert (cut.stored, cut.cut, cut.overlong, cut.untrained) == (7, 1, 0, 3)
-    assert cut.tokens == 6 + 9 + 2 + 9
-    assert cut.trained_tokens == 3 + 6 + 1 + 6
-    dropped = chosen(tmp_path / "drop", pairs, seq_length=8, overlong="drop")
-    assert dropped.rows.tolist() == [0, 5, 6]
-    assert (dropped.cut, dropped.overlong, dropped.untrained) == (0, 2, 2)
-
-
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40)
 @given(
-    masks=st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=12), min_size=1, max_size=12),
-    seq_length=st.integers(1, 14),
-    overlong=st.sampled_from(["truncate", "drop"]),
+    st.lists(st.lists(st.integers(2, 99), min_size=2, max_size=20), min_size=1, max_size=25),
+    st.integers(4, 30),
+    st.sampled_from(["packed", "padded"]),
+    st.integers(0, 2),
 )
-def test_selection_agrees_with_counting(
-    tmp_path_factory: pytest.TempPathFactory, masks: list[list[int]], seq_length: int, overlong: str
+def test_an_epoch_shows_every_conversation_once(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[list[int]], seq_length: int, batching: str, seed: int
 ) -> None:
-    pairs: list[Pair] = [([7] * len(mask), mask) for mask in masks]
-    made = chosen(tmp_path_factory.mktemp("made"), pairs, seq_length=seq_length, overlong=overlong)
-    expected = [
-        row
-        for row, mask in enumerate(masks)
-        if sum(mask[1 : seq_length + 1]) and (overlong == "truncate" or len(mask) <= seq_length + 1)
-    ]
-    assert made.rows.tolist() == expected
-    assert made.trained_tokens == sum(sum(masks[row][1 : seq_length + 1]) for row in expected)
-    assert len(made) + made.overlong + made.untrained == made.stored == len(masks)
+    pairs: list[Pair] = [(ids, [0] + [1] * (len(ids) - 1)) for ids in texts]
+    made = plan(tmp_path_factory.mktemp("made"), pairs, seq_length=seq_length, batching=batching, seed=seed)
+    samples = reader(made, seq_length)
+    found = []
+    for number in range(len(made)):
+        for part in parts(samples[number]):
+            trained = [mask for _, _, mask in part]
+            assert len(set(trained)) == 1, "padding is a segment of its own"
+            if trained[0]:
+                found.append([part[0][0], *(label for _, label, _ in part)])
+                assert [token for token, _, _ in part[1:]] == found[-1][1:-1]
+    assert sorted(found) == sorted(ids[: seq_length + 1] for ids in texts)
+    if batching == "padded":
+        assert len(made) == len(texts)
 
 
-def train(selection: Selection, *, seed: int = 5, count: int = 1000) -> TrainSamples:
-    return TrainSamples(selection, seq_length=64, pad_id=PAD, seed=seed, count=count)
+def test_every_token_is_trained_in_pretraining(tmp_path: Path) -> None:
+    made = reader(plan(tmp_path, [turn([11, 12], [21, 22])], seq_length=8), 8, every_token=True)[0]
+    assert made["loss_mask"].tolist() == [1] * 6 + [0] * 2
+
+
+def train(made: Plan, *, count: int = 1000) -> TrainSamples:
+    mixture = Mixture([Source(name="a", weight=Fraction(1), plan=made)], seed=5)
+    return TrainSamples(mixture, [reader(made, 64)], count=count)
 
 
 def test_an_item_depends_on_its_number_alone(tmp_path: Path) -> None:
-    selection = chosen(tmp_path, random_pairs(23, seed=1))
-    forwards = train(selection)
+    made = plan(tmp_path, random_pairs(60, seed=1), seq_length=64)
+    forwards = train(made)
     seen = [forwards[item] for item in range(100)]
-    backwards = train(selection, count=500)
+    backwards = train(made, count=500)
     for item in reversed(range(100)):
         for name, value in backwards[item].items():
             np.testing.assert_array_equal(value, seen[item][name])
 
 
-def test_every_epoch_shows_everything_once_in_another_order(tmp_path: Path) -> None:
-    samples = train(chosen(tmp_path, random_pairs(23, seed=1)))
-    epochs = [[samples.index(epoch * 23 + place) for place in range(23)] for epoch in range(4)]
-    assert all(sorted(epoch) == list(range(23)) for epoch in epochs)
-    assert len({tuple(epoch) for epoch in epochs}) == 4
-    other = train(samples.selection, seed=6)
-    assert [other.index(place) for place in range(23)] != epochs[0]
-
-
-def test_the_order_is_fixed_for_ever() -> None:
-    # A run is resumed by counting: another order under the same seed would show some conversations twice.
-    assert permutation(10, seed=1234, epoch=0).tolist() == [8, 9, 7, 3, 0, 1, 4, 2, 5, 6]
-
-
 def test_numbers_outside_are_refused(tmp_path: Path) -> None:
-    samples = train(chosen(tmp_path, random_pairs(3, seed=1)), count=10)
+    samples = train(plan(tmp_path, random_pairs(3, seed=1), seq_length=64), count=10)
     assert len(samples) == 10
     for item in (-1, 10):
         with pytest.raises(IndexError):
@@ -114,20 +120,15 @@ def test_numbers_outside_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_evaluation_sees_each_conversation_once(tmp_path: Path) -> None:
-    pairs = random_pairs(7, seed=2)
-    selection = chosen(tmp_path, pairs)
-    samples = EvalSamples(selection, seq_length=64, pad_id=PAD, seed=5, period=8, count=80)
-    for start in (0, 8, 72):
-        made = [samples[start + place] for place in range(8)]
-        assert sum(float(each["loss_mask"].sum()) for each in made) == sum(sum(mask) for _, mask in pairs)
-        assert sum(not each["loss_mask"].any() for each in made) == 1
-        assert len({each["tokens"].tobytes() for each in made}) == 8
-
-
-def test_several_directories_are_one_after_the_other(tmp_path: Path) -> None:
-    first, second = random_pairs(5, seed=1), random_pairs(4, seed=2)
-    write_shards(tmp_path / "a", {"train": first}, shards=2)
-    write_shards(tmp_path / "b", {"train": second})
-    splits = [ShardDirectory(tmp_path / name).split("train") for name in "ab"]
-    both = select(splits, seq_length=64, overlong="truncate")
-    assert [both.read(index)[0].tolist() for index in range(9)] == [list(ids) for ids, _ in first + second]
+    pairs = [random_pairs(17, seed=2), random_pairs(12, seed=3)]
+    plans = [plan(tmp_path / name, rows, seq_length=64) for name, rows in zip("ab", pairs, strict=True)]
+    readers = [reader(made, 64, source=number) for number, made in enumerate(plans)]
+    packs = sum(map(len, plans))
+    period = packs + 3
+    samples = EvalSamples(readers, seed=5, period=period, count=10 * period)
+    for start in (0, period, 9 * period):
+        made = [samples[start + place] for place in range(period)]
+        for source, rows in enumerate(pairs):
+            trained = sum(int(each["loss_mask"].sum()) for each in made if each["source"] == source)
+            assert trained == sum(sum(mask) for _, mask in rows)
+        assert sum(not each["loss_mask"].any() for each in made) == 3

@@ -31,3 +31,15 @@ def test_bf16_losses_are_summed_in_float32() -> None:
     total, _, _ = loss_func(torch.ones(1, 4096), losses)
     assert total.dtype == torch.float32
     assert total.item() == 4096.0
+
+
+def test_sources_are_reported_one_by_one() -> None:
+    losses = torch.tensor([[1.0, 2.0, 4.0], [8.0, 16.0, 32.0]])
+    mask = torch.tensor([[0.0, 1.0, 1.0], [0.0, 0.0, 1.0]])
+    _, _, report = loss_func(mask, losses, source=torch.tensor([1, 0]), sources=("a", "b", "none"))
+    assert {name: pair.tolist() for name, pair in report.items()} == {
+        "lm loss": [38.0, 3.0],
+        "lm loss/a": [32.0, 1.0],
+        "lm loss/b": [6.0, 2.0],
+        "lm loss/none": [0.0, 0.0],
+    }

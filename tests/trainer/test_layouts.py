@@ -1,62 +1,95 @@
-"""One objective on any layout: the loss curve of 30 steps does not depend on DP, TP, PP or the micro-batch."""
+"""One objective: losses and gradients do not depend on packing, micro-batch, DP, TP, PP or sequence parallelism.
+
+Every step sees all conversations once, however many samples they are. Plain gradient descent from the same weights
+leaves the same weights after some steps if and only if every gradient was the same; checkpoints of `torch_dist` hold
+whole tensors whatever the layout, so they are compared tensor by tensor.
+"""
 
 from __future__ import annotations
 
-import re
+from pathlib import Path
 
 import numpy as np
 import pytest
-from toy import TOY_MODEL, random_pairs, sft_train, write_shards
+from toy import TOY_MODEL, Run, losses, random_pairs, run_forked, write_shards
 
-STEPS = 30
-
-
-def losses(output: str) -> list[float]:
-    return [float(value) for value in re.findall(r"lm loss: (\S+)", output)]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
-    """Options that all runs share: lengths between 2 and 60 trained tokens, and the same weights to start from.
-
-    The weights come from a checkpoint, because Megatron seeds pipeline stages differently; 64 x TP divides 128, so
-    that the padded vocabulary is the same with TP 1 and TP 2.
-    """
-    folder = tmp_path_factory.mktemp("layouts")
-    pairs = random_pairs(40, seed=3, answer=(1, 8)) + random_pairs(40, seed=4, answer=(50, 60))
-    write_shards(folder / "shards", {"train": pairs, "valid": random_pairs(5, seed=5)}, shards=2)
-    shared = [*TOY_MODEL, "--seq-length=64", "--global-batch-size=8", "--lr=3e-3", "--clip-grad=1.0"]
-    first = sft_train("--shards", folder / "shards", "--device", "cpu", "--", *shared, "--train-iters=1", "--lr=0",
-                      "--min-lr=0", f"--save={folder / 'start'}")  # fmt: skip
-    assert first.returncode == 0, first.stderr
-    (folder / "mean.yaml").write_text("calculate-per-token-loss: false\n")
-    return ["--shards", folder / "shards", "--device", "cpu", "--config", folder / "mean.yaml", "--", *shared,
-            f"--train-iters={STEPS}", f"--load={folder / 'start'}", "--finetune"]  # fmt: skip
+STEPS = 5
+CONVERSATIONS, PACKS = 40, 16
+TP2 = ("--tensor-model-parallel-size=2",)
+PP2 = ("--pipeline-model-parallel-size=2",)
+LAYOUTS: dict[str, tuple[str, int, tuple[str, ...]]] = {
+    "packed, micro-batch 1": ("packed", 1, ("--micro-batch-size=1",)),
+    "packed, micro-batch 4": ("packed", 1, ("--micro-batch-size=4",)),
+    "packed, DP 2": ("packed", 2, ("--micro-batch-size=4",)),
+    "packed, TP 2": ("packed", 2, TP2),
+    "packed, TP 2, sequence parallel": ("packed", 2, (*TP2, "--sequence-parallel")),
+    "packed, PP 2": ("packed", 2, PP2),
+    "packed, PP 2, virtual stages": ("packed", 2, (*PP2, "--num-layers-per-virtual-pipeline-stage=1")),
+    "padded, micro-batch 1": ("padded", 1, ("--micro-batch-size=1",)),
+    "padded, micro-batch 4, DP 2": ("padded", 2, ("--micro-batch-size=4",)),
+    "padded, TP 2": ("padded", 2, TP2),
+}
 
 
-def curve(base: list[object], *flags: str, nproc: int = 1, per_token: bool = True) -> list[float]:
-    words = list(base)
-    if per_token:
-        at = words.index("--config")
-        del words[at : at + 2]
-    done = sft_train(*words[:4], "--nproc", nproc, *words[4:], *flags)
-    assert done.returncode == 0, done.stderr
-    assert "128 rows for 120 ids" in done.stderr
-    found = losses(done.stdout)
-    assert len(found) == STEPS
-    return found
+def weights(folder: Path) -> dict[str, np.ndarray]:
+    """Every parameter in the last checkpoint of a folder, by its place in the model."""
+    from torch.distributed.checkpoint import FileSystemReader, load
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
+    (path,) = folder.glob(f"iter_{STEPS:07d}")
+    entries = FileSystemReader(path).read_metadata().state_dict_metadata
+    import torch
 
-def test_the_curve_is_the_same_on_every_layout(base: list[object]) -> None:
-    one = curve(base)
-    assert one[-1] < one[0] - 0.1, "it learns"
-    layouts = {
-        "DP 2": curve(base, "--micro-batch-size=2", nproc=2),
-        "TP 2": curve(base, "--tensor-model-parallel-size=2", nproc=2),
-        "PP 2": curve(base, "--pipeline-model-parallel-size=2", nproc=2),
+    wanted = {
+        name: torch.empty(entry.size, dtype=entry.properties.dtype)
+        for name, entry in entries.items()
+        if isinstance(entry, TensorStorageMetadata) and not name.startswith(("optimizer", "rng", "rerun"))
     }
-    for name, found in layouts.items():
-        np.testing.assert_allclose(found, one, rtol=2e-5, err_msg=name)
+    load(wanted, checkpoint_id=path, no_dist=True)
+    return {name: tensor.numpy() for name, tensor in wanted.items() if tensor.is_floating_point()}
+
+
+def test_losses_and_gradients_are_the_same_on_every_layout(tmp_path: Path) -> None:
+    pairs = random_pairs(24, seed=3, answer=(1, 8)) + random_pairs(16, seed=4, answer=(30, 40))
+    shards = [write_shards(tmp_path / "shards", {"train": pairs, "valid": random_pairs(5, seed=5)}, shards=2)]
+    model = [*TOY_MODEL, "--num-layers=4", "--seq-length=64", "--optimizer=sgd", "--sgd-momentum=0", "--clip-grad=0"]
+    model += ["--weight-decay=0", "--lr-decay-style=constant", "--ckpt-format=torch_dist", "--save-interval=100"]
+    start = Run(
+        shards=shards,
+        flags=[*model, "--train-iters=1", "--lr=0", "--min-lr=0", f"--save={tmp_path / 'start'}"],
+    )
+
+    def run(number: int, batching: str, nproc: int, flags: tuple[str, ...], *, per_token: bool = True) -> Run:
+        samples = PACKS if batching == "packed" else CONVERSATIONS
+        words = [*model, *flags, f"--train-iters={STEPS}", f"--global-batch-size={samples}", "--lr=2.0"]
+        words += [f"--load={tmp_path / 'start'}", "--finetune", f"--save={tmp_path / str(number)}"]
+        config = {} if per_token else {"config": {"calculate-per-token-loss": False}}
+        return Run(shards=shards, flags=words, nproc=nproc, options={"batching": batching, **config})
+
+    runs = [run(number, *layout) for number, layout in enumerate(LAYOUTS.values())]
+    averaged = run(len(runs), "packed", 1, ("--micro-batch-size=1",), per_token=False)
+    _, *outputs, other = run_forked(tmp_path, [start, *runs, averaged])
+
+    assert f"train: {PACKS} samples" in outputs[0], "a step is an epoch"
+    assert "128 rows for 120 ids" in outputs[0]
+    first, begin = losses(outputs[0]), weights_at(tmp_path / "start")
+    assert len(first) == STEPS
+    assert first[STEPS] < first[1] - 0.1, "it learns"
+    reference = weights(tmp_path / "0")
+    assert len(reference) == 8
+    assert all(np.abs(reference[name] - begin[name]).max() > 1e-4 for name in reference)
+    for number, (name, output) in enumerate(zip(LAYOUTS, outputs, strict=True)):
+        np.testing.assert_allclose(list(losses(output).values()), list(first.values()), rtol=2e-6, err_msg=name)
+        found = weights(tmp_path / str(number))
+        assert found.keys() == reference.keys(), name
+        for tensor, value in found.items():
+            moved = np.abs(reference[tensor] - begin[tensor]).max()
+            assert np.abs(value - reference[tensor]).max() < 2e-4 * moved, f"{name}: {tensor}"
     # What the test would miss if trained lengths were alike: a mean per micro-batch is another objective.
-    averaged = curve(base, per_token=False)
-    assert np.abs(np.array(averaged) - np.array(one)).max() > 1e-3
+    assert max(abs(losses(other)[step] - first[step]) for step in first) > 1e-3
+
+
+def weights_at(folder: Path) -> dict[str, np.ndarray]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(globals(), "STEPS", 1)
+        return weights(folder)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -151,3 +153,42 @@ def run_script(script: str, *words: object, timeout: float = 240) -> subprocess.
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     return done
+
+
+@dataclass(kw_only=True)
+class Run:
+    """One job for `run_forked`."""
+
+    shards: Sequence[object]
+    flags: Sequence[str]
+    nproc: int = 1
+    kill: str | None = None
+    code: int = 0
+    """Exit status that is expected."""
+    options: dict[str, object] = field(default_factory=dict)
+
+
+def run_forked(folder: Path, runs: Sequence[Run], *, timeout: float = 500) -> list[str]:
+    """The output of each run, in this order, one after the other; see `forked.py`."""
+    jobs = [
+        {
+            "job": {"shards": [*map(str, run.shards)], "device": "cpu", "flags": [*run.flags], **run.options},
+            "nproc": run.nproc,
+            "kill": run.kill,
+        }
+        for run in runs
+    ]
+    path = folder / "jobs.json"
+    path.write_text(json.dumps(jobs))
+    outputs = []
+    done = run_script("forked.py", path, timeout=timeout)
+    for run, (codes, output) in zip(runs, json.loads(done.stdout.splitlines()[-1]), strict=True):
+        assert codes == [-9 if run.kill else run.code] * run.nproc, output[-4000:]
+        outputs.append(output)
+    return outputs
+
+
+def losses(output: str) -> dict[int, float]:
+    """The training loss of each iteration, as printed (seven digits)."""
+    found = re.findall(r"iteration +(\d+)/.*lm loss: (\S+)", output)
+    return {int(step): float(loss) for step, loss in found}

@@ -1,0 +1,138 @@
+"""One builds, the others wait, and nobody waits for the dead."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from formats.errors import DataError
+from trainer import cache as module
+from trainer.cache import Cache, default_root
+
+KEY = {"n": 3}
+BUILDER = """
+import sys, time, pathlib, numpy as np
+from trainer.cache import Cache
+root, log, seconds = pathlib.Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+def build():
+    with open(log, "a") as file:
+        file.write("built\\n")
+    time.sleep(seconds)
+    return {"a": np.arange(1000), "empty": np.zeros((0, 2), dtype=np.uint8)}
+found = Cache(root).arrays("thing", {"n": 3}, build)
+print(int(found["a"].sum()), found["empty"].shape)
+"""
+
+
+def start(root: Path, log: Path, seconds: float) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", BUILDER, str(root), str(log), str(seconds)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_one_builds_for_all(tmp_path: Path) -> None:
+    root, log = tmp_path / "cache", tmp_path / "log"
+    processes = [start(root, log, 1.0) for _ in range(4)]
+    assert {process.communicate(timeout=60)[0] for process in processes} == {"499500 (0, 2)\n"}
+    assert log.read_text() == "built\n"
+    assert len(list(root.iterdir())) == 1, "no lock, nothing temporary"
+
+
+def test_a_builder_that_was_killed_is_replaced(tmp_path: Path) -> None:
+    root, log = tmp_path / "cache", tmp_path / "log"
+    first = start(root, log, 600)
+    while not log.exists():
+        time.sleep(0.05)
+    second = start(root, log, 0)
+    first.kill()
+    first.communicate()
+    assert second.communicate(timeout=60)[0] == "499500 (0, 2)\n"
+    assert log.read_text() == "built\nbuilt\n"
+
+
+def test_a_builder_elsewhere_lives_as_long_as_it_gives_signs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STALE", 1.0)
+    name = "thing-" + __import__("hashlib").sha256(b'{"n": 3}').hexdigest()[:24]
+    lock = tmp_path / f".{name}.lock"
+    lock.write_text("another-machine 1\n")
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(0.2):
+            os.utime(lock)
+
+    beating = threading.Thread(target=beat)
+    beating.start()
+    built: list[float] = []
+    began = time.monotonic()
+
+    def build() -> dict[str, np.ndarray]:
+        built.append(time.monotonic() - began)
+        return {"a": np.ones(2)}
+
+    waiting = threading.Thread(target=lambda: Cache(tmp_path).arrays("thing", KEY, build))
+    waiting.start()
+    time.sleep(2.5)
+    assert not built, "it gives signs of life"
+    done.set()
+    beating.join()
+    waiting.join(timeout=30)
+    assert len(built) == 1
+    assert Cache(tmp_path).arrays("thing", KEY, lambda: pytest.fail("built"))["a"].tolist() == [1, 1]
+
+
+def test_whoever_finds_it_done_does_not_build(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    cache.arrays("thing", KEY, lambda: {"a": np.ones(3)})
+    found = cache.arrays("thing", KEY, lambda: pytest.fail("built"))
+    assert not found["a"].flags.writeable
+    other = cache.arrays("thing", {"n": 4}, lambda: {"a": np.zeros(3)})
+    assert other["a"].sum() == 0
+
+
+@pytest.mark.parametrize("harm", ["short", "other", "gone", "entry"])
+def test_a_damaged_entry_is_named(tmp_path: Path, harm: str) -> None:
+    cache = Cache(tmp_path)
+    cache.arrays("thing", KEY, lambda: {"a": np.ones(300)})
+    (entry,) = tmp_path.iterdir()
+    file = entry / "a.npy"
+    if harm == "short":
+        file.write_bytes(file.read_bytes()[:-1])
+    elif harm == "other":
+        np.save(file, np.ones(299))
+    elif harm == "gone":
+        file.unlink()
+    else:
+        (entry / "entry.json").write_text("{")
+    with pytest.raises(DataError, match="damaged; delete the folder"):
+        cache.arrays("thing", KEY, lambda: pytest.fail("built"))
+
+
+def test_a_build_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+
+    def fail() -> dict[str, np.ndarray]:
+        raise DataError("no")
+
+    with pytest.raises(DataError, match=r"^no$"):
+        cache.arrays("thing", KEY, fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="--cache-dir"):
+        Cache(tmp_path / "file" / "cache").arrays("thing", KEY, dict)
+
+
+def test_where_it_lies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SFT_SHARDS_CACHE", "/x")
+    assert default_root() == Path("/x")
+    monkeypatch.delenv("SFT_SHARDS_CACHE")
+    assert default_root().parts[-2:] == (".cache", "sft-shards")

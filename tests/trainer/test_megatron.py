@@ -1,0 +1,34 @@
+"""What is known about Megatron's versions; the versions themselves are run by tests/versions."""
+
+from __future__ import annotations
+
+import pytest
+
+from formats.errors import DataError
+from trainer import megatron
+
+
+@pytest.mark.filterwarnings("ignore")  # Megatron's, at import
+@pytest.mark.parametrize(
+    ("text", "version", "warning"),
+    [
+        ("0.12.3", (0, 12), ""),
+        ("0.19.2", (0, 19), ""),
+        ("0.20.0rc1", (0, 20), "newer than any"),
+        ("1.0", (1, 0), "1.0"),
+    ],
+)
+def test_newer_ones_are_tried(
+    monkeypatch: pytest.MonkeyPatch, text: str, version: tuple[int, int], warning: str
+) -> None:
+    monkeypatch.setattr("megatron.core.__version__", text)
+    assert megatron.version() == version
+    assert warning in megatron.check_version()
+    assert bool(megatron.check_version()) == bool(warning)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_older_ones_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("megatron.core.__version__", "0.11.0")
+    with pytest.raises(DataError, match=r"0\.11 is too old"):
+        megatron.check_version()

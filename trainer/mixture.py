@@ -1,0 +1,99 @@
+"""The order of training: several plans, each with a weight, as one endless sequence that is a pure function of i.
+
+The weight of a directory is its epochs per epoch of the mixture: 1 shows each of its packs once, 0.3 another third
+every time, 2 shows each twice. Draw j of a directory is its pack j modulo their number, and epoch e of the mixture
+makes the draws e·w·n to (e + 1)·w·n of each, worked out in fractions: after any number of epochs no directory is off
+by a whole pack. Within the epoch every draw has a random word from a stream of its directory, and the words are
+sorted: a directory that is added comes between the draws of the others and leaves their order as it is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.packing import random_words
+from trainer.plan import Counts, Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One directory in a mixture."""
+
+    name: str
+    """For people: as short as it can be told apart."""
+    weight: Fraction
+    """Epochs of this directory per epoch of the mixture, above 0."""
+    plan: Plan
+
+
+class Mixture:
+    """Draws from sources; item i is the same whatever was asked for before."""
+
+    def __init__(self, sources: Sequence[Source], *, seed: int) -> None:
+        self.sources = tuple(sources)
+        self.seed = seed
+        twins: Counter[str] = Counter()
+        self._streams = []  # a directory that is named twice draws twice, not the same twice
+        for source in self.sources:
+            self._streams.append(f"{source.plan.identity}/{twins[source.plan.identity]}")
+            twins[source.plan.identity] += 1
+        self._rate = float(sum(source.weight * len(source.plan) for source in self.sources))
+        self._orders: dict[int, NDArray[np.uint32]] = {}
+
+    @property
+    def counts(self) -> Counts:
+        """The sums over all sources, unweighted."""
+        total = self.sources[0].plan.counts
+        for source in self.sources[1:]:
+            total += source.plan.counts
+        return total
+
+    def samples(self, epochs: Fraction | int) -> int:
+        """Samples in the first `epochs` epochs."""
+        return sum(_draws(source, epochs) for source in self.sources)
+
+    def locate(self, item: int) -> tuple[int, int]:
+        """The number of the source, and its pack, that item `item` shows."""
+        epoch = int(item / self._rate)
+        while self.samples(epoch) > item:
+            epoch -= 1
+        while self.samples(epoch + 1) <= item:
+            epoch += 1
+        draw = int(self._order(epoch)[item - self.samples(epoch)])
+        for number, source in enumerate(self.sources):
+            first = _draws(source, epoch)
+            here = _draws(source, epoch + 1) - first
+            if draw < here:
+                return number, (first + draw) % len(source.plan)
+            draw -= here
+        raise AssertionError(f"draw {draw} is beyond the last source")
+
+    def _order(self, epoch: int) -> NDArray[np.uint32]:
+        """uint32[samples of the epoch]: its draws, numbered source after source, in the order in which they come."""
+        if epoch not in self._orders:
+            while len(self._orders) > 1:  # a batch spans two epochs at most
+                self._orders.pop(min(self._orders))
+            parts = [_draws(source, epoch + 1) - _draws(source, epoch) for source in self.sources]
+            words = np.empty(sum(parts), dtype=np.uint64)
+            at = 0
+            for stream, count in zip(self._streams, parts, strict=True):
+                words[at : at + count] = random_words(count, self.seed, stream, "draws", epoch)
+                at += count
+            # Random words over the draws' numbers: distinct, so that the sorted order is one and the same for ever.
+            words &= np.uint64(0xFFFF_FFFF_0000_0000)
+            words |= np.arange(len(words), dtype=np.uint64)
+            words.sort()
+            self._orders[epoch] = words.astype(np.uint32)
+        return self._orders[epoch]
+
+
+def _draws(source: Source, epochs: Fraction | int) -> int:
+    """Draws of a source in the first `epochs` epochs: floor(epochs x weight x packs), in integers."""
+    whole = epochs.numerator * source.weight.numerator * len(source.plan)
+    return whole // (epochs.denominator * source.weight.denominator)

@@ -1,0 +1,59 @@
+"""A trial of Transformer Engine's packed (thd) attention on this machine: `python -m trainer.probe` prints `ok`.
+
+Two segments packed together must give what each gives alone, in output and gradient. Run in a process of its own and
+under a time limit, because where it does not work it aborts or hangs. Never run on an AMD GPU by this project.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+
+LENGTHS = (48, 80)
+HEADS, CHANNELS = 4, 64
+
+
+def main() -> int:
+    """Compare; what is wrong is the last line on standard output."""
+    import torch
+
+    try:
+        from transformer_engine.pytorch import DotProductAttention
+    except Exception as error:  # whatever a broken build raises
+        print(f"Transformer Engine cannot be imported ({type(error).__name__}: {' '.join(str(error).split())})")
+        return 1
+    torch.manual_seed(0)
+    attention = DotProductAttention(HEADS, CHANNELS, attention_dropout=0.0, attn_mask_type="padding_causal")
+    query, key, value, weight = (
+        torch.randn(sum(LENGTHS), HEADS, CHANNELS, device="cuda", dtype=torch.bfloat16) for _ in range(4)
+    )
+
+    def run(first: int, last: int, bounds: list[int]) -> list[torch.Tensor]:
+        inputs = [each[first:last].detach().clone().requires_grad_() for each in (query, key, value)]
+        starts = torch.tensor(bounds, dtype=torch.int32, device="cuda")
+        longest = max(b - a for a, b in itertools.pairwise(bounds))
+        output = attention(
+            *inputs,
+            qkv_format="thd",
+            attn_mask_type="padding_causal",
+            cu_seqlens_q=starts,
+            cu_seqlens_kv=starts,
+            max_seqlen_q=longest,
+            max_seqlen_kv=longest,
+        ).reshape(last - first, HEADS, CHANNELS)
+        (output * weight[first:last]).sum().backward()
+        return [output.detach(), *(each.grad for each in inputs if each.grad is not None)]
+
+    cut, end = LENGTHS[0], sum(LENGTHS)
+    together = run(0, end, [0, cut, end])
+    alone = [torch.cat(pair) for pair in zip(run(0, cut, [0, cut]), run(cut, end, [0, end - cut]), strict=True)]
+    worst = max(float((a.float() - b.float()).abs().max()) for a, b in zip(together, alone, strict=True))
+    if len(together) != 4 or not worst < 0.05:
+        print(f"packed segments differ from the same ones alone by {worst}")
+        return 1
+    print("ok")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""What kind of training: `--stage NAME`. Named here without importing torch, made in `trainer.stage`.
+
+Other packages add stages by an entry point of the group `sft_shards.stages` that loads a subclass of
+`trainer.stage.Stage`; in their setup.cfg:
+
+    [options.entry_points]
+    sft_shards.stages =
+        dpo = my_package:DpoStage
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from formats.errors import DataError, UsageError, nearest
+
+GROUP = "sft_shards.stages"
+BUILT_IN = {"sft": "trainer.stage:Stage", "pretrain": "trainer.stage:PretrainStage"}
+
+
+def known() -> dict[str, EntryPoint]:
+    """Stages by name; a built-in one cannot be replaced."""
+    found = {each.name: each for each in entry_points(group=GROUP)}
+    return {**found, **{name: EntryPoint(name, value, GROUP) for name, value in BUILT_IN.items()}}
+
+
+def check(name: str) -> None:
+    """UsageError where no stage has this name."""
+    if name not in known():
+        raise UsageError(f"--stage {name}: no such stage; {nearest(name, known())}")
+
+
+def load(name: str) -> type[Any]:
+    """The class of a stage.
+
+    Raises:
+        UsageError: no stage has this name.
+        DataError: its package cannot be imported, or what it names is not a stage.
+    """
+    check(name)
+    entry = known()[name]
+    try:
+        found = entry.load()
+    except (ImportError, AttributeError) as error:
+        raise DataError(f"--stage {name}: {entry.value} cannot be loaded ({error}); install it again") from None
+    base = importlib.import_module("trainer.stage").Stage
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise DataError(f"--stage {name}: {entry.value} is not a subclass of trainer.stage.Stage")
+    return found
