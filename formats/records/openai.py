@@ -34,21 +34,13 @@ class OpenAI:
 
     def matches(self, record: object, fields: FieldMap) -> bool:
         """Whether there is a list of messages that have a role."""
-        turns = message_list(record, fields)
-        return (
-            isinstance(turns, list)
-            and bool(turns)
-            and isinstance(turns[0], Mapping)
-            and (fields.look_up(turns[0], "role") is not MISSING)
-        )
+        first = first_message(record, fields)
+        return first is not None and fields.look_up(first, "role") is not MISSING
 
     def read(self, record: object, fields: FieldMap) -> Conversation:
         """Every message as a turn; `tools` and the older `functions` as tools."""
         turns = leading_system(record, fields)
-        for number, message in enumerate(require_list(record, fields)):
-            if not isinstance(message, Mapping):
-                raise RecordError("wrong_type", f"message {number} is {type(message).__name__}, not an object")
-            turns.append(_turn(message, fields))
+        turns += [_turn(message, fields) for message in messages_of(record, fields)]
         return Conversation(turns=tuple(turns), tools=read_tools(record, fields))
 
     def plain(self, record: Any, fields: FieldMap) -> tuple[Shape, list[str]] | None:
@@ -94,13 +86,22 @@ def message_list(record: object, fields: FieldMap) -> Any:
     return record if isinstance(record, list) else MISSING
 
 
-def require_list(record: object, fields: FieldMap) -> list[Any]:
-    """The list of messages; a RecordError where there is none."""
+def first_message(record: object, fields: FieldMap) -> Mapping[str, Any] | None:
+    """The first message, if there is a list of them and it is an object."""
+    value = message_list(record, fields)
+    return value[0] if isinstance(value, list) and value and isinstance(value[0], Mapping) else None
+
+
+def messages_of(record: object, fields: FieldMap) -> list[Mapping[str, Any]]:
+    """The messages; a RecordError where there are none, or one is no object."""
     value = message_list(record, fields)
     if value is MISSING:
         raise RecordError("missing_field", f"none of {', '.join(LISTS)}; name the column with --field messages=COLUMN")
     if not isinstance(value, list):
         raise RecordError("wrong_type", f"messages is {type(value).__name__}, not a list")
+    for number, message in enumerate(value):
+        if not isinstance(message, Mapping):
+            raise RecordError("wrong_type", f"message {number} is {type(message).__name__}, not an object")
     return value
 
 

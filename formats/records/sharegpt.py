@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from formats.conversation import Conversation, Shape, Turn
 from formats.errors import RecordError
 from formats.records.fields import MISSING, FieldMap, text
 from formats.records.openai import (
+    first_message,
     leading_system,
-    message_list,
+    messages_of,
     parse_json,
     plain_turns,
     read_tools,
     read_weight,
-    require_list,
     tool_call,
 )
 
@@ -44,20 +43,13 @@ class ShareGPT:
 
     def matches(self, record: object, fields: FieldMap) -> bool:
         """Whether there is a list of turns that have `from` and `value`."""
-        turns = message_list(record, fields)
-        return (
-            isinstance(turns, list)
-            and bool(turns)
-            and isinstance(turns[0], Mapping)
-            and {"from", "value"} <= set(turns[0])
-        )
+        first = first_message(record, fields)
+        return first is not None and {"from", "value"} <= set(first)
 
     def read(self, record: object, fields: FieldMap) -> Conversation:
         """Every entry as a turn; a `function_call` is an assistant turn that is all tool calls."""
         turns = leading_system(record, fields)
-        for number, entry in enumerate(require_list(record, fields)):
-            if not isinstance(entry, Mapping):
-                raise RecordError("wrong_type", f"turn {number} is {type(entry).__name__}, not an object")
+        for entry in messages_of(record, fields):
             role = fields.role(entry.get("from"), ROLE_NAMES)
             value = text(entry.get("value", MISSING), "value")
             if role == CALL:
