@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from formats.conversation import Conversation, Shape, Turn
-from formats.errors import RecordError
 from formats.records.fields import MISSING, FieldMap, text
 from formats.records.openai import (
     first_message,

@@ -20,6 +20,11 @@ RECORDS = [
 ]
 
 
+def value(record):
+    """A record as it is after parsing, which JSON leaves to whoever takes the batch."""
+    return reader.parse(record) if isinstance(record, bytes) else record
+
+
 def read(source, target):
     """All records, part by part; each part's numbers count from 0 and its hash is that of its bytes."""
     parts = cut(source, target)
@@ -31,7 +36,7 @@ def read(source, target):
         items = [item for batch in one.batches() for item in batch]
         assert [number for number, _ in items] == list(range(len(items)))
         assert one.sha256 == streams.hash_range(source.file, part.begin, part.end)
-        found += [record for _, record in items]
+        found += [value(record) for _, record in items]
     return found
 
 
@@ -69,7 +74,7 @@ KINDS = ["jsonl", "json", "parquet", "arrow", "csv", "tsv", "jsonl.gz", "json.zs
 def test_every_kind_and_every_cut_give_the_same_records(tmp_path, kind, target):
     [source] = find_sources([str(write_as(tmp_path, kind, RECORDS))])
     assert read(source, target) == RECORDS
-    assert [record for _, record in sample(source, 5)] == RECORDS[:5]
+    assert [value(record) for _, record in sample(source, 5)] == RECORDS[:5]
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "json", "parquet", "arrow"])
