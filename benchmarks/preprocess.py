@@ -487,13 +487,13 @@ def prepare(data: Path, folder: Path, tokenizer: Path, marked: Path | None, role
 
     from formats.errors import RecordError, UsageError
     from formats.records import FieldMap, detect
-    from preprocess.sources import find_sources, read
+    from preprocess.sources import find_sources, sample
 
     plain = PreTrainedTokenizerFast.from_pretrained(str(tokenizer))
     control = [token for token in plain.all_special_tokens if token]
     fields, found, left = FieldMap(roles=roles), {}, Counter[str]()
     for source in find_sources([str(data)]):
-        rows = [(number, row) for number, row in read(source) if not isinstance(row, RecordError)]
+        rows = [(number, row) for number, row in sample(source, 1 << 40) if not isinstance(row, RecordError)]
         try:
             form = detect(rows[:200], fields, source.path)
         except UsageError:

@@ -168,7 +168,7 @@ class Run:
     options: dict[str, object] = field(default_factory=dict)
 
 
-def run_forked(folder: Path, runs: Sequence[Run], *, timeout: float = 500) -> list[str]:
+def run_forked(folder: Path, runs: Sequence[Run], *, timeout: float = 580) -> list[str]:
     """The output of each run, in this order, one after the other; see `forked.py`."""
     jobs = [
         {
