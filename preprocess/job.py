@@ -175,9 +175,9 @@ def await_tasks(output: Path, seconds: float) -> None:
     pause = 0.1
     while time.monotonic() < until and not (output / NAME).exists():
         if (output / WORK / planning.NAME).exists():
-            plan = Plan.read(output)
-            if all(is_finished(output, task.number) for task in plan.tasks):
-                return
+            with suppress(UsageError):  # published in this very moment
+                if all(is_finished(output, task.number) for task in Plan.read(output).tasks):
+                    return
         time.sleep(pause)
         pause = min(pause * 2, 10.0)
 
@@ -217,12 +217,13 @@ def finalize_only(output: Path, *, max_rejects: str | None = None, patience: flo
         UsageError: there is no plan.
         DataError: tasks are missing, or the directory cannot be published.
     """
-    if (output / NAME).exists():
-        if (output / WORK).exists():
-            with _writing(output), job_lock(output, patience=patience):
-                clear(output)
+    if not (output / NAME).exists() and not (output / WORK).exists():
+        Plan.read(output)
+    if (output / NAME).exists() and not (output / WORK).exists():
         return Manifest.read(output)
-    Plan.read(output)
     with _writing(output), job_lock(output, patience=patience):
+        if (output / NAME).exists():  # by another process, just now, or by one that was stopped at its very end
+            clear(output)
+            return Manifest.read(output)
         plan = Plan.read(output)
         return finalize(plan, output, planned_tokenizer(plan, output), max_rejects=max_rejects)

@@ -164,6 +164,17 @@ def test_what_is_missing_is_listed_with_the_command_that_makes_it(tmp_path, refe
     assert contents(output) == reference
 
 
+def test_several_that_finalize_at_once_all_find_the_directory_complete(tmp_path, reference):
+    output = tmp_path / "out"
+    waiting = [start("finalize", "--output", output, "--wait", 100) for _ in range(3)]
+    call("plan", *INPUTS, *SMALL, "--output", output)
+    call("task", "--output", output)
+    for process in waiting:
+        _, err = process.communicate(timeout=100)
+        assert process.returncode == 0, err
+    assert contents(output) == reference
+
+
 def test_another_plan_is_refused_with_what_differs(tmp_path):
     output = tmp_path / "out"
     call("plan", *INPUTS, *SMALL, "--output", output)
