@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("repo", deadline=None)  # the first example pays for imports
+# The first example pays for imports, and a busy machine draws slowly: neither says anything about the code.
+settings.register_profile("repo", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("repo")
 
 DATA = Path(__file__).parent / "data"
