@@ -33,7 +33,6 @@ def test_the_number_of_workers_changes_no_byte(tmp_path, reference, workers):
 
 
 def test_ray_gives_the_same_bytes(tmp_path, reference):
-    pytest.importorskip("ray", reason="the extra 'ray' is part of the development install")
     call("run", *INPUTS, *SMALL, "--output", tmp_path / "out", "--engine", "ray", "--workers", 2)
     assert contents(tmp_path / "out") == reference
 

@@ -184,7 +184,8 @@ def test_one_record_alone_and_a_bare_list_per_line(tmp_path):
 
 
 def test_a_saved_data_set_is_read_in_its_own_order(tmp_path):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     made = datasets.Dataset.from_list(RECORDS)
     made.save_to_disk(str(tmp_path / "saved"), num_shards=3)
     sources = find_sources([str(tmp_path / "saved")])
