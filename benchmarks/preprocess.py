@@ -457,20 +457,22 @@ STAGES: tuple[tuple[str, str, str], ...] = (
     ("preprocess/sources", "", "parse"),
     ("formats/templates", "", "render"),
     ("formats/conversation", "", "render"),
+    ("preprocess/fast.py", "masks", "mask"),
+    ("preprocess/fast.py", "", "render"),
     ("preprocess/encode.py", "token_mask", "mask"),
     ("preprocess/encode.py", "_masked", "mask"),
     ("preprocess/lengths.py", "", "mask"),
     ("preprocess/encode.py", "", "tokenize"),
     ("preprocess/token_engine.py", "", "tokenize"),
-    ("preprocess/tokenizer.py", "", "start: tokenizer"),
-    ("preprocess/compare.py", "", "check of the engine"),
+    ("preprocess/tokenizer.py", "", "load the tokenizer"),
     ("preprocess/task.py", "", "write"),
     ("preprocess/writer.py", "", "write"),
-    ("preprocess/finalize.py", "", "write"),
     ("formats/shards", "", "write"),
 )
-"""Where time belongs: by a part of the file's path and a function's name (empty: any), the first that fits, from the
-innermost frame outwards. A file of ours that is not listed is reported under its own name."""
+"""Where a task's time belongs: by a part of the file's path and a function's name (empty: any), the first that fits,
+from the innermost frame outwards. A file of ours that is not listed is reported under its own name."""
+CHECK = ("preprocess/pipeline.py", "_verify")
+"""The function under which written records are checked against Hugging Face."""
 
 
 def where(spec: Spec, scratch: Path) -> dict[str, Any]:
@@ -496,14 +498,20 @@ def where(spec: Spec, scratch: Path) -> dict[str, Any]:
 
 def stage(frame: types.FrameType | None) -> str:
     """The stage that a stack belongs to."""
+    stack: list[tuple[str, str]] = []
     while frame is not None:
-        path, name = frame.f_code.co_filename, frame.f_code.co_name
+        stack.append((frame.f_code.co_filename, frame.f_code.co_name))
+        frame = frame.f_back
+    if not any(path.endswith("preprocess/task.py") and name == "run_task" for path, name in stack):
+        return "outside of the task: plan, tokenizer, check of the engine, end"
+    if any(path.endswith(CHECK[0]) and name == CHECK[1] for path, name in stack):
+        return "check of records against Hugging Face"
+    for path, name in stack:
         for part, function, found in STAGES:
             if part in path and function in ("", name):
                 return found
-        if "/preprocess/" in path and __file__ != path:
+        if "/preprocess/" in path:
             return f"other: preprocess/{path.rpartition('/preprocess/')[2]}"
-        frame = frame.f_back
     return "other"
 
 
@@ -655,8 +663,8 @@ def contenders(run: Run, names: list[str], rounds: int) -> list[dict[str, Any]]:
     rows = []
     for name in names:
         row: dict[str, Any] = {"name": name, "what": CONTENDERS[name][2]}
-        if "error" in results[name][0]:
-            rows.append(row | results[name][0])
+        if failed := next((one for one in results[name] if "error" in one), None):
+            rows.append(row | failed)
             continue
         count, tokens, size = sizes[CONTENDERS[name][1].get("share", "corpus")]
         cpu = statistics.median(one["cpu"] for one in results[name])
