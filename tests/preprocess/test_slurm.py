@@ -1,7 +1,9 @@
 """A real Slurm of two nodes: arrays of two sizes, a node lost in the middle, a failed element; the same bytes always."""
 
 import re
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from jobs import INPUTS, SMALL, call, contents, error_line
@@ -61,7 +63,9 @@ def test_a_node_that_is_killed_in_the_middle_changes_no_byte(cluster, tmp_path, 
 def test_an_element_that_fails_strands_nobody_and_the_same_call_mends_it(cluster, tmp_path, reference):
     output = tmp_path / "out"
     setup = f'test "${{SLURM_ARRAY_TASK_ID:-}}" != 1 || test "${{1:-}}" = finalize || test -e {tmp_path}/mended'
-    tasks, last = submit(cluster, output, "--array", 2, "--slurm-setup", f"PATH={tmp_path}:$PATH\n{setup}")
+    # With a setup of the site's own, the command is the one on the path.
+    programs = Path(sys.executable).parent
+    tasks, last = submit(cluster, output, "--array", 2, "--slurm-setup", f"PATH={programs}:$PATH\n{setup}")
     cluster.await_end(tasks, last)
     assert not (output / "manifest.json").exists()
     log = next(tmp_path.glob("out.finalize-*.log")).read_text()
