@@ -145,14 +145,20 @@ def layout(args: Namespace, world: int, *, epochs: bool = False) -> Layout:
     )
 
 
-def model_vocabulary(args: Namespace, info: TokenizerInfo, tensor: int, path: Path) -> tuple[int, int]:
+def model_vocabulary(
+    args: Namespace, info: TokenizerInfo, tensor: int, path: Path, *, rows: int = 0, pad: bool = True
+) -> tuple[int, int]:
     """Ids the model must know, and rows of its embedding: padded to a multiple of divisor x TP.
 
     Worked out here because Megatron's null tokenizer counts one id more before 0.18 than after, which would pad
     the same shards to another model.
 
+    Args:
+        rows: of the checkpoint's embedding; 0: not known. They are kept as they are where TP divides them.
+        pad: the user asked for padding by --make-vocab-size-divisible-by.
+
     Raises:
-        DataError: the vocabulary that the user asks for has no room for the shards' ids.
+        DataError: the vocabulary that the user asks for has no room for the shards' ids, or for the checkpoint's.
     """
     for flag in ("vocab_size", "padded_vocab_size"):
         asked = getattr(args, flag, None)
@@ -161,9 +167,14 @@ def model_vocabulary(args: Namespace, info: TokenizerInfo, tensor: int, path: Pa
                 f"{path}: its ids reach {info.vocab_size - 1} ({info.name}), --{flag.replace('_', '-')} {asked} is too "
                 f"small; leave it out, or use shards made with the model's tokenizer"
             )
+        if asked is not None and asked < rows:
+            raise DataError(f"--{flag.replace('_', '-')} {asked} is below the {rows} rows of the model; leave it out")
     size = max(info.vocab_size, args.vocab_size or 0)
-    multiple = args.make_vocab_size_divisible_by * tensor
-    padded = getattr(args, "padded_vocab_size", None) or -(-size // multiple) * multiple
+    wanted = max(size, rows)
+    multiple = (
+        tensor if wanted == rows and not pad and rows % tensor == 0 else args.make_vocab_size_divisible_by * tensor
+    )
+    padded = getattr(args, "padded_vocab_size", None) or -(-wanted // multiple) * multiple
     return size, padded
 
 

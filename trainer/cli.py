@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from formats.errors import DataError, UsageError
-from trainer import checks, config, stages
+from trainer import checks, config, fit, hf_config, stages
 from trainer.isolation import ISOLATIONS
 from trainer.job import BATCHING, DEVICES, OVERLONG, Job
 
@@ -38,6 +38,7 @@ class Command(click.Group):
     help="Shard directory to train on, and its epochs per epoch of the mixture (default 1); repeatable.",
 )
 @click.option("--config", "config_path", metavar="FILE.yaml", help="Options and Megatron flags as a flat mapping.")
+@click.option("--hf-config", metavar="DIR_OR_FILE", help="The model's shape, from its Hugging Face config.json.")
 @click.option("--device", type=click.Choice(DEVICES), help="gpu (default), or cpu to rehearse without one.")
 @click.option("--nproc", type=click.IntRange(min=1), help="Worker processes; default one per GPU, one on the CPU.")
 @click.option("--stage", metavar="NAME", help="sft (default), pretrain (loss on every token), or an installed one.")
@@ -86,7 +87,9 @@ def cli(ctx: click.Context, /, shards: tuple[str, ...], config_path: str | None,
     stages.check(job.stage)
     if job.epochs is not None:
         checks.parse_epochs(job.epochs)
-    checks.open_shards(checks.parse_shards(text)[0] for text in directories)
+    opened = checks.open_shards(checks.parse_shards(text)[0] for text in directories)
+    if job.hf_config is not None:
+        fit.check_shards(hf_config.read(job.hf_config), opened[0].manifest.tokenizer, opened[0].path)
     from trainer.launch import launch
     from trainer.megatron import check_installed
 

@@ -22,7 +22,7 @@ from trainer.isolation import ISOLATIONS
 from trainer.job import BATCHING, DEVICES, OVERLONG
 
 CHOICES = {"device": DEVICES, "overlong": OVERLONG, "batching": BATCHING, "isolation": ISOLATIONS}
-OWN = ("shards", "device", "nproc", "stage", "batching", "isolation", "overlong", "epochs", "cache-dir")
+OWN = ("shards", "device", "nproc", "stage", "batching", "isolation", "overlong", "epochs", "cache-dir", "hf-config")
 """Options of `sft-train` that may stand in the file too; an option on the command line wins."""
 
 
@@ -64,6 +64,8 @@ def read(path: str) -> Config:
             raise UsageError(f"{path}: {name!r} stands there twice")
         if name in OWN:
             own[name] = _own(path, name, value)
+            if name == "hf-config":  # goes with the file, wherever the command is called
+                own[name] = str(Path(path).parent / value)
         else:
             megatron[name] = _value(path, name, value)
     return Config(own=own, megatron=megatron)

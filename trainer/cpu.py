@@ -25,9 +25,11 @@ FORCED: dict[str, Any] = {
     "no-bias-swiglu-fusion": True,
     "no-bias-dropout-fusion": True,
     "no-rope-fusion": True,
+    "moe-grouped-gemm": False,  # all experts of a layer in one GPU kernel; here one after the other
     "num-workers": 0,  # the cores are busy with the model
 }
-"""Megatron flags without which it would reach for a GPU kernel; they win over what the user gave."""
+"""Megatron flags without which it would reach for a GPU kernel; they win over what the user gave.
+False takes a switch out."""
 
 
 def environment(cores: int, processes: int) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
     defaults < YAML file < after `--` < what the device needs
 
+The model's shape (`trainer.hf_config`) stands beside the file: what is said twice must be said alike.
+
 Names are checked against the parser of the Megatron that is installed, so what is known is never a list of ours.
 """
 
@@ -9,12 +11,13 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from formats.errors import UsageError
 from trainer.config import OWN
+from trainer.hf_config import Shape
 
 DEFAULTS: dict[str, Any] = {
     "calculate-per-token-loss": True,  # one objective on every layout: the token-weighted mean
@@ -56,11 +59,13 @@ def resolve(
     config_path: str,
     flags: Iterable[str],
     forced: Mapping[str, Any] | None = None,
+    shape: Shape | None = None,
 ) -> Flags:
     """Put the flags together.
 
     Raises:
-        UsageError: an unknown name (with the nearest known one) or a value that its flag does not take.
+        UsageError: an unknown name (with the nearest known one), a value that its flag does not take, or one that
+            contradicts the model's shape.
     """
     actions = parser._option_string_actions
     for name in config:
@@ -74,17 +79,55 @@ def resolve(
             raise UsageError(f"unknown Megatron flag {option}; {_hint(option, actions, dashes=True)}")
     options = [str(_spelt(actions, name)) for name in config] + [word.split("=", 1)[0] for word in after]
     given = frozenset(actions[option].dest for option in options if option in actions)
+    from_model: list[str] = []
+    if shape is not None:
+        from_model = _model(parser, shape)
+        _agree(parser, shape, from_file, config_path)
+        _agree(parser, shape, after, "after --")
     wanted = {
         name: value
         for name, value in DEFAULTS.items()
         if f"--{name}" in actions and actions[f"--{name}"].dest not in given
     }
     needed = {name: value for name, value in (forced or {}).items() if f"--{name}" in actions}
-    argv = as_argv(actions, wanted) + from_file + after + as_argv(actions, needed)
+    argv = as_argv(actions, wanted) + from_model + from_file + after
+    argv = [word for word in argv if word not in _switches_off(actions, needed)] + as_argv(actions, needed)
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         raise UsageError(f"Megatron's flags: {unknown[0]!r} belongs to no flag; a list goes after its flag's name")
     return Flags(argv=tuple(argv), args=args, given=given)
+
+
+def _model(parser: argparse.ArgumentParser, shape: Shape) -> list[str]:
+    """A model's shape as words of a command line; UsageError where this Megatron lacks a flag that it needs."""
+    actions = parser._option_string_actions
+    for name, value in shape.flags.items():
+        if _spelt(actions, name) is None and value not in (None, False):
+            raise UsageError(f"{shape.path}: this Megatron has no --{name}, which the model needs; use a later one")
+    known = {name: value for name, value in shape.flags.items() if _spelt(actions, name) and value is not None}
+    return as_argv(actions, known)
+
+
+def _agree(parser: argparse.ArgumentParser, shape: Shape, words: Sequence[str], where: str) -> None:
+    """UsageError where `words` say something else about the model than its shape does; repeating it is fine."""
+    actions = parser._option_string_actions
+    wanted, _ = parser.parse_known_args(_model(parser, shape))
+    said, _ = parser.parse_known_args(list(words))
+    options = {word.split("=", 1)[0] for word in words}
+    for name, value in shape.flags.items():
+        dest = actions[option].dest if (option := _spelt(actions, name)) else ""
+        spoken = sorted(other for other in options if other in actions and actions[other].dest == dest)
+        if spoken and getattr(said, dest) != getattr(wanted, dest):
+            theirs = "" if actions[spoken[0]].nargs == 0 else f" {getattr(said, dest)}"
+            ours = {None: "is not to be set", False: "is not to be set", True: "must be set"}.get(value, f"is {value}")
+            raise UsageError(
+                f"{where}: {spoken[0]}{theirs} contradicts {shape.path}, by which --{name} {ours}; leave it out"
+            )
+
+
+def _switches_off(actions: Mapping[str, argparse.Action], values: Mapping[str, Any]) -> set[str]:
+    """Words that set a switch which `values` want off."""
+    return {f"--{name}" for name, value in values.items() if value is False and actions[f"--{name}"].nargs == 0}
 
 
 def as_argv(actions: Mapping[str, argparse.Action], values: Mapping[str, Any]) -> list[str]:

@@ -38,6 +38,8 @@ class Job:
     """Megatron's flags from the YAML file, by name without leading dashes."""
     config_path: str = ""
     """The YAML file, for messages."""
+    hf_config: str | None = None
+    """A model's folder or `config.json` that gives its shape; None: Megatron's flags do."""
     flags: tuple[str, ...] = ()
     """Megatron's flags from after `--`; they win over `config`."""
 

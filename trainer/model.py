@@ -1,6 +1,7 @@
 """The model: Megatron's GPTModel from Megatron's own flags.
 
-As Megatron-LM's `pretrain_gpt.py` and `gpt_builders.py` build it; those two are not in the wheel.
+As Megatron-LM's `pretrain_gpt.py` and `gpt_builders.py` build it (those two are not in the wheel), except that they
+parse --rope-scaling-factor and never pass it on.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def model_provider(
 
     args = get_args()
     config = config if config is not None else megatron.transformer_config(args)
-    optional = {"vp_stage": vp_stage, "pg_collection": pg_collection}
+    optional = {"vp_stage": vp_stage, "pg_collection": pg_collection, "rope_scaling_factor": args.rope_scaling_factor}
     return GPTModel(
         config=config,
         transformer_layer_spec=layer_spec(args, config, vp_stage),

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from formats.errors import DataError, UsageError
-from trainer import checks, cpu, flags, isolation, megatron, stages, summary
+from trainer import checks, cpu, fit, flags, hf_config, isolation, megatron, stages, summary
 from trainer.cache import Cache, default_root
 from trainer.job import Job
 from trainer.model import has_transformer_engine
@@ -45,12 +45,14 @@ def prepare(job: Job) -> tuple[Any, DatasetProvider]:
         warning = megatron.check_version()
     if warning and rank == 0:
         print(f"sft-train: warning: {warning}", file=sys.stderr, flush=True)
+    shape = hf_config.read(job.hf_config) if job.hf_config is not None else None
     resolved = flags.resolve(
         megatron.parser(),
         config=job.config,
         config_path=job.config_path,
         flags=job.flags,
         forced=cpu.FORCED if job.device == "cpu" else None,
+        shape=shape,
     )
     args = resolved.args
     layout = checks.layout(args, world, epochs=job.epochs is not None)
@@ -58,7 +60,18 @@ def prepare(job: Job) -> tuple[Any, DatasetProvider]:
     directories = checks.open_shards(path for path, _ in shards)
     first = directories[0]
     checks.check_tokenizer(args, first.manifest.tokenizer, first.path)
-    vocabulary, padded = checks.model_vocabulary(args, first.manifest.tokenizer, layout.tensor, first.path)
+    positions, rows = layout.seq_length, 0
+    if shape is not None:
+        fit.check_length(shape, layout.seq_length, stretched="max_position_embeddings" in resolved.given)
+        positions, rows = shape.max_positions, shape.vocab_size
+    vocabulary, padded = checks.model_vocabulary(
+        args,
+        first.manifest.tokenizer,
+        layout.tensor,
+        first.path,
+        rows=rows,
+        pad="make_vocab_size_divisible_by" in resolved.given,
+    )
     engine = has_transformer_engine()
     setup = Setup(
         job=job,
@@ -102,7 +115,7 @@ def prepare(job: Job) -> tuple[Any, DatasetProvider]:
     if args.tokenizer_type is None:
         extra += ["--tokenizer-type=NullTokenizer", f"--vocab-size={vocabulary}"]
     if "max_position_embeddings" not in resolved.given:
-        extra += [f"--max-position-embeddings={layout.seq_length}"]
+        extra += [f"--max-position-embeddings={positions}"]
     if not engine and not {"transformer_impl"} & resolved.given:
         extra += ["--transformer-impl=local"]
     validated = megatron.configure((*resolved.argv, *extra), {"padded_vocab_size": padded})

@@ -24,6 +24,11 @@ def test_own_options_and_flags_are_told_apart(tmp_path: Path) -> None:
     assert found.megatron == {"num-layers": 4, "lr": 0.001, "swiglu": True, "x": ["a", 1]}
 
 
+def test_a_models_configuration_is_looked_for_beside_the_file(tmp_path: Path) -> None:
+    assert read(tmp_path, "hf_config: models/a.json\n").own == {"hf-config": str(tmp_path / "models/a.json")}
+    assert read(tmp_path, "hf-config: /models/b\n").own == {"hf-config": "/models/b"}
+
+
 def test_an_empty_file_is_an_empty_configuration(tmp_path: Path) -> None:
     assert read(tmp_path, "# nothing\n") == config.Config()
 
@@ -45,6 +50,7 @@ def test_an_empty_file_is_an_empty_configuration(tmp_path: Path) -> None:
         ("epochs: many\n", "'epochs' is a number"),
         ("epochs: true\n", "'epochs' is a number"),
         ("stage: 3\n", "'stage' is a text"),
+        ("hf-config: 3\n", "'hf-config' is a text"),
     ],
 )
 def test_bad_files(tmp_path: Path, text: str, words: str) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from typing import Any
 
 import pytest
 
 from formats.errors import UsageError
 from trainer import cpu, flags
+from trainer.hf_config import Shape
 
 
 def parser() -> flags.Parser:
@@ -23,6 +25,9 @@ def parser() -> flags.Parser:
     made.add_argument("--attention_backend", type=str, default="auto")
     made.add_argument("--fancy", action=argparse.BooleanOptionalAction, default=True)
     made.add_argument("--data-path", nargs="*")
+    made.add_argument("--num-experts", type=int)
+    made.add_argument("--disable-bias-linear", action="store_false", dest="add_bias_linear")
+    made.add_argument("--norm-epsilon", type=float, default=1e-5)
     return made
 
 
@@ -76,6 +81,59 @@ def test_what_is_refused(config: dict[str, Any], words: tuple[str, ...], message
     with pytest.raises(UsageError) as error:
         resolve(config, *words)
     assert message in str(error.value)
+
+
+SHAPE = Shape(
+    path="m/config.json",
+    flags={"num-layers": 2, "swiglu": False, "disable-bias-linear": True, "norm-epsilon": 1e-6, "num-experts": None},
+    vocab_size=120,
+    max_positions=64,
+    window=None,
+)
+
+
+def with_shape(config: dict[str, Any] | None = None, *words: str, shape: Shape = SHAPE) -> flags.Flags:
+    return flags.resolve(parser(), config=config or {}, config_path="run.yaml", flags=words, shape=shape)
+
+
+def test_a_models_shape_becomes_flags_and_may_be_repeated() -> None:
+    found = with_shape({"num-layers": 2, "norm-epsilon": 0.000001, "swiglu": False}, "--num-layers", "2", "--lr=1")
+    assert (found.args.num_layers, found.args.add_bias_linear, found.args.norm_epsilon) == (2, False, 1e-6)
+    assert found.given == {"num_layers", "norm_epsilon", "swiglu", "lr"}
+    assert with_shape().args.swiglu is False
+
+
+@pytest.mark.parametrize(
+    ("config", "words", "message"),
+    [
+        ({"num-layers": 3}, (), "run.yaml: --num-layers 3 contradicts m/config.json, by which --num-layers is 2"),
+        ({}, ("--num-layers", "3"), "after --: --num-layers 3 contradicts m/config.json, by which --num-layers is 2"),
+        ({}, ("--num-layers=3",), "leave it out"),
+        ({"swiglu": True}, (), "run.yaml: --swiglu contradicts m/config.json, by which --swiglu is not to be set"),
+        ({}, ("--num-experts=8",), "after --: --num-experts 8 contradicts m/config.json, by which --num-experts is"),
+        (
+            {"norm-epsilon": 1e-5},
+            (),
+            "--norm-epsilon 1e-05 contradicts m/config.json, by which --norm-epsilon is 1e-06",
+        ),
+    ],
+)
+def test_what_contradicts_the_model(config: dict[str, Any], words: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        with_shape(config, *words)
+    assert message in str(error.value)
+
+
+def test_a_megatron_that_lacks_what_the_model_needs() -> None:
+    for value in (None, False):
+        with_shape(shape=dataclasses.replace(SHAPE, flags={"qk-layernorm": value}))
+    with pytest.raises(UsageError, match="has no --qk-layernorm"):
+        with_shape(shape=dataclasses.replace(SHAPE, flags={"qk-layernorm": True}))
+
+
+def test_a_switch_that_the_device_cannot_do_is_taken_out() -> None:
+    assert resolve({"swiglu": True}, forced={"swiglu": False}).args.swiglu is False
+    assert resolve({}, "--swiglu", forced={"swiglu": False}).args.swiglu is False
 
 
 def test_flags_that_this_megatron_lacks_are_not_forced_on_it() -> None:

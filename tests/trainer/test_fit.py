@@ -1,0 +1,127 @@
+"""Shards and sequence length against the model that --hf-config names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_checks import args, tokenizer_folder
+from toy import VOCABULARY, random_pairs, sft_train, write_shards
+
+from formats.errors import DataError, UsageError
+from formats.shards import ShardDirectory, TokenizerInfo
+from trainer import checks, fit
+from trainer.hf_config import Shape
+
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 48,
+    "num_attention_heads": 4, "rms_norm_eps": 1e-5, "vocab_size": 120, "max_position_embeddings": 64,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shards(tmp_path_factory.mktemp("shards"), {"train": random_pairs(4, seed=1)})
+
+
+def info(shards: Path) -> TokenizerInfo:
+    return ShardDirectory(shards).manifest.tokenizer
+
+
+def shape(path: Path | str = "config.json", **change: Any) -> Shape:
+    known: dict[str, Any] = {"flags": {}, "vocab_size": 120, "max_positions": 64, "window": None}
+    return Shape(path=str(path), **{**known, **change})
+
+
+def test_ids_without_a_row(shards: Path) -> None:
+    fit.check_shards(shape(vocab_size=120), info(shards), shards)
+    with pytest.raises(DataError, match=r"ids reach 119 \(toy\), the embedding of config\.json has 119 rows"):
+        fit.check_shards(shape(vocab_size=119), info(shards), shards)
+
+
+def test_the_tokenizer_beside_the_model(shards: Path, tmp_path: Path) -> None:
+    same = tokenizer_folder(tmp_path / "same", VOCABULARY)
+    fit.check_shards(shape(f"{same}/config.json"), info(shards), shards)
+    swapped = tokenizer_folder(tmp_path / "swapped", {**VOCABULARY, "t50": 51, "t51": 50})
+    with pytest.raises(DataError, match=r"not that of .*swapped/tokenizer\.json \(120 ids\)"):
+        fit.check_shards(shape(f"{swapped}/config.json"), info(shards), shards)
+    fit.check_shards(shape(f"{swapped}/shape.json"), info(shards), shards)  # a shape of its own, not a model's folder
+    (tmp_path / "same/tokenizer.json").write_text("{")
+    with pytest.raises(DataError, match=r"tokenizer\.json: cannot be loaded"):
+        fit.check_shards(shape(f"{same}/config.json"), info(shards), shards)
+
+
+def test_tokens_that_only_the_tokenizers_configuration_adds(shards: Path, tmp_path: Path) -> None:
+    """As in folders of older models: tokenizer.json alone has fewer tokens than the loaded tokenizer."""
+    folder = Path(tokenizer_folder(tmp_path, {name: number for name, number in VOCABULARY.items() if number < 119}))
+    raw = json.loads((folder / "tokenizer_config.json").read_text())
+    kept = {
+        "content": "t119",
+        "lstrip": False,
+        "normalized": False,
+        "rstrip": False,
+        "single_word": False,
+        "special": True,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps({**raw, "added_tokens_decoder": {"119": kept}}))
+    fit.check_shards(shape(folder / "config.json"), info(shards), shards)
+
+
+def test_samples_longer_than_the_model_was_trained_for() -> None:
+    fit.check_length(shape(), 64, stretched=False)
+    fit.check_length(shape(), 65, stretched=True)
+    with pytest.raises(UsageError, match=r"--seq-length 65 is beyond max_position_embeddings 64"):
+        fit.check_length(shape(), 65, stretched=False)
+    fit.check_length(shape(window=32), 32, stretched=False)
+    with pytest.raises(UsageError, match=r"sliding_window 32 is below --seq-length 33"):
+        fit.check_length(shape(window=32), 33, stretched=False)
+
+
+@pytest.mark.parametrize(
+    ("rows", "tensor", "given", "expected"),
+    [
+        (130, 1, {}, 130),
+        (136, 8, {}, 136),
+        (130, 4, {}, 512),
+        (130, 1, {"make_vocab_size_divisible_by": 64}, 192),
+        (130, 1, {"padded_vocab_size": 256}, 256),
+        (130, 1, {"vocab_size": 140}, 256),
+    ],
+)
+def test_the_rows_of_the_checkpoint_are_those_of_the_model(
+    shards: Path, rows: int, tensor: int, given: dict[str, Any], expected: int
+) -> None:
+    asked = "make_vocab_size_divisible_by" in given
+    found = checks.model_vocabulary(args(**given), info(shards), tensor, shards, rows=rows, pad=asked)
+    assert found == (max(120, given.get("vocab_size", 0)), expected)
+
+
+def test_a_vocabulary_below_the_checkpoints(shards: Path) -> None:
+    with pytest.raises(DataError, match="--padded-vocab-size 128 is below the 130 rows"):
+        checks.model_vocabulary(args(padded_vocab_size=128), info(shards), 1, shards, rows=130)
+
+
+def refused(code: int, words: str, *call: object) -> None:
+    done = sft_train(*call)
+    assert (done.returncode, done.stdout) == (code, ""), done.stdout + done.stderr
+    assert done.stderr.startswith("sft-train: ")
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+
+
+def test_the_command_says_it_before_a_worker_is_started(shards: Path, tmp_path: Path) -> None:
+    """Without --device cpu the next thing would be the GPU, which is not there."""
+    model = tmp_path / "model"
+    tokenizer_folder(model, {**VOCABULARY, "t50": 51, "t51": 50})
+    refused(2, "cannot read", "--shards", shards, "--hf-config", model)
+    (model / "config.json").write_text(json.dumps({**LLAMA, "architectures": ["GPT2LMHeadModel"]}))
+    refused(2, "GPT2LMHeadModel is not one of", "--shards", shards, "--hf-config", model)
+    (model / "config.json").write_text(json.dumps({**LLAMA, "vocab_size": 100}))
+    refused(1, "has 100 rows", "--shards", shards, "--hf-config", model)
+    (model / "config.json").write_text(json.dumps(LLAMA))
+    (tmp_path / "run.yaml").write_text("hf-config: model\n")  # found beside the file
+    refused(1, "tokenize the data again with", "--shards", shards, "--config", tmp_path / "run.yaml")
+    (model / "tokenizer.json").unlink()
+    refused(1, "no GPU is visible", "--shards", shards, "--config", tmp_path / "run.yaml")
