@@ -107,7 +107,8 @@ def layout(args: Namespace, world: int, *, epochs: bool = False) -> Layout:
     """
     for flag in ("num-layers", "hidden-size", "num-attention-heads", "seq-length"):
         if getattr(args, flag.replace("-", "_"), None) is None:
-            raise UsageError(f"--{flag} is missing: give the model's shape after -- or in the YAML file")
+            remedy = "give it" if flag == "seq-length" else "give the model's shape by --hf-config, or"
+            raise UsageError(f"--{flag} is missing: {remedy} after -- or in the YAML file")
     given = [f"--{name}" for name in ("train-iters", "train-samples") if getattr(args, name.replace("-", "_"), None)]
     if epochs and given:
         raise UsageError(f"--epochs and {given[0]} both say how long to train; leave one of them out")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from formats.errors import DataError, UsageError
-from trainer import checks, cpu, fit, flags, hf_config, isolation, megatron, stages, summary
+from trainer import checkpoint, checks, cpu, fit, flags, hf_config, isolation, megatron, stages, summary
 from trainer.cache import Cache, default_root
 from trainer.job import Job
 from trainer.model import has_transformer_engine
@@ -45,15 +45,16 @@ def prepare(job: Job) -> tuple[Any, DatasetProvider]:
         warning = megatron.check_version()
     if warning and rank == 0:
         print(f"sft-train: warning: {warning}", file=sys.stderr, flush=True)
+    parser = megatron.parser()
     shape = hf_config.read(job.hf_config) if job.hf_config is not None else None
-    resolved = flags.resolve(
-        megatron.parser(),
-        config=job.config,
-        config_path=job.config_path,
-        flags=job.flags,
-        forced=cpu.FORCED if job.device == "cpu" else None,
-        shape=shape,
-    )
+    forced = dict(cpu.FORCED) if job.device == "cpu" else {}
+    given: dict[str, Any] = {"config": job.config, "config_path": job.config_path, "flags": job.flags}
+    resolved = flags.resolve(parser, **given, forced=forced, shape=shape)
+    if resolved.args.use_checkpoint_args:
+        if shape is not None:
+            raise UsageError("--hf-config and --use-checkpoint-args both say the model's shape; leave one of them out")
+        shape = checkpoint.read(parser, resolved.args)
+        resolved = flags.resolve(parser, **given, forced={**forced, "use-checkpoint-args": False}, shape=shape)
     args = resolved.args
     layout = checks.layout(args, world, epochs=job.epochs is not None)
     shards = [checks.parse_shards(text) for text in job.shards]
