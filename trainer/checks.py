@@ -147,7 +147,7 @@ def layout(args: Namespace, world: int, *, epochs: bool = False) -> Layout:
 
 
 def model_vocabulary(
-    args: Namespace, info: TokenizerInfo, tensor: int, path: Path, *, rows: int = 0, pad: bool = True
+    args: Namespace, info: TokenizerInfo, tensor: int, path: Path, *, rows: int = 0
 ) -> tuple[int, int]:
     """Ids the model must know, and rows of its embedding: padded to a multiple of divisor x TP.
 
@@ -156,10 +156,9 @@ def model_vocabulary(
 
     Args:
         rows: of the checkpoint's embedding; 0: not known. They are kept as they are where TP divides them.
-        pad: the user asked for padding by --make-vocab-size-divisible-by.
 
     Raises:
-        DataError: the vocabulary that the user asks for has no room for the shards' ids, or for the checkpoint's.
+        DataError: the vocabulary that the user asks for has no room for the shards' ids.
     """
     for flag in ("vocab_size", "padded_vocab_size"):
         asked = getattr(args, flag, None)
@@ -168,14 +167,11 @@ def model_vocabulary(
                 f"{path}: its ids reach {info.vocab_size - 1} ({info.name}), --{flag.replace('_', '-')} {asked} is too "
                 f"small; leave it out, or use shards made with the model's tokenizer"
             )
-        if asked is not None and asked < rows:
-            raise DataError(f"--{flag.replace('_', '-')} {asked} is below the {rows} rows of the model; leave it out")
     size = max(info.vocab_size, args.vocab_size or 0)
-    wanted = max(size, rows)
-    multiple = (
-        tensor if wanted == rows and not pad and rows % tensor == 0 else args.make_vocab_size_divisible_by * tensor
-    )
-    padded = getattr(args, "padded_vocab_size", None) or -(-wanted // multiple) * multiple
+    if rows and rows % tensor == 0:
+        return size, rows
+    multiple = args.make_vocab_size_divisible_by * tensor
+    padded = getattr(args, "padded_vocab_size", None) or -(-max(size, rows) // multiple) * multiple
     return size, padded
 
 

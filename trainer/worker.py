@@ -64,15 +64,12 @@ def prepare(job: Job) -> tuple[Any, DatasetProvider]:
     positions, rows = layout.seq_length, 0
     if shape is not None:
         fit.check_length(shape, layout.seq_length, stretched="max_position_embeddings" in resolved.given)
-        positions, rows = shape.max_positions, shape.vocab_size
-    vocabulary, padded = checks.model_vocabulary(
-        args,
-        first.manifest.tokenizer,
-        layout.tensor,
-        first.path,
-        rows=rows,
-        pad="make_vocab_size_divisible_by" in resolved.given,
-    )
+        positions = shape.max_positions
+        # Whoever says something about the vocabulary knows how the checkpoint was made.
+        said = {"vocab_size", "padded_vocab_size", "make_vocab_size_divisible_by"} & resolved.given
+        rows = 0 if said else shape.vocab_size
+    info = first.manifest.tokenizer
+    vocabulary, padded = checks.model_vocabulary(args, info, layout.tensor, first.path, rows=rows)
     engine = has_transformer_engine()
     setup = Setup(
         job=job,
@@ -117,8 +114,9 @@ def prepare(job: Job) -> tuple[Any, DatasetProvider]:
         extra += ["--tokenizer-type=NullTokenizer", f"--vocab-size={vocabulary}"]
     if "max_position_embeddings" not in resolved.given:
         extra += [f"--max-position-embeddings={positions}"]
-    if not engine and not {"transformer_impl"} & resolved.given:
-        extra += ["--transformer-impl=local"]
+    if not engine:
+        extra += [] if "transformer_impl" in resolved.given else ["--transformer-impl=local"]
+        extra += ["--no-rope-fusion"] if hasattr(args, "apply_rope_fusion") else []  # it is Transformer Engine's
     validated = megatron.configure((*resolved.argv, *extra), {"padded_vocab_size": padded})
     return validated, DatasetProvider(stage=stage, eval_pass=eval_iters * layout.eval_batch)
 

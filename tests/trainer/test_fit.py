@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from test_checks import args, tokenizer_folder
-from toy import VOCABULARY, random_pairs, sft_train, write_shards
+from toy import VOCABULARY, Run, random_pairs, run_forked, sft_train, write_shards
 
 from formats.errors import DataError, UsageError
 from formats.shards import ShardDirectory, TokenizerInfo
@@ -79,28 +79,21 @@ def test_samples_longer_than_the_model_was_trained_for() -> None:
         fit.check_length(shape(window=32), 33, stretched=False)
 
 
-@pytest.mark.parametrize(
-    ("rows", "tensor", "given", "expected"),
-    [
-        (130, 1, {}, 130),
-        (136, 8, {}, 136),
-        (130, 4, {}, 512),
-        (130, 1, {"make_vocab_size_divisible_by": 64}, 192),
-        (130, 1, {"padded_vocab_size": 256}, 256),
-        (130, 1, {"vocab_size": 140}, 256),
-    ],
-)
-def test_the_rows_of_the_checkpoint_are_those_of_the_model(
-    shards: Path, rows: int, tensor: int, given: dict[str, Any], expected: int
-) -> None:
-    asked = "make_vocab_size_divisible_by" in given
-    found = checks.model_vocabulary(args(**given), info(shards), tensor, shards, rows=rows, pad=asked)
-    assert found == (max(120, given.get("vocab_size", 0)), expected)
+@pytest.mark.parametrize(("rows", "tensor", "expected"), [(130, 1, 130), (136, 8, 136), (130, 4, 512), (0, 1, 128)])
+def test_the_rows_of_the_checkpoint_are_those_of_the_model(shards: Path, rows: int, tensor: int, expected: int) -> None:
+    assert checks.model_vocabulary(args(), info(shards), tensor, shards, rows=rows) == (120, expected)
 
 
-def test_a_vocabulary_below_the_checkpoints(shards: Path) -> None:
-    with pytest.raises(DataError, match="--padded-vocab-size 128 is below the 130 rows"):
-        checks.model_vocabulary(args(padded_vocab_size=128), info(shards), 1, shards, rows=130)
+def test_what_is_said_about_the_vocabulary_wins_over_the_model(shards: Path, tmp_path: Path) -> None:
+    """A converter may have cut the embedding, or padded it."""
+    (tmp_path / "config.json").write_text(json.dumps({**LLAMA, "vocab_size": 200}))
+    flags = ["--seq-length=32", "--train-iters=1", "--lr=1e-3", "--eval-iters=0"]
+    said = {"200 rows": [], "128 rows": ["--make-vocab-size-divisible-by=64"], "256 rows": ["--vocab-size=250"]}
+    runs = [
+        Run(shards=[shards], flags=[*flags, *words], options={"hf_config": str(tmp_path)}) for words in said.values()
+    ]
+    for rows, output in zip(said, run_forked(tmp_path, runs), strict=True):
+        assert f"model vocabulary: {rows} for " in output
 
 
 def refused(code: int, words: str, *call: object) -> None:
