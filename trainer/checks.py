@@ -126,6 +126,14 @@ def layout(args: Namespace, world: int, *, epochs: bool = False) -> Layout:
             f"{world} process(es) do not divide into TP {tensor} x PP {pipeline}: "
             f"--nproc must be a multiple of {tensor * pipeline}"
         )
+    experts = (getattr(args, "expert_tensor_parallel_size", None) or tensor) * (
+        getattr(args, "expert_model_parallel_size", None) or 1
+    )
+    if world % (experts * pipeline):
+        raise UsageError(
+            f"{world} process(es) do not divide into EP x expert TP {experts} x PP {pipeline}: "
+            f"--nproc must be a multiple of {experts * pipeline}"
+        )
     data = world // (tensor * pipeline)
     micro = args.micro_batch_size
     batch = args.global_batch_size or micro * data

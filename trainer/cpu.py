@@ -81,6 +81,7 @@ def install() -> None:
     mode.__enter__()
     _random_state()
     _norms()
+    _router()
 
 
 def _answers() -> dict[str, Any]:
@@ -207,3 +208,12 @@ def _norms() -> None:
         return norm
 
     kind.__new__ = staticmethod(made)
+
+
+def _router() -> None:
+    """Megatron 0.14 to 0.16 asks whether this function is None, and defines it only with Transformer Engine."""
+    from megatron.core.transformer.moe import moe_utils
+
+    module: Any = moe_utils
+    if not hasattr(module, "te_general_gemm"):
+        module.te_general_gemm = None

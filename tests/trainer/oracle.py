@@ -102,7 +102,8 @@ def compare(folder: str, shards: str, weights: dict[str, Any], tokens: Any, expe
         from megatron.training.training import get_model
 
         megatron.skip_compiling()
-        initialize_megatron()
+        with megatron._command_line(configuration.argv):  # before 0.18 it parses again
+            initialize_megatron(**megatron.accepted(initialize_megatron, {"args_defaults": configuration.defaults}))
         (ours,) = get_model(model.model_provider, ModelType.encoder_or_decoder, wrap_with_ddp=False)
     args = configuration.args
     converted = convert(weights, args, {name for name, _ in ours.named_parameters()})

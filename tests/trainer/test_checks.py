@@ -89,6 +89,7 @@ def test_the_layout_follows_from_the_flags() -> None:
         ({"lr": None}, "--lr is missing"),
         ({"context_parallel_size": 2}, "--context-parallel-size"),
         ({"tensor_model_parallel_size": 3}, "multiple of 3"),
+        ({"expert_model_parallel_size": 8}, "EP x expert TP 8 x PP 1: --nproc must be a multiple of 8"),
         ({"global_batch_size": 6, "micro_batch_size": 4}, "multiple of --micro-batch-size 4 x DP 4"),
         ({"micro_batch_size": 0}, "multiple of --micro-batch-size 0"),
     ],
