@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from formats.conversation import INPUT, Conversation, Shape, Turn
 from formats.errors import RecordError
 from formats.templates import ChatTemplate, Skeleton, Tracer, TrainOn
-from preprocess.lengths import ByteLengths
+from preprocess.lengths import ByteLengths, pack, unpacked_lengths
 from preprocess.token_engine import Flat
 
 NONCHARACTER = b"\xef\xb7"
@@ -33,8 +34,9 @@ class Filled(NamedTuple):
     """A rendering made from a skeleton."""
 
     text: str
-    spans: list[tuple[int, int]]
-    """Trained spans, [start, end) in characters."""
+    skeleton: Skeleton
+    contents: Sequence[str]
+    """What stands in its gaps."""
 
 
 class Renderer:
@@ -65,12 +67,7 @@ class Renderer:
             for text in texts:
                 if len(text.strip(chars)) != len(text):
                     return None
-        total = 0
-        before = [0]
-        for literal, text in zip(skeleton.literal_sizes, texts, strict=False):  # there is one literal more
-            total += literal + len(text)
-            before.append(total)
-        return Filled(skeleton.text(texts), [(before[a] + b, before[c] + d) for a, b, c, d in skeleton.spans])
+        return Filled(skeleton.text(texts), skeleton, texts)
 
     def wants(self, shape: Shape) -> bool:
         """Whether a shape was not tried yet."""
@@ -107,6 +104,21 @@ def conversation_of(shape: Shape, texts: Sequence[str]) -> Conversation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Texts:
+    """Renderings in UTF-8, with their trained spans."""
+
+    texts: list[str]
+    raw: bytes
+    """All of them, one after the other."""
+    sizes: NDArray[np.int64]
+    """int64[n]: bytes of each."""
+    spans: NDArray[np.int64]
+    """int64[s, 2]: [start, end) in bytes of their own text; rising, and apart, within a text."""
+    owner: NDArray[np.int64]
+    """int64[s], rising: the text that a span is of."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Masked:
     """Masks of a batch of filled renderings."""
 
@@ -126,50 +138,67 @@ def is_ordinary(text: str) -> bool:
         return False
 
 
-def joined_bytes(filled: Sequence[Filled]) -> bytes | None:
-    """All texts in UTF-8, one after the other; None if one of them is not ordinary."""
-    text = "".join([one.text for one in filled])
-    return text.encode() if text.isascii() or is_ordinary(text) else None
+def in_bytes(filled: Sequence[Filled]) -> Texts | None:
+    """Renderings and their trained spans in UTF-8; None if one of them is not ordinary."""
+    texts = [one.text for one in filled]
+    try:
+        encoded = list(map(str.encode, texts))
+    except UnicodeEncodeError:
+        return None
+    raw = b"".join(encoded)
+    if NONCHARACTER in raw:
+        return None
+    sizes = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
+    alike: dict[int, list[int]] = {}
+    for at, one in enumerate(filled):
+        alike.setdefault(id(one.skeleton), []).append(at)
+    found = [_spans([filled[at] for at in rows], sizes[rows]) for rows in alike.values()]
+    owner = np.concatenate([np.repeat(rows, one.shape[1]) for rows, one in zip(alike.values(), found, strict=True)])
+    spans = np.concatenate([one.reshape(-1, 2) for one in found])
+    if len(found) > 1:
+        order = np.argsort(owner, kind="stable")
+        owner, spans = owner[order], spans[order]
+    return Texts(texts=texts, raw=raw, sizes=sizes, spans=spans, owner=owner)
 
 
-def masks(flat: Flat, filled: Sequence[Filled], raw: bytes, table: ByteLengths, *, train_straddling: bool) -> Masked:
-    """The loss masks of encoded renderings, by `token_mask`'s rule in bytes.
+def _spans(filled: Sequence[Filled], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """int64[n, s, 2], the trained spans in bytes of renderings of one skeleton; sizes: int64[n], their bytes."""
+    skeleton = filled[0].skeleton
+    gaps = len(skeleton.literals) - 1
+    contents = chain.from_iterable([one.contents for one in filled])
+    widths = np.fromiter(map(len, contents), np.int64, len(filled) * gaps).reshape((len(filled), gaps))
+    for row in np.flatnonzero(widths.sum(axis=1) + sum(map(len, skeleton.literals)) != sizes).tolist():
+        widths[row] = [len(text.encode()) for text in filled[row].contents]
+    before = np.zeros((len(filled), gaps + 1), dtype=np.int64)
+    np.cumsum(widths + skeleton.literal_bytes[:-1], axis=1, out=before[:, 1:])
+    return before[:, skeleton.span_gaps] + skeleton.span_bytes
 
-    Args:
-        raw: the texts in UTF-8, as `joined_bytes` gives them; no text is empty.
-    """
-    count = len(filled)
+
+def masks(flat: Flat, texts: Texts, table: ByteLengths, *, train_straddling: bool) -> Masked:
+    """The loss masks of encoded renderings, by `token_mask`'s rule in bytes. No text is empty."""
+    count = len(texts.sizes)
     starts, stops = flat.bounds[:-1], flat.bounds[1:]
-    lengths, sums = table.of(flat.ids, starts)
-    ends = np.cumsum(lengths)
-    begins = ends - lengths
-    edge = np.concatenate([[0], ends])
-    base = edge[starts]
-    view = np.frombuffer(raw, dtype=np.uint8)
-    characters = np.cumsum([0, *(len(one.text) for one in filled)])
-    owner = np.repeat(np.arange(count), [len(one.spans) for one in filled])
-    bounds = np.asarray([span for one in filled for span in one.spans], dtype=np.int64).reshape(-1, 2)
-    bounds += characters[owner][:, None]
-    borders = characters
-    if len(raw) != characters[-1]:  # places of characters become places of bytes: where a byte begins one
-        places = np.append(np.flatnonzero((view & 0xC0) != 0x80), len(raw))
-        bounds, borders = places[bounds], places[characters]
-    bounds += (base - borders[:-1])[owner][:, None]
-    sizes = np.diff(borders)
-    values = np.add.reduceat(view, borders[:-1], dtype=np.int64)
-    totals = np.concatenate([[0], np.cumsum(sums)])
-    sound = (edge[stops] - base == sizes) & (totals[stops] - totals[starts] == values)
-    if table.composes and len(raw) != characters[-1]:
-        for at, one in enumerate(filled):
-            if not one.text.isascii() and not unicodedata.is_normalized("NFC", one.text):
+    edges = table.edges(flat.ids, starts)
+    ends = np.cumsum(texts.sizes)
+    values = np.add.reduceat(np.frombuffer(texts.raw, dtype=np.uint8), ends - texts.sizes, dtype=np.uint64)
+    sound = edges[stops] - edges[starts] == pack(texts.sizes.astype(np.uint64), values)
+    if table.composes:
+        for at, text in enumerate(texts.texts):
+            if not text.isascii() and not unicodedata.is_normalized("NFC", text):
                 sound[at] = False
-    left = np.minimum(np.searchsorted(ends, bounds[:, 0], "right"), np.searchsorted(begins, bounds[:, 0], "left"))
-    right = np.searchsorted(begins, bounds[:, 1], "left")
+    places = unpacked_lengths(edges)
+    owner = texts.owner
+    spans = (texts.spans + places[starts[owner]][:, None]).astype(np.uint32)
+    first, last = np.ascontiguousarray(spans[:, 0]), np.ascontiguousarray(spans[:, 1])
+    left = np.minimum(np.searchsorted(places[1:], first, "right"), np.searchsorted(places[:-1], first, "left"))
+    right = np.searchsorted(places[:-1], last, "left")
     left, right = (np.clip(side, starts[owner], stops[owner]) for side in (left, right))
-    change = np.bincount(left, minlength=len(flat.ids) + 1) - np.bincount(right, minlength=len(flat.ids) + 1)
-    loss_mask = np.cumsum(change[:-1]).astype(np.uint8)
+    turns = np.zeros(2 * len(owner) + 2, dtype=np.int64)
+    turns[1:-1:2], turns[2:-1:2], turns[-1] = left, right, len(flat.ids)
+    runs = np.diff(np.maximum.accumulate(turns))  # a token that reaches into two spans is trained once
+    loss_mask = np.repeat(np.resize(np.array([0, 1], dtype=np.uint8), len(runs)), runs)
     inside = np.minimum(left, max(len(flat.ids) - 1, 0))
-    across = (left < right) & (begins[inside] < bounds[:, 0]) & (ends[inside] > bounds[:, 0])
+    across = (left < right) & (places[inside] < first) & (places[inside + 1] > first)
     if not train_straddling:
         loss_mask[inside[across]] = 0
     return Masked(loss_mask=loss_mask, straddling=np.bincount(owner[across], minlength=count), sound=sound)

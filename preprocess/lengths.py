@@ -24,10 +24,8 @@ SPACE_MARK = "▁"
 class ByteLengths:
     """For each id of a vocabulary, what it stands for in the text."""
 
-    lengths: NDArray[np.int64]
-    """int64[V]: bytes in UTF-8."""
-    sums: NDArray[np.int64]
-    """int64[V]: the sum of the values of these bytes."""
+    packed: NDArray[np.uint64]
+    """uint64[V]: bytes in UTF-8 and the sum of their values, as `pack` puts them into one number."""
     control: NDArray[np.bool_]
     """bool[V]: a token that the text is cut at (an added one)."""
     prepends: bool
@@ -35,23 +33,33 @@ class ByteLengths:
     composes: bool
     """Whether the text is brought to NFC first, so that only texts in NFC have their own lengths."""
 
-    def of(self, ids: NDArray[np.int32], starts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Lengths and byte sums of tokens, int64[T] each.
+    def edges(self, ids: NDArray[np.int32], starts: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """uint64[T + 1]: the packed sums of all tokens before each, and of all.
 
         Args:
             ids: int32[T] of several texts.
             starts: int64[n], where each text begins in `ids`.
         """
-        lengths, sums = self.lengths[ids], self.sums[ids]
+        edges = np.zeros(len(ids) + 1, dtype=np.uint64)
+        np.take(self.packed, ids, out=edges[1:])
         if self.prepends and len(ids):
             control = self.control[ids]
             first = np.zeros(len(ids), dtype=bool)
             first[1:] = control[:-1]
             first[starts[starts < len(ids)]] = True
-            first &= ~control
-            lengths[first] -= 1
-            sums[first] -= ord(" ")
-        return lengths, sums
+            first &= ~control & (unpacked_lengths(edges[1:]) > 0)
+            edges[1:][first] -= pack(np.uint64(1), np.uint64(ord(" ")))
+        return np.cumsum(edges, out=edges)
+
+
+def pack(lengths: Any, sums: Any) -> Any:
+    """Lengths (below 2**32) and sums (modulo 2**32) in one uint64 each, so that one addition adds both."""
+    return lengths | (sums << np.uint64(32))
+
+
+def unpacked_lengths(packed: NDArray[np.uint64]) -> NDArray[np.uint32]:
+    """The lengths in packed numbers, uint32 of the same shape."""
+    return packed.astype(np.uint32)  # the lower half
 
 
 def _bytes_of_characters() -> dict[str, int]:
@@ -76,19 +84,19 @@ def byte_lengths(tokenizer: Tokenizer) -> ByteLengths | None:
             return None
     elif pre_tokenizers or not _is_sentencepiece(normalizers):
         return None
-    lengths = np.zeros(tokenizer.vocab_size, dtype=np.int64)
-    sums = np.zeros(tokenizer.vocab_size, dtype=np.int64)
+    packed = np.zeros(tokenizer.vocab_size, dtype=np.uint64)
     control = np.zeros(tokenizer.vocab_size, dtype=bool)
     characters = _bytes_of_characters()
     for token, number in spec["model"]["vocab"].items():
         raw = _raw(token, characters if byte_level else None)
         if raw is not None:  # a token that can stand for nothing has no length, and its record takes offsets
-            lengths[number], sums[number] = len(raw), sum(raw)
+            packed[number] = pack(np.uint64(len(raw)), np.uint64(sum(raw)))
     for added in spec["added_tokens"]:
         raw = added["content"].encode("utf-8")
-        lengths[added["id"]], sums[added["id"]], control[added["id"]] = len(raw), sum(raw), True
+        packed[added["id"]] = pack(np.uint64(len(raw)), np.uint64(sum(raw)))
+        control[added["id"]] = True
     return ByteLengths(
-        lengths=lengths, sums=sums, control=control, prepends="Prepend" in kinds, composes=byte_level and "NFC" in kinds
+        packed=packed, control=control, prepends="Prepend" in kinds, composes=byte_level and "NFC" in kinds
     )
 
 

@@ -27,7 +27,7 @@ from formats.templates import TOKENIZER, ChatTemplate, Rendering, Span, template
 from preprocess.batch import Batch, Reject
 from preprocess.config import JobConfig
 from preprocess.encode import Encoded, Encoder
-from preprocess.fast import Filled, Masked, Renderer, is_ordinary, joined_bytes, masks
+from preprocess.fast import Filled, Masked, Renderer, Texts, in_bytes, is_ordinary, masks
 from preprocess.lengths import byte_lengths
 from preprocess.overlong import fit
 from preprocess.sources import Item, parse
@@ -112,15 +112,14 @@ class Pipeline:
             filled.append(one)
             if self._needs_digest:
                 digests.append(plain_digest(*parts))
-        raw = joined_bytes(filled)
-        if raw is None:
+        texts = in_bytes(filled) if filled else None
+        if texts is None:
             ordinary = [is_ordinary(one.text) for one in filled]
             careful += list(compress(places, map(not_, ordinary)))
             places, filled = list(compress(places, ordinary)), list(compress(filled, ordinary))
             digests = list(compress(digests, ordinary))
-            raw = joined_bytes(filled)
-            assert raw is not None, "only ordinary texts are left"
-        fast = self._fast(places, filled, raw, digests, items, format_) if filled else None
+            texts = in_bytes(filled) if filled else None
+        fast = self._fast(places, texts, digests, items, format_) if texts else None
         if fast is not None:
             if not careful and fast.fits.all():
                 return self._whole(fast, items)
@@ -138,8 +137,7 @@ class Pipeline:
     def _fast(
         self,
         places: list[int],
-        filled: list[Filled],
-        raw: bytes,
+        texts: Texts,
         digests: list[bytes],
         items: Sequence[Item],
         format_: RecordFormat,
@@ -147,13 +145,13 @@ class Pipeline:
         """Encode what was filled. What is not sound, too long or without a target does not fit: it is for the careful
         way, which must get the same ids."""
         assert self._table is not None
-        flat = self.engine.encode([one.text for one in filled])
-        masked = masks(flat, filled, raw, self._table, train_straddling=self.config.straddle != "skip")
+        flat = self.engine.encode(texts.texts)
+        masked = masks(flat, texts, self._table, train_straddling=self.config.straddle != "skip")
         lengths = np.diff(flat.bounds)
         fits = masked.sound & (lengths <= (self.config.max_length or lengths.max())) & (lengths > 0)
-        trained = np.concatenate([[0], np.cumsum(masked.loss_mask, dtype=np.int64)])
-        first = np.where(lengths > 0, masked.loss_mask[np.minimum(flat.bounds[:-1], len(flat.ids) - 1)], 0)
-        fits &= trained[flat.bounds[1:]] - trained[flat.bounds[:-1]] - first > 0
+        if len(flat.ids):
+            at = np.minimum(flat.bounds[:-1], len(flat.ids) - 1)
+            fits &= np.add.reduceat(masked.loss_mask, at, dtype=np.int64) > masked.loss_mask[at]
         fast = Fast(
             places=np.asarray(places),
             flat=flat,
@@ -162,17 +160,19 @@ class Pipeline:
             fits=fits,
             digests=np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 16),
         )
-        for number, at in enumerate(places):
-            if not masked.sound[number] or self._is_sampled(items[at][0]):
-                self._verify(items[at], fast, number, format_)
+        sampled = self._sampled(np.fromiter((items[at][0] for at in places), np.int64, len(places)))
+        for number in np.flatnonzero(sampled | ~masked.sound):
+            self._verify(items[places[number]], fast, int(number), format_)
         return fast
 
-    def _is_sampled(self, record: int) -> bool:
-        """Whether a record that went the fast way is done again: the first ones, and then a seeded share."""
-        if self._verified < ALWAYS_VERIFIED:
-            self._verified += 1
-            return True
-        return self.config.verify_every > 0 and (record * 0x9E3779B1) % 2**32 % self.config.verify_every == 0
+    def _sampled(self, records: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """bool[n]: the records that went the fast way and are done again: the first ones, and then a seeded share."""
+        sampled = np.arange(self._verified, self._verified + len(records)) < ALWAYS_VERIFIED
+        self._verified += int(sampled.sum())
+        if self.config.verify_every:
+            mixed = (records.astype(np.uint64) * np.uint64(0x9E3779B1)) & np.uint64(0xFFFFFFFF)
+            sampled |= mixed % np.uint64(self.config.verify_every) == 0
+        return sampled
 
     def _verify(self, item: Item, fast: Fast, number: int, format_: RecordFormat) -> None:
         (expected,) = self._careful([item[1]], format_)

@@ -58,19 +58,26 @@ def plain_turns(
     if type(record) is dict:
         if not is_bare(record, fields):
             return None
-        record = next((record[name] for name in LISTS if name in record), None)
+        for name in LISTS:
+            if name in record:
+                record = record[name]
+                break
     if type(record) is not list:
         return None
     shape: list[str] = []
     texts: list[str] = []
+    roles = fields.roles
     for message in record:
         if type(message) is not dict:
             return None
         raw, text = message.get(role_key), message.get(text_key)
         if type(raw) is not str or type(text) is not str:
             return None
-        role = fields.roles.get(raw) or names.get(raw)
-        if role not in PLAIN_ROLES or (role == "assistant" and not text.strip()):
+        role = (roles.get(raw) if roles else None) or names.get(raw)
+        if role == "assistant":
+            if not text or text.isspace():
+                return None
+        elif role not in PLAIN_ROLES:
             return None
         if len(message) > 2 and any(message.get(name) is not None for name in (*SPECIAL, *WEIGHTS)):
             return None

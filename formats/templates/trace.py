@@ -21,6 +21,8 @@ from typing import Any, NoReturn
 import jinja2
 import jinja2.compiler
 import jinja2.nodes
+import numpy as np
+from numpy.typing import NDArray
 
 from formats.conversation import Shape, plain_messages
 from formats.templates.rendering import Rendering, Span
@@ -251,16 +253,18 @@ def _decides_by_membership(tree: jinja2.nodes.Template) -> bool:
     return False
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Skeleton:
     """A rendering with gaps for the texts of the messages, in the order of the messages."""
 
     literals: tuple[str, ...]
     """The template's words around the gaps: one more than there are gaps."""
-    literal_sizes: tuple[int, ...]
-    """Their lengths in characters."""
-    spans: tuple[tuple[int, int, int, int], ...]
-    """Trained spans as (literal, character in it) of start and end."""
+    literal_bytes: NDArray[np.int64]
+    """int64[gaps + 1], their lengths in UTF-8."""
+    span_gaps: NDArray[np.int64]
+    """int64[s, 2]: the literal in which each trained span starts and ends."""
+    span_bytes: NDArray[np.int64]
+    """int64[s, 2]: where in the UTF-8 of these literals; a span may start or end right at an end of one."""
     absent: frozenset[str]
     strips: tuple[str | None, ...]
 
@@ -328,10 +332,12 @@ class Tracer:
         placed = _place(literals, contents, spans)
         if placed is None or any(text.strip(chars) != text for text in contents for chars in answers.strips):
             return None
+        sides = np.asarray(placed, dtype=np.int64).reshape(-1, 2, 2)
         return Skeleton(
             literals=tuple(literals),
-            literal_sizes=tuple(map(len, literals)),
-            spans=placed,
+            literal_bytes=np.asarray([len(literal.encode()) for literal in literals], dtype=np.int64),
+            span_gaps=sides[:, :, 0],
+            span_bytes=sides[:, :, 1],
             absent=frozenset(answers.absent),
             strips=tuple(sorted(answers.strips, key=str)),
         )
@@ -340,7 +346,7 @@ class Tracer:
 def _place(
     literals: Sequence[str], contents: Sequence[str], spans: Sequence[Span]
 ) -> tuple[tuple[int, int, int, int], ...] | None:
-    """Positions in a text as places in its literals; None where one lies inside of a content."""
+    """Positions in a text as (literal, byte in it) of start and end; None where one lies inside of a content."""
     bounds, begin = [], 0
     for literal, content in zip(literals, [*contents, ""], strict=True):
         bounds.append((begin, begin + len(literal)))
@@ -349,7 +355,7 @@ def _place(
     def find(position: int) -> tuple[int, int] | None:
         for number, (start, end) in enumerate(bounds):
             if start <= position <= end:
-                return number, position - start
+                return number, len(literals[number][: position - start].encode())
         return None
 
     out = []

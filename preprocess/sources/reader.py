@@ -112,13 +112,13 @@ def sample(source: Source, count: int) -> list[Item]:
 def _parsed(chunks: Iterator[bytes | RecordError]) -> Iterator[list[Item]]:
     number = 0
     for chunk in chunks:
-        batch: list[Item] = []
-        for line in chunk.split(b"\n") if isinstance(chunk, bytes) else [chunk]:
-            if isinstance(line, bytes) and not line.strip():
-                continue
-            batch.append((number, line))
-            number += 1
-        yield batch
+        lines: list[bytes | RecordError]
+        if isinstance(chunk, bytes):
+            lines = [line for line in chunk.split(b"\n") if line and not line.isspace()]
+        else:
+            lines = [chunk]
+        yield list(zip(range(number, number + len(lines)), lines, strict=True))
+        number += len(lines)
 
 
 def _numbered(items: Iterator[bytes | RecordError]) -> Iterator[list[Item]]:

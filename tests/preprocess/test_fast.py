@@ -14,7 +14,7 @@ from formats.records import FieldMap, formats, get
 from preprocess.batch import Batch
 from preprocess.config import JobConfig
 from preprocess.encode import token_mask
-from preprocess.fast import Filled, joined_bytes, masks
+from preprocess.fast import Texts, masks
 from preprocess.lengths import byte_lengths
 from preprocess.overlong import fit
 from preprocess.pipeline import Pipeline
@@ -149,6 +149,19 @@ def set_aside(text):
     )
 
 
+def texts_of(texts, spans):
+    """Texts with trained spans in characters."""
+    encoded = [text.encode() for text in texts]
+    found = [[len(text[:at].encode()) for at in span] for text, own in zip(texts, spans, strict=True) for span in own]
+    return Texts(
+        texts=texts,
+        raw=b"".join(encoded),
+        sizes=np.asarray([len(one) for one in encoded]),
+        spans=np.asarray(found, dtype=np.int64).reshape(-1, 2),
+        owner=np.repeat(np.arange(len(texts)), [len(own) for own in spans]),
+    )
+
+
 @pytest.mark.parametrize("kind", ["bytes", "bytes-nfc", "spm"])
 def test_masks_by_lengths_are_masks_by_offsets(make_tokenizer, kind):
     tokenizer = Tokenizer(str(make_tokenizer(kind)))
@@ -169,16 +182,17 @@ def test_masks_by_lengths_are_masks_by_offsets(make_tokenizer, kind):
     )
     def same(drawn, train_straddling):
         drawn = [("".join(set_aside(text)) or "a", cuts) for text, cuts in drawn]
-        filled, expected = [], []
+        marked, expected = [], []
         for text, cuts in drawn:
             cuts = [cut for cut in cuts if cut <= len(text)]
             spans = [(a, b) for a, b in zip(cuts[::2], cuts[1::2], strict=False)]
-            filled.append(Filled(text, spans))
+            marked.append(spans)
             encoding = tokenizer.backend.encode(text, add_special_tokens=False)
             offsets = np.asarray(encoding.offsets, dtype=np.int64).reshape(-1, 2)
             expected.append(token_mask(offsets, spans, train_straddling=train_straddling))
-        flat = engine.encode([one.text for one in filled])
-        got = masks(flat, filled, joined_bytes(filled), table, train_straddling=train_straddling)
+        texts = [text for text, _ in drawn]
+        flat = engine.encode(texts)
+        got = masks(flat, texts_of(texts, marked), table, train_straddling=train_straddling)
         for number, (mask, straddling) in enumerate(expected):
             if got.sound[number]:
                 assert got.loss_mask[flat.bounds[number] : flat.bounds[number + 1]].tolist() == mask.tolist()
@@ -190,9 +204,8 @@ def test_masks_by_lengths_are_masks_by_offsets(make_tokenizer, kind):
 def test_text_that_is_not_in_normal_form_is_not_sound(make_tokenizer):
     tokenizer = Tokenizer(str(make_tokenizer("bytes-nfc")))
     texts = ["café", "cafe\u0301", "\u0958", "\u0958" * 2 + "\u2126" * 6, "plain"]
-    filled = [Filled(text, []) for text in texts]
     flat = HuggingFace(tokenizer).encode(texts)
-    got = masks(flat, filled, joined_bytes(filled), byte_lengths(tokenizer), train_straddling=True)
+    got = masks(flat, texts_of(texts, [[]] * len(texts)), byte_lengths(tokenizer), train_straddling=True)
     assert got.sound.tolist() == [True, False, False, False, True]
 
 
@@ -280,9 +293,9 @@ def test_the_sample_is_seeded_and_of_the_size_asked_for(make_tokenizer, monkeypa
     monkeypatch.setattr("preprocess.pipeline.ALWAYS_VERIFIED", 0)
     pipeline = make_pipeline(make_tokenizer("bytes"))
     object.__setattr__(pipeline.config, "verify_every", 100)
-    chosen = [number for number in range(100_000) if pipeline._is_sampled(number)]
-    assert 900 < len(chosen) < 1100
-    assert chosen == [number for number in range(100_000) if pipeline._is_sampled(number)]
+    chosen = pipeline._sampled(np.arange(100_000))
+    assert 900 < chosen.sum() < 1100
+    assert chosen.tolist() == [bool(pipeline._sampled(np.arange(at, at + 1))[0]) for at in range(100_000)]
 
 
 def test_fastokens_gives_hugging_face_s_ids_on_hard_texts(make_tokenizer):
