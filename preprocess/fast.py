@@ -152,7 +152,7 @@ def in_bytes(filled: Sequence[Filled]) -> Texts | None:
     alike: dict[int, list[int]] = {}
     for at, one in enumerate(filled):
         alike.setdefault(id(one.skeleton), []).append(at)
-    found = [_spans([filled[at] for at in rows], sizes[rows]) for rows in alike.values()]
+    found = [_spans([filled[at] for at in rows]) for rows in alike.values()]
     owner = np.concatenate([np.repeat(rows, one.shape[1]) for rows, one in zip(alike.values(), found, strict=True)])
     spans = np.concatenate([one.reshape(-1, 2) for one in found])
     if len(found) > 1:
@@ -161,14 +161,13 @@ def in_bytes(filled: Sequence[Filled]) -> Texts | None:
     return Texts(texts=texts, raw=raw, sizes=sizes, spans=spans, owner=owner)
 
 
-def _spans(filled: Sequence[Filled], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """int64[n, s, 2], the trained spans in bytes of renderings of one skeleton; sizes: int64[n], their bytes."""
+def _spans(filled: Sequence[Filled]) -> NDArray[np.int64]:
+    """int64[n, s, 2], the trained spans in bytes of renderings of one skeleton."""
     skeleton = filled[0].skeleton
     gaps = len(skeleton.literals) - 1
     contents = chain.from_iterable([one.contents for one in filled])
-    widths = np.fromiter(map(len, contents), np.int64, len(filled) * gaps).reshape((len(filled), gaps))
-    for row in np.flatnonzero(widths.sum(axis=1) + sum(map(len, skeleton.literals)) != sizes).tolist():
-        widths[row] = [len(text.encode()) for text in filled[row].contents]
+    sizes = [len(text) if text.isascii() else len(text.encode()) for text in contents]
+    widths = np.fromiter(sizes, np.int64, len(sizes)).reshape((len(filled), gaps))
     before = np.zeros((len(filled), gaps + 1), dtype=np.int64)
     np.cumsum(widths + skeleton.literal_bytes[:-1], axis=1, out=before[:, 1:])
     return before[:, skeleton.span_gaps] + skeleton.span_bytes

@@ -8,6 +8,7 @@ its record numbers count from the beginning of its part.
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -38,7 +39,10 @@ def planned_pipeline(plan: Plan, tokenizer: Tokenizer) -> Pipeline:
         engine = Fastokens(tokenizer) if plan.engine == Fastokens.name else None
     except (ImportError, ValueError) as error:
         raise DataError(f"the job was planned with {plan.engine}, which cannot be used here ({error})") from None
-    return Pipeline(plan.config, plan.template, tokenizer, engine)
+    pipeline = Pipeline(plan.config, plan.template, tokenizer, engine)
+    gc.collect()
+    gc.freeze()  # a vocabulary is hundreds of thousands of objects that every later collection would walk through
+    return pipeline
 
 
 def _silent(records: int, tokens: int, rejects: int, size: int) -> None:

@@ -18,8 +18,9 @@ from formats.templates.marks import CALL, CONTENT, REASONING, THINK, Anchor, tak
 from formats.templates.rendering import Spoken
 from formats.templates.sandbox import GENERATION_END, GENERATION_START
 
-EMPTY_THINK = re.compile(r"<think>\s*</think>\s*")
-EMPTY_THINK_OPENED = re.compile(r"\s*</think>\s*")
+EMPTY_THINK = re.compile(r"<think>\s*</think>\n{0,2}")
+EMPTY_THINK_OPENED = re.compile(r"\s*</think>\n{0,2}")
+"""Templates write at most an empty line behind the block; white space after that is the turn's own."""
 OPENS_THINK = re.compile(r"<think>\s*$")
 
 Render = Callable[[list[dict[str, Any]]], str]

@@ -70,6 +70,15 @@ def test_what_is_filled_is_what_jinja_gives(name, data, rounds, system, extra):
     assert rendering.notes == ()
 
 
+@pytest.mark.parametrize("said", [" :", "\t", "a"])
+def test_white_space_after_an_empty_think_block_is_the_turn_s_own(said):
+    template = ChatTemplate("t", THINKS, TOKENS)
+    conversation = Conversation(turns=(Turn(role="user", content="a"), Turn(role="assistant", content=said + "x")))
+    rendering = template.render(conversation)
+    ((start, end),) = TrainOn().spans(rendering, conversation)
+    assert rendering.text[start:end] == said + "x<|im_end|>"
+
+
 @pytest.mark.parametrize("name", set(TEMPLATES) - {"macro"})
 def test_ordinary_conversations_are_filled(name):
     from preprocess.fast import Renderer
