@@ -152,13 +152,11 @@ def in_bytes(filled: Sequence[Filled]) -> Texts | None:
     alike: dict[int, list[int]] = {}
     for at, one in enumerate(filled):
         alike.setdefault(id(one.skeleton), []).append(at)
-    found = [_spans([filled[at] for at in rows]) for rows in alike.values()]
-    owner = np.concatenate([np.repeat(rows, one.shape[1]) for rows, one in zip(alike.values(), found, strict=True)])
-    spans = np.concatenate([one.reshape(-1, 2) for one in found])
-    if len(found) > 1:
-        order = np.argsort(owner, kind="stable")
-        owner, spans = owner[order], spans[order]
-    return Texts(texts=texts, raw=raw, sizes=sizes, spans=spans, owner=owner)
+    found = [(rows, _spans([filled[at] for at in rows])) for rows in alike.values()]
+    owner = np.concatenate([np.empty(0, np.int64), *(np.repeat(rows, one.shape[1]) for rows, one in found)])
+    spans = np.concatenate([np.empty((0, 2), np.int64), *(one.reshape(-1, 2) for _, one in found)])
+    order = np.argsort(owner, kind="stable")
+    return Texts(texts=texts, raw=raw, sizes=sizes, spans=spans[order], owner=owner[order])
 
 
 def _spans(filled: Sequence[Filled]) -> NDArray[np.int64]:

@@ -112,14 +112,15 @@ class Pipeline:
             filled.append(one)
             if self._needs_digest:
                 digests.append(plain_digest(*parts))
-        texts = in_bytes(filled) if filled else None
+        texts = in_bytes(filled)
         if texts is None:
             ordinary = [is_ordinary(one.text) for one in filled]
             careful += list(compress(places, map(not_, ordinary)))
             places, filled = list(compress(places, ordinary)), list(compress(filled, ordinary))
             digests = list(compress(digests, ordinary))
-            texts = in_bytes(filled) if filled else None
-        fast = self._fast(places, texts, digests, items, format_) if texts else None
+            texts = in_bytes(filled)
+            assert texts is not None, "only ordinary texts are left"
+        fast = self._fast(places, texts, digests, items, format_) if filled else None
         if fast is not None:
             if not careful and fast.fits.all():
                 return self._whole(fast, items)

@@ -332,21 +332,18 @@ class Tracer:
         placed = _place(literals, contents, spans)
         if placed is None or any(text.strip(chars) != text for text in contents for chars in answers.strips):
             return None
-        sides = np.asarray(placed, dtype=np.int64).reshape(-1, 2, 2)
         return Skeleton(
             literals=tuple(literals),
             literal_bytes=np.asarray([len(literal.encode()) for literal in literals], dtype=np.int64),
-            span_gaps=sides[:, :, 0],
-            span_bytes=sides[:, :, 1],
+            span_gaps=placed[:, :, 0],
+            span_bytes=placed[:, :, 1],
             absent=frozenset(answers.absent),
             strips=tuple(sorted(answers.strips, key=str)),
         )
 
 
-def _place(
-    literals: Sequence[str], contents: Sequence[str], spans: Sequence[Span]
-) -> tuple[tuple[int, int, int, int], ...] | None:
-    """Positions in a text as (literal, byte in it) of start and end; None where one lies inside of a content."""
+def _place(literals: Sequence[str], contents: Sequence[str], spans: Sequence[Span]) -> NDArray[np.int64] | None:
+    """int64[s, 2, 2], starts and ends in a text as (literal, byte in it); None where one lies inside of a content."""
     bounds, begin = [], 0
     for literal, content in zip(literals, [*contents, ""], strict=True):
         bounds.append((begin, begin + len(literal)))
@@ -363,5 +360,5 @@ def _place(
         first, last = find(start), find(end)
         if first is None or last is None:
             return None
-        out.append((*first, *last))
-    return tuple(out)
+        out.append((first, last))
+    return np.asarray(out, dtype=np.int64).reshape(-1, 2, 2)
