@@ -294,7 +294,10 @@ def main() -> NoReturn:
         click.echo(f"sft-preprocess: {error}", err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        error.show()
+        if len(sys.argv) == 1:
+            error.show()  # the help
+        else:
+            click.echo(f"sft-preprocess: {' '.join(error.format_message().split())} See --help.", err=True)
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         click.echo("sft-preprocess: interrupted; the same command goes on where it stopped", err=True)

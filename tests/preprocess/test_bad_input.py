@@ -14,7 +14,7 @@ def write(path, *records):
 
 
 def one_line(err):
-    lines = [line for line in err.splitlines() if line.startswith(("sft-preprocess: ", "Error: "))]
+    lines = [line for line in err.splitlines() if line.startswith("sft-preprocess: ")]
     assert len(lines) == 1, err
     assert "Traceback" not in err
     return lines[0]
@@ -60,6 +60,7 @@ def test_a_call_without_what_it_needs(preprocess, tmp_path, bpe_folder):
         status, _, err = preprocess(*arguments)
         assert status == 2
         assert re.search(match, one_line(err))
+        assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
