@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
-from itertools import chain
-from typing import NamedTuple
+from itertools import chain, pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,68 +24,83 @@ from formats.templates import ChatTemplate, Skeleton, Tracer, TrainOn
 from preprocess.lengths import ByteLengths, pack, unpacked_lengths
 from preprocess.token_engine import Flat
 
-NONCHARACTER = b"\xef\xb7"
-"""How every code point from U+FDC0 to U+FDFF begins in UTF-8; the marks of the careful way are among them."""
 THINK = ("<think>", "</think>")
 MOST_SKELETONS = 4096
 
-
-class Filled(NamedTuple):
-    """A rendering made from a skeleton."""
-
-    text: str
-    skeleton: Skeleton
-    contents: Sequence[str]
-    """What stands in its gaps."""
+Plain = tuple[Shape, list[str]]
+"""What `PlainFormat.plain` gives."""
 
 
 class Renderer:
     """Skeletons by shape, each made when its shape is first seen, from what the careful way gave."""
 
     def __init__(self, template: ChatTemplate, policy: TrainOn) -> None:
+        self.template = template
         self.policy = policy
         self._tracer = Tracer(template.source, dict(template.tokens.variables))
         self._skeletons: dict[Shape, Skeleton | None] = {}
         self._forbidden = set(THINK) | (set() if template.allow_control_tokens else set(template.tokens.control))
+        self._strips: set[str | None] = set()
         self._compile()
 
     def _compile(self) -> None:
-        words = sorted(self._forbidden, key=len, reverse=True)
-        self._firsts = sorted({word[0] for word in words})
-        self._pattern = re.compile("|".join(map(re.escape, words)))
+        words = sorted((word.encode() for word in self._forbidden), key=len, reverse=True)
+        self._firsts = sorted({word[:1] for word in words})
+        self._pattern = re.compile(b"|".join(map(re.escape, words)))
 
-    def fill(self, shape: Shape, texts: Sequence[str]) -> Filled | None:
-        """The rendering of a plain conversation, or None where it has to take the careful way."""
-        skeleton = self._skeletons.get(shape)
-        if skeleton is None or "" in texts:
-            return None
-        joined = "".join(texts)
-        for first in self._firsts:
-            if first in joined and self._pattern.search(joined):
-                return None
-        for chars in skeleton.strips:
-            for text in texts:
-                if len(text.strip(chars)) != len(text):
-                    return None
-        return Filled(skeleton.text(texts), skeleton, texts)
+    def render(self, parts: Sequence[Plain]) -> tuple[Texts, list[int]]:
+        """The renderings of plain conversations that could be made, and which these are, rising; the others have to
+        take the careful way."""
+        for shape in {shape for shape, _ in parts}:
+            if shape not in self._skeletons and len(self._skeletons) < MOST_SKELETONS:
+                self._learn(shape)
+        known = [self._skeletons.get(shape) for shape, _ in parts]
+        rows = [at for at, one in enumerate(known) if one is not None]
+        contents = _contents([parts[at][1] for at in rows])
+        if contents is None:
+            rows = [at for at in rows if all(map(_is_text, parts[at][1]))]
+            contents = _contents([parts[at][1] for at in rows])
+            assert contents is not None, "only texts are left"
+        if strange := self._strange(contents):
+            rows = [at for number, at in enumerate(rows) if number not in strange]
+            contents = _contents([parts[at][1] for at in rows])
+            assert contents is not None, "they were texts before"
+        skeletons = [one for one in (known[at] for at in rows) if one is not None]
+        return _texts(skeletons, contents), rows
 
-    def wants(self, shape: Shape) -> bool:
-        """Whether a shape was not tried yet."""
-        return shape not in self._skeletons and len(self._skeletons) < MOST_SKELETONS
+    def _strange(self, contents: Contents) -> set[int]:
+        """The conversations with a text that is blank, that holds what might be a noncharacter (the marks of the
+        careful way are some), or to which the template could give another answer than the skeletons have."""
+        texts, raw = contents.texts, contents.raw
+        found: list[int] = []
+        places: list[Any] = []
+        if "" in texts or any(map(str.isspace, texts)):
+            found += [at for at, text in enumerate(texts) if not text or text.isspace()]
+        for chars in self._strips:
+            if texts != [text.strip(chars) for text in texts]:
+                found += [at for at, text in enumerate(texts) if text.strip(chars) != text]
+        values = np.frombuffer(raw, dtype=np.uint8)
+        places.append(np.flatnonzero((values[:-1] == 0xEF) & (values[1:] == 0xB7)))  # U+FDC0 to U+FDFF
+        if any(first in raw for first in self._firsts):
+            places.append([match.start() for match in self._pattern.finditer(raw)])
+        number = np.searchsorted(contents.first, found, side="right") - 1
+        inside = np.searchsorted(contents.ends[contents.first], np.concatenate(places), side="right") - 1
+        return set(number.tolist()) | set(inside.tolist())
 
-    def learn(self, shape: Shape, texts: Sequence[str], template: ChatTemplate) -> None:
+    def _learn(self, shape: Shape) -> None:
         """Make the skeleton of a shape by rendering one conversation of it with care; None where that fails."""
         self._skeletons[shape] = None
-        plain = [f"x{number}" for number in range(len(texts))]
+        plain = [f"x{number}" for number in range(len(shape))]
         try:
             conversation = conversation_of(shape, plain)
-            rendering = template.render(conversation)
+            rendering = self.template.render(conversation)
         except RecordError:
             return
         spans = self.policy.spans(rendering, conversation)
         skeleton = self._tracer.trace(shape, plain, rendering, spans)
         if skeleton is None or rendering.notes or rendering.typed:
             return
+        self._strips.update(skeleton.strips)
         if not skeleton.absent <= self._forbidden:
             self._forbidden |= skeleton.absent
             self._compile()
@@ -108,10 +123,10 @@ class Texts:
     """Renderings in UTF-8, with their trained spans."""
 
     texts: list[str]
-    raw: bytes
-    """All of them, one after the other."""
     sizes: NDArray[np.int64]
     """int64[n]: bytes of each."""
+    sums: NDArray[np.uint64]
+    """uint64[n]: the sum of the values of the bytes of each."""
     spans: NDArray[np.int64]
     """int64[s, 2]: [start, end) in bytes of their own text; rising, and apart, within a text."""
     owner: NDArray[np.int64]
@@ -130,45 +145,60 @@ class Masked:
     """bool[n]: the ids stand for the bytes of the text; where not, the mask means nothing."""
 
 
-def is_ordinary(text: str) -> bool:
-    """Whether a text has neither halves of surrogate pairs nor what might be a noncharacter."""
+class Contents(NamedTuple):
+    """The texts of conversations, one after the other, and in UTF-8."""
+
+    texts: list[str]
+    first: NDArray[np.int64]
+    """int64[n + 1]: the first text of each conversation, and the number of all."""
+    raw: bytes
+    ends: NDArray[np.int64]
+    """int64[texts + 1]: where each text begins in `raw`, and its end."""
+
+
+def _contents(conversations: Sequence[list[str]]) -> Contents | None:
+    """The texts of conversations; None if one of them is no text, or has half of a surrogate pair."""
+    texts = list(chain.from_iterable(conversations))
     try:
-        return NONCHARACTER not in text.encode()
+        encoded = list(map(str.encode, texts))
+    except (TypeError, UnicodeEncodeError):
+        return None
+    return Contents(texts, _sums(conversations), b"".join(encoded), _sums(encoded))
+
+
+def _is_text(text: Any) -> bool:
+    try:
+        return type(text) is str and text.encode() is not None
     except UnicodeEncodeError:
         return False
 
 
-def in_bytes(filled: Sequence[Filled]) -> Texts | None:
-    """Renderings and their trained spans in UTF-8; None if one of them is not ordinary."""
-    texts = [one.text for one in filled]
-    try:
-        encoded = list(map(str.encode, texts))
-    except UnicodeEncodeError:
-        return None
-    raw = b"".join(encoded)
-    if NONCHARACTER in raw:
-        return None
-    sizes = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
-    alike: dict[int, list[int]] = {}
-    for at, one in enumerate(filled):
-        alike.setdefault(id(one.skeleton), []).append(at)
-    found = [(rows, _spans([filled[at] for at in rows])) for rows in alike.values()]
-    owner = np.concatenate([np.empty(0, np.int64), *(np.repeat(rows, one.shape[1]) for rows, one in found)])
-    spans = np.concatenate([np.empty((0, 2), np.int64), *(one.reshape(-1, 2) for _, one in found)])
-    order = np.argsort(owner, kind="stable")
-    return Texts(texts=texts, raw=raw, sizes=sizes, spans=spans[order], owner=owner[order])
+def _sums(sized: Sequence[Sized]) -> NDArray[np.int64]:
+    """int64[n + 1]: the sums of the sizes before each, and of all."""
+    out = np.zeros(len(sized) + 1, dtype=np.int64)
+    np.cumsum(np.fromiter(map(len, sized), dtype=np.int64, count=len(sized)), out=out[1:])
+    return out
 
 
-def _spans(filled: Sequence[Filled]) -> NDArray[np.int64]:
-    """int64[n, s, 2], the trained spans in bytes of renderings of one skeleton."""
-    skeleton = filled[0].skeleton
-    gaps = len(skeleton.literals) - 1
-    contents = chain.from_iterable([one.contents for one in filled])
-    sizes = [len(text) if text.isascii() else len(text.encode()) for text in contents]
-    widths = np.fromiter(sizes, np.int64, len(sizes)).reshape((len(filled), gaps))
-    before = np.zeros((len(filled), gaps + 1), dtype=np.int64)
-    np.cumsum(widths + skeleton.literal_bytes[:-1], axis=1, out=before[:, 1:])
-    return before[:, skeleton.span_gaps] + skeleton.span_bytes
+def _texts(skeletons: Sequence[Skeleton], contents: Contents) -> Texts:
+    """Skeletons, filled. Their own words are summed once for all, those of contents over the whole batch."""
+    bounds = contents.first.tolist()
+    texts = [skeleton.text(contents.texts[a:b]) for skeleton, (a, b) in zip(skeletons, pairwise(bounds), strict=True)]
+    own = np.asarray([(len(one.words), one.value, len(one.spans)) for one in skeletons], dtype=np.int64).reshape(-1, 3)
+    owner = np.repeat(np.arange(len(texts)), own[:, 2])
+    spans = np.concatenate([np.empty((0, 4), dtype=np.int64), *[one.spans for one in skeletons]])
+    first = contents.first[owner][:, None]
+    begins = contents.ends[contents.first]
+    sums = own[:, 1].astype(np.uint64)
+    if len(texts):
+        sums += np.add.reduceat(np.frombuffer(contents.raw, dtype=np.uint8), begins[:-1], dtype=np.uint64)
+    return Texts(
+        texts=texts,
+        sizes=own[:, 0] + np.diff(begins),
+        sums=sums,
+        spans=spans[:, 1::2] + contents.ends[first + spans[:, ::2]] - contents.ends[first],
+        owner=owner,
+    )
 
 
 def masks(flat: Flat, texts: Texts, table: ByteLengths, *, train_straddling: bool) -> Masked:
@@ -176,9 +206,7 @@ def masks(flat: Flat, texts: Texts, table: ByteLengths, *, train_straddling: boo
     count = len(texts.sizes)
     starts, stops = flat.bounds[:-1], flat.bounds[1:]
     edges = table.edges(flat.ids, starts)
-    ends = np.cumsum(texts.sizes)
-    values = np.add.reduceat(np.frombuffer(texts.raw, dtype=np.uint8), ends - texts.sizes, dtype=np.uint64)
-    sound = edges[stops] - edges[starts] == pack(texts.sizes.astype(np.uint64), values)
+    sound = edges[stops] - edges[starts] == pack(texts.sizes.astype(np.uint64), texts.sums)
     if table.composes:
         for at, text in enumerate(texts.texts):
             if not text.isascii() and not unicodedata.is_normalized("NFC", text):

@@ -11,15 +11,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import compress
-from operator import not_
 from typing import Any
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from formats.conversation import Conversation, Shape, plain_digest
+from formats.conversation import Conversation, plain_digest
 from formats.errors import DataError, RecordError
 from formats.records import RecordFormat, get
 from formats.shards import SPLITS
@@ -27,7 +25,7 @@ from formats.templates import TOKENIZER, ChatTemplate, Rendering, Span, template
 from preprocess.batch import Batch, Reject
 from preprocess.config import JobConfig
 from preprocess.encode import Encoded, Encoder
-from preprocess.fast import Filled, Masked, Renderer, Texts, in_bytes, is_ordinary, masks
+from preprocess.fast import Masked, Plain, Renderer, Texts, masks
 from preprocess.lengths import byte_lengths
 from preprocess.overlong import fit
 from preprocess.sources import Item, parse
@@ -98,29 +96,21 @@ class Pipeline:
         plain = getattr(format_, "plain", None) if self._table is not None else None
         careful: list[int] = []
         places: list[int] = []
-        filled: list[Filled] = []
-        digests: list[bytes] = []
+        parts: list[Plain] = []
         for at, (_, record) in enumerate(items):
             if type(record) is bytes:
                 record = _quick(record)
-            parts = plain(record, self._fields) if plain and record is not None else None
-            one = self._fill(*parts) if parts else None
-            if one is None or parts is None:
+            one = plain(record, self._fields) if plain and record is not None else None
+            if one is None:
                 careful.append(at)
-                continue
-            places.append(at)
-            filled.append(one)
-            if self._needs_digest:
-                digests.append(plain_digest(*parts))
-        texts = in_bytes(filled)
-        if texts is None:
-            ordinary = [is_ordinary(one.text) for one in filled]
-            careful += list(compress(places, map(not_, ordinary)))
-            places, filled = list(compress(places, ordinary)), list(compress(filled, ordinary))
-            digests = list(compress(digests, ordinary))
-            texts = in_bytes(filled)
-            assert texts is not None, "only ordinary texts are left"
-        fast = self._fast(places, texts, digests, items, format_) if filled else None
+            else:
+                places.append(at)
+                parts.append(one)
+        texts, rows = self._renderer.render(parts)
+        if len(rows) < len(parts):
+            careful += sorted({*places} - {places[row] for row in rows})
+            places, parts = [places[row] for row in rows], [parts[row] for row in rows]
+        fast = self._fast(places, parts, texts, items, format_) if places else None
         if fast is not None:
             if not careful and fast.fits.all():
                 return self._whole(fast, items)
@@ -128,18 +118,11 @@ class Pipeline:
         found = dict(zip(careful, self._careful([items[at][1] for at in careful], format_), strict=True))
         return self._mixed(fast, found, items)
 
-    def _fill(self, shape: Shape, texts: list[str]) -> Filled | None:
-        filled = self._renderer.fill(shape, texts)
-        if filled is None and self._renderer.wants(shape):
-            self._renderer.learn(shape, texts, self.template)
-            filled = self._renderer.fill(shape, texts)
-        return filled
-
     def _fast(
         self,
         places: list[int],
+        parts: list[Plain],
         texts: Texts,
-        digests: list[bytes],
         items: Sequence[Item],
         format_: RecordFormat,
     ) -> Fast:
@@ -153,13 +136,14 @@ class Pipeline:
         if len(flat.ids):
             at = np.minimum(flat.bounds[:-1], len(flat.ids) - 1)
             fits &= np.add.reduceat(masked.loss_mask, at, dtype=np.int64) > masked.loss_mask[at]
+        digests = b"".join(plain_digest(*one) for one in parts) if self._needs_digest else b""
         fast = Fast(
             places=np.asarray(places),
             flat=flat,
             masked=masked,
             lengths=lengths,
             fits=fits,
-            digests=np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 16),
+            digests=np.frombuffer(digests, dtype=np.uint8).reshape(-1, 16),
         )
         sampled = self._sampled(np.fromiter((items[at][0] for at in places), np.int64, len(places)))
         for number in np.flatnonzero(sampled | ~masked.sound):

@@ -57,13 +57,11 @@ class Alpaca:
         if type(record) is not dict or not is_bare(record, fields):
             return None
         question, context, answer = record.get("instruction"), record.get("input"), record.get("output")
-        if type(question) is not str or type(answer) is not str or ("input" not in record and "context" in record):
+        if question is None or answer is None or ("input" not in record and "context" in record):
             return None  # other spellings, say
-        if not question.strip() or not answer.strip():
-            return None
         if context is None or context == "":
             return ("user", "assistant"), [question, answer]
-        return (("user", INPUT, "assistant"), [question, context, answer]) if type(context) is str else None
+        return ("user", INPUT, "assistant"), [question, context, answer]
 
 
 def _get(record: Mapping[str, Any], name: str, fields: FieldMap) -> Any:

@@ -60,8 +60,6 @@ class ChatML:
             role = fields.roles.get(head, head)
             if role not in PLAIN_ROLES or not newline or not end or (after and not after.isspace()):
                 return None
-            if role == "assistant" and not content.strip():
-                return None
             shape.append(role)
             texts.append(content)
         return (tuple(shape), texts) if "assistant" in shape and pieces[0] == "" else None

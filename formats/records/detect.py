@@ -39,7 +39,11 @@ class PlainFormat(RecordFormat, Protocol):
     """A format with a short cut for records that are nothing but roles and texts. It is optional."""
 
     def plain(self, record: Any, fields: FieldMap) -> tuple[Shape, list[str]] | None:
-        """What `read(record, fields).plain()` gives, or None wherever that takes a closer look, or an error."""
+        """What `read(record, fields).plain()` gives, or None wherever that takes a closer look, or an error.
+
+        Whoever calls looks at the texts, of many records at once: where one of them is no text, or has nothing but
+        white space, what is given here means nothing.
+        """
         ...
 
 

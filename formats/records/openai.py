@@ -51,6 +51,10 @@ class OpenAI:
 _PLAIN_NAMES = {role: role for role in PLAIN_ROLES} | {"function": "tool"}
 
 
+MOST_SHAPES = 1 << 14
+"""Sequences of roles that are remembered."""
+
+
 def plain_turns(
     record: Any, fields: FieldMap, role_key: str, text_key: str, names: Mapping[str, str]
 ) -> tuple[Shape, list[str]] | None:
@@ -62,28 +66,29 @@ def plain_turns(
             if name in record:
                 record = record[name]
                 break
-    if type(record) is not list:
+    if type(record) is not list or not record:
         return None
-    shape: list[str] = []
-    texts: list[str] = []
-    roles = fields.roles
-    for message in record:
-        if type(message) is not dict:
+    try:
+        key = (role_key, *[message[role_key] for message in record])
+        texts = [message[text_key] for message in record]
+        if max(map(len, record)) > 2 and any(
+            message.get(name) is not None for message in record for name in (*SPECIAL, *WEIGHTS)
+        ):
             return None
-        raw, text = message.get(role_key), message.get(text_key)
-        if type(raw) is not str or type(text) is not str:
-            return None
-        role = (roles.get(raw) if roles else None) or names.get(raw)
-        if role == "assistant":
-            if not text or text.isspace():
-                return None
-        elif role not in PLAIN_ROLES:
-            return None
-        if len(message) > 2 and any(message.get(name) is not None for name in (*SPECIAL, *WEIGHTS)):
-            return None
-        shape.append(role)
-        texts.append(text)
-    return (tuple(shape), texts) if "assistant" in shape else None
+        shape = fields.shapes[key] if key in fields.shapes else _learn_shape(key, fields, names)
+    except (KeyError, TypeError, AttributeError):  # a message is no object, or lacks something
+        return None
+    return None if shape is None else (shape, texts)
+
+
+def _learn_shape(key: tuple[str, ...], fields: FieldMap, names: Mapping[str, str]) -> Shape | None:
+    """The shape for a sequence of roles as records spell them (behind the key they stand under); None for no plain
+    one."""
+    shape = tuple(fields.roles.get(raw) or names.get(raw) or "" for raw in key[1:])
+    plain = shape if set(shape) <= set(PLAIN_ROLES) and "assistant" in shape else None
+    if len(fields.shapes) < MOST_SHAPES:
+        fields.shapes[key] = plain
+    return plain
 
 
 def message_list(record: object, fields: FieldMap) -> Any:

@@ -259,12 +259,13 @@ class Skeleton:
 
     literals: tuple[str, ...]
     """The template's words around the gaps: one more than there are gaps."""
-    literal_bytes: NDArray[np.int64]
-    """int64[gaps + 1], their lengths in UTF-8."""
-    span_gaps: NDArray[np.int64]
-    """int64[s, 2]: the literal in which each trained span starts and ends."""
-    span_bytes: NDArray[np.int64]
-    """int64[s, 2]: where in the UTF-8 of these literals; a span may start or end right at an end of one."""
+    words: bytes
+    """The literals in UTF-8, one after the other."""
+    value: int
+    """The sum of the values of these bytes."""
+    spans: NDArray[np.int64]
+    """int64[s, 4], where each trained span starts and ends: how many gaps stand before its start, how many bytes of
+    the literals do, and both again for its end."""
     absent: frozenset[str]
     strips: tuple[str | None, ...]
 
@@ -334,25 +335,26 @@ class Tracer:
             return None
         return Skeleton(
             literals=tuple(literals),
-            literal_bytes=np.asarray([len(literal.encode()) for literal in literals], dtype=np.int64),
-            span_gaps=placed[:, :, 0],
-            span_bytes=placed[:, :, 1],
+            words="".join(literals).encode(),
+            value=sum("".join(literals).encode()),
+            spans=placed,
             absent=frozenset(answers.absent),
             strips=tuple(sorted(answers.strips, key=str)),
         )
 
 
 def _place(literals: Sequence[str], contents: Sequence[str], spans: Sequence[Span]) -> NDArray[np.int64] | None:
-    """int64[s, 2, 2], starts and ends in a text as (literal, byte in it); None where one lies inside of a content."""
-    bounds, begin = [], 0
+    """`Skeleton.spans`; None where one starts or ends inside of a content."""
+    bounds, begin, words = [], 0, 0
     for literal, content in zip(literals, [*contents, ""], strict=True):
-        bounds.append((begin, begin + len(literal)))
+        bounds.append((begin, begin + len(literal), words))
         begin += len(literal) + len(content)
+        words += len(literal.encode())
 
     def find(position: int) -> tuple[int, int] | None:
-        for number, (start, end) in enumerate(bounds):
+        for number, (start, end, before) in enumerate(bounds):
             if start <= position <= end:
-                return number, len(literals[number][: position - start].encode())
+                return number, before + len(literals[number][: position - start].encode())
         return None
 
     out = []
@@ -360,5 +362,5 @@ def _place(literals: Sequence[str], contents: Sequence[str], spans: Sequence[Spa
         first, last = find(start), find(end)
         if first is None or last is None:
             return None
-        out.append((first, last))
-    return np.asarray(out, dtype=np.int64).reshape(-1, 2, 2)
+        out.append((*first, *last))
+    return np.asarray(out, dtype=np.int64).reshape(-1, 4)

@@ -47,25 +47,24 @@ def shape_of(rounds, system, extra):
 @settings(max_examples=30)
 @given(st.data(), st.integers(1, 3), st.booleans(), st.booleans())
 def test_what_is_filled_is_what_jinja_gives(name, data, rounds, system, extra):
-    from preprocess.fast import Renderer, conversation_of, in_bytes, is_ordinary
+    from preprocess.fast import Renderer, conversation_of
 
     template = ChatTemplate("t", TEMPLATES[name], TOKENS)
     renderer = Renderer(template, TrainOn())
     shape = shape_of(rounds, system, extra)
     # An assistant's turn that says nothing is refused before it is rendered: a format gives none as plain.
     texts = data.draw(st.tuples(*(TEXT.filter(str.strip) if role == "assistant" else TEXT for role in shape)))
-    renderer.learn(shape, texts, template)
-    filled = renderer.fill(shape, texts)
-    if filled is None:
-        return
-    if not is_ordinary(filled.text):  # these are sent the careful way, a batch at a time
+    made, rows = renderer.render([(shape, list(texts))])
+    if not rows:
         return
     conversation = conversation_of(shape, texts)
     assert conversation.plain() == (shape, list(texts))
     rendering = template.render(conversation)
-    assert filled.text == rendering.text
+    assert made.texts == [rendering.text]
+    raw = rendering.text.encode()
+    assert (made.sizes.tolist(), made.sums.tolist()) == ([len(raw)], [sum(raw)])
     spans = TrainOn().spans(rendering, conversation)
-    assert in_bytes([filled]).spans.tolist() == [[len(filled.text[:at].encode()) for at in span] for span in spans]
+    assert made.spans.tolist() == [[len(rendering.text[:at].encode()) for at in span] for span in spans]
     assert rendering.typed == ()
     assert rendering.notes == ()
 
@@ -87,8 +86,8 @@ def test_ordinary_conversations_are_filled(name):
     renderer = Renderer(template, TrainOn())
     for shape in (("user", "assistant"), ("user", "assistant", "user", "assistant"), ("user", INPUT, "assistant")):
         texts = [f"text {number}, naïve" for number in range(len(shape))]
-        renderer.learn(shape, texts, template)
-        assert renderer.fill(shape, texts) is not None, shape
+        _, rows = renderer.render([(shape, texts)])
+        assert rows == [0], shape
 
 
 @pytest.mark.parametrize(

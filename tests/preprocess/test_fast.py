@@ -60,7 +60,7 @@ RECORD = st.builds(
 @given(RECORD, st.sampled_from(sorted(formats())))
 def test_a_plain_reading_is_the_reading(record, form):
     parts = get(form).plain(record, FieldMap())
-    if parts is None:
+    if parts is None or not all(isinstance(text, str) and text.strip() for text in parts[1]):
         return
     try:
         conversation = get(form).read(record, FieldMap())
@@ -155,8 +155,8 @@ def texts_of(texts, spans):
     found = [[len(text[:at].encode()) for at in span] for text, own in zip(texts, spans, strict=True) for span in own]
     return Texts(
         texts=texts,
-        raw=b"".join(encoded),
         sizes=np.asarray([len(one) for one in encoded]),
+        sums=np.asarray([sum(one) for one in encoded], dtype=np.uint64),
         spans=np.asarray(found, dtype=np.int64).reshape(-1, 2),
         owner=np.repeat(np.arange(len(texts)), [len(own) for own in spans]),
     )
