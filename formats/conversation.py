@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from formats.errors import RecordError
 
@@ -116,6 +116,21 @@ class Conversation:
         value = [[{**turn.message(), "weight": turn.weight} for turn in self.turns], list(self.tools)]
         text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(text.encode("utf-8"), digest_size=16).digest()
+
+
+class Plain(NamedTuple):
+    """Some of several records, as conversations that are nothing but roles and texts."""
+
+    rows: Sequence[int]
+    """Which records they are, rising."""
+    shapes: Sequence[Shape]
+    texts: list[str]
+    """The texts of all, one after the other: as many of each as its shape is long."""
+
+    def digests(self) -> Iterator[bytes]:
+        """`Conversation.digest` of each."""
+        texts = iter(self.texts)
+        return (plain_digest(shape, [next(texts) for _ in shape]) for shape in self.shapes)
 
 
 def plain_digest(shape: Shape, texts: Sequence[str]) -> bytes:

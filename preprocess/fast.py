@@ -12,13 +12,13 @@ import re
 import unicodedata
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import compress, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from formats.conversation import INPUT, Conversation, Shape, Turn
+from formats.conversation import INPUT, Conversation, Plain, Shape, Turn
 from formats.errors import RecordError
 from formats.templates import ChatTemplate, Skeleton, Tracer, TrainOn
 from preprocess.lengths import ByteLengths, pack, unpacked_lengths
@@ -26,9 +26,6 @@ from preprocess.token_engine import Flat
 
 THINK = ("<think>", "</think>")
 MOST_SKELETONS = 4096
-
-Plain = tuple[Shape, list[str]]
-"""What `PlainFormat.plain` gives."""
 
 
 class Renderer:
@@ -48,25 +45,27 @@ class Renderer:
         self._firsts = sorted({word[:1] for word in words})
         self._pattern = re.compile(b"|".join(map(re.escape, words)))
 
-    def render(self, parts: Sequence[Plain]) -> tuple[Texts, list[int]]:
-        """The renderings of plain conversations that could be made, and which these are, rising; the others have to
-        take the careful way."""
-        for shape in {shape for shape, _ in parts}:
-            if shape not in self._skeletons and len(self._skeletons) < MOST_SKELETONS:
+    def render(self, plain: Plain) -> tuple[Texts, Plain]:
+        """The renderings of those of several plain conversations that could be made, and which these are; the others
+        have to take the careful way."""
+        for shape in set(plain.shapes) - self._skeletons.keys():
+            if len(self._skeletons) < MOST_SKELETONS:
                 self._learn(shape)
-        known = [self._skeletons.get(shape) for shape, _ in parts]
-        rows = [at for at, one in enumerate(known) if one is not None]
-        contents = _contents([parts[at][1] for at in rows])
+        known = list(map(self._skeletons.get, plain.shapes))
+        if None in known:
+            plain = _only(plain, [one is not None for one in known])
+        contents = _contents(plain)
         if contents is None:
-            rows = [at for at in rows if all(map(_is_text, parts[at][1]))]
-            contents = _contents([parts[at][1] for at in rows])
+            texts = iter(plain.texts)
+            sound = [[_is_text(next(texts)) for _ in shape] for shape in plain.shapes]
+            plain = _only(plain, list(map(all, sound)))
+            contents = _contents(plain)
             assert contents is not None, "only texts are left"
         if strange := self._strange(contents):
-            rows = [at for number, at in enumerate(rows) if number not in strange]
-            contents = _contents([parts[at][1] for at in rows])
+            plain = _only(plain, [at not in strange for at in range(len(plain.shapes))])
+            contents = _contents(plain)
             assert contents is not None, "they were texts before"
-        skeletons = [one for one in (known[at] for at in rows) if one is not None]
-        return _texts(skeletons, contents), rows
+        return _texts([self._skeletons[shape] for shape in plain.shapes], contents), plain
 
     def _strange(self, contents: Contents) -> set[int]:
         """The conversations with a text that is blank, that holds what might be a noncharacter (the marks of the
@@ -156,14 +155,20 @@ class Contents(NamedTuple):
     """int64[texts + 1]: where each text begins in `raw`, and its end."""
 
 
-def _contents(conversations: Sequence[list[str]]) -> Contents | None:
+def _contents(plain: Plain) -> Contents | None:
     """The texts of conversations; None if one of them is no text, or has half of a surrogate pair."""
-    texts = list(chain.from_iterable(conversations))
     try:
-        encoded = list(map(str.encode, texts))
+        encoded = list(map(str.encode, plain.texts))
     except (TypeError, UnicodeEncodeError):
         return None
-    return Contents(texts, _sums(conversations), b"".join(encoded), _sums(encoded))
+    return Contents(plain.texts, _sums(plain.shapes), b"".join(encoded), _sums(encoded))
+
+
+def _only(plain: Plain, keep: Sequence[bool]) -> Plain:
+    """Some of several conversations."""
+    bounds = pairwise(_sums(plain.shapes).tolist())
+    texts = [text for (a, b), kept in zip(bounds, keep, strict=True) if kept for text in plain.texts[a:b]]
+    return Plain(list(compress(plain.rows, keep)), list(compress(plain.shapes, keep)), texts)
 
 
 def _is_text(text: Any) -> bool:
@@ -180,7 +185,7 @@ def _sums(sized: Sequence[Sized]) -> NDArray[np.int64]:
     return out
 
 
-def _texts(skeletons: Sequence[Skeleton], contents: Contents) -> Texts:
+def _texts(skeletons: Sequence[Any], contents: Contents) -> Texts:
     """Skeletons, filled. Their own words are summed once for all, those of contents over the whole batch."""
     bounds = contents.first.tolist()
     texts = [skeleton.text(contents.texts[a:b]) for skeleton, (a, b) in zip(skeletons, pairwise(bounds), strict=True)]
@@ -223,7 +228,8 @@ def masks(flat: Flat, texts: Texts, table: ByteLengths, *, train_straddling: boo
     runs = np.diff(np.maximum.accumulate(turns))  # a token that reaches into two spans is trained once
     loss_mask = np.repeat(np.resize(np.array([0, 1], dtype=np.uint8), len(runs)), runs)
     inside = np.minimum(left, max(len(flat.ids) - 1, 0))
-    across = (left < right) & (places[inside] < first) & (places[inside + 1] > first)
+    before = np.concatenate([last[:0], [0], last[:-1]])  # a token that begins in the span before is that one's
+    across = (left < right) & (places[inside] < first) & (places[inside + 1] > first) & (places[inside] >= before)
     if not train_straddling:
         loss_mask[inside[across]] = 0
     return Masked(loss_mask=loss_mask, straddling=np.bincount(owner[across], minlength=count), sound=sound)

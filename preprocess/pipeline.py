@@ -17,15 +17,15 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from formats.conversation import Conversation, plain_digest
+from formats.conversation import Conversation, Plain
 from formats.errors import DataError, RecordError
-from formats.records import RecordFormat, get
+from formats.records import FieldMap, RecordFormat, get
 from formats.shards import SPLITS
 from formats.templates import TOKENIZER, ChatTemplate, Rendering, Span, template_source
 from preprocess.batch import Batch, Reject
 from preprocess.config import JobConfig
 from preprocess.encode import Encoded, Encoder
-from preprocess.fast import Masked, Plain, Renderer, Texts, masks
+from preprocess.fast import Masked, Renderer, Texts, masks
 from preprocess.lengths import byte_lengths
 from preprocess.overlong import fit
 from preprocess.sources import Item, parse
@@ -93,35 +93,23 @@ class Pipeline:
             DataError: the fast way gave something else than the careful one; the record is named.
         """
         format_ = get(form)
-        plain = getattr(format_, "plain", None) if self._table is not None else None
-        careful: list[int] = []
-        places: list[int] = []
-        parts: list[Plain] = []
-        for at, (_, record) in enumerate(items):
-            if type(record) is bytes:
-                record = _quick(record)
-            one = plain(record, self._fields) if plain and record is not None else None
-            if one is None:
-                careful.append(at)
-            else:
-                places.append(at)
-                parts.append(one)
-        texts, rows = self._renderer.render(parts)
-        if len(rows) < len(parts):
-            careful += sorted({*places} - {places[row] for row in rows})
-            places, parts = [places[row] for row in rows], [parts[row] for row in rows]
-        fast = self._fast(places, parts, texts, items, format_) if places else None
+        fast, careful = None, set(range(len(items)))
+        if self._table is not None and hasattr(format_, "plain"):
+            values = _values([record for _, record in items])
+            texts, plain = self._renderer.render(_plain(format_, values, self._fields))
+            careful.difference_update(plain.rows)
+            fast = self._fast(plain, texts, items, format_) if plain.rows else None
         if fast is not None:
             if not careful and fast.fits.all():
                 return self._whole(fast, items)
-            careful += [places[number] for number in np.flatnonzero(~fast.fits)]
-        found = dict(zip(careful, self._careful([items[at][1] for at in careful], format_), strict=True))
+            careful.update(fast.places[~fast.fits].tolist())
+        order = sorted(careful)
+        found = dict(zip(order, self._careful([items[at][1] for at in order], format_), strict=True))
         return self._mixed(fast, found, items)
 
     def _fast(
         self,
-        places: list[int],
-        parts: list[Plain],
+        plain: Plain,
         texts: Texts,
         items: Sequence[Item],
         format_: RecordFormat,
@@ -136,18 +124,18 @@ class Pipeline:
         if len(flat.ids):
             at = np.minimum(flat.bounds[:-1], len(flat.ids) - 1)
             fits &= np.add.reduceat(masked.loss_mask, at, dtype=np.int64) > masked.loss_mask[at]
-        digests = b"".join(plain_digest(*one) for one in parts) if self._needs_digest else b""
+        digests = b"".join(plain.digests()) if self._needs_digest else b""
         fast = Fast(
-            places=np.asarray(places),
+            places=np.asarray(plain.rows),
             flat=flat,
             masked=masked,
             lengths=lengths,
             fits=fits,
             digests=np.frombuffer(digests, dtype=np.uint8).reshape(-1, 16),
         )
-        sampled = self._sampled(np.fromiter((items[at][0] for at in places), np.int64, len(places)))
+        sampled = self._sampled(np.fromiter((items[at][0] for at in plain.rows), np.int64, len(plain.rows)))
         for number in np.flatnonzero(sampled | ~masked.sound):
-            self._verify(items[places[number]], fast, int(number), format_)
+            self._verify(items[fast.places[number]], fast, int(number), format_)
         return fast
 
     def _sampled(self, records: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -268,12 +256,29 @@ class Pipeline:
         return np.select(chosen, [SPLITS.index("valid"), SPLITS.index("test")], train).astype(np.uint8)
 
 
-def _quick(text: bytes) -> Any:
-    """The value of a JSON text if orjson reads it; None otherwise, and the slow parser says what is wrong."""
+def _values(records: list[Any]) -> list[Any]:
+    """The values of JSON texts that orjson reads, None for others: the slow parser says what is wrong with them."""
     try:
-        return orjson.loads(text)
+        return list(map(orjson.loads, records))
+    except (orjson.JSONDecodeError, TypeError):
+        return [_value(record) for record in records]
+
+
+def _value(record: Any) -> Any:
+    try:
+        return orjson.loads(record) if type(record) is bytes else record
     except orjson.JSONDecodeError:
         return None
+
+
+def _plain(format_: Any, values: list[Any], fields: FieldMap) -> Plain:
+    """What a format finds plain among values, of which some are None."""
+    if None not in values:
+        plain: Plain = format_.plain(values, fields)
+        return plain
+    known = [at for at, value in enumerate(values) if value is not None]
+    found: Plain = format_.plain([values[at] for at in known], fields)
+    return Plain([known[row] for row in found.rows], found.shapes, found.texts)
 
 
 def _first_difference(one: Any, other: Any) -> int:

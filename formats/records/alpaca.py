@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
-from formats.conversation import INPUT, Conversation, Shape, Turn
+from formats.conversation import INPUT, Conversation, Plain, Shape, Turn
 from formats.errors import RecordError
-from formats.records.fields import MISSING, FieldMap, is_bare, optional_text, refuse_media, text
+from formats.records.fields import MISSING, FieldMap, are_bare, optional_text, refuse_media, text
+from formats.records.plain import plain_of
 
 SPELLINGS = {
     "instruction": ("prompt", "question", "query"),
@@ -52,16 +55,34 @@ class Alpaca:
         turns.append(Turn(role="assistant", content=output))
         return Conversation(turns=tuple(turns))
 
-    def plain(self, record: Any, fields: FieldMap) -> tuple[Shape, list[str]] | None:
+    def plain(self, records: Sequence[Any], fields: FieldMap) -> Plain:
         """As `PlainFormat.plain`; a record of one round without a system prompt."""
-        if type(record) is not dict or not is_bare(record, fields):
-            return None
-        question, context, answer = record.get("instruction"), record.get("input"), record.get("output")
-        if question is None or answer is None or ("input" not in record and "context" in record):
-            return None  # other spellings, say
-        if context is None or context == "":
-            return ("user", "assistant"), [question, answer]
-        return ("user", INPUT, "assistant"), [question, context, answer]
+        return plain_of(records, fields, _together)
+
+
+SHORT: Shape = ("user", "assistant")
+LONG: Shape = ("user", INPUT, "assistant")
+
+
+def _together(records: Sequence[Any], fields: FieldMap) -> tuple[list[Shape], list[Any]] | None:
+    if set(map(type, records)) != {dict} or fields.columns:
+        return None
+    there = set[str]().union(*records)
+    if not are_bare(records, there):
+        return None
+    try:
+        questions, answers = list(map(itemgetter("instruction"), records)), list(map(itemgetter("output"), records))
+    except KeyError:  # other spellings, say
+        return None
+    contexts = [record.get("input") for record in records]
+    if None in contexts and "context" in there:
+        return None
+    if not any(contexts):
+        return [SHORT] * len(records), list(chain.from_iterable(zip(questions, answers, strict=True)))
+    texts: list[Any] = []
+    for question, context, answer in zip(questions, contexts, answers, strict=True):
+        texts += (question, context, answer) if context else (question, answer)
+    return [LONG if context else SHORT for context in contexts], texts
 
 
 def _get(record: Mapping[str, Any], name: str, fields: FieldMap) -> Any:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from formats.conversation import Conversation, Shape, Turn
+from formats.conversation import Conversation, Plain, Shape, Turn
 from formats.errors import RecordError
 from formats.records.fields import FieldMap, text
-from formats.records.openai import PLAIN_ROLES, ROLE_NAMES
+from formats.records.openai import ROLE_NAMES
+from formats.records.plain import PLAIN_ROLES, plain_of
 
 START, END = "<|im_start|>", "<|im_end|>"
 TURN = re.compile(r"<\|im_start\|>([^\n<]*)\r?\n(.*?)<\|im_end\|>\s*", re.DOTALL)
@@ -47,23 +48,34 @@ class ChatML:
             begin = found.end()
         return Conversation(turns=tuple(turns))
 
-    def plain(self, record: Any, fields: FieldMap) -> tuple[Shape, list[str]] | None:
+    def plain(self, records: Sequence[Any], fields: FieldMap) -> Plain:
         """As `PlainFormat.plain`."""
-        value = record if type(record) is str else record.get("text") if type(record) is dict else None
-        if type(value) is not str or fields.columns:
-            return None
-        pieces = value.split(START)
-        shape, texts = [], []
-        for piece in pieces[1:]:
-            head, newline, rest = piece.partition("\n")
-            content, end, after = rest.partition(END)
-            role = fields.roles.get(head, head)
-            if role not in PLAIN_ROLES or not newline or not end or (after and not after.isspace()):
-                return None
-            shape.append(role)
-            texts.append(content)
-        return (tuple(shape), texts) if "assistant" in shape and pieces[0] == "" else None
+        return plain_of(records, fields, _together)
 
     @staticmethod
     def _text(record: object, fields: FieldMap) -> Any:
         return fields.look_up(record, "text") if isinstance(record, Mapping) else record
+
+
+def _together(records: Sequence[Any], fields: FieldMap) -> tuple[list[Shape], list[Any]] | None:
+    shapes: list[Shape] = []
+    texts: list[str] = []
+    if fields.columns:
+        return None
+    for record in records:
+        value = record if type(record) is str else record.get("text") if type(record) is dict else None
+        if type(value) is not str or not value.startswith(START):
+            return None
+        shape: list[str] = []
+        for piece in value.split(START)[1:]:
+            head, newline, rest = piece.partition("\n")
+            content, end, after = rest.partition(END)
+            role = fields.roles.get(head, head)
+            if role not in PLAIN_ROLES or not newline or not end or not (after == "\n" or not after.strip()):
+                return None
+            shape.append(role)
+            texts.append(content)
+        if "assistant" not in shape:
+            return None
+        shapes.append(tuple(shape))
+    return shapes, texts

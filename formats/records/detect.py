@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Protocol
 
-from formats.conversation import Conversation, Shape
+from formats.conversation import Conversation, Plain
 from formats.errors import UsageError, nearest
 from formats.records.alpaca import Alpaca
 from formats.records.chatml import ChatML
@@ -38,11 +38,12 @@ class RecordFormat(Protocol):
 class PlainFormat(RecordFormat, Protocol):
     """A format with a short cut for records that are nothing but roles and texts. It is optional."""
 
-    def plain(self, record: Any, fields: FieldMap) -> tuple[Shape, list[str]] | None:
-        """What `read(record, fields).plain()` gives, or None wherever that takes a closer look, or an error.
+    def plain(self, records: Sequence[Any], fields: FieldMap) -> Plain:
+        """Those of several records of which `read(record, fields).plain()` gives something, and what it gives; not one
+        that takes a closer look, or is an error.
 
         Whoever calls looks at the texts, of many records at once: where one of them is no text, or has nothing but
-        white space, what is given here means nothing.
+        white space, what is given here of its record means nothing.
         """
         ...
 

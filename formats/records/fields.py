@@ -20,7 +20,7 @@ class FieldMap:
     roles: Mapping[str, str] = field(default_factory=dict)
     """Role as it stands in the record → one of `formats.conversation.ROLES`."""
     shapes: dict[tuple[str, ...], tuple[str, ...] | None] = field(default_factory=dict, init=False, compare=False)
-    """What `plain_turns` found out about sequences of roles."""
+    """What `plain_messages` found out about sequences of roles."""
 
     def look_up(self, record: Mapping[str, Any], name: str, spellings: Sequence[str] = ()) -> Any:
         """The value of a field: the column that the user named, else the first spelling there is, else `MISSING`."""
@@ -61,16 +61,14 @@ def walk(record: object, path: str) -> Any:
 
 
 SIDE = ("system", "system_prompt", "tools", "functions", "history")
-"""What may stand beside the texts of a record; a plain record has none of it."""
+"""What may stand beside the texts of a record; plain records have none of it."""
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 _BESIDE = frozenset([*SIDE, *MEDIA])
 
 
-def is_bare(record: Mapping[str, Any], fields: FieldMap) -> bool:
-    """Whether a record has neither a system prompt, tools, earlier rounds nor media, and no column is mapped."""
-    if fields.columns:
-        return False
-    return record.keys().isdisjoint(_BESIDE) or not any(record.get(name) for name in _BESIDE)
+def are_bare(records: Sequence[Mapping[str, Any]], there: set[str]) -> bool:
+    """Whether records have neither a system prompt, tools, earlier rounds nor media. `there`: the names in them."""
+    return _BESIDE.isdisjoint(there) or not any(record.get(name) for record in records for name in _BESIDE)
 
 
 def refuse_media(record: Mapping[str, Any]) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from formats.conversation import Conversation, Shape, Turn
+from formats.conversation import Conversation, Plain, Turn
 from formats.errors import RecordError
-from formats.records.fields import MISSING, FieldMap, is_bare, optional_text, refuse_media, text
+from formats.records.fields import MISSING, FieldMap, optional_text, refuse_media, text
+from formats.records.plain import PLAIN_ROLES, plain_messages, plain_of
 
 LISTS = ("messages", "conversations", "conversation", "dialog", "dialogue")
 ROLE_NAMES = {
@@ -20,10 +22,9 @@ ROLE_NAMES = {
     "tool": "tool",
     "function": "tool",
 }
-PLAIN_ROLES = ("system", "user", "assistant", "tool")
-SPECIAL = ("tool_calls", "function_call", "reasoning_content", "reasoning", "name", "tool_call_id")
-"""Keys of a message that make it more than a role and a text."""
 WEIGHTS = ("weight", "loss_weight", "train")
+SPECIAL = frozenset({"tool_calls", "function_call", "reasoning_content", "reasoning", "name", "tool_call_id", *WEIGHTS})
+"""Keys of a message that make it more than a role and a text."""
 
 
 class OpenAI:
@@ -43,52 +44,13 @@ class OpenAI:
         turns += [_turn(message, fields) for message in messages_of(record, fields)]
         return Conversation(turns=tuple(turns), tools=read_tools(record, fields))
 
-    def plain(self, record: Any, fields: FieldMap) -> tuple[Shape, list[str]] | None:
+    def plain(self, records: Sequence[Any], fields: FieldMap) -> Plain:
         """As `PlainFormat.plain`."""
-        return plain_turns(record, fields, "role", "content", _PLAIN_NAMES)
+        return plain_of(records, fields, partial(plain_turns, keys=("role", "content"), names=_PLAIN_NAMES))
 
 
 _PLAIN_NAMES = {role: role for role in PLAIN_ROLES} | {"function": "tool"}
-
-
-MOST_SHAPES = 1 << 14
-"""Sequences of roles that are remembered."""
-
-
-def plain_turns(
-    record: Any, fields: FieldMap, role_key: str, text_key: str, names: Mapping[str, str]
-) -> tuple[Shape, list[str]] | None:
-    """The roles and texts of a list of messages that have nothing else; None where a closer look is needed."""
-    if type(record) is dict:
-        if not is_bare(record, fields):
-            return None
-        for name in LISTS:
-            if name in record:
-                record = record[name]
-                break
-    if type(record) is not list or not record:
-        return None
-    try:
-        key = (role_key, *[message[role_key] for message in record])
-        texts = [message[text_key] for message in record]
-        if max(map(len, record)) > 2 and any(
-            message.get(name) is not None for message in record for name in (*SPECIAL, *WEIGHTS)
-        ):
-            return None
-        shape = fields.shapes[key] if key in fields.shapes else _learn_shape(key, fields, names)
-    except (KeyError, TypeError, AttributeError):  # a message is no object, or lacks something
-        return None
-    return None if shape is None else (shape, texts)
-
-
-def _learn_shape(key: tuple[str, ...], fields: FieldMap, names: Mapping[str, str]) -> Shape | None:
-    """The shape for a sequence of roles as records spell them (behind the key they stand under); None for no plain
-    one."""
-    shape = tuple(fields.roles.get(raw) or names.get(raw) or "" for raw in key[1:])
-    plain = shape if set(shape) <= set(PLAIN_ROLES) and "assistant" in shape else None
-    if len(fields.shapes) < MOST_SHAPES:
-        fields.shapes[key] = plain
-    return plain
+plain_turns = partial(plain_messages, lists=LISTS, special=SPECIAL)
 
 
 def message_list(record: object, fields: FieldMap) -> Any:

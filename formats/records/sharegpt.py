@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-from formats.conversation import Conversation, Shape, Turn
+from formats.conversation import Conversation, Plain, Turn
 from formats.records.fields import MISSING, FieldMap, text
 from formats.records.openai import (
     first_message,
@@ -16,6 +18,7 @@ from formats.records.openai import (
     read_weight,
     tool_call,
 )
+from formats.records.plain import plain_of
 
 CALL = "function_call"
 ROLE_NAMES = {
@@ -59,6 +62,6 @@ class ShareGPT:
                 turns.append(Turn(role=role, content=value, weight=read_weight(entry)))
         return Conversation(turns=tuple(turns), tools=read_tools(record, fields))
 
-    def plain(self, record: Any, fields: FieldMap) -> tuple[Shape, list[str]] | None:
+    def plain(self, records: Sequence[Any], fields: FieldMap) -> Plain:
         """As `PlainFormat.plain`."""
-        return plain_turns(record, fields, "from", "value", ROLE_NAMES)
+        return plain_of(records, fields, partial(plain_turns, keys=("from", "value"), names=ROLE_NAMES))

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_templates import ALWAYS_HEADER, CHATML, GENERATION, LLAMA2, LLAMA2_TRIMS, THINKS, TOKENS, TRIMS
 
-from formats.conversation import INPUT, Conversation, Turn, plain_digest, plain_messages
+from formats.conversation import INPUT, Conversation, Plain, Turn, plain_digest, plain_messages
 from formats.errors import RecordError
 from formats.templates import ChatTemplate, Tracer, TrainOn, sources, template_source
 
@@ -54,8 +54,8 @@ def test_what_is_filled_is_what_jinja_gives(name, data, rounds, system, extra):
     shape = shape_of(rounds, system, extra)
     # An assistant's turn that says nothing is refused before it is rendered: a format gives none as plain.
     texts = data.draw(st.tuples(*(TEXT.filter(str.strip) if role == "assistant" else TEXT for role in shape)))
-    made, rows = renderer.render([(shape, list(texts))])
-    if not rows:
+    made, rendered = renderer.render(Plain([0], [shape], list(texts)))
+    if not rendered.rows:
         return
     conversation = conversation_of(shape, texts)
     assert conversation.plain() == (shape, list(texts))
@@ -86,8 +86,8 @@ def test_ordinary_conversations_are_filled(name):
     renderer = Renderer(template, TrainOn())
     for shape in (("user", "assistant"), ("user", "assistant", "user", "assistant"), ("user", INPUT, "assistant")):
         texts = [f"text {number}, naïve" for number in range(len(shape))]
-        _, rows = renderer.render([(shape, texts)])
-        assert rows == [0], shape
+        _, rendered = renderer.render(Plain([0], [shape], texts))
+        assert rendered.rows == [0], shape
 
 
 @pytest.mark.parametrize(

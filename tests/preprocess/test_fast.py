@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from formats.errors import DataError, RecordError, UsageError
@@ -59,15 +59,25 @@ RECORD = st.builds(
 @settings(max_examples=400)
 @given(RECORD, st.sampled_from(sorted(formats())))
 def test_a_plain_reading_is_the_reading(record, form):
-    parts = get(form).plain(record, FieldMap())
-    if parts is None or not all(isinstance(text, str) and text.strip() for text in parts[1]):
+    plain = get(form).plain([record], FieldMap())
+    if not plain.rows or not all(isinstance(text, str) and text.strip() for text in plain.texts):
         return
     try:
         conversation = get(form).read(record, FieldMap())
     except RecordError as error:
         assert error.reason == "lone_surrogate"  # which the renderer refuses
         return
-    assert conversation.plain() == parts
+    assert conversation.plain() == (plain.shapes[0], plain.texts)
+
+
+@settings(max_examples=200)
+@given(st.lists(RECORD | st.none() | st.just([]) | st.just({}), max_size=6), st.sampled_from(sorted(formats())))
+def test_records_among_others_are_read_as_they_are_alone(records, form):
+    together = get(form).plain(records, FieldMap())
+    alone = [(at, get(form).plain([record], FieldMap())) for at, record in enumerate(records)]
+    assert list(together.rows) == [at for at, one in alone if one.rows]
+    assert list(together.shapes) == [shape for _, one in alone for shape in one.shapes]
+    assert together.texts == [text for _, one in alone for text in one.texts]
 
 
 def careful(pipeline: Pipeline, items: list, form: str) -> tuple[list[int], list[list[int]], list[list[int]], list]:
@@ -180,6 +190,8 @@ def test_masks_by_lengths_are_masks_by_offsets(make_tokenizer, kind):
         ),
         st.booleans(),
     )
+    @example([("0oul", [0, 2, 3, 4])], True)
+    @example([("0oul", [0, 2, 3, 4])], False)
     def same(drawn, train_straddling):
         drawn = [("".join(set_aside(text)) or "a", cuts) for text, cuts in drawn]
         marked, expected = [], []
