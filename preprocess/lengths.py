@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ class ByteLengths:
             starts: int64[n], where each text begins in `ids`.
         """
         edges = np.zeros(len(ids) + 1, dtype=np.uint64)
-        np.take(self.packed, ids, out=edges[1:])
+        np.take(self.packed, ids, out=edges[1:], mode="clip")  # "raise" would copy; the writer looks at the ids
         if self.prepends and len(ids):
             control = self.control[ids]
             first = np.zeros(len(ids), dtype=bool)
@@ -69,6 +70,7 @@ def _bytes_of_characters() -> dict[str, int]:
     return {chr(byte): byte for byte in kept} | {chr(256 + at): byte for at, byte in enumerate(others)}
 
 
+@lru_cache(maxsize=1)
 def byte_lengths(tokenizer: Tokenizer) -> ByteLengths | None:
     """The table of a tokenizer; None for a kind whose tokens do not stand for fixed bytes (lower-casing ones, say)."""
     spec = json.loads(tokenizer.serialized)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -133,7 +134,7 @@ class Pipeline:
             fits=fits,
             digests=np.frombuffer(digests, dtype=np.uint8).reshape(-1, 16),
         )
-        sampled = self._sampled(np.fromiter((items[at][0] for at in plain.rows), np.int64, len(plain.rows)))
+        sampled = self._sampled(_numbers(items)[fast.places])
         for number in np.flatnonzero(sampled | ~masked.sound):
             self._verify(items[fast.places[number]], fast, int(number), format_)
         return fast
@@ -195,7 +196,7 @@ class Pipeline:
         """A batch in which every record went the fast way, and fits."""
         straddling = int(fast.masked.straddling.sum())
         return Batch(
-            records=np.fromiter((number for number, _ in items), dtype=np.int64, count=len(items)),
+            records=_numbers(items),
             splits=self._splits(fast.digests, len(items)),
             digests=fast.digests if self.config.dedup else fast.digests[:0],
             lengths=fast.lengths,
@@ -254,6 +255,10 @@ class Pipeline:
         share = digests[:, :8].copy().view(">u8").reshape(-1) / 2.0**64
         chosen = [share < valid, share < valid + test]
         return np.select(chosen, [SPLITS.index("valid"), SPLITS.index("test")], train).astype(np.uint8)
+
+
+def _numbers(items: Sequence[Item]) -> NDArray[np.int64]:
+    return np.fromiter(map(itemgetter(0), items), dtype=np.int64, count=len(items))
 
 
 def _values(records: list[Any]) -> list[Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,14 @@ class HuggingFace:
         return _flat([encoding.ids for encoding in encodings])
 
 
+@lru_cache(maxsize=1)
+def _native(serialized: str) -> Any:
+    """fastokens' tokenizer, which takes seconds to make."""
+    from fastokens import Tokenizer as Native
+
+    return Native.from_json_str(serialized)
+
+
 class Fastokens:
     """The fastokens package.
 
@@ -77,16 +86,14 @@ class Fastokens:
     name = "fastokens"
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        from fastokens import Tokenizer as Native
-
-        self._native: Any = Native.from_json_str(tokenizer.serialized)
+        self._native = _native(tokenizer.serialized)
 
     def encode(self, texts: Sequence[str]) -> Flat:
         """Encode texts, control tokens in them becoming their ids, nothing added."""
         ids, bounds = self._native.encode_batch_flat(list(texts))
         return Flat(
-            ids=np.frombuffer(ids, dtype="<u4").astype(np.int32),
-            bounds=np.frombuffer(bounds, dtype="<u8").astype(np.int64),
+            ids=np.frombuffer(ids, dtype="<i4"),
+            bounds=np.frombuffer(bounds, dtype="<i8"),
         )
 
 

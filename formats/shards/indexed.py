@@ -85,7 +85,7 @@ class IndexedWriter:
         self.items = 0
         self.sha256: dict[str, str] = {}
         self._digest = hashlib.sha256()
-        self._file: IO[bytes] = self.prefix.with_suffix(".bin").open("wb", buffering=1 << 20)
+        self._file: IO[bytes] = self.prefix.with_suffix(".bin").open("wb", buffering=1 << 16)
 
     def append(self, flat: NDArray[Any], lengths: NDArray[np.int64]) -> None:
         """Append `len(lengths)` sequences whose items stand one after the other in `flat`, int[sum(lengths)]."""
@@ -93,10 +93,10 @@ class IndexedWriter:
             return
         if int(lengths.min()) < 1 or int(lengths.sum()) != len(flat):
             raise ValueError(f"lengths {lengths.min()}..., sum {lengths.sum()}, do not cut {len(flat)} items")
-        low, high = int(flat.min()), int(flat.max())
-        if low < 0 or high >= self.limit:
-            raise ValueError(f"item {low if low < 0 else high} is outside 0..{self.limit - 1}")
-        data = np.ascontiguousarray(flat, dtype=self.dtype).tobytes()
+        unsigned = flat.view(f"u{flat.itemsize}")  # in which one look finds what is negative as well
+        if int(unsigned.max()) >= self.limit:
+            raise ValueError(f"item {flat[unsigned.argmax()]} is outside 0..{self.limit - 1}")
+        data = np.ascontiguousarray(flat, dtype=self.dtype).data
         self._file.write(data)
         self._digest.update(data)
         self.lengths.frombytes(lengths.astype(np.int32).tobytes())
