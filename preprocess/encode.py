@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -113,7 +114,7 @@ class Encoder:
         return pieces
 
     def _cut(self, text: str, typed: Sequence[Span], cuts: Sequence[int], literal: Backend) -> Pieces:
-        """Encode the text cut at its control tokens (typed ones excepted) and at `cuts`."""
+        """Encode the text cut at its control tokens (typed ones excepted) and at `cuts`, which rise."""
         inside = {place for start, end in typed for place in range(start, end)}
         bounds: list[tuple[int, int, bool]] = []
         begin = 0
@@ -126,7 +127,7 @@ class Encoder:
         ids: list[int] = []
         offsets: list[Span] = []
         for start, end, control in bounds:
-            inner = [start, *(cut for cut in cuts if start < cut < end), end]
+            inner = [start, *cuts[bisect_right(cuts, start) : bisect_left(cuts, end)], end]
             for left, right in pairwise(inner):
                 if left == right:
                     continue

@@ -2,8 +2,11 @@
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -12,6 +15,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("repo", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("repo")
 
+ROOT = Path(__file__).parents[1]
 DATA = Path(__file__).parent / "data"
 TESTDATA = Path(os.environ.get("SFT_SHARDS_TESTDATA", Path(__file__).parent.parent.parent / "shared" / "testdata"))
 collect_ignore = [] if TESTDATA.is_dir() else ["preprocess/test_oracle.py"]
@@ -103,6 +107,30 @@ def make_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pa
         return folder
 
     return make
+
+
+@pytest.fixture
+def steps() -> Callable[[Callable[[], object]], int]:
+    """Count the lines of `formats` and `preprocess` that a call runs: its work, without a clock."""
+    ours = tuple(str(ROOT / name) + os.sep for name in ("formats", "preprocess"))
+
+    def count(call: Callable[[], object]) -> int:
+        done = 0
+
+        def step(frame: FrameType, event: str, _argument: object) -> Any:
+            nonlocal done
+            done += event == "line"
+            return step
+
+        before = sys.gettrace()
+        sys.settrace(lambda frame, *event: step if frame.f_code.co_filename.startswith(ours) else None)
+        try:
+            call()
+        finally:
+            sys.settrace(before)
+        return done
+
+    return count
 
 
 @pytest.fixture

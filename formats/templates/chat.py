@@ -210,6 +210,11 @@ def _notes(text: str, messages: list[dict[str, Any]], tools: list[dict[str, Any]
     names = (tool.get("function", tool).get("name") for tool in tools or ())
     if not all(name is None or str(name) in text for name in names):
         notes.append("tools_ignored")
-    if any((message.get("reasoning_content") or "").strip() not in text for message in messages):
-        notes.append("reasoning_dropped")
+    place = 0
+    for reasoning in ((message.get("reasoning_content") or "").strip() for message in messages):
+        found = text.find(reasoning, place)  # where the one before was, and only then from the beginning
+        if found < 0 and reasoning not in text:
+            notes.append("reasoning_dropped")
+            break
+        place = max(place, found)
     return tuple(notes)

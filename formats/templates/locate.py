@@ -9,19 +9,23 @@ refuses instead.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from itertools import count, pairwise
 from typing import Any
 
 from formats.conversation import Conversation
 from formats.errors import RecordError
-from formats.templates.marks import CALL, CONTENT, REASONING, THINK, Anchor, take_out, ways
+from formats.templates.anchors import CALL, CONTENT, REASONING, Anchor, Anchors
+from formats.templates.marks import THINK, take_out, ways
 from formats.templates.rendering import Spoken
 from formats.templates.sandbox import GENERATION_END, GENERATION_START
 
 EMPTY_THINK = re.compile(r"<think>\s*</think>\n{0,2}")
 EMPTY_THINK_OPENED = re.compile(r"\s*</think>\n{0,2}")
 """Templates write at most an empty line behind the block; white space after that is the turn's own."""
-OPENS_THINK = re.compile(r"<think>\s*$")
+OPENING = "<think>"
+OTHER_SPACE = " \n"
 
 Render = Callable[[list[dict[str, Any]]], str]
 
@@ -29,9 +33,16 @@ Render = Callable[[list[dict[str, Any]]], str]
 def after_empty_think(text: str, start: int) -> int:
     """Where a turn's own words begin, `start` being the end of its header: after a think block with nothing in it,
     of which the header may hold the first half."""
-    pattern = EMPTY_THINK_OPENED if OPENS_THINK.search(text, 0, start) else EMPTY_THINK
+    pattern = EMPTY_THINK if _opened_think(text, 0, start) is None else EMPTY_THINK_OPENED
     found = pattern.match(text, start)
     return found.end() if found else start
+
+
+def _opened_think(text: str, begin: int, end: int) -> int | None:
+    """Where in text[begin:end] the `<think>` starts behind which there is nothing but white space."""
+    while end > begin and text[end - 1].isspace():
+        end -= 1
+    return end - len(OPENING) if text.endswith(OPENING, begin, end) else None
 
 
 def by_generation(text: str, messages: list[dict[str, Any]], stop: re.Pattern[str]) -> tuple[str, tuple[Spoken, ...]]:
@@ -104,65 +115,66 @@ def by_marks(
             `turn_end_unknown`.
     """
     anchors, exact = _anchors(text, messages, render)
+    place = 0
     for number, turn in enumerate(conversation.turns):
-        _check_rendered(text, number, messages[number], anchors)
-        if turn.role == "assistant" and not any(anchor.message == number for anchor in anchors):
+        _check_rendered(text, number, messages[number], anchors.of(number), place)
+        if turn.role == "assistant" and not anchors.of(number):
             raise RecordError("turn_not_rendered", f"the template leaves turn {number}, an assistant's, out")
+        place = max([place, *(anchor.end for anchor in anchors.of(number))])
+    speakers = [number for number, turn in enumerate(conversation.turns) if turn.role == "assistant"]
+    own = {number: _own(anchors.of(number), len(conversation.turns[number].tool_calls)) for number in speakers}
+    lefts = {number: anchors.end_before(own[number][0].start) for number in speakers}
+    starts = {number: _after_header(text, lefts[number], own[number][0], header) for number in speakers}
+    bare = [] if exact else [at for at in speakers if starts[at] is None and own[at][0].kind == CONTENT]
+    leads = _Leads(text, messages, {at: (lefts[at], own[at][0].start) for at in bare}, render)
     spoken = []
-    for number, turn in enumerate(conversation.turns):
-        if turn.role != "assistant":
-            continue
-        own = _own(anchors, number, len(turn.tool_calls))
-        first, last = own[0], own[-1]
-        left = max((anchor.end for anchor in anchors if anchor.end <= first.start), default=0)
-        right = min((anchor.start for anchor in anchors if anchor.start >= last.end), default=len(text))
-        start = _after_header(text, left, first, header)
+    for number in speakers:
+        first, last = own[number][0], own[number][-1]
+        left, right = lefts[number], anchors.start_after(last.end)
+        start = starts[number]
         if start is None:
-            start = first.start
+            start = first.start - leads.kept(number)
             if first.kind == CALL:
                 start = _after_prompt(text, number, left, first, prompt)
-            elif first.kind == CONTENT and not exact:
-                start = _untrimmed(text, messages, number, first, left, render)
             if not header and first.kind == CONTENT and text.endswith(lead, left, start):
                 start -= len(lead)
         start = after_empty_think(text, start)
-        stop_start, stop_end = _stop(text, last, right, stop, control, number, bool(turn.tool_calls))
-        calls = None
-        if turn.tool_calls:
-            said = [anchor.end for anchor in own if anchor.kind != CALL]
-            calls = (max([start, *said]), stop_start)
-        spoken.append(Spoken(turn=number, start=start, end=stop_end, stop=stop_start, calls=calls))
+        calls = bool(conversation.turns[number].tool_calls)
+        stop_start, stop_end = _stop(text, last, len(text) if right is None else right, stop, control, number, calls)
+        said = [anchor.end for anchor in own[number] if anchor.kind != CALL]
+        span = (max([start, *said]), stop_start) if calls else None
+        spoken.append(Spoken(turn=number, start=start, end=stop_end, stop=stop_start, calls=span))
     return tuple(spoken)
 
 
-def _anchors(text: str, messages: list[dict[str, Any]], render: Render) -> tuple[list[Anchor], bool]:
+def _anchors(text: str, messages: list[dict[str, Any]], render: Render) -> tuple[Anchors, bool]:
     for attempt, way in enumerate(ways(messages)):
         try:
             plain, anchors = take_out(render(way()))
         except RecordError:
             continue  # the template refused the marks; the next way is more careful
         if plain == text and anchors is not None:
-            return anchors, attempt == 0
+            return Anchors(anchors), attempt == 0
     raise RecordError("marks_change_rendering", "the template looks into the texts in a way that cannot be followed")
 
 
-def _own(anchors: Sequence[Anchor], number: int, calls: int) -> list[Anchor]:
+def _own(anchors: Sequence[Anchor], calls: int) -> list[Anchor]:
     """A turn's anchors; templates may name a tool again where it answers, which is not the turn's any more."""
-    own = [anchor for anchor in anchors if anchor.message == number]
-    spare = [anchor for anchor in own if anchor.kind == CALL][calls:]
-    return [anchor for anchor in own if anchor not in spare]
+    numbers = count()
+    return [anchor for anchor in anchors if anchor.kind != CALL or next(numbers) < calls]
 
 
-def _check_rendered(text: str, number: int, message: dict[str, Any], anchors: Sequence[Anchor]) -> None:
-    own = [anchor for anchor in anchors if anchor.message == number and anchor.kind != REASONING]
-    calls = message.get("tool_calls") or []
-    if len([anchor for anchor in own if anchor.kind == CALL]) < len(calls):
+def _check_rendered(text: str, number: int, message: dict[str, Any], anchors: Sequence[Anchor], place: int) -> None:
+    """See that a turn is in the text, `place` being where the texts of the turns before it end."""
+    own = [anchor for anchor in anchors if anchor.kind != REASONING]
+    contents = sum(anchor.kind == CONTENT for anchor in own)
+    if len(own) - contents < len(message.get("tool_calls") or []):
         raise RecordError("turn_not_rendered", f"the template leaves tool calls of turn {number} out")
     content = message.get("content") or ""
     core = THINK.split(content)[-1].strip() if message["role"] == "assistant" else content.strip()
-    if core and not any(anchor.kind == CONTENT for anchor in own) and (own or core not in text):
+    if core and not contents and (own or (text.find(core, place) < 0 and core not in text)):
         raise RecordError("turn_not_rendered", f"the template leaves the text of turn {number} out")
-    if message["role"] == "assistant" and len([a for a in own if a.kind == CONTENT]) > len(THINK.split(content)):
+    if message["role"] == "assistant" and contents > len(THINK.split(content)):
         raise RecordError("turn_repeated", f"the template writes turn {number} more than once")
 
 
@@ -171,23 +183,50 @@ def _after_header(text: str, left: int, first: Anchor, header: str) -> int | Non
         found = text.rfind(header, left, first.start)
         if found >= 0:
             return found + len(header)
-    if first.kind == REASONING and (opened := OPENS_THINK.search(text, left, first.start)):
-        return opened.start()
-    return None
+    return _opened_think(text, left, first.start) if first.kind == REASONING else None
 
 
-def _untrimmed(text: str, messages: list[dict[str, Any]], number: int, first: Anchor, left: int, render: Render) -> int:
-    """Where a turn with no header begins if its text has white space in front: with that if the template keeps it.
+class _Leads:
+    """White space in front of the texts of turns that have no header: a turn begins with it if the template keeps it.
 
-    Asked by rendering once more with other white space there.
+    Asked by rendering once more with other white space there: for all turns at once, and where the template does not
+    treat them all alike, for each by itself.
+
+    Args:
+        places: by turn, where the text before starts to be its own, and where its marked text starts.
     """
-    content = messages[number].get("content") or ""
-    lead = content[: len(content) - len(content.lstrip())]
-    if not lead or not text.endswith(lead, left, first.start):
-        return first.start
-    other = {**messages[number], "content": " \n" + content}
-    kept = render([other if place == number else message for place, message in enumerate(messages)]) != text
-    return first.start - len(lead) if kept else first.start
+
+    def __init__(
+        self, text: str, messages: list[dict[str, Any]], places: Mapping[int, tuple[int, int]], render: Render
+    ) -> None:
+        self._text, self._messages, self._render = text, messages, render
+        self._leads: dict[int, str] = {}
+        for number, (left, start) in places.items():
+            content = messages[number].get("content") or ""
+            lead = content[: len(content) - len(content.lstrip())]
+            if lead and text.endswith(lead, left, start):
+                self._leads[number] = lead
+        self._all: bool | None = None
+        if len(self._leads) > 1:
+            begins = sorted(places[number][1] - len(lead) for number, lead in self._leads.items())
+            pieces = [text[start:end] for start, end in pairwise([0, *begins, len(text)])]
+            with suppress(RecordError):
+                found = self._with_other(self._leads)
+                self._all = False if found == text else True if found == OTHER_SPACE.join(pieces) else None
+
+    def _with_other(self, numbers: Collection[int]) -> str:
+        return self._render(
+            [
+                {**message, "content": OTHER_SPACE + message["content"]} if number in numbers else message
+                for number, message in enumerate(self._messages)
+            ]
+        )
+
+    def kept(self, number: int) -> int:
+        """How many characters of it the template keeps in front of a turn."""
+        if number not in self._leads or self._all is False:
+            return 0
+        return len(self._leads[number]) if self._all or self._with_other([number]) != self._text else 0
 
 
 def _after_prompt(text: str, number: int, left: int, first: Anchor, prompt: Callable[[int], str]) -> int:

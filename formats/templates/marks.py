@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from formats.errors import RecordError
+from formats.templates.anchors import CALL, CONTENT, REASONING, Anchor
 
 OPEN, AFTER, CLOSE = "\ufdd0", "\ufdd1", "\ufdd2"
 FILL = "\ufdd3"
@@ -26,18 +26,6 @@ FIRST_STAND_IN = 0xF0000
 RESERVED = re.compile("[\ufdd0-\ufdef]")
 MARK = re.compile(f"{OPEN}(\\d+)\\.(\\d+){AFTER}|{CLOSE}")
 THINK = re.compile(r"(</?think>)")
-CONTENT, REASONING, CALL = 0, 1, 2
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Anchor:
-    """Where a text of a message stands in the plain rendering, in characters."""
-
-    message: int
-    kind: int
-    """`CONTENT`, `REASONING` or `CALL`."""
-    start: int
-    end: int
 
 
 def map_texts(value: Any, change: Callable[[str], str]) -> Any:

@@ -1,6 +1,7 @@
 """Templates: what is rendered, and which characters of it the assistant says, for every way templates have."""
 
 import re
+from functools import partial
 
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
@@ -136,6 +137,37 @@ def test_white_space_belongs_to_the_turn_exactly_where_the_template_keeps_it():
     assert said(LLAMA2_TRIMS, conversation) == [" Hello</s>", " y</s>"]
     mixed = LLAMA2.replace("' [INST] ' + m.content", "' [INST] ' + m.content | trim")
     assert said(mixed, conversation) == [" \n Hello \n</s>", "  y</s>"]
+
+
+def test_a_template_that_keeps_white_space_in_some_turns_and_not_in_others():
+    half = LLAMA2.replace("[INST] ' + m.content", "[INST] ' + m.content | trim").replace(
+        "' ' + m.content", "' ' + (m.content if loop.index0 == 1 else m.content | trim)"
+    )
+    conversation = talk(user("a"), assistant("\n b"), user("c"), assistant(" d"), user("e"), assistant(" f"))
+    assert said(half, conversation) == [" \n b</s>", " d</s>", " f</s>"]
+
+
+def many(pairs, answer=" <think>{0}</think> a {0}"):
+    return talk(*(turn for at in range(pairs) for turn in (user(f" q {at}"), assistant(answer.format(at)))))
+
+
+MIXED = LLAMA2.replace("' [INST] ' + m.content", "' [INST] ' + m.content | trim")
+
+
+@pytest.mark.parametrize("source", [CHATML, TRIMS, THINKS, ALWAYS_HEADER, LLAMA2, LLAMA2_TRIMS, MIXED, GENERATION])
+def test_a_turn_costs_the_same_however_many_there_are(source, steps):
+    template = ChatTemplate("t", source, TOKENS)
+    some, more = (steps(partial(template.render, many(pairs))) for pairs in (40, 160))
+    assert more < 4.2 * some
+
+
+@pytest.mark.parametrize("source", [LLAMA2_TRIMS, MIXED])
+def test_a_conversation_is_rendered_a_few_times_however_many_turns_it_has(source, monkeypatch):
+    template = ChatTemplate("t", source, TOKENS)
+    render, calls = template._render, []
+    monkeypatch.setattr(template, "_render", lambda *words: calls.append(1) or render(*words))
+    template.render(many(30, " a {0}"))
+    assert len(calls) <= 4
 
 
 def test_same_texts_are_told_apart():

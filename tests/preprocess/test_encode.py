@@ -159,6 +159,21 @@ def test_split_is_refused_where_texts_cannot_be_cut(make_tokenizer, kind):
         Encoder(Tokenizer(str(make_tokenizer(kind))), straddle="split")
 
 
+@pytest.mark.parametrize("straddle", ["train", "split"])
+def test_a_piece_costs_the_same_however_many_there_are(make_tokenizer, steps, straddle):
+    encoder = Encoder(Tokenizer(str(make_tokenizer("bytes"))), straddle=straddle)
+
+    def encode(turns):
+        turn = "<|im_start|>user\nx<|im_end|>\n"
+        spans = [(at + 17, at + 18) for at in range(0, turns * len(turn), len(turn))]
+        typed = ((spans[0][1], spans[0][1] + 10),)
+        encoder.encode([Rendering(text=turn * turns, spoken=(), typed=typed)], [spans])
+
+    encode(1)
+    some, more = (steps(lambda turns=turns: encode(turns)) for turns in (40, 160))
+    assert more < 4.2 * some
+
+
 # Control tokens, line separators, NUL, combining marks, right-to-left, emoji sequences, CRLF, spaces, halves of surrogates.
 NASTY = st.text(
     st.sampled_from(
