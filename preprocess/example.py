@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from formats.errors import RecordError
+from formats.errors import DataError, RecordError
 from preprocess.inspect import Stretch, coloured, stretches
 from preprocess.pipeline import Pipeline
 from preprocess.plan import Plan
@@ -31,7 +31,10 @@ def announcement(plan: Plan, tokenizer: Tokenizer, *, colour: bool) -> Iterator[
     for number, record in sample(source, TRIED):
         if isinstance(record, RecordError):
             continue
-        batch = pipeline.batch([(number, record)], source.format)
+        try:
+            batch = pipeline.batch([(number, record)], source.format)
+        except DataError:
+            continue  # it will end the job; the task that meets it says where it stands
         if len(batch.lengths):
             trained = int(batch.loss_mask.sum())
             yield f"record {number} of {source.path}: {len(batch.ids):,} tokens, {trained:,} carry loss"

@@ -25,7 +25,10 @@ def fit(encoded: Encoded, max_length: int | None, how: str) -> tuple[Encoded, bo
     cut = max_length is not None and length > max_length
     if cut and max_length is not None:
         if how == "error":
-            raise DataError(f"{length} tokens, more than --max-length {max_length}; choose another --overlong")
+            raise DataError(
+                f"{length} tokens, more than --max-length {max_length}; raise it or choose another --overlong, "
+                "and run again with --overwrite"
+            )
         if how == "drop":
             raise RecordError("overlong", f"{length} tokens, more than {max_length}")
         keep = slice(length - max_length, length) if how == "tail" else slice(0, max_length)

@@ -3,13 +3,14 @@
 What a task leaves behind is a folder `.work/tasks/00000` that is either whole or not there. It holds the shards,
 the rejects, and `receipt.json` with all that the manifest will say of them. Two attempts at once each write a
 folder of their own; the first to rename wins, and both are the same. A task knows nothing of the tasks before it:
-its record numbers count from the beginning of its part.
+its record numbers count from the beginning of its part, but for the one in the message that ends a job.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -28,6 +29,9 @@ from preprocess.token_engine import Fastokens
 from preprocess.tokenizer import Tokenizer
 from preprocess.work import RECEIPT, WORK, read_receipt, task_folder
 from preprocess.writer import TaskWriter
+
+RECORD = re.compile(r"record (\d+)(.*)", re.DOTALL)
+"""How a pipeline's error begins: with the number of a record within the part."""
 
 Report = Callable[[int, int, int, int], None]
 """Takes the records, tokens, rejects and input bytes that came since the last call."""
@@ -63,7 +67,7 @@ def run_task(plan: Plan, task: Task, output: Path, pipeline: Pipeline, report: R
     try:
         folder = Path(tempfile.mkdtemp(prefix=f"attempt-{task.number:05d}-", dir=output / WORK))
         older = None if plan.config.dedup else adopt(task, output, folder)  # a published shard has no digests
-        receipt = older or _write(task, folder, pipeline, report)
+        receipt = older or _write(plan, task, output, folder, pipeline, report)
         write_json(folder / RECEIPT, receipt)
         for inner in (entry for entry in folder.iterdir() if entry.is_dir()):
             fsync_directory(inner)
@@ -86,7 +90,7 @@ def run_task(plan: Plan, task: Task, output: Path, pipeline: Pipeline, report: R
     return receipt
 
 
-def _write(task: Task, folder: Path, pipeline: Pipeline, report: Report) -> dict[str, Any]:
+def _write(plan: Plan, task: Task, output: Path, folder: Path, pipeline: Pipeline, report: Report) -> dict[str, Any]:
     reader = PartReader(task.source, task.part)
     writer = TaskWriter(folder, task.source.path, pipeline.encoder.tokenizer.vocab_size)
     rejected: Counter[str] = Counter()
@@ -105,8 +109,9 @@ def _write(task: Task, folder: Path, pipeline: Pipeline, report: Report) -> dict
         shards = writer.close()
     except DataError as error:
         writer.discard()
-        if str(error).startswith("record "):  # numbered within the part, which is all that a task knows
-            raise DataError(f"{task.source.path}: task {task.number}, {error}") from None
+        if found := RECORD.match(str(error)):
+            number = int(found[1]) + _records_before(plan, task, output)
+            raise DataError(f"{task.source.path}: record {number}{found[2]}") from None
         raise
     except BaseException:
         writer.discard()
@@ -119,3 +124,15 @@ def _write(task: Task, folder: Path, pipeline: Pipeline, report: Report) -> dict
         "notes": dict(sorted(notes.items())),
         "shards": shards,
     }
+
+
+def _records_before(plan: Plan, task: Task, output: Path) -> int:
+    """The records of the source before a task's part. Nobody needs them but a message about one of its records, so
+    what other tasks have not counted yet is read for it."""
+    count = 0
+    for before in plan.tasks[: task.number]:
+        if before.source == task.source:
+            done = read_receipt(output, before.number)
+            batches = PartReader(before.source, before.part).batches()
+            count += done["records"] if done else sum(map(len, batches))
+    return count
