@@ -10,6 +10,7 @@ import click
 
 from formats.errors import DataError, UsageError
 from trainer import checks, config, fit, hf_config, stages
+from trainer.doctor.cli import doctor
 from trainer.isolation import ISOLATIONS
 from trainer.job import BATCHING, DEVICES, OVERLONG, Job
 
@@ -95,6 +96,9 @@ def cli(ctx: click.Context, /, shards: tuple[str, ...], config_path: str | None,
 
     check_installed()
     launch(job, nproc or file.own.get("nproc"))
+
+
+cli.add_command(doctor)
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
