@@ -17,6 +17,7 @@ KNOWN = {"gfx942": "MI300X, MI325X", "gfx950": "MI350X, MI355X"}
 """What the recipes in configs/ are written for."""
 HIDING = ("ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
 REHEARSE = "or rehearse with --device cpu"
+"""The end of every remedy for a machine that has no GPU."""
 
 
 def driver(machine: Machine) -> list[Finding]:
@@ -65,9 +66,7 @@ def hidden(machine: Machine) -> list[Finding]:
             return [failing(name, f"{text}: {each} hides every GPU", f"unset {each}")]
     first, second = given.get("HIP_VISIBLE_DEVICES"), given.get("CUDA_VISIBLE_DEVICES")
     if first is not None and second is not None and first != second:
-        return [
-            warning(name, f"{text} contradict each other", "unset one of them; on AMD GPUs keep ROCR_VISIBLE_DEVICES")
-        ]
+        return [warning(name, f"{text} contradict each other", "unset both; AMD recommends ROCR_VISIBLE_DEVICES")]
     outer = given.get("ROCR_VISIBLE_DEVICES")
     inner = [each for each in given if each != "ROCR_VISIBLE_DEVICES"]
     if outer is not None and inner:
@@ -89,8 +88,9 @@ def gpus(machine: Machine) -> list[Finding]:
         return [failing("GPUs", it.failure, remedy)]
     devices = it.facts["devices"]
     if not devices:
-        why = f"none is visible to torch ({it.facts['reason'] or 'it gives no reason'})"
-        return [failing("GPUs", why, f"follow what the lines on torch and the driver say, {REHEARSE}")]
+        why = f"torch sees none ({it.facts['reason'].partition('. ')[0] or 'it gives no reason'})"
+        remedy = f"ROCm's build of torch, AMD's driver and its device files must be there: docs/image.md; {REHEARSE}"
+        return [failing("GPUs", why, remedy)]
     kinds = sorted({(each["arch"] or each["name"], each["total"]) for each in devices})
     found = f"{len(devices)} x " + " and ".join(f"{kind}, {amount(total)}" for kind, total in kinds)
     if len({kind for kind, _ in kinds}) > 1:
@@ -114,3 +114,15 @@ def rccl(machine: Machine) -> list[Finding]:
     if not facts["nccl"]:
         return [failing("RCCL", "this torch is built without it", "install ROCm's build of torch")]
     return [ok("RCCL" if facts["hip"] else "NCCL", it.facts["rccl"] or "of unknown version")]
+
+
+def packed_attention(machine: Machine) -> list[Finding]:
+    """A trial of what --isolation auto would take."""
+    it, engine = machine.imported["gpus"], machine.imported["transformer_engine"]
+    if machine.device != "gpu" or not it.facts.get("devices") or engine.failure:
+        return []
+    wrong = machine.trial()
+    if wrong:
+        remedy = "--isolation auto goes on with a dense mask, which computes all N x N scores: docs/packing.md"
+        return [warning("packed attention", f"fails its trial: {wrong}", remedy)]
+    return [ok("packed attention", "passes its trial")]

@@ -5,6 +5,7 @@ Training reads them at random through memory maps, so what is read twice should 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from formats.errors import DataError, UsageError
@@ -13,22 +14,8 @@ from trainer import checks
 from trainer.doctor.machine import Machine, amount
 from trainer.doctor.report import Finding, failing, ok, warning
 
-NETWORK = [
-    "nfs",
-    "nfs4",
-    "lustre",
-    "gpfs",
-    "beegfs",
-    "ceph",
-    "wekafs",
-    "cifs",
-    "smb3",
-    "glusterfs",
-    "pvfs2",
-    "afs",
-    "9p",
-    "virtiofs",
-]
+NETWORK = re.compile("nfs4?|lustre|gpfs|beegfs|ceph|wekafs|cifs|smb3|glusterfs|pvfs2|afs|9p|virtiofs")
+"""Types of file systems that are read over a network."""
 
 
 def shards(machine: Machine) -> list[Finding]:
@@ -74,7 +61,7 @@ def _where(machine: Machine, directory: ShardDirectory, size: int) -> Finding:
     if kind.startswith("fuse"):
         remedy = "copy them to a local disk: they are read at random, in small pieces"
         return warning(name, f"{text}, which answers small random reads slowly", remedy)
-    if kind in NETWORK and size > memory:
+    if NETWORK.fullmatch(kind) and size > memory:
         remedy = "copy them to a local disk, or give training more memory"
         return warning(name, f"{text}, more than the {amount(memory)} that could keep them in memory", remedy)
     return ok(name, text)

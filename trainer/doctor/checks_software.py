@@ -1,7 +1,7 @@
 """Python, torch, Megatron and the kernels beside it: what is imported, from where, and what falls back without it.
 
-What falls back stands in trainer/model.py (layers), trainer/worker.py (flags) and trainer/isolation.py (attention). That
-HIP below 7.1 crashes with `--async-save`, and which `NVTE_*` Megatron asserts, is from Megatron's and Primus' sources.
+What falls back stands in trainer/model.py (layers), trainer/worker.py (flags) and trainer/isolation.py (attention).
+That HIP below 7.1 crashes with `--async-save`, and which `NVTE_*` Megatron asserts, is from Megatron's sources.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ BACKENDS = {"auto": (1, 1, 1), "flash": (1, 0, 0), "fused": (0, 1, 0), "unfused"
 """What Megatron asserts of NVTE_FLASH_ATTN, NVTE_FUSED_ATTN and NVTE_UNFUSED_ATTN, where they are set, with each
 --attention-backend (megatron/core/models/common/language_module, 0.16 to 0.19)."""
 NVTE = ("NVTE_FLASH_ATTN", "NVTE_FUSED_ATTN", "NVTE_UNFUSED_ATTN")
-LOCAL_FLAGS = "--no-persist-layer-norm and, without Apex, --no-gradient-accumulation-fusion"
+LOCAL_FLAGS = "--no-persist-layer-norm --no-gradient-accumulation-fusion"
+"""Without them Megatron's own layers refuse to be built where Apex is missing."""
 
 
 def numbers(version: str) -> tuple[int, int]:

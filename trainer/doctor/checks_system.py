@@ -16,20 +16,21 @@ from trainer.doctor.checks_network import RDMA
 from trainer.doctor.machine import Machine, amount
 from trainer.doctor.report import Finding, failing, ok, warning
 
+SHM = "/dev/shm"  # noqa: S108 - it is measured, nothing is written
 SHARED = 1 << 30
 OPEN_FILES = 4096
 CACHE = 1 << 30
 
 
 def shared_memory(machine: Machine) -> list[Finding]:
-    """/dev/shm: data loaders hand over batches in it, and RCCL talks through it within a machine."""
+    """Data loaders hand over batches in it, and RCCL talks through it within a machine."""
     name, remedy = "shared memory", "start the container with --ipc=host or --shm-size 16g (Docker's default is 64 MB)"
     try:
-        found = machine.statvfs(machine.path("/dev/shm"))  # noqa: S108 - it is measured, nothing is written
+        found = machine.statvfs(machine.path(SHM))
     except OSError:
-        return [failing(name, "no /dev/shm", remedy)]
+        return [failing(name, f"no {SHM}", remedy)]
     size = found.f_blocks * found.f_frsize
-    text = f"/dev/shm, {amount(size)}"
+    text = f"{SHM}, {amount(size)}"
     return [warning(name, text, remedy) if size < SHARED else ok(name, text)]
 
 

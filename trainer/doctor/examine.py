@@ -21,6 +21,7 @@ CHECKS: tuple[Check, ...] = (
     checks_software.helpers,
     checks_software.psutil,
     checks_software.transformer_engine,
+    checks_gpu.packed_attention,
     checks_software.apex,
     checks_software.flash_attn,
     checks_software.attention_variables,

@@ -7,6 +7,7 @@ had begun is the one to blame, and another child goes on with the rest.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -57,19 +58,20 @@ def gpus() -> dict[str, Any]:
     """Every GPU that torch sees with its memory in bytes, and RCCL's version."""
     import torch
 
+    cuda: Any = torch.cuda
     try:
-        torch.cuda.init()
+        cuda.init()
         reason = ""
     except Exception as error:  # torch raises AssertionError, RuntimeError and its own, by build
         reason = _words(error)
     devices = []
-    for number in range(torch.cuda.device_count() if not reason else 0):
-        properties: Any = torch.cuda.get_device_properties(number)
-        free, total = torch.cuda.mem_get_info(number)
+    for number in range(cuda.device_count() if not reason else 0):
+        properties: Any = cuda.get_device_properties(number)
+        free, total = cuda.mem_get_info(number)
         arch = getattr(properties, "gcnArchName", "").partition(":")[0]
         devices.append({"name": properties.name, "arch": arch, "free": free, "total": total})
     try:
-        rccl = ".".join(str(part) for part in torch.cuda.nccl.version())
+        rccl = ".".join(str(part) for part in cuda.nccl.version())
     except Exception:  # a build without it has no such function
         rccl = ""
     return {"devices": devices, "reason": reason, "rccl": rccl}
@@ -197,10 +199,8 @@ def _write(answers: Path, subject: str, **fields: Any) -> None:
 
 def _kill(child: subprocess.Popen[bytes]) -> None:
     child.kill()
-    try:
+    with contextlib.suppress(subprocess.TimeoutExpired):  # it waits inside a driver: it is left behind
         child.wait(5)
-    except subprocess.TimeoutExpired:
-        pass  # it waits inside a driver and cannot be killed: it is left behind
 
 
 def _ended(code: int) -> str:

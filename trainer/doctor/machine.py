@@ -1,6 +1,6 @@
-"""The machine as the checks see it. Everything that they read comes through here, so that a test can hand them another.
+"""The machine as the checks see it: everything that they read comes through here, so a test can hand them another.
 
-Files are read below `root` (`/proc`, `/sys`, `/dev`), and what is no file is a field or a function that can be replaced.
+Files are read below `root` (`/proc`, `/sys`, `/dev`); what is no file is a field or a function that can be replaced.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trainer import isolation
 from trainer.doctor.imports import Imported
 
 
@@ -60,6 +61,8 @@ class Machine:
     """Address of a host name; OSError where it has none."""
     cores: Callable[[], int] = _cores
     """Cores that this process may use."""
+    trial: Callable[[], str] = isolation.probe
+    """Tries packed attention on a GPU, see `trainer.isolation.probe`; "" where it is right."""
 
     def path(self, name: str) -> Path:
         """An absolute path, below `root`."""
