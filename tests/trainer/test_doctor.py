@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import inspect
 import os
+import re
 import resource
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,7 @@ from machines import (
 )
 from toy import random_pairs, write_shards
 
+from trainer import megatron
 from trainer.doctor import checks_gpu, checks_network, checks_shards, checks_software, checks_system
 from trainer.doctor.examine import CHECKS, examine
 from trainer.doctor.imports import Imported
@@ -35,6 +39,7 @@ from trainer.doctor.report import Finding, as_json, as_text, can_train, failing,
 
 GPU_FILES = [name for name in FILES if name.startswith(("/dev/kfd", "/dev/dri", "/sys/class/kfd"))]
 NO_GPU = {"devices": [], "reason": "RuntimeError: No HIP GPUs are available", "rccl": "2.27.7"}
+LANGUAGE_MODULE = "megatron.core.models.common.language_module.language_module"
 CUDA = Imported(facts={"version": "2.13.0+cu130", "hip": None, "cuda": "13.0", "nccl": True, "gloo": True})
 CPU = Imported(facts={"version": "2.13.0+cpu", "hip": None, "cuda": None, "nccl": False, "gloo": True})
 
@@ -198,21 +203,37 @@ def test_apex_and_flash_attention(tmp_path: Path) -> None:
     assert status(checks_software.flash_attn, flash_attn=RAISED) == "warning"
 
 
+FUSED = {"NVTE_FLASH_ATTN": "0", "NVTE_FUSED_ATTN": "1"}
+
+
 @pytest.mark.parametrize(
-    ("values", "status", "words"),
+    ("values", "device", "status", "words"),
     [
-        ({}, "ok", ""),
-        ({"NVTE_FUSED_ATTN": "1"}, "ok", ""),
-        ({"NVTE_FLASH_ATTN": "0", "NVTE_FUSED_ATTN": "1"}, "warning", "--attention-backend fused"),
-        ({"NVTE_FLASH_ATTN": "0", "NVTE_FUSED_ATTN": "0", "NVTE_UNFUSED_ATTN": "1"}, "warning", "backend unfused"),
-        ({"NVTE_FLASH_ATTN": "1", "NVTE_FUSED_ATTN": "1", "NVTE_UNFUSED_ATTN": "0"}, "warning", "unset NVTE_FLASH"),
-        ({"NVTE_FUSED_ATTN": ""}, "warning", "unset NVTE_FUSED_ATTN"),
+        ({}, "gpu", "ok", "no NVTE"),
+        ({"NVTE_FUSED_ATTN": "1"}, "cpu", "ok", "NVTE_FUSED_ATTN=1"),
+        (FUSED, "gpu", "ok", "--attention-backend fused"),
+        (FUSED, "cpu", "warning", "or add --attention-backend fused"),
+        ({**FUSED, "NVTE_FUSED_ATTN": "0", "NVTE_UNFUSED_ATTN": "1"}, "cpu", "warning", "backend unfused"),
+        ({**FUSED, "NVTE_FLASH_ATTN": "1", "NVTE_UNFUSED_ATTN": "0"}, "gpu", "warning", "unset NVTE_FLASH_ATTN NVTE"),
+        ({"NVTE_FUSED_ATTN": ""}, "gpu", "warning", "unset NVTE_FUSED_ATTN"),
     ],
 )
-def test_attention_variables(tmp_path: Path, values: dict[str, str], status: str, words: str) -> None:
-    found = only(checks_software.attention_variables, fake(tmp_path, environ=values))
+def test_attention_variables(tmp_path: Path, values: dict[str, str], device: str, status: str, words: str) -> None:
+    found = only(checks_software.attention_variables, fake(tmp_path, device=device, environ=values))
     assert found.status == status
-    assert words in found.remedy
+    assert words in found.found + found.remedy
+
+
+def test_attention_variables_are_those_that_megatron_asserts() -> None:
+    """The table against the source of the installed Megatron."""
+    with megatron.quiet():
+        module = importlib.import_module(LANGUAGE_MODULE)
+    source = inspect.getsource(module.LanguageModule._set_attention_backend)
+    for backend, values in checks_software.BACKENDS.items():
+        body = re.split(r"(?:el)?if self\.config\.attention_backend == AttnBackend\.", source)
+        (branch,) = [part for part in body if part.startswith(f"{backend}:")]
+        said = dict(re.findall(r'"(NVTE_\w+)", (\d)', branch))
+        assert tuple(int(said[name]) for name in checks_software.NVTE) == values, backend
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,10 @@ def flash_attn(machine: Machine) -> list[Finding]:
 
 
 def attention_variables(machine: Machine) -> list[Finding]:
-    """Megatron asserts that what images bake in agrees with --attention-backend (`auto` where it is not given)."""
+    """Megatron asserts that what images bake in agrees with --attention-backend (`auto` where it is not given).
+
+    On AMD GPUs trainer/amd.py takes them out of the environment and gives the flag.
+    """
     name = "attention backend"
     given = {variable: machine.environ[variable] for variable in NVTE if variable in machine.environ}
     text = ", ".join(f"{variable}={value}" for variable, value in given.items())
@@ -173,6 +176,8 @@ def attention_variables(machine: Machine) -> list[Finding]:
     unset = f"unset {' '.join(given)}"
     if not fitting:
         return [warning(name, f"{text} fits no --attention-backend", f"{unset}, and choose with --attention-backend")]
+    if machine.device == "gpu" and machine.imported["torch"].facts.get("hip"):
+        return [ok(name, f"{text}: the image's words for --attention-backend {fitting[0]}")]
     return [warning(name, f"{text} does not fit the default", f"{unset}, or add --attention-backend {fitting[0]}")]
 
 
