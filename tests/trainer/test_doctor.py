@@ -128,7 +128,8 @@ def test_python(tmp_path: Path, version: tuple[int, int, int], without_megatron:
     ],
 )
 def test_torch(tmp_path: Path, it: Imported, device: str, status: str, words: str) -> None:
-    found = only(checks_software.torch, fake(tmp_path, device=device, imported={"torch": it}))
+    gpus = IMPORTED["gpus"] if it.facts.get("hip") else Imported(facts=NO_GPU)
+    found = only(checks_software.torch, fake(tmp_path, device=device, imported={"torch": it, "gpus": gpus}))
     assert found.status == status
     assert words in found.found
 
@@ -245,14 +246,17 @@ def test_attention_variables_are_those_that_megatron_asserts() -> None:
     ],
 )
 def test_the_driver_and_its_device_files(tmp_path: Path, files: dict[str, None], words: str) -> None:
-    found = only(checks_gpu.driver, fake(tmp_path, files=files))
+    machine = fake(tmp_path, files=files, imported=facts("gpus", **NO_GPU))
+    found = only(checks_gpu.driver, machine)
     assert found.status == "failing"
     assert words in found.found
     assert "--device" in found.remedy
+    seen = dataclasses.replace(machine, imported=IMPORTED)
+    assert only(checks_gpu.driver, seen).status == "ok", "torch has found its way to them"
 
 
 def test_device_files_of_a_group_that_the_user_is_not_in(tmp_path: Path) -> None:
-    machine = fake(tmp_path, access=lambda path, mode: "renderD" not in path.name)
+    machine = fake(tmp_path, access=lambda path, mode: "renderD" not in path.name, imported=facts("gpus", **NO_GPU))
     gid = (tmp_path / "dev/dri/renderD128").stat().st_gid
     found = only(checks_gpu.driver, machine)
     assert found.status == "failing"
@@ -274,9 +278,12 @@ def test_device_files_of_a_group_that_the_user_is_not_in(tmp_path: Path) -> None
     ],
 )
 def test_variables_that_hide_gpus(tmp_path: Path, values: dict[str, str], status: str, words: str) -> None:
-    found = only(checks_gpu.hidden, fake(tmp_path, environ=values))
+    machine = fake(tmp_path, environ=values, imported=facts("gpus", **NO_GPU))
+    found = only(checks_gpu.hidden, machine)
     assert found.status == status
     assert words in found.found
+    if status == "failing":
+        assert only(checks_gpu.hidden, dataclasses.replace(machine, imported=IMPORTED)).status != "failing"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import grp
 import os
-from pathlib import Path
 
 from trainer.doctor.machine import Machine, amount
 from trainer.doctor.report import Finding, failing, ok, warning
@@ -21,11 +20,13 @@ REHEARSE = "or rehearse with --device cpu"
 
 
 def driver(machine: Machine) -> list[Finding]:
-    """AMD's kernel driver, and the right to use its device files."""
+    """AMD's kernel driver, and the right to use its device files; asked where torch sees no GPU."""
     facts = machine.imported["torch"].facts
     if machine.device != "gpu" or (facts and not facts["hip"] and not machine.amd_gpus()):
         return []  # torch is built for something else; its own line says so
     name, known = "AMD driver", machine.amd_gpus()
+    if machine.gpus():
+        return [ok(name, f"{len(known)} GPU(s) on this machine")]
     if not machine.path("/dev/kfd").exists():
         if known:
             remedy = "start the container with --device /dev/kfd --device /dev/dri"
@@ -37,15 +38,14 @@ def driver(machine: Machine) -> list[Finding]:
         return [failing(name, "/dev/kfd, but no /dev/dri/renderD*", "give the container --device /dev/dri")]
     shut = [each for each in ("/dev/kfd", *renders) if not machine.access(machine.path(each), os.R_OK | os.W_OK)]
     if shut:
-        groups = sorted({_group(machine.path(each)) for each in shut})
-        gids = " ".join(f"--group-add {machine.path(each).stat().st_gid}" for each in shut[:1])
-        remedy = f"add the user to group {' and '.join(groups)}, or start the container with {gids}"
+        owners = sorted({machine.path(each).stat().st_gid for each in shut})
+        groups, options = " and ".join(map(_group, owners)), " ".join(f"--group-add {gid}" for gid in owners)
+        remedy = f"add the user to group {groups}, or start the container with {options}"
         return [failing(name, f"{shut[0]} may not be opened by this user", remedy)]
     return [ok(name, f"/dev/kfd and {len(renders)} render device(s); the driver knows {len(known)} GPU(s)")]
 
 
-def _group(path: Path) -> str:
-    gid = path.stat().st_gid
+def _group(gid: int) -> str:
     try:
         return grp.getgrgid(gid).gr_name
     except KeyError:  # the host's group has no name in the container
@@ -53,16 +53,19 @@ def _group(path: Path) -> str:
 
 
 def hidden(machine: Machine) -> list[Finding]:
-    """Variables that hide GPUs, and whether two of them say different things."""
+    """Variables that hide GPUs, and whether two of them say different things.
+
+    An empty one hides all from some versions of HIP and torch, and none from others: torch's answer counts.
+    """
     if machine.device != "gpu":
         return []
     name = "visible devices"
     given = {each: machine.environ[each] for each in HIDING if each in machine.environ}
     if not given:
         return [ok(name, "no variable hides a GPU")]
-    text = ", ".join(f"{each}={value}" for each, value in given.items())
+    text, seen = ", ".join(f"{each}={value}" for each, value in given.items()), machine.gpus()
     for each, value in given.items():
-        if value.strip() in ("", "-1"):
+        if value.strip() in ("", "-1") and not seen:
             return [failing(name, f"{text}: {each} hides every GPU", f"unset {each}")]
     first, second = given.get("HIP_VISIBLE_DEVICES"), given.get("CUDA_VISIBLE_DEVICES")
     if first is not None and second is not None and first != second:
@@ -74,7 +77,7 @@ def hidden(machine: Machine) -> list[Finding]:
         numbers = [int(part) for part in given[inner[0]].split(",") if part.strip().isdigit()]
         if any(number >= count for number in numbers):
             remedy = f"unset {inner[0]}: it counts among the {count} GPU(s) that ROCR_VISIBLE_DEVICES leaves"
-            return [failing(name, f"{text}: no such GPU", remedy)]
+            return [(warning if seen else failing)(name, f"{text}: no such GPU", remedy)]
     return [ok(name, text)]
 
 
@@ -86,7 +89,7 @@ def gpus(machine: Machine) -> list[Finding]:
     if it.failure:
         remedy = f"the driver and this torch do not fit each other; update one of them, {REHEARSE}"
         return [failing("GPUs", it.failure, remedy)]
-    devices = it.facts["devices"]
+    devices = machine.gpus()
     if not devices:
         why = f"torch sees none ({it.facts['reason'].partition('. ')[0] or 'it gives no reason'})"
         remedy = f"ROCm's build of torch, AMD's driver and its device files must be there: docs/image.md; {REHEARSE}"
@@ -109,7 +112,7 @@ def gpus(machine: Machine) -> list[Finding]:
 def rccl(machine: Machine) -> list[Finding]:
     """The library that GPUs talk to each other through."""
     facts, it = machine.imported["torch"].facts, machine.imported["gpus"]
-    if machine.device != "gpu" or not facts or it.failure or not it.facts["devices"]:
+    if machine.device != "gpu" or not machine.gpus():
         return []
     if not facts["nccl"]:
         return [failing("RCCL", "this torch is built without it", "install ROCm's build of torch")]
@@ -118,11 +121,10 @@ def rccl(machine: Machine) -> list[Finding]:
 
 def packed_attention(machine: Machine) -> list[Finding]:
     """A trial of what --isolation auto would take."""
-    it, engine = machine.imported["gpus"], machine.imported["transformer_engine"]
-    if machine.device != "gpu" or not it.facts.get("devices") or engine.failure:
+    if machine.device != "gpu" or not machine.gpus() or machine.imported["transformer_engine"].failure:
         return []
     wrong = machine.trial()
     if wrong:
-        remedy = "--isolation auto goes on with a dense mask, which computes all N x N scores: docs/packing.md"
+        remedy = "--isolation auto takes a dense mask instead; with RMSNorm that wants --no-persist-layer-norm"
         return [warning("packed attention", f"fails its trial: {wrong}", remedy)]
     return [ok("packed attention", "passes its trial")]

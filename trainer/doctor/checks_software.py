@@ -59,7 +59,7 @@ def torch(machine: Machine) -> list[Finding]:
     found = f"{version}, built for {built}"
     if machine.device == "gpu" and not hip:
         remedy = f"install ROCm's build of torch, or {IMAGE}"
-        if machine.amd_gpus():
+        if machine.amd_gpus() and not machine.gpus():
             return [failing("torch", f"{found}; the driver knows {len(machine.amd_gpus())} AMD GPU(s)", remedy)]
         return [(warning if cuda else failing)("torch", found, f"for AMD GPUs {remedy}")]
     if numbers(version) < OLDEST_TORCH:

@@ -66,7 +66,7 @@ def numa_balancing(machine: Machine) -> list[Finding]:
 
 def cores(machine: Machine) -> list[Finding]:
     """One for each worker process at least; its data loader wants more."""
-    count, gpus = machine.cores(), len(machine.imported["gpus"].facts.get("devices", ()))
+    count, gpus = machine.cores(), len(machine.gpus())
     if count < gpus:
         remedy = "ask the scheduler for more (Slurm: --cpus-per-task), or give the container more --cpus"
         return [warning("cores", f"{count}, fewer than the {gpus} GPUs", remedy)]

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from trainer import isolation
 from trainer.doctor.imports import Imported
@@ -95,6 +96,10 @@ class Machine:
             if inside and len(point) >= len(best.point):
                 best = Mount(point=point, kind=source.split()[0])
         return best
+
+    def gpus(self) -> list[dict[str, Any]]:
+        """The GPUs that torch sees, see `trainer.doctor.imports.gpus`; what works is better evidence than any file."""
+        return list(self.imported["gpus"].facts.get("devices", ()))
 
     def amd_gpus(self) -> list[str]:
         """The architecture of each AMD GPU that the kernel driver knows, such as gfx942; torch is not asked."""
