@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from toy import random_pairs, sft_train, write_shards
 
-from trainer.doctor.imports import SUBJECTS, Imported, gather
+from trainer.doctor.imports import Imported, gather
+from trainer.doctor.subjects import SUBJECTS
 
 ROOT = Path(__file__).parent.parent.parent
 BLOCK = """

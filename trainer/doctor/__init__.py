@@ -1,6 +1,6 @@
 """Can this machine train, and if not, what is missing? Asked without starting a run.
 
-    cli ─▶ imports (a process of its own) ─▶ Machine ─▶ checks_* ─▶ Finding ─▶ report
+    cli ─▶ imports (subjects, in a process of its own) ─▶ Machine ─▶ checks_* ─▶ Finding ─▶ report
 
 In five lines:
 

@@ -98,7 +98,7 @@ class Machine:
         return best
 
     def gpus(self) -> list[dict[str, Any]]:
-        """The GPUs that torch sees, see `trainer.doctor.imports.gpus`; what works is better evidence than any file."""
+        """The GPUs that torch sees, see `trainer.doctor.subjects.gpus`; what works is better evidence than any file."""
         return list(self.imported["gpus"].facts.get("devices", ()))
 
     def amd_gpus(self) -> list[str]:
