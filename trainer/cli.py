@@ -98,9 +98,6 @@ def cli(ctx: click.Context, /, shards: tuple[str, ...], config_path: str | None,
     launch(job, nproc or file.own.get("nproc"))
 
 
-cli.add_command(doctor)
-
-
 def _given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
@@ -129,6 +126,8 @@ def _say(message: str, code: int) -> int:
     print(f"sft-train: {' '.join(message.split())}", file=sys.stderr)
     return code
 
+
+cli.add_command(doctor)
 
 if __name__ == "__main__":
     main()

@@ -129,6 +129,13 @@ def test_imports_that_raise(tmp_path: Path) -> None:
     assert found["helpers"].failure == "SystemExit: no compiler"
 
 
+def test_no_process_can_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    found = gather()
+    assert list(found) == list(SUBJECTS)
+    assert all(each.failure.startswith("FileNotFoundError: ") for each in found.values())
+
+
 def test_this_machine_can_rehearse(tmp_path: Path) -> None:
     shards = write_shards(tmp_path / "shards", {"train": random_pairs(6, seed=1)})
     done = sft_train("doctor", "--device", "cpu", "--shards", shards, "--json")

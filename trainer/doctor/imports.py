@@ -40,12 +40,19 @@ class Imported:
 
 
 def gather(seconds: float = SECONDS, environ: Mapping[str, str] | None = None) -> dict[str, Imported]:
-    """What came of every subject.
+    """What came of every subject; where no process can be started, that is what came of each.
 
     Args:
         seconds: after which a child is given up.
         environ: the children's environment; None is this process's.
     """
+    try:
+        return _gather(seconds, environ)
+    except OSError as error:  # no memory for a process, no folder for temporary files
+        return dict.fromkeys(SUBJECTS, Imported(failure=words(error)))
+
+
+def _gather(seconds: float, environ: Mapping[str, str] | None) -> dict[str, Imported]:
     with tempfile.TemporaryDirectory(prefix="sft-train-doctor-") as folder:
         answers = Path(folder, "answers")
         answers.touch()
