@@ -12,6 +12,6 @@ In five lines, with no Megatron in sight (what `pretrain()` is given is this dat
     samples = TrainSamples(train, seq_length=512, pad_id=0, seed=1234, count=1000)
     print(samples[0]["labels"], samples[0]["loss_mask"])
 
-`megatron` knows Megatron's versions, `amd` what AMD GPUs want, `cpu` how to do without a GPU. Nothing here reads a
-raw record or a chat template.
+`megatron` knows Megatron's versions, `amd` what AMD GPUs want, `cpu` how to do without a GPU; `doctor` looks at a
+machine before anything is started. Nothing here reads a raw record or a chat template.
 """

@@ -10,6 +10,7 @@ import click
 
 from formats.errors import DataError, UsageError
 from trainer import checks, config, fit, hf_config, stages
+from trainer.doctor.cli import doctor
 from trainer.isolation import ISOLATIONS
 from trainer.job import BATCHING, DEVICES, OVERLONG, Job
 
@@ -125,6 +126,8 @@ def _say(message: str, code: int) -> int:
     print(f"sft-train: {' '.join(message.split())}", file=sys.stderr)
     return code
 
+
+cli.add_command(doctor)
 
 if __name__ == "__main__":
     main()

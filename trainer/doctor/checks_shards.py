@@ -1,0 +1,67 @@
+"""The shards that are to be trained on: do they open, do they fit each other, and where do they lie?
+
+Training reads them at random through memory maps, so what is read twice should come from the page cache.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from formats.errors import DataError, UsageError
+from formats.shards import ShardDirectory
+from trainer import checks
+from trainer.doctor.machine import Machine, amount
+from trainer.doctor.report import Finding, failing, ok, warning
+
+NETWORK = re.compile("nfs4?|lustre|gpfs|beegfs|ceph|wekafs|cifs|smb3|glusterfs|pvfs2|afs|9p|virtiofs")
+"""Types of file systems that are read over a network."""
+
+
+def shards(machine: Machine) -> list[Finding]:
+    """A line for each directory, and one where they do not fit each other."""
+    found, whole = [], []
+    for text in machine.shards:
+        try:
+            path, _ = checks.parse_shards(text)
+            directory = checks.open_shards([path])[0]
+            size = sum(_sizes(directory))
+        except (DataError, UsageError) as error:
+            found.append(_failing(f"shards {text}", error))
+            continue
+        whole.append(path)
+        found.append(_where(machine, directory, size))
+    if len(whole) > 1:
+        try:
+            checks.open_shards(whole)
+        except DataError as error:
+            found.append(_failing("shards together", error))
+    return found
+
+
+def _sizes(directory: ShardDirectory) -> Iterable[int]:
+    """Bytes of every file of tokens and masks, once each split has opened."""
+    for name in directory.manifest.splits:
+        for shard in directory.split(name).shards:
+            yield from (file.bytes for file in shard.info.files.values())
+
+
+def _failing(name: str, error: Exception) -> Finding:
+    """The message of an error, whose last part is the remedy."""
+    problem, _, remedy = str(error).rpartition("; ")
+    return failing(name, problem or remedy, remedy if problem else "see docs/training.md")
+
+
+def _where(machine: Machine, directory: ShardDirectory, size: int) -> Finding:
+    name = f"shards {directory.path}"
+    kind = machine.mount(directory.path).kind
+    manifest, memory = directory.manifest, machine.available_memory()
+    sequences = sum(split.sequences for split in manifest.splits.values())
+    text = f"{sequences:,} conversations, {amount(size)} on {kind or 'an unknown file system'}"
+    if kind.startswith("fuse"):
+        remedy = "copy them to a local disk: they are read at random, in small pieces"
+        return warning(name, f"{text}, which answers small random reads slowly", remedy)
+    if NETWORK.fullmatch(kind) and size > memory:
+        remedy = "copy them to a local disk, or give training more memory"
+        return warning(name, f"{text}, more than the {amount(memory)} that could keep them in memory", remedy)
+    return ok(name, text)

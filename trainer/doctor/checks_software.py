@@ -1,0 +1,185 @@
+"""Python, torch, Megatron and the kernels beside it: what is imported, from where, and what falls back without it.
+
+What falls back stands in trainer/model.py (layers), trainer/worker.py (flags) and trainer/isolation.py (attention).
+That HIP below 7.1 crashes with `--async-save`, and which `NVTE_*` Megatron asserts, is from Megatron's sources.
+"""
+
+from __future__ import annotations
+
+import re
+
+from trainer.doctor.imports import Imported
+from trainer.doctor.machine import Machine
+from trainer.doctor.report import Finding, failing, ok, warning
+from trainer.megatron import NEWEST, OLDEST
+
+OLDEST_TORCH = (2, 6)
+"""As setup.cfg asks for."""
+NEWEST_PYTHON = (3, 13)
+INSTALL = "pip install 'sft-shards[train]'"
+IMAGE = "use AMD's image, see docs/image.md"
+BACKENDS = {"auto": (1, 1, 1), "flash": (1, 0, 0), "fused": (0, 1, 0), "unfused": (0, 0, 1), "local": (0, 0, 0)}
+"""What Megatron asserts of NVTE_FLASH_ATTN, NVTE_FUSED_ATTN and NVTE_UNFUSED_ATTN, where they are set, with each
+--attention-backend (megatron/core/models/common/language_module, 0.16 to 0.19)."""
+NVTE = ("NVTE_FLASH_ATTN", "NVTE_FUSED_ATTN", "NVTE_UNFUSED_ATTN")
+LOCAL_FLAGS = "--no-persist-layer-norm --no-gradient-accumulation-fusion"
+"""Without them Megatron's own layers refuse to be built where Apex is missing."""
+
+
+def numbers(version: str) -> tuple[int, int]:
+    """Major and minor of a version; (0, 0) where it has none."""
+    found = re.match(r"(\d+)\.(\d+)", version)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def python(machine: Machine) -> list[Finding]:
+    """Old enough to be known, new enough for Megatron's wheel."""
+    text = ".".join(map(str, machine.python))
+    version = machine.python[:2]
+    if version < (3, 10):
+        return [failing("Python", text, "Python 3.10 or later is needed")]
+    if version > NEWEST_PYTHON:
+        known = ".".join(map(str, NEWEST_PYTHON))
+        return [warning("Python", text, f"nothing later than {known} was tried; use that where something breaks")]
+    if version < (3, 12) and machine.imported["megatron"].failure:
+        return [
+            warning("Python", text, "megatron-core's wheel with pretrain() needs 3.12; a Megatron-LM checkout does not")
+        ]
+    return [ok("Python", text)]
+
+
+def torch(machine: Machine) -> list[Finding]:
+    """Importable, and built for the GPUs that are here."""
+    it = machine.imported["torch"]
+    if it.failure:
+        remedy = f"install ROCm's build of torch, or {IMAGE}" if machine.device == "gpu" else INSTALL
+        return [failing("torch", _why(it), remedy)]
+    version, hip, cuda = it.facts["version"], it.facts["hip"], it.facts["cuda"]
+    built = f"ROCm, HIP {hip}" if hip else f"CUDA {cuda}" if cuda else "the CPU only"
+    found = f"{version}, built for {built}"
+    if machine.device == "gpu" and not hip:
+        remedy = f"install ROCm's build of torch, or {IMAGE}"
+        if machine.amd_gpus() and not machine.gpus():
+            return [failing("torch", f"{found}; the driver knows {len(machine.amd_gpus())} AMD GPU(s)", remedy)]
+        return [(warning if cuda else failing)("torch", found, f"for AMD GPUs {remedy}")]
+    if numbers(version) < OLDEST_TORCH:
+        return [warning("torch", found, f"nothing older than {'.'.join(map(str, OLDEST_TORCH))} was tried; update it")]
+    return [ok("torch", found)]
+
+
+def hip(machine: Machine) -> list[Finding]:
+    """Old enough to crash an asynchronous checkpoint."""
+    version = machine.imported["torch"].facts.get("hip")
+    if machine.device != "gpu" or not version:
+        return []
+    if numbers(version) < (7, 1):
+        return [warning("HIP", version, "below 7.1 --async-save crashes (pinned memory and fork); leave it out")]
+    return [ok("HIP", version)]
+
+
+def megatron(machine: Machine) -> list[Finding]:
+    """Its version, where it comes from, whether it can train, and whether it is one installation."""
+    it = machine.imported["megatron"]
+    remedy = f"{INSTALL} (Python 3.12 or later), or put a Megatron-LM checkout on PYTHONPATH"
+    if it.failure:
+        return [failing("Megatron", _why(it), remedy)]
+    version, core, training = it.facts["version"], it.facts["core"], it.facts["training"]
+    found = f"{version} from {core}"
+    oldest, newest = (".".join(map(str, each)) for each in (OLDEST, NEWEST))
+    if it.facts["failure"]:
+        why = f"{found}; megatron.training, which has pretrain(), cannot be imported: {it.facts['failure']}"
+        return [failing("Megatron", why, remedy)]
+    if training != core:
+        return [failing("Megatron", f"{found}, but its training part from {training}", "remove one of the two")]
+    if numbers(version) < OLDEST:
+        return [failing("Megatron", found, f"{oldest} or later is needed")]
+    if numbers(version) > NEWEST:
+        return [warning("Megatron", found, f"newer than any that was tried; use {newest} where something breaks")]
+    return [ok("Megatron", found)]
+
+
+def helpers(machine: Machine) -> list[Finding]:
+    """Megatron's C++ helpers: its own data sets need them, these do not."""
+    if machine.imported["megatron"].failure:
+        return []
+    failure = machine.imported["helpers"].failure
+    return [ok("Megatron's C++ helpers", "not built; shards do without them" if failure else "built, and not needed")]
+
+
+def psutil(machine: Machine) -> list[Finding]:
+    """Megatron's checkpoint writer imports it, and its wheel does not ask for it."""
+    it = machine.imported["psutil"]
+    if it.failure:
+        return [failing("psutil", _why(it), "pip install psutil: Megatron writes checkpoints with it")]
+    return [ok("psutil", it.facts["version"])]
+
+
+def transformer_engine(machine: Machine) -> list[Finding]:
+    """Packed attention and fused layers; without it Megatron's own."""
+    it, name = machine.imported["transformer_engine"], "Transformer Engine"
+    if machine.imported["torch"].failure:
+        return []
+    if not it.failure:
+        return [ok(name, it.facts["version"] + (", not used on the CPU" if machine.device == "cpu" else ""))]
+    if machine.device == "cpu" and it.missing:
+        return [ok(name, "not installed, and not used on the CPU")]
+    if it.missing:
+        falls = "not installed: --transformer-impl local, a dense mask for packed conversations, no fused layers"
+        return [warning(name, falls, f"{IMAGE}; to go on without it add {LOCAL_FLAGS}")]
+    remedy = "remove it, or install the build for this torch: it is used wherever it is found"
+    if machine.device == "cpu" and not it.died:  # Megatron catches it and goes on without
+        return [warning(name, it.failure, remedy)]
+    return [failing(name, it.failure, remedy)]
+
+
+def apex(machine: Machine) -> list[Finding]:
+    """Fused optimizer, norms and gradient accumulation, where Transformer Engine has none."""
+    it = machine.imported["apex"]
+    if machine.device != "gpu" or machine.imported["torch"].failure:
+        return []
+    if not it.failure:
+        wgrad = "" if it.facts["wgrad"] else ", without the kernel of --gradient-accumulation-fusion"
+        return [ok("Apex", it.facts["version"] + wgrad)]
+    if not machine.imported["transformer_engine"].failure:
+        return [ok("Apex", "not installed; Transformer Engine has what is needed of it")]
+    falls = f"{_why(it)}: torch's AdamW and norms, no fused gradient accumulation"
+    return [warning("Apex", falls, f"{IMAGE}; to go on without it add {LOCAL_FLAGS}")]
+
+
+def flash_attn(machine: Machine) -> list[Finding]:
+    """Only one of Transformer Engine's attention backends."""
+    it = machine.imported["flash_attn"]
+    if machine.device != "gpu" or machine.imported["torch"].failure:
+        return []
+    if it.missing:
+        return [ok("flash-attn", "not installed; only --attention-backend flash needs it")]
+    if it.failure:
+        return [warning("flash-attn", it.failure, "use --attention-backend fused, or install the build for this torch")]
+    return [ok("flash-attn", it.facts["version"])]
+
+
+def attention_variables(machine: Machine) -> list[Finding]:
+    """Megatron asserts that what images bake in agrees with --attention-backend (`auto` where it is not given).
+
+    On AMD GPUs trainer/amd.py takes them out of the environment and gives the flag.
+    """
+    name = "attention backend"
+    given = {variable: machine.environ[variable] for variable in NVTE if variable in machine.environ}
+    text = ", ".join(f"{variable}={value}" for variable, value in given.items())
+    fitting = [
+        backend
+        for backend, values in BACKENDS.items()
+        if all(given.get(variable, str(value)) == str(value) for variable, value in zip(NVTE, values, strict=True))
+    ]
+    if "auto" in fitting:
+        return [ok(name, text or "no NVTE_…_ATTN in the environment")]
+    unset = f"unset {' '.join(given)}"
+    if not fitting:
+        return [warning(name, f"{text} fits no --attention-backend", f"{unset}, and choose with --attention-backend")]
+    if machine.device == "gpu" and machine.imported["torch"].facts.get("hip"):
+        return [ok(name, f"{text}: the image's words for --attention-backend {fitting[0]}")]
+    return [warning(name, f"{text} does not fit the default", f"{unset}, or add --attention-backend {fitting[0]}")]
+
+
+def _why(it: Imported) -> str:
+    return "not installed" if it.missing else it.failure

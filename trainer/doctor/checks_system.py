@@ -1,0 +1,98 @@
+"""What a container or an administrator may have set too small: shared memory, limits, memory, cores, the cache.
+
+The limits follow AMD's pages on training (rocm.docs.amd.com: NUMA balancing off, shared memory of some GiB, locked
+memory without limit for RDMA) and Docker's own defaults.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import tempfile
+from pathlib import Path
+
+from trainer.cache import default_root
+from trainer.doctor.checks_network import RDMA
+from trainer.doctor.machine import Machine, amount
+from trainer.doctor.report import Finding, failing, ok, warning
+
+SHM = "/dev/shm"  # noqa: S108 - it is measured, nothing is written
+SHARED = 1 << 30
+OPEN_FILES = 4096
+CACHE = 1 << 30
+
+
+def shared_memory(machine: Machine) -> list[Finding]:
+    """Data loaders hand over batches in it, and RCCL talks through it within a machine."""
+    name, remedy = "shared memory", "start the container with --ipc=host or --shm-size 16g (Docker's default is 64 MB)"
+    try:
+        found = machine.statvfs(machine.path(SHM))
+    except OSError:
+        return [failing(name, f"no {SHM}", remedy)]
+    size = found.f_blocks * found.f_frsize
+    text = f"{SHM}, {amount(size)}"
+    return [warning(name, text, remedy) if size < SHARED else ok(name, text)]
+
+
+def open_files(machine: Machine) -> list[Finding]:
+    """Each shard is four files, mapped by every process; sockets to other ranks come on top."""
+    found = machine.limit(resource.RLIMIT_NOFILE)
+    if 0 <= found < OPEN_FILES:
+        remedy = "'ulimit -n 65536', or start the container with --ulimit nofile=65536"
+        return [warning("open files", f"at most {found}", remedy)]
+    return [ok("open files", "no limit" if found < 0 else f"at most {found}")]
+
+
+def locked_memory(machine: Machine) -> list[Finding]:
+    """RDMA pins its buffers."""
+    if machine.device != "gpu":
+        return []
+    found = machine.limit(resource.RLIMIT_MEMLOCK)
+    text = "no limit" if found < 0 else f"at most {amount(found)}"
+    if found >= 0 and machine.names(RDMA):
+        remedy = "'ulimit -l unlimited' (limits.conf), or start the container with --ulimit memlock=-1"
+        return [warning("locked memory", f"{text}, and RDMA pins its buffers", remedy)]
+    return [ok("locked memory", text)]
+
+
+def numa_balancing(machine: Machine) -> list[Finding]:
+    """The kernel moves pages between sockets behind the GPUs' back."""
+    found = machine.read("/proc/sys/kernel/numa_balancing")
+    if machine.device == "gpu" and found not in ("", "0"):
+        remedy = "as root on the host: echo 0 > /proc/sys/kernel/numa_balancing"
+        return [warning("NUMA balancing", "on; AMD recommends off for training", remedy)]
+    return [ok("NUMA balancing", "off")] if machine.device == "gpu" else []
+
+
+def cores(machine: Machine) -> list[Finding]:
+    """One for each worker process at least; its data loader wants more."""
+    count, gpus = machine.cores(), len(machine.gpus())
+    if count < gpus:
+        remedy = "ask the scheduler for more (Slurm: --cpus-per-task), or give the container more --cpus"
+        return [warning("cores", f"{count}, fewer than the {gpus} GPUs", remedy)]
+    return [ok("cores", str(count))]
+
+
+def cache(machine: Machine) -> list[Finding]:
+    """Plans are built there; it is the one folder that training must write."""
+    name = "cache"
+    asked = machine.environ.get("SFT_SHARDS_CACHE")
+    folder = Path(asked) if asked else default_root()
+    here = folder.absolute()
+    while not here.exists() and here != here.parent:
+        here = here.parent
+    kind = machine.mount(here).kind or "unknown file system"
+    remedy = "name another folder with $SFT_SHARDS_CACHE or --cache-dir"
+    if not here.is_dir():
+        return [failing(name, f"{folder}: {here} is no folder", remedy)]
+    try:
+        if not machine.access(here, os.W_OK | os.X_OK):
+            raise PermissionError(13, "Permission denied")
+        with tempfile.TemporaryFile(dir=here):  # the answer of a network file system, and of one that is full
+            pass
+    except OSError as error:
+        return [failing(name, f"{folder} ({kind}): cannot be written ({error.strerror})", remedy)]
+    found = machine.statvfs(here)
+    free = found.f_bavail * found.f_frsize
+    text = f"{folder} ({kind}), {amount(free)} free"
+    return [warning(name, text, remedy) if free < CACHE else ok(name, text)]

@@ -1,0 +1,48 @@
+"""The command `sft-train doctor`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+import click
+from click.core import ParameterSource
+
+from formats.errors import UsageError
+from trainer.doctor.examine import examine
+from trainer.doctor.imports import gather
+from trainer.doctor.machine import Machine
+from trainer.doctor.report import as_json, as_text, can_train
+from trainer.job import DEVICES
+
+
+@click.command()
+@click.option("--shards", multiple=True, metavar="DIR", help="Look at this shard directory too; repeatable.")
+@click.option("--device", type=click.Choice(DEVICES), default="gpu", show_default=True, help="What to train on.")
+@click.option("--json", "as_values", is_flag=True, help="Write the report as JSON.")
+@click.pass_context
+def doctor(ctx: click.Context, /, shards: tuple[str, ...], device: str, as_values: bool) -> int:
+    """Look at this machine: can it train, and if not, what is missing?
+
+    Exit status 0: it can; 1: a line is failing.
+    """
+    _check_call(ctx)
+    findings = examine(Machine(device=device, shards=shards, imported=gather()))
+    if as_values:
+        click.echo(json.dumps(as_json(findings, device=device), indent=2, ensure_ascii=False))
+    else:
+        colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        click.echo(as_text(findings, device=device, colour=colour), color=colour)
+    return 0 if can_train(findings) else 1
+
+
+def _check_call(ctx: click.Context) -> None:
+    """UsageError where an option or flag of `sft-train` itself would be dropped silently."""
+    if ctx.meta.get("flags"):
+        raise UsageError("doctor takes no Megatron flags; leave out what stands after --")
+    above = ctx.parent
+    for name in above.params if above is not None else ():
+        if above is not None and above.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            option = name.removesuffix("_path").replace("_", "-")
+            raise UsageError(f"--{option} stands before doctor; put it behind, or leave it out")

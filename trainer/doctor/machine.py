@@ -1,0 +1,129 @@
+"""The machine as the checks see it: everything that they read comes through here, so a test can hand them another.
+
+Files are read below `root` (`/proc`, `/sys`, `/dev`); what is no file is a field or a function that can be replaced.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trainer import isolation
+from trainer.doctor.imports import Imported
+
+
+def _soft_limit(kind: int) -> int:
+    soft = resource.getrlimit(kind)[0]
+    return -1 if soft == resource.RLIM_INFINITY else soft
+
+
+def _resolve(host: str) -> str:
+    return socket.gethostbyname(host)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mount:
+    """Where a path lies."""
+
+    point: str
+    kind: str
+    """The file system's type, as in /proc/self/mountinfo; "" where that cannot be told."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """This machine, or one that a test made up."""
+
+    device: str = "gpu"
+    """What training is asked of it, one of `trainer.job.DEVICES`."""
+    shards: tuple[str, ...] = ()
+    """`DIR` or `DIR:WEIGHT`, as in --shards."""
+    imported: Mapping[str, Imported]
+    """What `trainer.doctor.imports.gather` found."""
+    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    python: tuple[int, int, int] = sys.version_info[:3]
+    root: Path = Path("/")
+    limit: Callable[[int], int] = _soft_limit
+    """Soft limit of a `resource.RLIMIT_…`, -1 for none."""
+    statvfs: Callable[[Path], os.statvfs_result] = os.statvfs
+    access: Callable[[Path, int], bool] = os.access
+    resolve: Callable[[str], str] = _resolve
+    """Address of a host name; OSError where it has none."""
+    cores: Callable[[], int] = _cores
+    """Cores that this process may use."""
+    trial: Callable[[], str] = isolation.probe
+    """Tries packed attention on a GPU, see `trainer.isolation.probe`; "" where it is right."""
+
+    def path(self, name: str) -> Path:
+        """An absolute path, below `root`."""
+        return self.root / name.lstrip("/")
+
+    def read(self, name: str) -> str:
+        """A small text file, stripped; "" where it is not there or may not be read."""
+        try:
+            return self.path(name).read_text("utf-8", "replace").strip()
+        except OSError:
+            return ""
+
+    def names(self, folder: str) -> list[str]:
+        """The names in a folder, sorted; none where it is not there."""
+        try:
+            return sorted(os.listdir(self.path(folder)))
+        except OSError:
+            return []
+
+    def mount(self, path: Path) -> Mount:
+        """The file system that holds a path, by the longest mount point above it; the last one mounted there counts."""
+        real = os.path.realpath(path)
+        best = Mount(point="", kind="")
+        for line in self.read("/proc/self/mountinfo").splitlines():
+            fields, dash, source = line.partition(" - ")
+            if not dash:
+                continue
+            point = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), fields.split()[4])
+            inside = real == point or real.startswith(point.rstrip("/") + "/")
+            if inside and len(point) >= len(best.point):
+                best = Mount(point=point, kind=source.split()[0])
+        return best
+
+    def gpus(self) -> list[dict[str, Any]]:
+        """The GPUs that torch sees, see `trainer.doctor.subjects.gpus`; what works is better evidence than any file."""
+        return list(self.imported["gpus"].facts.get("devices", ()))
+
+    def amd_gpus(self) -> list[str]:
+        """The architecture of each AMD GPU that the kernel driver knows, such as gfx942; torch is not asked."""
+        found = []
+        for node in self.names("/sys/class/kfd/kfd/topology/nodes"):
+            text = self.read(f"/sys/class/kfd/kfd/topology/nodes/{node}/properties")
+            version = int((re.search(r"^gfx_target_version (\d+)$", text, re.M) or [0, 0])[1])
+            if version:  # 90402 is gfx942, 90010 is gfx90a; a CPU has 0
+                found.append(f"gfx{version // 10000}{version // 100 % 100:x}{version % 100:x}")
+        return found
+
+    def available_memory(self) -> int:
+        """Bytes that processes and the page cache may still take, within a container's own limit."""
+        found = re.search(r"^MemAvailable:\s+(\d+) kB$", self.read("/proc/meminfo"), re.M)
+        free = int(found[1]) * 1024 if found else 0
+        top = self.read("/sys/fs/cgroup/memory.max")
+        return min(free, int(top)) if top.isdigit() else free
+
+
+def amount(size: int) -> str:
+    """A number of bytes for people: 192.0 GiB."""
+    value, unit = float(size), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
+        if value < 1024 or unit == "PiB":
+            break
+        value /= 1024
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"

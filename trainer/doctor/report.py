@@ -1,0 +1,79 @@
+"""What the doctor found, one line a finding: as text for people, as JSON for scripts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import click
+
+Status = Literal["ok", "warning", "failing"]
+COLOURS = {"ok": "green", "warning": "yellow", "failing": "red"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One line of the report."""
+
+    name: str
+    """What was looked at; the same on every machine."""
+    status: Status
+    """`failing`: training cannot work; `warning`: it can, with a restriction or at a cost."""
+    found: str
+    """What is there, in one line."""
+    remedy: str = ""
+    """What to do, in one line; "" with `ok`."""
+
+
+def ok(name: str, found: str) -> Finding:
+    """Nothing to do."""
+    return Finding(name=name, status="ok", found=found)
+
+
+def warning(name: str, found: str, remedy: str) -> Finding:
+    """It can train, but somebody should know."""
+    return Finding(name=name, status="warning", found=found, remedy=remedy)
+
+
+def failing(name: str, found: str, remedy: str) -> Finding:
+    """It cannot train like this."""
+    return Finding(name=name, status="failing", found=found, remedy=remedy)
+
+
+def can_train(findings: Sequence[Finding]) -> bool:
+    """Whether no finding is failing."""
+    return all(finding.status != "failing" for finding in findings)
+
+
+def as_json(findings: Sequence[Finding], *, device: str) -> dict[str, Any]:
+    """The report as JSON values: `device`, `can_train`, and `findings` with the fields of `Finding`, in order."""
+    return {
+        "device": device,
+        "can_train": can_train(findings),
+        "findings": [dataclasses.asdict(finding) for finding in findings],
+    }
+
+
+def as_text(findings: Sequence[Finding], *, device: str, colour: bool) -> str:
+    """The report as aligned lines, each remedy below its finding, and one line that sums them up.
+
+    Args:
+        device: as it was asked for, for the last line.
+        colour: write ANSI colours.
+    """
+    width = max((len(finding.name) for finding in findings), default=0)
+    lines = []
+    for finding in findings:
+        status = click.style(f"{finding.status:<7}", fg=COLOURS[finding.status]) if colour else f"{finding.status:<7}"
+        lines.append(f"{status}  {finding.name:<{width}}  {finding.found}".rstrip())
+        if finding.remedy:
+            lines.append(f"{'':7}  {'':{width}}  → {finding.remedy}")
+    counts = {status: sum(finding.status == status for finding in findings) for status in COLOURS}
+    verdict = "can train" if can_train(findings) else "cannot train"
+    lines.append(
+        f"This machine {verdict} with --device {device}: "
+        f"{counts['failing']} failing, {counts['warning']} warning(s), {counts['ok']} ok."
+    )
+    return "\n".join(lines)
