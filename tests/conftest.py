@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from hypothesis import HealthCheck, settings
 # The first example pays for imports, and a busy machine draws slowly: neither says anything about the code.
 settings.register_profile("repo", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("repo")
+
+# Helpers beside this file (`slurm_cluster`) are imported by their names; behind the packages, whose names the rooms bear.
+sys.path.append(str(Path(__file__).parent))
 
 DATA = Path(__file__).parent / "data"
 TESTDATA = Path(os.environ.get("SFT_SHARDS_TESTDATA", Path(__file__).parent.parent.parent / "shared" / "testdata"))
