@@ -122,7 +122,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command and leave: 0 done, 1 data or machine, 2 the call, 75 told to stop, 130 interrupted."""
+    """Run the command and leave: 0 done, 1 data or machine, 2 the call, 130 interrupted, 200 told to stop."""
     sys.exit(status(argv))
 
 

@@ -21,8 +21,8 @@ WORKER = "trainer.worker"
 class StoppedError(Exception):
     """A signal ended the run; the same call goes on from the last checkpoint."""
 
-    exit_code = 75
-    """EX_TEMPFAIL of sysexits.h: try again."""
+    exit_code = 200
+    """Above 128 + any signal: of all nodes' statuses `srun` reports the highest, and another node may have been killed."""
 
 
 class Handler:

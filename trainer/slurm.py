@@ -1,7 +1,7 @@
 """One readable batch script that trains on many nodes: `sft-train … --slurm --nodes N`.
 
 Slurm starts one `sft-train` on each node, and each of them its own workers. When nodes are taken away or the time
-limit comes near, `sft-train` saves a checkpoint and leaves with status 75 (`trainer.preemption`), and the script puts
+limit comes near, `sft-train` saves a checkpoint and leaves with status 200 (`trainer.preemption`), and the script puts
 the job into the queue again. A failed job is not requeued: it would fail again.
 """
 
@@ -21,6 +21,7 @@ from trainer.container import Container
 from trainer.job import Job
 from trainer.megatron import check_installed
 from trainer.options import Where
+from trainer.preemption import StoppedError
 
 NAME = "sft-train.sbatch"
 ON_NODE = (
@@ -28,7 +29,7 @@ ON_NODE = (
     '--master-addr "$MASTER_ADDR" --master-port "$MASTER_PORT" "$@"'
 )
 WIDTH = 100
-AGAIN = "75 | 138 | 143"
+AGAIN = f"{StoppedError.exit_code} | 138 | 143"
 """Exit statuses after which the job goes on later: saved and left, or ended by SIGUSR1 or SIGTERM before it trained."""
 
 
@@ -71,7 +72,7 @@ class Slurm:
                 *(f"#SBATCH --{key}={value}" if value else f"#SBATCH --{key}" for key, value in every.items()),
                 "",
                 "# One sft-train on each node. Told to stop (SIGUSR1 before the time limit, SIGTERM when the nodes are",
-                "# taken away), it saves a checkpoint and leaves with status 75; the job is queued again and goes on.",
+                "# taken away), it saves a checkpoint and leaves with status 200; the job is queued again and goes on.",
                 "set -e",
                 "export MASTER_ADDR=$(hostname)  # this script runs on the first node",
                 "export MASTER_PORT=$((15000 + SLURM_JOB_ID % 10000))",

@@ -54,7 +54,13 @@ def run(job: Job) -> None:
     """Train; raises what `prepare` raises."""
     args, provider = prepare(job)
     stage = provider.stage
-    megatron.pretrain(args, provider=provider, model_provider=stage.model_provider(), forward_step=stage.forward_step())
+    model, step = stage.model_provider(), stage.forward_step()
+    try:
+        megatron.pretrain(args, provider=provider, model_provider=model, forward_step=step)
+    finally:
+        # Told to stop by another node, this worker has saved already: its own SIGTERM, coming late, must not make its
+        # end look like a failure, or torchrun's agents wait for each other.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def main(start: Callable[[Job], None] = run) -> int:
