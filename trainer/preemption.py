@@ -22,7 +22,7 @@ class StoppedError(Exception):
     """A signal ended the run; the same call goes on from the last checkpoint."""
 
     exit_code = 200
-    """Above 128 + any signal: of all nodes' statuses `srun` reports the highest, and another node may have been killed."""
+    """Above 128 + any signal: `srun` reports the highest status of all nodes, and another one may have been killed."""
 
 
 class Handler:

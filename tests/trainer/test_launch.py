@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from formats.errors import DataError, UsageError
-from trainer import launch, nodes
+from trainer import launch, nodes, worker
 from trainer.job import Job
 from trainer.launch import Launch, plan
 from trainer.nodes import Nodes
@@ -161,3 +161,24 @@ def test_told_to_stop(
     with pytest.raises(error, match=words):
         launch._run(planned)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_saved_and_leaving_a_worker_is_told_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a SIGTERM that comes late makes one node's end a failure, and another's agent waits for it for minutes."""
+    seen = []
+    stage = SimpleNamespace(model_provider=lambda: None, forward_step=lambda: None)
+    monkeypatch.setattr(worker, "prepare", lambda job: (None, SimpleNamespace(stage=stage)))
+
+    def pretrain(*_: object, **__: object) -> None:
+        seen.append(signal.getsignal(signal.SIGTERM))
+        raise SystemExit(0)  # as Megatron does
+
+    monkeypatch.setattr(worker.megatron, "pretrain", pretrain)
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with pytest.raises(SystemExit):
+            worker.run(JOB)
+        seen.append(signal.getsignal(signal.SIGTERM))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert seen == [signal.SIG_DFL, signal.SIG_IGN]
