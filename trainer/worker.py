@@ -7,6 +7,7 @@ A clean failure is written where torchrun reads it (its error file) and shown on
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterable
 
 from formats.errors import DataError, UsageError
 from trainer import cpu, megatron
+from trainer.agree import trial_of_all
 from trainer.decision import decide
 from trainer.job import Job
 from trainer.provider import DatasetProvider
@@ -39,6 +41,7 @@ def prepare(job: Job) -> tuple[megatron.Configuration, DatasetProvider]:
         warning = megatron.check_version()
     if first:
         _show([f"warning: {warning}"] if warning else [])
+    job = dataclasses.replace(job, trial=trial_of_all(job.trial, os.environ))
     decision = decide(job, int(os.environ.get("WORLD_SIZE", "1")))
     if first:
         _show(decision.summary)
