@@ -20,7 +20,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from trainer import checks, config, cpu, flags, hf_config, megatron
+from trainer import checks, config, cpu, environment, flags, hf_config, megatron
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 GPUS = {"mi300x": 192, "mi355x": 288}
@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("recipes", nargs="*", type=Path)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
-    os.environ.update(cpu.environment(1, 1))
+    environment.apply(environment.plan(cpu.environment(1, 1), {}), os.environ)
     with megatron.quiet():
         cpu.install()
         megatron.parser()

@@ -16,6 +16,9 @@ settings.register_profile("repo", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("repo")
 
 ROOT = Path(__file__).parents[1]
+# Helpers beside this file (`slurm_cluster`) are imported by their names; behind the packages, whose names the rooms bear.
+sys.path.append(str(Path(__file__).parent))
+
 DATA = Path(__file__).parent / "data"
 TESTDATA = Path(os.environ.get("SFT_SHARDS_TESTDATA", Path(__file__).parent.parent.parent / "shared" / "testdata"))
 collect_ignore = [] if TESTDATA.is_dir() else ["preprocess/test_oracle.py"]

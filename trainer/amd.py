@@ -1,38 +1,88 @@
-"""What AMD GPUs want in the environment, one reason a line; nothing that the user has set is touched.
+"""The one file that knows AMD: what its GPUs want in the environment, one reason a line, and what does not work there.
 
-The values are those that AMD's own trainer Primus exports before Megatron (v26.5). None of them was run on an AMD
-GPU by this project's tests.
+The values are those that AMD's own trainer Primus exports before Megatron (v26.5). None of them was run on an AMD GPU
+by this project; docs/amd.md says line by line what was.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import MutableMapping
+import re
+from collections.abc import Mapping
 
-ALWAYS = {
-    "CUDA_DEVICE_MAX_CONNECTIONS": "1",  # Megatron asserts it with TP > 1: keeps its kernels in launch order
+from trainer.environment import Wanted
+from trainer.job import Job
+
+MEGATRON: Wanted = {
+    "CUDA_DEVICE_MAX_CONNECTIONS": ("1", "Megatron asserts it with TP > 1: keeps its kernels in launch order"),
 }
-ROCM = {
-    "HSA_NO_SCRATCH_RECLAIM": "1",  # reclaiming scratch memory between kernels stalls them
-    "HSA_ENABLE_SDMA": "1",  # copies run on their own engines, beside the kernels
-    "GPU_MAX_HW_QUEUES": "2",  # more hardware queues than compute and communication cost time to switch
-    "NCCL_CHECKS_DISABLE": "1",  # argument checks on every collective
-    "TORCH_NCCL_HIGH_PRIORITY": "1",  # communication is not queued behind computation
-    "NCCL_CROSS_NIC": "0",  # rings stay on one network rail
-    "NCCL_PXN_DISABLE": "1",  # no detour over another GPU of the node to reach a NIC
-    "NCCL_P2P_NET_CHUNKSIZE": "524288",  # larger pieces for pipeline and all-to-all traffic between nodes
-    "NCCL_IB_GID_INDEX": "3",  # RoCE v2 addresses
-    "RCCL_MSCCL_ENABLE": "0",  # alternative collectives that have hung with Megatron
-    "RCCL_MSCCLPP_ENABLE": "0",
-    "NVTE_CK_USES_BWD_V3": "1",  # the faster composable-kernel attention backward
-    "PYTORCH_HIP_ALLOC_CONF": "expandable_segments:True",  # less fragmentation with varying shapes
+ROCM: Wanted = {
+    "HSA_NO_SCRATCH_RECLAIM": ("1", "reclaiming scratch memory between kernels stalls them"),
+    "HSA_ENABLE_SDMA": ("1", "copies run on engines of their own, beside the kernels"),
+    "GPU_MAX_HW_QUEUES": ("2", "one queue to compute, one to communicate; switching between more costs time"),
+    "NCCL_CHECKS_DISABLE": ("1", "no check of the arguments at every collective"),
+    "TORCH_NCCL_HIGH_PRIORITY": ("1", "communication is not queued behind computation"),
+    "NCCL_CROSS_NIC": ("0", "rings stay on one network rail"),
+    "NCCL_PXN_DISABLE": ("1", "no detour over another GPU of the node to reach a network card"),
+    "NCCL_P2P_NET_CHUNKSIZE": ("524288", "larger pieces for pipeline and all-to-all traffic between nodes"),
+    "NCCL_IB_GID_INDEX": ("3", "addresses of RoCE v2"),
+    "RCCL_MSCCL_ENABLE": ("0", "other collectives, which Primus turns off under Megatron"),
+    "RCCL_MSCCLPP_ENABLE": ("0", "the same, in their newer form"),
+    "NVTE_CK_USES_BWD_V3": ("1", "the faster backward of composable-kernel attention"),
+    "PYTORCH_HIP_ALLOC_CONF": ("expandable_segments:True", "less fragmentation when shapes vary"),
 }
+DETERMINISTIC: Wanted = {
+    "NCCL_ALGO": ("Ring", "--deterministic-mode: one order of summation"),
+    "NVTE_ALLOW_NONDETERMINISTIC_ALGO": ("0", "--deterministic-mode: no attention backward that sums in any order"),
+}
+DETERMINISTIC_ROCM: Wanted = {
+    "ROCBLAS_DEFAULT_ATOMICS_MODE": ("0", "--deterministic-mode: matrix products without atomic additions"),
+}
+ATTENTION = ("NVTE_FLASH_ATTN", "NVTE_FUSED_ATTN", "NVTE_UNFUSED_ATTN")
+"""ROCm images set these, and Megatron 0.16 to 0.19 asserts that they agree with --attention-backend."""
+BACKENDS = {"1 0 0": "flash", "0 1 0": "fused", "0 0 1": "unfused", "1 1 1": "auto"}
+"""What they say, by the names of --attention-backend."""
+DEFAULT_BACKEND = "fused"
+"""Composable kernels; what Primus chooses."""
+FORK_SAFE = (7, 1)
+"""HIP below it: a process that was forked off while memory is pinned crashes, and asynchronous saves fork."""
 
 
-def apply(environment: MutableMapping[str, str] | None = None, *, rocm: bool) -> dict[str, str]:
-    """Set what is not set yet, and return what was set. `rocm`: torch is built for AMD (`torch.version.hip`)."""
-    environment = os.environ if environment is None else environment
-    wanted = {**ALWAYS, **(ROCM if rocm else {})}
-    added = {name: value for name, value in wanted.items() if name not in environment}
-    environment.update(added)
-    return added
+def wanted(job: Job, environment: Mapping[str, str], *, rocm: bool) -> Wanted:
+    """Variables for a run on GPUs, with reasons.
+
+    Args:
+        rocm: the GPUs are AMD's; for others there is what Megatron asserts and no more.
+    """
+    deterministic = bool(job.given("deterministic-mode"))
+    if not rocm:
+        return {**MEGATRON, **(DETERMINISTIC if deterministic else {})}
+    reason = f"the image's; Megatron wants --attention-backend {backend(job, environment)} instead"
+    return {
+        **MEGATRON,
+        **ROCM,
+        **({**DETERMINISTIC, **DETERMINISTIC_ROCM} if deterministic else {}),
+        **dict.fromkeys(ATTENTION, (None, reason)),
+    }
+
+
+def backend(job: Job, environment: Mapping[str, str]) -> str:
+    """Transformer Engine's attention on AMD: what the user's flags say, else their environment, else ours."""
+    said = " ".join(environment.get(name, "") for name in ATTENTION)
+    return str(job.given("attention-backend") or BACKENDS.get(said, DEFAULT_BACKEND))
+
+
+def as_environment(backend: str) -> dict[str, str]:
+    """A backend as Transformer Engine reads it: for a process without Megatron, which would set the same."""
+    said = {each: values for values, each in BACKENDS.items()}.get(backend)
+    return dict(zip(ATTENTION, said.split(), strict=True)) if said else {}
+
+
+def warning(job: Job, hip: str | None) -> str:
+    """What this version of HIP (`torch.version.hip`) is known not to do with these flags, or ""."""
+    found = re.match(r"(\d+)\.(\d+)", hip or "")
+    if not found or not job.given("async-save") or (int(found[1]), int(found[2])) >= FORK_SAFE:
+        return ""
+    return (
+        f"--async-save under HIP {found[0]}: below {FORK_SAFE[0]}.{FORK_SAFE[1]} the forked writer crashes on pinned "
+        "memory; leave it out, or use a newer ROCm"
+    )

@@ -121,19 +121,11 @@ def layout(args: Namespace, world: int, *, epochs: bool = False) -> Layout:
     if args.context_parallel_size > 1:
         raise UsageError("--context-parallel-size above 1 is not supported; use --tensor-model-parallel-size")
     tensor, pipeline = args.tensor_model_parallel_size, args.pipeline_model_parallel_size
-    if world % (tensor * pipeline):
-        raise UsageError(
-            f"{world} process(es) do not divide into TP {tensor} x PP {pipeline}: "
-            f"--nproc must be a multiple of {tensor * pipeline}"
-        )
     experts = (getattr(args, "expert_tensor_parallel_size", None) or tensor) * (
         getattr(args, "expert_model_parallel_size", None) or 1
     )
-    if world % (experts * pipeline):
-        raise UsageError(
-            f"{world} process(es) do not divide into EP x expert TP {experts} x PP {pipeline}: "
-            f"--nproc must be a multiple of {experts * pipeline}"
-        )
+    _divides(world, tensor * pipeline, f"TP {tensor} x PP {pipeline}")
+    _divides(world, experts * pipeline, f"EP x expert TP {experts} x PP {pipeline}")
     data = world // (tensor * pipeline)
     micro = args.micro_batch_size
     batch = args.global_batch_size or micro * data
@@ -152,6 +144,12 @@ def layout(args: Namespace, world: int, *, epochs: bool = False) -> Layout:
         global_batch=batch,
         eval_batch=getattr(args, "eval_global_batch_size", None) or batch,
     )
+
+
+def _divides(world: int, size: int, layout: str) -> None:
+    if world % size:
+        few = "are too few for" if world < size else "do not divide into"
+        raise UsageError(f"{world} process(es) {few} {layout}: --nproc x nodes must be a multiple of {size}")
 
 
 def model_vocabulary(

@@ -9,10 +9,11 @@ from typing import Any
 import click
 
 from formats.errors import DataError, UsageError
-from trainer import checks, config, fit, hf_config, stages
+from trainer import checks, config, fit, hf_config, options, stages
 from trainer.doctor.cli import doctor
 from trainer.isolation import ISOLATIONS
 from trainer.job import BATCHING, DEVICES, OVERLONG, Job
+from trainer.preemption import StoppedError
 
 INTERRUPTED = 130
 
@@ -60,6 +61,7 @@ class Command(click.Group):
     help="A conversation longer than --seq-length: cut its end off (truncate, the default) or leave it out (drop).",
 )
 @click.option("--cache-dir", metavar="DIR", help="Where plans are kept: $SFT_SHARDS_CACHE, or ~/.cache/sft-shards.")
+@options.where
 @click.pass_context
 def cli(ctx: click.Context, /, shards: tuple[str, ...], config_path: str | None, nproc: int | None, **own: Any) -> None:
     """Train on shards through Megatron's own pretrain().
@@ -70,9 +72,11 @@ def cli(ctx: click.Context, /, shards: tuple[str, ...], config_path: str | None,
     sft-train --shards shards --device cpu -- --num-layers 2 --hidden-size 64
         --num-attention-heads 4 --seq-length 256 --train-iters 60 --lr 1e-3
     sft-train --shards mine --shards general:0.3 --epochs 3 --config run.yaml
+    sft-train --shards shards --config run.yaml --slurm --nodes 4 -- --save out --load out
     """
     if ctx.invoked_subcommand is not None:
         return
+    where = options.check(ctx, own)
     file = config.read(config_path) if config_path else config.Config()
     directories = tuple(shards or file.own.get("shards", ()))
     if not directories:
@@ -91,11 +95,27 @@ def cli(ctx: click.Context, /, shards: tuple[str, ...], config_path: str | None,
     opened = checks.open_shards(checks.parse_shards(text)[0] for text in directories)
     if job.hf_config is not None:
         fit.check_shards(hf_config.read(job.hf_config), opened[0].manifest.tokenizer, opened[0].path)
-    from trainer.launch import launch
+    _start(job, nproc or file.own.get("nproc"), where)
+
+
+def _start(job: Job, nproc: int | None, where: options.Where) -> None:
+    """Start the job on this machine, submit it, or show what either would do."""
+    if where.slurm is not None:
+        from trainer.slurm import submit
+
+        submit(job, nproc, where)
+        return
+    from trainer.launch import launch, plan
     from trainer.megatron import check_installed
 
     check_installed()
-    launch(job, nproc or file.own.get("nproc"))
+    if where.dry_run:
+        from trainer.dry_run import check, script
+
+        planned = plan(job, nproc, where.nodes)
+        click.echo(script(planned, check(planned)), nl=False)
+        return
+    launch(job, nproc, where.nodes)
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
@@ -103,7 +123,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command and leave with its exit status: 0 done, 1 data or machine, 2 the call, 130 interrupted."""
+    """Run the command and leave: 0 done, 1 data or machine, 2 the call, 130 interrupted, 200 told to stop."""
     sys.exit(status(argv))
 
 
@@ -116,7 +136,7 @@ def status(argv: Sequence[str] | None = None) -> int:
         return _say(f"{error.format_message()} Megatron's flags go after '--'.", 2)
     except click.ClickException as error:
         return _say(error.format_message(), error.exit_code)
-    except (UsageError, DataError) as error:
+    except (UsageError, DataError, StoppedError) as error:
         return _say(str(error), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         return _say("interrupted; what was not saved is lost", INTERRUPTED)

@@ -14,6 +14,8 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from trainer.environment import Wanted
+
 FORCED: dict[str, Any] = {
     "distributed-backend": "gloo",
     "transformer-impl": "local",  # Transformer Engine is GPU code
@@ -32,14 +34,19 @@ FORCED: dict[str, Any] = {
 False takes a switch out."""
 
 
-def environment(cores: int, processes: int) -> dict[str, str]:
-    """What must stand in the environment before torch is imported (a value that is set already is kept)."""
-    return {
-        "CUDA_DEVICE_MAX_CONNECTIONS": "1",  # asserted by Megatron with TP > 1
-        "TORCHDYNAMO_DISABLE": "1",  # Megatron's jit decorators would compile for minutes
-        "OMP_NUM_THREADS": str(max(1, cores // processes)),
-        "GLOO_SOCKET_IFNAME": "lo",  # one machine: do not resolve its host name
+def environment(cores: int, processes: int, *, alone: bool = True) -> Wanted:
+    """What must stand in the environment before torch is imported, with reasons.
+
+    Args:
+        cores, processes: on this machine.
+        alone: the run is on one machine.
+    """
+    wanted: Wanted = {
+        "CUDA_DEVICE_MAX_CONNECTIONS": ("1", "Megatron asserts it with TP > 1"),
+        "TORCHDYNAMO_DISABLE": ("1", "Megatron's jit decorators would compile for minutes"),
+        "OMP_NUM_THREADS": (str(max(1, cores // processes)), "the cores of this machine, shared by its processes"),
     }
+    return {**wanted, "GLOO_SOCKET_IFNAME": ("lo", "one machine: its host name is not resolved")} if alone else wanted
 
 
 def install() -> None:

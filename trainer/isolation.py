@@ -12,10 +12,11 @@ gave the right numbers (some ROCm images abort or hang in it), else `mask`; it n
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,10 +38,17 @@ class Isolation:
     """Megatron flags that go with it."""
 
 
-def probe(command: Sequence[str] = PROBE, seconds: float = PROBE_SECONDS) -> str:
-    """Try packed attention on this machine's first GPU, in a process of its own: "" if it is right, else why not."""
+def probe(
+    command: Sequence[str] = PROBE, seconds: float = PROBE_SECONDS, variables: Mapping[str, str] | None = None
+) -> str:
+    """Try packed attention on this machine's first GPU, in a process of its own: "" if it is right, else why not.
+
+    Args:
+        variables: added to its environment, so that it tries the attention that will be trained with.
+    """
+    environment = {**os.environ, **(variables or {})}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False, env=environment)
     except subprocess.TimeoutExpired:
         return f"no answer within {seconds:.0f} s"
     if done.returncode < 0:

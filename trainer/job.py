@@ -26,6 +26,8 @@ class Job:
     """One of `trainer.isolation.ISOLATIONS`."""
     trial: str = ""
     """What the trial of packed attention said; empty: it passed, or was not needed."""
+    attention: str = ""
+    """Transformer Engine's attention, as --attention-backend, where the user's flags say none; empty: its default."""
     epochs: str | None = None
     """Epochs of the mixture, as a decimal number; None: Megatron's --train-iters or --train-samples say how long."""
     cache_dir: str | None = None
@@ -42,6 +44,20 @@ class Job:
     """A model's folder or `config.json` that gives its shape; None: Megatron's flags do."""
     flags: tuple[str, ...] = ()
     """Megatron's flags from after `--`; they win over `config`."""
+
+    def given(self, name: str) -> Any:
+        """What the call says about one of Megatron's flags, before Megatron's parser is at hand.
+
+        Returns:
+            The text after `--` (True for a switch), else the value in the YAML file, else None.
+        """
+        for at in reversed(range(len(self.flags))):
+            option, equals, value = self.flags[at].partition("=")
+            if option == f"--{name}":
+                following = self.flags[at + 1 : at + 2]
+                alone = not following or following[0].startswith("--")
+                return value if equals else True if alone else following[0]
+        return self.config.get(name, self.config.get(name.replace("-", "_")))
 
     def dumps(self) -> str:
         """The job as one line of JSON, the single argument of `python -m trainer.worker`."""

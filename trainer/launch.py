@@ -1,7 +1,8 @@
 """Start the worker processes with torchrun (one or many, the same way), and end with their exit status.
 
 torchrun's agent runs inside this process (`torch.distributed.run.run`, what the `torchrun` command calls), so that
-signals reach it directly and a worker's clean failure becomes one line here instead of torchrun's report.
+signals reach it directly and a worker's clean failure becomes one line here instead of torchrun's report. What a
+start comes to is worked out first (`plan`) and is all that `--dry-run` shows.
 """
 
 from __future__ import annotations
@@ -11,71 +12,144 @@ import importlib
 import logging
 import os
 import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from formats.errors import DataError, UsageError
-from trainer import amd, cpu
+from trainer import amd, cpu, environment
+from trainer.environment import Variable, Wanted
 from trainer.isolation import probe
 from trainer.job import Job
 from trainer.model import has_transformer_engine
+from trainer.nodes import Nodes
+from trainer.preemption import Handler, StoppedError
 
+USUAL_GPUS = 8
+"""On each node of AMD's, where a plan is made on a machine without any."""
 QUIET = ",".join(f"ignore::{kind}" for kind in ("UserWarning", "FutureWarning", "DeprecationWarning"))
-"""Python's warnings in workers, unless PYTHONWARNINGS is set: Megatron and torch give dozens on every start."""
+WARNINGS: Wanted = {"PYTHONWARNINGS": (QUIET, "Megatron and torch give dozens on every start")}
 
 
-def torchrun_arguments(job: Job, nproc: int) -> list[str]:
-    """The arguments of the torchrun command that this call stands for."""
-    return ["--standalone", "--nproc-per-node", str(nproc), "-m", "trainer.worker", job.dumps()]
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """What a start comes to."""
+
+    job: Job
+    nproc: int
+    """Workers on this machine, and on every other."""
+    nodes: Nodes
+    variables: tuple[Variable, ...]
+    """The workers' environment."""
+    gpus: int
+    """GPUs that torch sees here."""
+    warning: str
+    """What is known not to work on this machine, or ""."""
+
+    @property
+    def world(self) -> int:
+        """Workers on all machines."""
+        return self.nproc * self.nodes.count
+
+    def torchrun(self) -> list[str]:
+        """The arguments of the torchrun command that this start stands for."""
+        return [*self.nodes.torchrun(), f"--nproc-per-node={self.nproc}", "-m", "trainer.worker", self.job.dumps()]
 
 
-def launch(job: Job, nproc: int | None) -> None:
+def plan(job: Job, nproc: int | None, nodes: Nodes) -> Launch:
+    """Work out the start of a job; no GPU is touched, and none needs to be there.
+
+    Args:
+        nproc: workers on each machine; None is one per GPU, or one on the CPU.
+
+    Raises:
+        UsageError: more workers than GPUs.
+    """
+    if job.device == "cpu":
+        nproc = nproc or 1
+        wanted = cpu.environment(_cores(), nproc, alone=nodes.count == 1)
+        gpus, warning = 0, ""
+    else:
+        import torch
+
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if gpus and nproc is not None and nproc > gpus:
+            raise UsageError(f"--nproc {nproc}, but {gpus} GPU(s) are visible; leave --nproc out to use them all")
+        nproc = nproc or gpus or USUAL_GPUS
+        rocm = torch.version.hip is not None or not gpus
+        wanted, warning = amd.wanted(job, os.environ, rocm=rocm), amd.warning(job, torch.version.hip)
+        job = dataclasses.replace(job, attention=amd.backend(job, os.environ) if rocm else "")
+    variables = environment.plan({**wanted, **WARNINGS}, os.environ)
+    return Launch(job=job, nproc=nproc, nodes=nodes, variables=variables, gpus=gpus, warning=warning)
+
+
+def launch(job: Job, nproc: int | None, nodes: Nodes) -> None:
     """Run the job on this machine and return when it is done.
 
     Args:
-        nproc: worker processes; None is one per GPU, or one on the CPU.
+        nproc: as for `plan`.
 
     Raises:
         UsageError, DataError: as the first worker that failed said.
+        StoppedError: a signal ended it, and the same call goes on.
         KeyboardInterrupt: the user interrupted; the workers are gone.
     """
-    os.environ.setdefault("PYTHONWARNINGS", QUIET)
-    if job.device == "cpu":
-        nproc = nproc or 1
-        for name, value in cpu.environment(_cores(), nproc).items():
-            os.environ.setdefault(name, value)
-        _run(job, nproc)
-        return
-    import torch
-
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if not gpus:
+    planned = plan(job, nproc, nodes)
+    if job.device == "gpu" and not planned.gpus:
         raise DataError(
             "no GPU is visible to torch on this machine; add --device cpu to rehearse the same path without one"
         )
-    if nproc is not None and nproc > gpus:
-        raise UsageError(f"--nproc {nproc}, but {gpus} GPU(s) are visible; leave --nproc out to use them all")
-    amd.apply(rocm=torch.version.hip is not None)
-    if job.batching == "packed" and job.isolation == "auto" and has_transformer_engine():
-        job = dataclasses.replace(job, trial=probe())
-    _run(job, nproc or gpus)
+    warn(planned.warning)
+    environment.apply(planned.variables, os.environ)
+    if job.device == "gpu" and job.batching == "packed" and job.isolation == "auto" and has_transformer_engine():
+        trial = probe(variables=amd.as_environment(planned.job.attention))
+        planned = dataclasses.replace(planned, job=dataclasses.replace(planned.job, trial=trial))
+    _run(planned)
 
 
-def _run(job: Job, nproc: int) -> None:
+def warn(text: str) -> None:
+    """Show a warning, if there is one."""
+    if text:
+        print(f"sft-train: warning: {text}", file=sys.stderr, flush=True)
+
+
+def torchrun() -> list[str]:
+    """The torchrun command of this Python."""
+    beside = Path(sys.executable).with_name("torchrun")
+    return [str(beside)] if beside.exists() else [sys.executable, "-m", "torch.distributed.run"]
+
+
+def _run(planned: Launch) -> None:
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     run: Any = importlib.import_module("torch.distributed.run")
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    try:
-        run.run(run.parse_args(torchrun_arguments(job, nproc)))
-    except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        raise _said(rank, failure) from None
-    except SignalException as error:
-        if error.sigval == signal.SIGINT:
-            raise KeyboardInterrupt from None
-        raise DataError(f"stopped by {signal.Signals(error.sigval).name}; the workers were ended with it") from None
+    with Handler() as handler:
+        try:
+            run.run(run.parse_args(planned.torchrun()))
+        except ChildFailedError as error:
+            rank, failure = error.get_first_failure()
+            if handler.received is None or os.path.isfile(failure.error_file):
+                raise _said(rank, failure) from None
+        except SignalException as error:
+            if error.sigval == signal.SIGINT:
+                raise KeyboardInterrupt from None
+            if handler.received is None:
+                raise DataError(f"stopped by {error.sigval.name}; the workers were ended with it") from None
+    if handler.received is not None:
+        raise _stopped(planned.job, handler.received)
+
+
+def _stopped(job: Job, received: signal.Signals) -> StoppedError | DataError:
+    save = job.given("save")
+    if not save:
+        return DataError(f"stopped by {received.name}; nothing was saved, because --save is not given")
+    return StoppedError(
+        f"stopped by {received.name}; the same call with --load {save} goes on from its last checkpoint"
+    )
 
 
 def _said(rank: int, failure: Any) -> UsageError | DataError:

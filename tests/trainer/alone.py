@@ -6,7 +6,7 @@ import os
 import socket
 from typing import Any
 
-from trainer import cpu, launch, megatron, model, worker
+from trainer import cpu, environment, launch, megatron, model, worker
 from trainer.job import Job
 
 
@@ -15,7 +15,7 @@ def alone(job: Job) -> None:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    os.environ.update(cpu.environment(2, 1), PYTHONWARNINGS=launch.QUIET)
+    environment.apply(environment.plan({**cpu.environment(2, 1), **launch.WARNINGS}, {}), os.environ)
     os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="localhost", MASTER_PORT=str(port))
     assert job.device == "cpu"
 

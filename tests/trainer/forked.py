@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from trainer import cpu, launch, megatron, worker
+from trainer import cpu, environment, launch, megatron, worker
 
 
 def free_port() -> str:
@@ -76,7 +76,7 @@ def child(job: dict[str, Any], nproc: int, rank: int, port: str, log: Path) -> N
 
 
 def main(path: str) -> None:
-    os.environ.update(cpu.environment(1, 1), PYTHONWARNINGS=launch.QUIET)
+    environment.apply(environment.plan({**cpu.environment(1, 1), **launch.WARNINGS}, {}), os.environ)
     with megatron.quiet():
         cpu.install()
         importlib.import_module("megatron.core.models.gpt.gpt_layer_specs")

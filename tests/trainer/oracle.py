@@ -20,14 +20,14 @@ from typing import Any
 
 import alone
 
-from trainer import cpu, launch, megatron, model, worker
+from trainer import cpu, environment, launch, megatron, model, worker
 from trainer.job import Job
 
 SEQ = 96
 
 
 def main(path: str, shards: str) -> None:
-    os.environ.update(cpu.environment(1, 1), PYTHONWARNINGS=launch.QUIET)
+    environment.apply(environment.plan({**cpu.environment(1, 1), **launch.WARNINGS}, {}), os.environ)
     with megatron.quiet():
         cpu.install()
         for name in ("core.models.gpt.gpt_layer_specs", "training.initialize", "training.training"):

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Mapping
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from formats.errors import DataError, UsageError
-from trainer import launch
+from trainer import launch, nodes, worker
 from trainer.job import Job
+from trainer.launch import Launch, plan
+from trainer.nodes import Nodes
+from trainer.preemption import StoppedError
 
 JOB = Job(shards=("a b", "ç"), config={"lr": 0.1, "x": [1]}, config_path="run.yaml", flags=("--num-layers", "2"))
+ONE = Nodes()
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    found: list[int] = []
-    monkeypatch.setattr(launch, "_run", lambda job, nproc: found.append(nproc))
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
+    found: list[Launch] = []
+    monkeypatch.setattr(launch, "_run", found.append)
     monkeypatch.setattr(os, "environ", dict(os.environ))
     return found
 
@@ -29,34 +36,149 @@ def gpus(monkeypatch: pytest.MonkeyPatch, count: int, hip: str | None = None) ->
 
 
 def test_the_job_travels_whole() -> None:
-    words = launch.torchrun_arguments(JOB, 2)
-    assert words[:-1] == ["--standalone", "--nproc-per-node", "2", "-m", "trainer.worker"]
+    words = Launch(job=JOB, nproc=2, nodes=ONE, variables=(), gpus=0, warning="").torchrun()
+    assert words[:-1] == ["--standalone", "--nproc-per-node=2", "-m", "trainer.worker"]
     assert Job.loads(words[-1]) == JOB
 
 
-def test_one_worker_per_gpu(monkeypatch: pytest.MonkeyPatch, started: list[int]) -> None:
+def test_one_worker_per_gpu(monkeypatch: pytest.MonkeyPatch, started: list[Launch]) -> None:
     gpus(monkeypatch, 8, hip="6.4")
     os.environ.pop("HSA_NO_SCRATCH_RECLAIM", None)
-    launch.launch(JOB, None)
-    launch.launch(JOB, 4)
-    assert started == [8, 4]
+    os.environ["NVTE_FUSED_ATTN"] = "1"
+    launch.launch(JOB, None, ONE)
+    launch.launch(JOB, 4, Nodes(count=2, rank=1, master_addr="node0", master_port=5))
+    assert [(each.nproc, each.world, each.job.attention) for each in started] == [(8, 8, "fused"), (4, 8, "fused")]
+    where = ["--nnodes=2", "--node-rank=1", "--master-addr=node0", "--master-port=5", "--nproc-per-node=4"]
+    assert started[1].torchrun()[:5] == where
     assert os.environ["HSA_NO_SCRATCH_RECLAIM"] == "1"
+    assert "NVTE_FUSED_ATTN" not in os.environ
 
 
-def test_too_few_gpus(monkeypatch: pytest.MonkeyPatch, started: list[int]) -> None:
+def test_packed_attention_is_tried_as_it_will_be_used(monkeypatch: pytest.MonkeyPatch, started: list[Launch]) -> None:
+    tried: list[Mapping[str, str]] = []
+
+    def probe(variables: Mapping[str, str]) -> str:
+        tried.append(variables)
+        return "it hung"
+
+    gpus(monkeypatch, 1, hip="6.4")
+    monkeypatch.setattr(launch, "has_transformer_engine", lambda: True)
+    monkeypatch.setattr(launch, "probe", probe)
+    launch.launch(JOB, None, ONE)
+    assert tried == [{"NVTE_FLASH_ATTN": "0", "NVTE_FUSED_ATTN": "1", "NVTE_UNFUSED_ATTN": "0"}]
+    assert started[0].job.trial == "it hung"
+
+
+def test_too_few_gpus(monkeypatch: pytest.MonkeyPatch, started: list[Launch]) -> None:
     gpus(monkeypatch, 2)
     with pytest.raises(UsageError, match="--nproc 4, but 2"):
-        launch.launch(JOB, 4)
+        launch.launch(JOB, 4, ONE)
     gpus(monkeypatch, 0)
     with pytest.raises(DataError, match="--device cpu"):
-        launch.launch(JOB, None)
+        launch.launch(JOB, None, ONE)
     assert started == []
 
 
-def test_on_the_cpu_no_gpu_is_asked_for(monkeypatch: pytest.MonkeyPatch, started: list[int]) -> None:
+def test_a_plan_needs_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where none is visible, eight of AMD's are assumed, or as many as the user says."""
+    gpus(monkeypatch, 0)
+    assert plan(JOB, None, Nodes(count=3)).world == 24
+    assert plan(JOB, 4, ONE).world == 4
+    assert "RCCL_MSCCL_ENABLE" in {variable.name for variable in plan(JOB, 4, ONE).variables}
+    gpus(monkeypatch, 2)
+    assert plan(JOB, None, ONE).world == 2
+    assert "RCCL_MSCCL_ENABLE" not in {variable.name for variable in plan(JOB, None, ONE).variables}
+
+
+def test_on_the_cpu_no_gpu_is_asked_for(monkeypatch: pytest.MonkeyPatch, started: list[Launch]) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: pytest.fail("asked"))
     os.environ.update(OMP_NUM_THREADS="7", GPU_MAX_HW_QUEUES="")
-    launch.launch(Job(shards=("a",), device="cpu"), None)
-    assert started == [1]
+    os.environ.pop("GLOO_SOCKET_IFNAME", None)
+    cpu = Job(shards=("a",), device="cpu")
+    launch.launch(cpu, None, Nodes(count=2, rank=0, master_addr="localhost"))
+    assert "GLOO_SOCKET_IFNAME" not in os.environ, "another machine is not reached through lo"
+    launch.launch(cpu, None, ONE)
+    assert [each.nproc for each in started] == [1, 1]
     assert os.environ["OMP_NUM_THREADS"] == "7"
     assert os.environ["TORCHDYNAMO_DISABLE"] == "1"
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "lo"
+
+
+@pytest.mark.parametrize(
+    ("count", "rank", "address", "words"),
+    [
+        (2, 0, None, "--nnodes 2: --master-addr is missing"),
+        (2, None, "localhost", "--nnodes 2: --node-rank is missing"),
+        (2, 2, "localhost", "--node-rank 2: with --nnodes 2 it is 0 to 1"),
+        (2, -1, "localhost", "--node-rank -1"),
+        (1, 3, None, "--node-rank 3: with --nnodes 1 it is 0 to 0"),
+        (2, 1, "no.such.host.invalid", "--master-addr no.such.host.invalid: this machine cannot resolve it"),
+        (2, 1, "a..b", r"--master-addr a\.\.b: this machine cannot resolve it"),
+    ],
+)
+def test_machines_that_cannot_be(count: int, rank: int | None, address: str | None, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        nodes.parse(count, rank, address, 29500)
+
+
+def test_machines_by_hand() -> None:
+    assert nodes.parse(1, None, "no.such.host.invalid", 1) == ONE, "one machine needs no master"
+    assert nodes.parse(2, 1, "localhost", 7) == Nodes(count=2, rank=1, master_addr="localhost", master_port=7)
+
+
+def test_what_is_given_to_megatron() -> None:
+    job = Job(shards=("a",), config={"save": "file", "async_save": True}, flags=("--load=x", "--load", "y", "--bf16"))
+    assert [job.given(name) for name in ("load", "bf16", "save", "async-save", "lr")] == ["y", True, "file", True, None]
+
+
+class FailedWorkers:
+    """torchrun's agent, whose workers ended by the SIGTERM that was passed on to them."""
+
+    parse_args = staticmethod(lambda words: words)
+
+    @staticmethod
+    def run(words: list[str]) -> None:
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+
+        with pytest.raises(BaseException, match="got signal"):  # torch's own: there is no worker yet
+            signal.raise_signal(signal.SIGTERM)
+        raise ChildFailedError("worker", {0: ProcessFailure(local_rank=0, pid=1, exitcode=-15, error_file="none")})
+
+
+@pytest.mark.parametrize(
+    ("flags", "error", "words"),
+    [
+        (("--save=out",), StoppedError, "stopped by SIGTERM; the same call with --load out goes on"),
+        ((), DataError, "stopped by SIGTERM; nothing was saved, because --save is not given"),
+    ],
+)
+def test_told_to_stop(
+    monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], error: type[Exception], words: str
+) -> None:
+    monkeypatch.setattr(launch, "importlib", SimpleNamespace(import_module=lambda name: FailedWorkers))
+    before = signal.getsignal(signal.SIGTERM)
+    planned = Launch(job=Job(shards=("a",), flags=flags), nproc=1, nodes=ONE, variables=(), gpus=0, warning="")
+    with pytest.raises(error, match=words):
+        launch._run(planned)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_saved_and_leaving_a_worker_is_told_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a SIGTERM that comes late makes one node's end a failure, and another's agent waits for it for minutes."""
+    seen = []
+    stage = SimpleNamespace(model_provider=lambda: None, forward_step=lambda: None)
+    monkeypatch.setattr(worker, "prepare", lambda job: (None, SimpleNamespace(stage=stage)))
+
+    def pretrain(*_: object, **__: object) -> None:
+        seen.append(signal.getsignal(signal.SIGTERM))
+        raise SystemExit(0)  # as Megatron does
+
+    monkeypatch.setattr(worker.megatron, "pretrain", pretrain)
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with pytest.raises(SystemExit):
+            worker.run(JOB)
+        seen.append(signal.getsignal(signal.SIGTERM))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert seen == [signal.SIG_DFL, signal.SIG_IGN]

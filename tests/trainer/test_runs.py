@@ -76,11 +76,21 @@ def test_without_a_validation_split(tmp_path: Path) -> None:
     assert list(losses(done.stdout)) == [1, 2]
 
 
-def test_interrupted_it_leaves_nobody_behind(shards: Path) -> None:
+@pytest.mark.parametrize(
+    ("told", "status", "words", "saved"),
+    [
+        (signal.SIGINT, 130, "sft-train: interrupted", False),
+        (signal.SIGTERM, 200, "sft-train: stopped by SIGTERM; the same call with --load", True),
+    ],
+    ids=["interrupted", "told to stop"],
+)
+def test_it_ends_as_told_and_leaves_nobody_behind(
+    shards: Path, tmp_path: Path, told: signal.Signals, status: int, words: str, saved: bool
+) -> None:
     command = [sys.executable, "-m", "trainer.cli", "--shards", shards, "--device", "cpu", "--nproc", 2, "--"]
-    mark = f"--wandb-exp-name=interrupted-{os.getpid()}"
+    mark = f"--wandb-exp-name=ended-{os.getpid()}-{told}"
     with subprocess.Popen(
-        [*map(str, command), *FLAGS, "--train-iters=100000", mark],
+        [*map(str, command), *FLAGS, "--train-iters=100000", f"--save={tmp_path}", "--ckpt-format=torch", mark],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
     ) as process:  # fmt: skip
         assert process.stdout is not None
@@ -89,11 +99,12 @@ def test_interrupted_it_leaves_nobody_behind(shards: Path) -> None:
             if "lm loss" in line:
                 break
         assert len(having(mark)) == 3, "the command and two workers"
-        process.send_signal(signal.SIGINT)
+        process.send_signal(told)
         process.stdout.read()
         said = process.stderr.read().splitlines()
-    assert process.returncode == 130
-    assert said[-1].startswith("sft-train: interrupted")
+    assert process.returncode == status
+    assert said[-1].startswith(words)
+    assert (tmp_path / "latest_checkpointed_iteration.txt").exists() is saved
     assert not any("Traceback" in line for line in said)
     deadline = time.monotonic() + 5
     while having(mark) and time.monotonic() < deadline:

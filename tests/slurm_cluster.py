@@ -9,6 +9,7 @@ Run by itself it starts a cluster and prints what to put into the environment to
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -158,17 +159,31 @@ class SlurmCluster:
         return done.stdout
 
     def await_end(self, *jobs: str, seconds: float = 120) -> None:
-        """Wait until Slurm has none of the jobs any more; a job that was requeued starts at once and not in minutes."""
+        """Wait until Slurm has none of the jobs any more."""
 
         def ended() -> bool:
-            lines = [line.split() for line in self.run("squeue", "-h", "-o", "%A %F %T %r").splitlines()]
-            mine = [line for line in lines if line[1] in jobs or line[0] in jobs]
-            for number, _, _, reason in mine:
-                if reason == "BeginTime":
-                    self.run("scontrol", "update", f"JobId={number}", "StartTime=now", check=False)
-            return not [line for line in mine if line[2] not in ("COMPLETED", "FAILED", "CANCELLED")]
+            return not [state for state in self.states(*jobs) if state not in ("COMPLETED", "FAILED", "CANCELLED")]
 
         self._await(f"jobs {', '.join(jobs)}", ended, seconds)
+
+    def await_log(self, job: str, log: Path, words: str, seconds: float = 120) -> str:
+        """Wait until `words` (a regular expression) stand in a job's log; the log."""
+
+        def there() -> bool:
+            self.states(job)
+            return log.exists() and re.search(words, log.read_text()) is not None
+
+        self._await(f"{words!r} in {log}", there, seconds)
+        return log.read_text()
+
+    def states(self, *jobs: str) -> list[str]:
+        """The states of those jobs that are in the queue; one that was requeued starts at once and not in minutes."""
+        lines = [line.split() for line in self.run("squeue", "-h", "-o", "%A %F %T %r").splitlines()]
+        mine = [line for line in lines if line[1] in jobs or line[0] in jobs]
+        for number, _, _, reason in mine:
+            if reason == "BeginTime":
+                self.run("scontrol", "update", f"JobId={number}", "StartTime=now", check=False)
+        return [line[2] for line in mine]
 
     def _steps(self, node: str) -> list[int]:
         """Everything that a node runs: what its job steps started has SLURMD_NODENAME in its environment."""

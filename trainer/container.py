@@ -1,0 +1,97 @@
+"""A container around the command that runs on each node of a Slurm job: Pyxis, Apptainer or Docker.
+
+The container sees the working directory and what the call names (shards, configuration, checkpoints, the cache of
+plans) under the paths that they have outside, so the call is the same inside and out. The image brings `sft-train`,
+torch, Megatron and ROCm's libraries; the driver and the devices are the node's.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from formats.errors import UsageError
+from trainer import amd
+from trainer.cache import default_root
+from trainer.checks import parse_shards
+from trainer.job import Job
+
+FOLDERS = ("save", "load", "pretrained-checkpoint", "tensorboard-dir", "tokenizer-model")
+"""Megatron's flags that name folders."""
+CACHE = "SFT_SHARDS_CACHE"
+PASSED = ("MASTER_ADDR", "MASTER_PORT", "SLURM_NNODES", "SLURM_NODEID", "NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
+"""Variables that a Docker container does not see unless they are named, beside those of `trainer.amd`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Container:
+    """An image and how it is run."""
+
+    image: str
+    runtime: str
+    """One of `trainer.options.RUNTIMES`."""
+    mounts: tuple[str, ...] = ()
+    """`SRC` or `SRC:DST`, beside those that follow from the call."""
+    options: tuple[str, ...] = ()
+    """The site's own words for the runtime (for Pyxis: for srun)."""
+
+    def words(self, job: Job) -> list[str]:
+        """What stands between `srun` and the command."""
+        mounts = [*(f"{folder}:{folder}" for folder in folders(job)), *map(_mount, self.mounts)]
+        if self.runtime == "pyxis":
+            where = [f"--container-mounts={','.join(mounts)}", f"--container-workdir={os.getcwd()}"]
+            return [f"--container-image={self.image}", *where, *self.options]
+        if self.runtime == "apptainer":
+            binds = [f"--bind={mount}" for mount in mounts]
+            return ["apptainer", "exec", "--rocm", *binds, f"--pwd={os.getcwd()}", *self.options, self.image]
+        known = dict.fromkeys(
+            (*PASSED, *amd.MEGATRON, *amd.ROCM, *amd.DETERMINISTIC, *amd.DETERMINISTIC_ROCM, *amd.ATTENTION)
+        )
+        return [
+            *("docker", "run", "--rm", "--init"),
+            *("--device=/dev/kfd", "--device=/dev/dri", "--group-add=video"),
+            *("--ipc=host", "--shm-size=64G", "--network=host", "--ulimit=memlock=-1"),
+            *("--cap-add=SYS_PTRACE", "--security-opt=seccomp=unconfined"),
+            *(f"--env={name}" for name in known),
+            f"--env={CACHE}={_cache(job)}",
+            *(f"--volume={mount}" for mount in mounts),
+            f"--workdir={os.getcwd()}",
+            *self.options,
+            self.image,
+        ]
+
+    def made(self, job: Job) -> list[Path]:
+        """Folders that must be there before they can be mounted."""
+        save = job.given("save")
+        return [_cache(job), *([Path(os.path.abspath(save))] if save else [])]
+
+
+def folders(job: Job) -> list[Path]:
+    """Folders that the call names, absolute, none of them within another."""
+    named = [Path.cwd(), _cache(job), *(Path(parse_shards(text)[0]) for text in job.shards)]
+    named += [
+        Path(path) if Path(path).is_dir() else Path(path).parent for path in (job.config_path, job.hf_config) if path
+    ]
+    for flag in FOLDERS:
+        value = job.given(flag)
+        if isinstance(value, str) and (flag != "tokenizer-model" or Path(value).is_dir()):  # else a name on the Hub
+            named.append(Path(value))
+    every = sorted({Path(os.path.abspath(path)) for path in named})
+    return [path for path in every if not any(other in path.parents for other in every)]
+
+
+def check_image(image: str, runtime: str) -> None:
+    """UsageError where Apptainer is to run a file that is not there."""
+    if runtime == "apptainer" and "://" not in image and not Path(image).exists():
+        raise UsageError(f"--container {image}: no such image; name a .sif file, or docker://IMAGE")
+
+
+def _cache(job: Job) -> Path:
+    return Path(os.path.abspath(job.cache_dir)) if job.cache_dir else default_root()
+
+
+def _mount(text: str) -> str:
+    """`SRC:DST` of `SRC` or `SRC:DST[:MODE]`, the source absolute."""
+    source, colon, target = text.partition(":")
+    return f"{os.path.abspath(source)}:{target if colon else os.path.abspath(source)}"

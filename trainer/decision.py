@@ -1,0 +1,145 @@
+"""What a call comes to, before Megatron is initialised: flags, layout, stage, schedule.
+
+    Job ─▶ flags ─▶ checks ─▶ what to train on ─▶ Decision ─▶ Megatron's own validation
+
+Everything that can be wrong with the call or the shards is found here, without a GPU: by every worker, and by
+`--dry-run` and `--slurm` on a machine that need not have one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from formats.errors import UsageError
+from trainer import checkpoint, checks, cpu, fit, flags, hf_config, isolation, megatron, stages, summary
+from trainer.cache import Cache, default_root
+from trainer.job import Job
+from trainer.model import has_transformer_engine
+from trainer.stage import Setup, Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """The run, as every rank will make it."""
+
+    stage: Stage
+    argv: tuple[str, ...]
+    """Megatron's flags, all of them: defaults, model, file, call, and what follows from the shards."""
+    padded: int
+    """Rows of the embedding."""
+    eval_pass: int
+    """Samples that one evaluation sees."""
+    summary: tuple[str, ...]
+    """What is shown before training."""
+
+    def configure(self) -> megatron.Configuration:
+        """Have Megatron validate the flags (its global state is set); UsageError where it refuses them."""
+        return megatron.configure(self.argv, {"padded_vocab_size": self.padded})
+
+
+def decide(job: Job, world: int) -> Decision:
+    """Check the call and the shards against each other and the model.
+
+    Args:
+        world: processes on all machines.
+
+    Raises:
+        UsageError: the flags are wrong.
+        DataError: the shards are, or do not fit the model.
+    """
+    parser = megatron.parser()
+    shape = hf_config.read(job.hf_config) if job.hf_config is not None else None
+    forced = dict(cpu.FORCED) if job.device == "cpu" else {}
+    given: dict[str, Any] = {"config": job.config, "config_path": job.config_path, "flags": job.flags}
+    resolved = flags.resolve(parser, **given, forced=forced, shape=shape)
+    if resolved.args.use_checkpoint_args:
+        if shape is not None:
+            raise UsageError("--hf-config and --use-checkpoint-args both say the model's shape; leave one of them out")
+        shape = checkpoint.read(parser, resolved.args)
+        resolved = flags.resolve(parser, **given, forced={**forced, "use-checkpoint-args": False}, shape=shape)
+    args = resolved.args
+    layout = checks.layout(args, world, epochs=job.epochs is not None)
+    shards = [checks.parse_shards(text) for text in job.shards]
+    directories = checks.open_shards(path for path, _ in shards)
+    first = directories[0]
+    checks.check_tokenizer(args, first.manifest.tokenizer, first.path)
+    positions, rows = layout.seq_length, 0
+    if shape is not None:
+        fit.check_length(shape, layout.seq_length, stretched="max_position_embeddings" in resolved.given)
+        positions = shape.max_positions
+        # Whoever says something about the vocabulary knows how the checkpoint was made.
+        said = {"vocab_size", "padded_vocab_size", "make_vocab_size_divisible_by"} & resolved.given
+        rows = 0 if said else shape.vocab_size
+    info = first.manifest.tokenizer
+    vocabulary, padded = checks.model_vocabulary(args, info, layout.tensor, first.path, rows=rows)
+    setup = Setup(
+        job=job,
+        args=args,
+        layout=layout,
+        isolation=isolation.choose(
+            asked=job.isolation,
+            batching=job.batching,
+            device=job.device,
+            trial=job.trial,
+            engine=has_transformer_engine(),
+            args=args,
+            given=resolved.given,
+        ),
+        directories=tuple(
+            (name, weight, directory)
+            for name, (_, weight), directory in zip(
+                checks.short_names(each.path for each in directories), shards, directories, strict=True
+            )
+        ),
+        cache=Cache(Path(job.cache_dir) if job.cache_dir else default_root()),
+    )
+    stage = stages.load(job.stage)(setup)
+
+    if job.epochs is not None:
+        steps = -(-stage.samples(checks.parse_epochs(job.epochs)) // layout.global_batch)
+    else:
+        steps = args.train_iters or -(-args.train_samples // layout.global_batch)
+    valid = stage.valid_samples()
+    eval_iters = args.eval_iters if "eval_iters" in resolved.given else -(-valid // layout.eval_batch)
+    eval_iters = eval_iters if valid else 0
+
+    extra = [f"--eval-iters={eval_iters}", *setup.isolation.flags]
+    if job.epochs is not None:
+        extra += [f"--train-iters={steps}"]
+    if args.tokenizer_type is None:
+        extra += ["--tokenizer-type=NullTokenizer", f"--vocab-size={vocabulary}"]
+    if "max_position_embeddings" not in resolved.given:
+        extra += [f"--max-position-embeddings={positions}"]
+    return Decision(
+        stage=stage,
+        argv=(*resolved.argv, *extra, *_attention(setup, resolved), *_signals(resolved)),
+        padded=padded,
+        eval_pass=eval_iters * layout.eval_batch,
+        summary=tuple(
+            summary.lines(setup, stage, vocabulary=vocabulary, padded=padded, eval_iters=eval_iters, steps=steps)
+        ),
+    )
+
+
+def _attention(setup: Setup, resolved: flags.Flags) -> list[str]:
+    """Flags about who computes attention, where the user has not said."""
+    job, given = setup.job, resolved.given
+    masked = setup.isolation.kind == "mask"  # its flags say that attention is local
+    if not has_transformer_engine():
+        fusion = ["--no-rope-fusion"] if hasattr(resolved.args, "apply_rope_fusion") else []  # it is the engine's
+        return [*fusion, *([] if masked or "transformer_impl" in given else ["--transformer-impl=local"])]
+    local = masked or resolved.args.transformer_impl == "local"
+    if local or not job.attention or "attention_backend" in given or not hasattr(resolved.args, "attention_backend"):
+        return []
+    return [f"--attention-backend={job.attention}"]
+
+
+def _signals(resolved: flags.Flags) -> list[str]:
+    """A run that saves checkpoints saves one when it is told to stop; `trainer.preemption` passes SIGTERM on."""
+    if "exit_signal" in resolved.given:
+        raise UsageError(
+            "--exit-signal: workers are always told by SIGTERM, whatever signal sft-train gets; leave it out"
+        )
+    return ["--exit-signal-handler"] if resolved.args.save and hasattr(resolved.args, "exit_signal_handler") else []

@@ -1,0 +1,76 @@
+"""What a start would do, worked out and checked on a machine that needs no GPU: `sft-train … --dry-run`.
+
+The call is decided in this process as rank 0 would, with the CPU standing in for the GPU, so that the same errors come
+as in a real start and no GPU is touched. What is printed is a shell script: the environment with reasons, the torchrun
+command, and Megatron's flags as comments.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator, Sequence
+
+from trainer import cpu, environment, megatron
+from trainer.decision import Decision, decide
+from trainer.launch import Launch, torchrun, warn
+from trainer.model import has_transformer_engine
+
+
+def check(planned: Launch) -> Decision:
+    """Decide in this process, which is a stand-in for rank 0 from now on, and have Megatron validate the flags.
+
+    Raises:
+        UsageError, DataError: what the first worker would say.
+    """
+    environment.apply(planned.variables, os.environ)
+    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE=str(planned.world), LOCAL_WORLD_SIZE=str(planned.nproc))
+    megatron.check_installed()
+    with megatron.quiet():
+        cpu.install()
+        warning = megatron.check_version()
+    warn(warning)
+    decision = decide(planned.job, planned.world)
+    decision.configure()
+    return decision
+
+
+def script(planned: Launch, decision: Decision) -> str:
+    """The start as a shell script."""
+    nodes = planned.nodes
+    where = f" on node {nodes.rank} of {nodes.count}" if nodes.count > 1 else ""
+    return "\n".join(
+        (
+            *(f"# {line}" for line in (*notes(planned), *decision.summary)),
+            "",
+            "# The workers' environment",
+            *(variable.shell() for variable in planned.variables),
+            "",
+            f"# The workers{where}; sft-train runs torchrun's agent in its own process",
+            shlex.join([*torchrun(), *planned.torchrun()]),
+            "",
+            "# Megatron's flags, as each worker gives them to pretrain()",
+            *(f"#   {shlex.join(words)}" for words in by_flag(decision.argv)),
+            "",
+        )
+    )
+
+
+def notes(planned: Launch) -> Iterator[str]:
+    """What was assumed, because no GPU was asked."""
+    if planned.job.device == "cpu":
+        return
+    if not planned.gpus:
+        yield f"no GPU is visible here: {planned.nproc} of AMD's on each node are assumed (--nproc N for others)"
+    if planned.job.batching == "packed" and planned.job.isolation == "auto" and has_transformer_engine():
+        yield "packed attention is shown as if it had passed its trial; the trial is made on the GPU, at the start"
+
+
+def by_flag(argv: Sequence[str]) -> list[list[str]]:
+    """Words of a command line, each flag with its values."""
+    groups: list[list[str]] = []
+    for word in argv:
+        if word.startswith("--") or not groups:
+            groups.append([])
+        groups[-1].append(word)
+    return groups

@@ -1,0 +1,127 @@
+"""Options of `sft-train` that say where it runs: which machines, through Slurm or not, or nowhere (`--dry-run`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from formats.errors import UsageError
+from trainer import nodes
+from trainer.nodes import Nodes
+
+RUNTIMES = ("pyxis", "apptainer", "docker")
+OPTIONS = (
+    click.option("--dry-run", is_flag=True, help="Check all, print environment, torchrun command and flags, and end."),
+    click.option("--nnodes", type=click.IntRange(1), envvar="NNODES", help="Machines, by hand; default $NNODES or 1."),
+    click.option(
+        "--node-rank", type=int, envvar="NODE_RANK", help="Which of them this is, from 0; default $NODE_RANK."
+    ),
+    click.option("--master-addr", envvar="MASTER_ADDR", metavar="HOST", help="Node 0; default $MASTER_ADDR."),
+    click.option(
+        "--master-port", type=click.IntRange(1, 65535), envvar="MASTER_PORT", help="A port that is free there."
+    ),
+    click.option("--slurm", is_flag=True, help="Submit a batch script to Slurm (with --dry-run print it)."),
+    click.option("--nodes", type=click.IntRange(1), help="slurm: machines; default 1."),
+    click.option(
+        "--slurm-option",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="slurm: an option of sbatch, such as partition=gpu, account=lab, time=8:00:00; repeatable.",
+    ),
+    click.option("--slurm-setup", help="slurm: shell lines before the command, such as 'module load rocm'."),
+    click.option("--container", metavar="IMAGE", help="slurm: run in this container on each node."),
+    click.option("--container-runtime", type=click.Choice(RUNTIMES), help="slurm: what runs it; default pyxis."),
+    click.option("--container-mount", multiple=True, metavar="SRC[:DST]", help="slurm: another folder; repeatable."),
+    click.option(
+        "--container-option", multiple=True, metavar="WORD", help="slurm: a word for the runtime; repeatable."
+    ),
+)
+BY_HAND = ("nnodes", "node_rank", "master_addr", "master_port")
+FOR_SLURM = ("nodes", "slurm_option", "slurm_setup", "container")
+FOR_CONTAINER = ("container_runtime", "container_mount", "container_option")
+
+
+def where(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a command with the options, in their order."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True, kw_only=True)
+class Where:
+    """The options, checked against each other."""
+
+    dry_run: bool
+    nodes: Nodes
+    slurm: Any
+    """A `trainer.slurm.Slurm`, or None."""
+    words: tuple[str, ...]
+    """The rest of the call, as the batch script repeats it on each node."""
+
+
+def check(ctx: click.Context, options: dict[str, Any]) -> Where:
+    """Take the options out of `options`, and check them.
+
+    Raises:
+        UsageError: they contradict each other, or the master cannot be resolved.
+    """
+    own = {option: options.pop(option) for option in ("dry_run", "slurm", *BY_HAND, *FOR_SLURM, *FOR_CONTAINER)}
+    given = [name for name in own if own[name] and _on_command_line(ctx, name)]
+    for names, needed in ((FOR_SLURM, "slurm"), (FOR_CONTAINER, "container")):
+        alone = [name for name in names if name in given and not own[needed]]
+        if alone:
+            raise UsageError(f"{_option(alone[0])} is for --{needed}; add --{needed}, or leave it out")
+    if not own["slurm"]:
+        by_hand = nodes.parse(
+            own["nnodes"] or 1, own["node_rank"], own["master_addr"], own["master_port"] or nodes.PORT
+        )
+        return Where(dry_run=own["dry_run"], nodes=by_hand, slurm=None, words=())
+    if twice := [name for name in BY_HAND if name in given]:
+        raise UsageError(
+            f"{_option(twice[0])} is found out by the batch script of --slurm; leave it out, and give --nodes"
+        )
+    from trainer.container import Container, check_image
+    from trainer.slurm import Slurm, site_options
+
+    container = None
+    if own["container"]:
+        runtime = own["container_runtime"] or RUNTIMES[0]
+        check_image(own["container"], runtime)
+        container = Container(
+            image=own["container"], runtime=runtime, mounts=own["container_mount"], options=own["container_option"]
+        )
+    slurm = Slurm(
+        nodes=own["nodes"] or 1,
+        options=site_options(own["slurm_option"]),
+        setup=own["slurm_setup"] or "",
+        container=container,
+    )
+    return Where(
+        dry_run=own["dry_run"], nodes=Nodes(count=slurm.nodes), slurm=slurm, words=tuple(_words(ctx, set(own)))
+    )
+
+
+def _on_command_line(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _words(ctx: click.Context, without: set[str]) -> list[str]:
+    """The call again, less the options named."""
+    words: list[str] = []
+    for parameter in ctx.command.params:
+        name = str(parameter.name)
+        if name in without or not _on_command_line(ctx, name):
+            continue
+        value = ctx.params[name]
+        for each in value if isinstance(value, tuple) else (value,):
+            words += [parameter.opts[0], str(each)]
+    flags = ctx.meta["flags"]
+    return [*words, *(["--", *flags] if flags else [])]

@@ -1,0 +1,72 @@
+"""The machine is taken away: workers get the signal, save a checkpoint and leave; the same call goes on later.
+
+Slurm sends SIGTERM to what it preempts, and `--signal=USR1@120` warns before the time limit. torchrun's agent would
+pass SIGTERM on and kill what is left 30 seconds later; here both signals reach the workers as the SIGTERM that
+Megatron's --exit-signal-handler waits for, and they take the time that a checkpoint takes. Where workers cannot save
+(no --save, or training has not begun) SIGTERM ends them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import signal
+from types import FrameType
+from typing import Any
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+WORKER = "trainer.worker"
+
+
+class StoppedError(Exception):
+    """A signal ended the run; the same call goes on from the last checkpoint."""
+
+    exit_code = 200
+    """Above 128 + any signal: `srun` reports the highest status of all nodes, and another one may have been killed."""
+
+
+class Handler:
+    """Passes signals on to the workers, while torchrun's agent runs in this process.
+
+    with Handler() as handler:
+        ...
+    print(handler.received)
+    """
+
+    _agent: Any
+    received: signal.Signals | None = None
+    """The last of `SIGNALS` that came."""
+
+    def __enter__(self) -> Handler:
+        # The agent installs this function, by this name, whenever it starts workers (torch 2.0 to 2.13).
+        self._agent = importlib.import_module("torch.distributed.elastic.multiprocessing.api")
+        self._end = self._agent._terminate_process_handler
+        self._agent._terminate_process_handler = self._handle
+        self._before = {each: signal.signal(each, self._handle) for each in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._agent._terminate_process_handler = self._end
+        for each, handler in self._before.items():
+            signal.signal(each, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if number not in SIGNALS:
+            self._end(number, frame)  # an interrupt: raises SignalException, which ends everything
+            return
+        self.received = signal.Signals(number)
+        if not _terminate_workers():  # they have not started yet
+            self._end(number, frame)
+
+
+def _terminate_workers() -> int:
+    """Send SIGTERM to the workers; how many there are."""
+    import psutil
+
+    count = 0
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if WORKER in child.cmdline():
+                count += 1
+                child.send_signal(signal.SIGTERM)
+    return count

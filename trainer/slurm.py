@@ -1,0 +1,183 @@
+"""One readable batch script that trains on many nodes: `sft-train … --slurm --nodes N`.
+
+Slurm starts one `sft-train` on each node, and each of them its own workers. When nodes are taken away or the time
+limit comes near, `sft-train` saves a checkpoint and leaves with status 200 (`trainer.preemption`), and the script puts
+the job into the queue again. A failed job is not requeued: it would fail again.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from formats.errors import DataError, UsageError
+from formats.shards.files import atomic_write
+from trainer.container import Container
+from trainer.job import Job
+from trainer.megatron import check_installed
+from trainer.options import Where
+from trainer.preemption import StoppedError
+
+NAME = "sft-train.sbatch"
+ON_NODE = (
+    'exec {command} --nnodes "$SLURM_NNODES" --node-rank "$SLURM_NODEID" '
+    '--master-addr "$MASTER_ADDR" --master-port "$MASTER_PORT" "$@"'
+)
+WIDTH = 100
+AGAIN = f"{StoppedError.exit_code} | 138 | 143"
+"""Exit statuses after which the job goes on later: saved and left, or ended by SIGUSR1 or SIGTERM before it trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slurm:
+    """How a job is put before Slurm."""
+
+    nodes: int
+    options: Mapping[str, str] = field(default_factory=dict)
+    """The site's own options of sbatch, over ours: partition, account, time, ...; an empty value for a flag."""
+    setup: str = ""
+    """Shell lines before the command, such as `module load rocm`."""
+    container: Container | None = None
+
+    def script(self, job: Job, words: Sequence[str]) -> str:
+        """The batch script.
+
+        Args:
+            words: of the call of `sft-train`, without what says where it runs.
+        """
+        own = {
+            "job-name": "sft-train",
+            "nodes": str(self.nodes),
+            "ntasks-per-node": "1",
+            "chdir": os.getcwd(),
+            "output": f"{folder(job)}/sft-train-%j.log",
+            "requeue": "",
+            "open-mode": "append",
+            "signal": "USR1@120",
+        }
+        if job.device == "gpu" and not any(key.startswith(("gpus", "gres", "exclusive")) for key in self.options):
+            own["exclusive"] = ""
+        every = {**own, **self.options}
+        on_node = ON_NODE.format(command=self._command())
+        around = self.container.words(job) if self.container else []
+        made = shlex.join(["mkdir", "-p", *map(str, self.container.made(job))]) if self.container else ""
+        return "\n".join(
+            (
+                "#!/bin/bash",
+                *(f"#SBATCH --{key}={value}" if value else f"#SBATCH --{key}" for key, value in every.items()),
+                "",
+                "# One sft-train on each node. Told to stop (SIGUSR1 before the time limit, SIGTERM when the nodes are",
+                "# taken away), it saves a checkpoint and leaves with status 200; the job is queued again and goes on.",
+                "set -e",
+                "export MASTER_ADDR=$(hostname)  # this script runs on the first node",
+                "export MASTER_PORT=$((15000 + SLURM_JOB_ID % 10000))",
+                *([self.setup] if self.setup else []),
+                *([made] if made else []),
+                'echo "sft-train: job $SLURM_JOB_ID, restarted ${SLURM_RESTART_COUNT:-0} times, $SLURM_JOB_NODELIST"',
+                "status=0",
+                _fill(
+                    ["srun", "--cpu-bind=none", "--kill-on-bad-exit=0", "--wait=60"],
+                    around,
+                    ["bash", "-c", on_node, "sft-train"],
+                    words,
+                )
+                + " || status=$?",
+                'case "$status" in',
+                f'    {AGAIN}) scontrol requeue "$SLURM_JOB_ID" ;;',
+                "esac",
+                'exit "$status"',
+                "",
+            )
+        )
+
+    def _command(self) -> str:
+        """This installation's command; the one on the path where a container or the setup brings its own."""
+        if self.setup or self.container:
+            return "sft-train"
+        own = Path(sys.executable).with_name("sft-train")
+        return shlex.join([str(own)] if own.exists() else [sys.executable, "-m", "trainer.cli"])
+
+
+def submit(job: Job, nproc: int | None, where: Where) -> None:
+    """Check the call as far as this machine can, write the script and submit it; with --dry-run print it only.
+
+    Raises:
+        UsageError: the call is wrong, there is no Slurm here, or it refuses the options.
+        DataError: the shards are, or do not fit the model.
+    """
+    for line in _checked(job, nproc, where):
+        print(f"sft-train: {line}", file=sys.stderr)
+    text = where.slurm.script(job, where.words)
+    if where.dry_run:
+        print(text, end="")
+        return
+    path = folder(job) / NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        file.write(text.encode("utf-8"))
+    number = _sbatch(path)
+    print(f"submitted {number}: {where.slurm.nodes} node(s); script {path}, log {path.parent}/sft-train-{number}.log")
+
+
+def _checked(job: Job, nproc: int | None, where: Where) -> list[str]:
+    """What is to be said about a call that is right."""
+    said = []
+    if not job.given("save") or job.given("save") != job.given("load"):
+        said.append("warning: a requeued job begins again; give --save DIR --load DIR, the same folder twice")
+    try:
+        check_installed()
+    except DataError:
+        return [*said, "Megatron is not installed on this machine: its flags are checked when the job starts"]
+    from trainer.dry_run import check, notes
+    from trainer.launch import plan
+
+    planned = plan(job, nproc, where.nodes)
+    return [*said, *notes(planned), *check(planned).summary]
+
+
+def folder(job: Job) -> Path:
+    """Where script and log lie: beside the checkpoints, else in the working directory."""
+    return Path(os.path.abspath(job.given("save") or "."))
+
+
+def site_options(values: Sequence[str]) -> dict[str, str]:
+    """`KEY=VALUE`, or KEY alone for a flag, as `--slurm-option` gives them; UsageError for anything else."""
+    options = {}
+    for value in values:
+        key, _, text = value.lstrip("-").partition("=")
+        if not key or any(character.isspace() for character in key):
+            raise UsageError(f"--slurm-option {value}: must have the form KEY=VALUE, or KEY")
+        options[key] = text
+    return options
+
+
+def _fill(*parts: Sequence[str]) -> str:
+    """A command for a shell, each part on lines of its own, broken before options only."""
+    lines = []
+    for part in parts:
+        line = ""
+        for word in map(shlex.quote, part):
+            if line and word.startswith("-") and len(line) + len(word) > WIDTH:
+                lines.append(line)
+                line = ""
+            line += f" {word}" if line else word
+        lines.append(line)
+    return " \\\n    ".join(line for line in lines if line)
+
+
+def _sbatch(path: Path) -> str:
+    try:
+        done = subprocess.run(("sbatch", "--parsable", str(path)), capture_output=True, text=True, check=True)
+    except FileNotFoundError:
+        raise UsageError(
+            "--slurm: no sbatch on this machine; call it where Slurm's commands are, or print the script by --dry-run"
+        ) from None
+    except subprocess.CalledProcessError as error:
+        reason = (error.stderr.strip().splitlines() or ["no reason given"])[0]
+        raise UsageError(f"--slurm: sbatch refused ({reason}); see --slurm-option") from None
+    return done.stdout.strip().split(";")[0]
