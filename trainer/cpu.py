@@ -14,13 +14,13 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from trainer.amd import ATTENTION
 from trainer.environment import Wanted
 
 FORCED: dict[str, Any] = {
     "distributed-backend": "gloo",
     "transformer-impl": "local",  # Transformer Engine is GPU code
     "use-cpu-initialization": True,  # also: the same weights on every layout of TP
-    "no-persist-layer-norm": True,
     "no-gradient-accumulation-fusion": True,
     "no-masked-softmax-fusion": True,
     "no-bias-gelu-fusion": True,
@@ -46,6 +46,8 @@ def environment(cores: int, processes: int, *, alone: bool = True) -> Wanted:
         "TORCHDYNAMO_DISABLE": ("1", "Megatron's jit decorators would compile for minutes"),
         "OMP_NUM_THREADS": (str(max(1, cores // processes)), "the cores of this machine, shared by its processes"),
     }
+    # The image's choice of attention kernels: Megatron ends where it does not agree with --attention-backend.
+    wanted = {**wanted, **dict.fromkeys(ATTENTION, (None, "for Transformer Engine, which the CPU does without"))}
     return {**wanted, "GLOO_SOCKET_IFNAME": ("lo", "one machine: its host name is not resolved")} if alone else wanted
 
 
@@ -87,7 +89,6 @@ def install() -> None:
     mode: Any = OnCpu()
     mode.__enter__()
     _random_state()
-    _norms()
     _router()
 
 
@@ -195,26 +196,6 @@ def _random_state() -> None:
 
     random._get_cuda_rng_state = get
     random._set_cuda_rng_state = put
-
-
-def _norms() -> None:
-    """Megatron's norm without Apex refuses sequence parallelism; it lacks only the mark on its parameters."""
-    import copy
-
-    from megatron.core.transformer import torch_norm
-
-    kind: Any = torch_norm.WrappedTorchNorm
-    plain = kind.__new__
-
-    def made(cls: Any, config: Any, *args: Any, **kwargs: Any) -> Any:
-        alone = copy.copy(config)
-        alone.sequence_parallel = False
-        norm = plain(cls, alone, *args, **kwargs)
-        for parameter in norm.parameters():
-            parameter.sequence_parallel = config.sequence_parallel  # its gradient is summed over the tensor ranks
-        return norm
-
-    kind.__new__ = staticmethod(made)
 
 
 def _router() -> None:

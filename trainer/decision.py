@@ -8,6 +8,7 @@ Everything that can be wrong with the call or the shards is found here, without 
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,7 @@ def decide(job: Job, world: int) -> Decision:
         extra += [f"--max-position-embeddings={positions}"]
     return Decision(
         stage=stage,
-        argv=(*resolved.argv, *extra, *_attention(setup, resolved), *_signals(resolved)),
+        argv=(*resolved.argv, *extra, *_attention(setup, resolved), *_gradients(resolved), *_signals(resolved)),
         padded=padded,
         eval_pass=eval_iters * layout.eval_batch,
         summary=tuple(
@@ -134,6 +135,13 @@ def _attention(setup: Setup, resolved: flags.Flags) -> list[str]:
     if local or not job.attention or "attention_backend" in given or not hasattr(resolved.args, "attention_backend"):
         return []
     return [f"--attention-backend={job.attention}"]
+
+
+def _gradients(resolved: flags.Flags) -> list[str]:
+    """Without Apex's kernel Megatron's own linear layers, of which the output layer always is one, refuse to add
+    gradients up in it."""
+    there = importlib.util.find_spec("fused_weight_gradient_mlp_cuda") is not None
+    return [] if there or "gradient_accumulation_fusion" in resolved.given else ["--no-gradient-accumulation-fusion"]
 
 
 def _signals(resolved: flags.Flags) -> list[str]:

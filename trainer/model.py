@@ -6,8 +6,10 @@ parse --rope-scaling-factor and never pass it on.
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from argparse import Namespace
+from functools import cache
 from typing import Any
 
 from trainer import megatron
@@ -57,6 +59,8 @@ def layer_spec(args: Namespace, config: Any, vp_stage: int | None) -> Any:
     from megatron.core.models.gpt import gpt_layer_specs as specs
 
     engine = args.transformer_impl == "transformer_engine" and has_transformer_engine()
+    if not engine:
+        allow_torch_norms()
     if args.num_experts:
         optional = {"normalization": args.normalization, "vp_stage": vp_stage}
         block = specs.get_gpt_decoder_block_spec
@@ -68,6 +72,27 @@ def layer_spec(args: Namespace, config: Any, vp_stage: int | None) -> Any:
         "normalization": args.normalization,
     }
     return make(**megatron.accepted(make, optional))
+
+
+@cache
+def allow_torch_norms() -> None:
+    """Let Megatron's wrapper of torch's norms (its only RMSNorm without Transformer Engine) take what is asked of
+    others: it refuses sequence parallelism, for which its parameters lack a mark and no more, and Apex's persistent
+    kernel, which is a matter of speed and the default."""
+    from megatron.core.transformer import torch_norm
+
+    kind: Any = torch_norm.WrappedTorchNorm
+    plain = kind.__new__
+
+    def made(cls: Any, config: Any, *args: Any, **kwargs: Any) -> Any:
+        alone = copy.copy(config)
+        alone.sequence_parallel = alone.persist_layer_norm = False
+        norm = plain(cls, alone, *args, **kwargs)
+        for parameter in norm.parameters():
+            parameter.sequence_parallel = config.sequence_parallel  # its gradient is summed over the tensor ranks
+        return norm
+
+    kind.__new__ = staticmethod(made)
 
 
 def has_transformer_engine() -> bool:

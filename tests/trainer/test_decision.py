@@ -45,6 +45,14 @@ def test_without_transformer_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert attention("mask") == attention("single", "transformer_impl") == ["--no-rope-fusion"]
 
 
+def test_gradients_are_added_up_in_a_kernel_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decision.importlib.util, "find_spec", lambda name: None)
+    assert decision._gradients(resolved(set())) == ["--no-gradient-accumulation-fusion"]
+    assert decision._gradients(resolved({"gradient_accumulation_fusion"})) == [], "the user has said it"
+    monkeypatch.setattr(decision.importlib.util, "find_spec", lambda name: name)
+    assert decision._gradients(resolved(set())) == []
+
+
 def test_a_run_that_saves_saves_when_told_to_stop() -> None:
     known = {"exit_signal_handler": False}
     assert decision._signals(resolved(set(), save="out", **known)) == ["--exit-signal-handler"]

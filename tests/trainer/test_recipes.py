@@ -121,7 +121,7 @@ def test_without_transformer_engine_what_needs_it_is_left_off(tmp_path: Path) ->
     shards = write_shards(tmp_path / "shards", {"train": random_pairs(12, seed=1)})
     run = reduced(tmp_path, next(path for path in RECIPES if path.stem == "qwen3-8b.mi300x"))
     kernels = [f"--no-{name}-fusion" for name in ("bias-swiglu", "bias-dropout", "bias-gelu")]
-    host = ["--distributed-backend=gloo", "--use-cpu-initialization", "--num-workers=0", "--no-persist-layer-norm"]
+    host = ["--distributed-backend=gloo", "--use-cpu-initialization", "--num-workers=0"]
     options = {**run.options, "device": "gpu"}
     (output,) = run_forked(tmp_path, [Run(shards=[shards], flags=[*run.flags, *host, *kernels], options=options)])
     assert sorted(losses(output)) == [1, 2]

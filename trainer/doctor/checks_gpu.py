@@ -125,6 +125,6 @@ def packed_attention(machine: Machine) -> list[Finding]:
         return []
     wrong = machine.trial()
     if wrong:
-        remedy = "--isolation auto takes a dense mask instead; with RMSNorm that wants --no-persist-layer-norm"
+        remedy = "--isolation auto takes a dense mask instead"
         return [warning("packed attention", f"fails its trial: {wrong}", remedy)]
     return [ok("packed attention", "passes its trial")]

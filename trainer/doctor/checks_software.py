@@ -22,8 +22,6 @@ BACKENDS = {"auto": (1, 1, 1), "flash": (1, 0, 0), "fused": (0, 1, 0), "unfused"
 """What Megatron asserts of NVTE_FLASH_ATTN, NVTE_FUSED_ATTN and NVTE_UNFUSED_ATTN, where they are set, with each
 --attention-backend (megatron/core/models/common/language_module, 0.16 to 0.19)."""
 NVTE = ("NVTE_FLASH_ATTN", "NVTE_FUSED_ATTN", "NVTE_UNFUSED_ATTN")
-LOCAL_FLAGS = "--no-persist-layer-norm --no-gradient-accumulation-fusion"
-"""Without them Megatron's own layers refuse to be built where Apex is missing."""
 
 
 def numbers(version: str) -> tuple[int, int]:
@@ -125,7 +123,7 @@ def transformer_engine(machine: Machine) -> list[Finding]:
         return [ok(name, "not installed, and not used on the CPU")]
     if it.missing:
         falls = "not installed: --transformer-impl local, a dense mask for packed conversations, no fused layers"
-        return [warning(name, falls, f"{IMAGE}; to go on without it add {LOCAL_FLAGS}")]
+        return [warning(name, falls, IMAGE)]
     remedy = "remove it, or install the build for this torch: it is used wherever it is found"
     if machine.device == "cpu" and not it.died:  # Megatron catches it and goes on without
         return [warning(name, it.failure, remedy)]
@@ -143,7 +141,7 @@ def apex(machine: Machine) -> list[Finding]:
     if not machine.imported["transformer_engine"].failure:
         return [ok("Apex", "not installed; Transformer Engine has what is needed of it")]
     falls = f"{_why(it)}: torch's AdamW and norms, no fused gradient accumulation"
-    return [warning("Apex", falls, f"{IMAGE}; to go on without it add {LOCAL_FLAGS}")]
+    return [warning("Apex", falls, IMAGE)]
 
 
 def flash_attn(machine: Machine) -> list[Finding]:
@@ -161,7 +159,7 @@ def flash_attn(machine: Machine) -> list[Finding]:
 def attention_variables(machine: Machine) -> list[Finding]:
     """Megatron asserts that what images bake in agrees with --attention-backend (`auto` where it is not given).
 
-    On AMD GPUs trainer/amd.py takes them out of the environment and gives the flag.
+    On AMD GPUs trainer/amd.py takes them out of the environment and gives the flag; on the CPU they are taken out.
     """
     name = "attention backend"
     given = {variable: machine.environ[variable] for variable in NVTE if variable in machine.environ}
@@ -173,10 +171,12 @@ def attention_variables(machine: Machine) -> list[Finding]:
     ]
     if "auto" in fitting:
         return [ok(name, text or "no NVTE_…_ATTN in the environment")]
+    if machine.device == "cpu":
+        return [ok(name, f"{text}: taken out of the environment")]
     unset = f"unset {' '.join(given)}"
     if not fitting:
         return [warning(name, f"{text} fits no --attention-backend", f"{unset}, and choose with --attention-backend")]
-    if machine.device == "gpu" and machine.imported["torch"].facts.get("hip"):
+    if machine.imported["torch"].facts.get("hip"):
         return [ok(name, f"{text}: the image's words for --attention-backend {fitting[0]}")]
     return [warning(name, f"{text} does not fit the default", f"{unset}, or add --attention-backend {fitting[0]}")]
 
