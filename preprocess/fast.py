@@ -9,10 +9,10 @@ sample of those that went this way is compared with the careful way's result.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass
-from itertools import compress, pairwise
+from functools import cached_property
+from itertools import chain, compress, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,8 +21,6 @@ from numpy.typing import NDArray
 from formats.conversation import INPUT, Conversation, Plain, Shape, Turn
 from formats.errors import RecordError
 from formats.templates import ChatTemplate, Skeleton, Tracer, TrainOn
-from preprocess.lengths import ByteLengths, pack, unpacked_lengths
-from preprocess.token_engine import Flat
 
 THINK = ("<think>", "</think>")
 MOST_SKELETONS = 4096
@@ -121,7 +119,13 @@ def conversation_of(shape: Shape, texts: Sequence[str]) -> Conversation:
 class Texts:
     """Renderings in UTF-8, with their trained spans."""
 
-    texts: list[str]
+    words: list[str]
+    """All of them in pieces: the template's words and, between them, the contents."""
+    pieces: NDArray[np.int64]
+    """int64[n]: pieces of each."""
+    contents: list[str]
+    begin_with: frozenset[str]
+    """What the texts begin with: the template's first words."""
     sizes: NDArray[np.int64]
     """int64[n]: bytes of each."""
     sums: NDArray[np.uint64]
@@ -131,17 +135,11 @@ class Texts:
     owner: NDArray[np.int64]
     """int64[s], rising: the text that a span is of."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Masked:
-    """Masks of a batch of filled renderings."""
-
-    loss_mask: NDArray[np.uint8]
-    """u8[T]."""
-    straddling: NDArray[np.int64]
-    """int64[n]."""
-    sound: NDArray[np.bool_]
-    """bool[n]: the ids stand for the bytes of the text; where not, the mask means nothing."""
+    @cached_property
+    def texts(self) -> list[str]:
+        """Each as a text of its own."""
+        ends = np.cumsum(self.pieces).tolist()
+        return ["".join(self.words[begin:end]) for begin, end in zip([0, *ends], ends, strict=False)]
 
 
 class Contents(NamedTuple):
@@ -187,49 +185,29 @@ def _sums(sized: Sequence[Sized]) -> NDArray[np.int64]:
 
 def _texts(skeletons: Sequence[Any], contents: Contents) -> Texts:
     """Skeletons, filled. Their own words are summed once for all, those of contents over the whole batch."""
-    bounds = contents.first.tolist()
-    texts = [skeleton.text(contents.texts[a:b]) for skeleton, (a, b) in zip(skeletons, pairwise(bounds), strict=True)]
-    own = np.asarray([(len(one.words), one.value, len(one.spans)) for one in skeletons], dtype=np.int64).reshape(-1, 3)
-    owner = np.repeat(np.arange(len(texts)), own[:, 2])
-    spans = np.concatenate([np.empty((0, 4), dtype=np.int64), *[one.spans for one in skeletons]])
+    count, gaps = len(skeletons), np.diff(contents.first)
+    filled = 2 * np.arange(len(contents.texts)) + np.repeat(np.arange(count), gaps) + 1
+    words = np.empty(2 * len(contents.texts) + count, dtype=object)
+    own = np.ones(len(words), dtype=bool)
+    own[filled] = False
+    words[filled] = contents.texts
+    words[own] = list(chain.from_iterable([one.literals for one in skeletons]))
+    facts = [(len(one.words), one.value, len(one.spans)) for one in skeletons]
+    sizes, sums, spans = np.asarray(facts, dtype=np.int64).reshape(-1, 3).T
+    owner = np.repeat(np.arange(count), spans)
+    places = np.concatenate([np.empty((0, 4), dtype=np.int64), *[one.spans for one in skeletons]])
     first = contents.first[owner][:, None]
     begins = contents.ends[contents.first]
-    sums = own[:, 1].astype(np.uint64)
-    if len(texts):
+    sums = sums.astype(np.uint64)
+    if count:
         sums += np.add.reduceat(np.frombuffer(contents.raw, dtype=np.uint8), begins[:-1], dtype=np.uint64)
     return Texts(
-        texts=texts,
-        sizes=own[:, 0] + np.diff(begins),
+        words=words.tolist(),
+        pieces=2 * gaps + 1,
+        contents=contents.texts,
+        begin_with=frozenset([one.literals[0] for one in skeletons]),
+        sizes=sizes + np.diff(begins),
         sums=sums,
-        spans=spans[:, 1::2] + contents.ends[first + spans[:, ::2]] - contents.ends[first],
+        spans=places[:, 1::2] + contents.ends[first + places[:, ::2]] - contents.ends[first],
         owner=owner,
     )
-
-
-def masks(flat: Flat, texts: Texts, table: ByteLengths, *, train_straddling: bool) -> Masked:
-    """The loss masks of encoded renderings, by `token_mask`'s rule in bytes. No text is empty."""
-    count = len(texts.sizes)
-    starts, stops = flat.bounds[:-1], flat.bounds[1:]
-    edges = table.edges(flat.ids, starts)
-    sound = edges[stops] - edges[starts] == pack(texts.sizes.astype(np.uint64), texts.sums)
-    if table.composes:
-        for at, text in enumerate(texts.texts):
-            if not text.isascii() and not unicodedata.is_normalized("NFC", text):
-                sound[at] = False
-    places = unpacked_lengths(edges)
-    owner = texts.owner
-    spans = (texts.spans + places[starts[owner]][:, None]).astype(np.uint32)
-    first, last = np.ascontiguousarray(spans[:, 0]), np.ascontiguousarray(spans[:, 1])
-    left = np.minimum(np.searchsorted(places[1:], first, "right"), np.searchsorted(places[:-1], first, "left"))
-    right = np.searchsorted(places[:-1], last, "left")
-    left, right = (np.clip(side, starts[owner], stops[owner]) for side in (left, right))
-    turns = np.zeros(2 * len(owner) + 2, dtype=np.int64)
-    turns[1:-1:2], turns[2:-1:2], turns[-1] = left, right, len(flat.ids)
-    runs = np.diff(np.maximum.accumulate(turns))  # a token that reaches into two spans is trained once
-    loss_mask = np.repeat(np.resize(np.array([0, 1], dtype=np.uint8), len(runs)), runs)
-    inside = np.minimum(left, max(len(flat.ids) - 1, 0))
-    before = np.concatenate([last[:0], [0], last[:-1]])  # a token that begins in the span before is that one's
-    across = (left < right) & (places[inside] < first) & (places[inside + 1] > first) & (places[inside] >= before)
-    if not train_straddling:
-        loss_mask[inside[across]] = 0
-    return Masked(loss_mask=loss_mask, straddling=np.bincount(owner[across], minlength=count), sound=sound)

@@ -31,6 +31,8 @@ class ByteLengths:
     """bool[V]: a token that the text is cut at (an added one)."""
     prepends: bool
     """Whether a space is put in front of every piece between control tokens (SentencePiece)."""
+    openers: tuple[str, ...]
+    """Control tokens before which a text is cut whatever stands there."""
     composes: bool
     """Whether the text is brought to NFC first, so that only texts in NFC have their own lengths."""
 
@@ -93,12 +95,19 @@ def byte_lengths(tokenizer: Tokenizer) -> ByteLengths | None:
         raw = _raw(token, characters if byte_level else None)
         if raw is not None:  # a token that can stand for nothing has no length, and its record takes offsets
             packed[number] = pack(np.uint64(len(raw)), np.uint64(sum(raw)))
+    openers = []
     for added in spec["added_tokens"]:
+        if not (added["normalized"] or added["lstrip"] or added["single_word"]):
+            openers.append(added["content"])
         raw = added["content"].encode("utf-8")
         packed[added["id"]] = pack(np.uint64(len(raw)), np.uint64(sum(raw)))
         control[added["id"]] = True
     return ByteLengths(
-        packed=packed, control=control, prepends="Prepend" in kinds, composes=byte_level and "NFC" in kinds
+        packed=packed,
+        control=control,
+        prepends="Prepend" in kinds,
+        openers=tuple(openers),
+        composes=byte_level and "NFC" in kinds,
     )
 
 

@@ -23,10 +23,11 @@ from formats.errors import DataError, RecordError
 from formats.records import FieldMap, RecordFormat, get
 from formats.shards import SPLITS
 from formats.templates import TOKENIZER, ChatTemplate, Rendering, Span, template_source
+from preprocess.aligned import Masked, encode, masks
 from preprocess.batch import Batch, Reject
 from preprocess.config import JobConfig
 from preprocess.encode import Encoded, Encoder
-from preprocess.fast import Masked, Renderer, Texts, masks
+from preprocess.fast import Renderer, Texts
 from preprocess.lengths import byte_lengths
 from preprocess.overlong import fit
 from preprocess.sources import Item, parse
@@ -55,6 +56,8 @@ class Fast:
     """int64[n], rising: places in the batch."""
     flat: Flat
     masked: Masked
+    sound: NDArray[np.bool_]
+    """bool[n]: the masks are right."""
     lengths: NDArray[np.int64]
     """int64[n]."""
     fits: NDArray[np.bool_]
@@ -118,10 +121,10 @@ class Pipeline:
         """Encode what was filled. What is not sound, too long or without a target does not fit: it is for the careful
         way, which must get the same ids."""
         assert self._table is not None
-        flat = self.engine.encode(texts.texts)
-        masked = masks(flat, texts, self._table, train_straddling=self.config.straddle != "skip")
-        lengths = np.diff(flat.bounds)
-        fits = masked.sound & (lengths <= (self.config.max_length or lengths.max())) & (lengths > 0)
+        aligned = encode(self.engine, texts, self._table)
+        masked = masks(aligned, texts, train_straddling=self.config.straddle != "skip")
+        flat, lengths = aligned.flat, np.diff(aligned.flat.bounds)
+        fits = aligned.sound & (lengths <= (self.config.max_length or lengths.max())) & (lengths > 0)
         if len(flat.ids):
             at = np.minimum(flat.bounds[:-1], len(flat.ids) - 1)
             fits &= np.add.reduceat(masked.loss_mask, at, dtype=np.int64) > masked.loss_mask[at]
@@ -130,12 +133,13 @@ class Pipeline:
             places=np.asarray(plain.rows),
             flat=flat,
             masked=masked,
+            sound=aligned.sound,
             lengths=lengths,
             fits=fits,
             digests=np.frombuffer(digests, dtype=np.uint8).reshape(-1, 16),
         )
         sampled = self._sampled(_numbers(items)[fast.places])
-        for number in np.flatnonzero(sampled | ~masked.sound):
+        for number in np.flatnonzero(sampled | ~fast.sound):
             self._verify(items[fast.places[number]], fast, int(number), format_)
         return fast
 
@@ -157,7 +161,7 @@ class Pipeline:
         elif not np.array_equal(expected.encoded.ids, ids):
             at = _first_difference(expected.encoded.ids, ids)
             problem = f"{self.engine.name} gives other ids than Hugging Face from token {at} on"
-        elif fast.masked.sound[number] and not np.array_equal(expected.encoded.loss_mask, loss_mask):
+        elif fast.sound[number] and not np.array_equal(expected.encoded.loss_mask, loss_mask):
             at = _first_difference(expected.encoded.loss_mask, loss_mask)
             problem = f"the mask differs from the one by offsets at token {at}"
         if problem:
@@ -217,7 +221,7 @@ class Pipeline:
                 digest = fast.digests[number] if self._needs_digest else none
                 kept.append((int(fast.places[number]), *fast.sequence(int(number)), digest))
             notes["straddling_tokens"] += int(fast.masked.straddling[fast.fits].sum())
-            notes["normalized_or_lossy"] += int((~fast.masked.sound).sum())
+            notes["normalized_or_lossy"] += int((~fast.sound).sum())
         for at, outcome in sorted(found.items()):
             try:
                 if isinstance(outcome, RecordError):

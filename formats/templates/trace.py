@@ -269,13 +269,6 @@ class Skeleton:
     absent: frozenset[str]
     strips: tuple[str | None, ...]
 
-    def text(self, contents: Sequence[str]) -> str:
-        """The rendering of a conversation with these contents."""
-        parts = [""] * (2 * len(contents) + 1)
-        parts[0::2] = self.literals
-        parts[1::2] = contents
-        return "".join(parts)
-
 
 class Tracer:
     """Makes skeletons of one template."""

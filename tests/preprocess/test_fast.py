@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from formats.errors import DataError, RecordError, UsageError
 from formats.records import FieldMap, formats, get
+from preprocess.aligned import align, encode, masks
 from preprocess.batch import Batch
 from preprocess.config import JobConfig
 from preprocess.encode import token_mask
-from preprocess.fast import Texts, masks
+from preprocess.fast import Texts
 from preprocess.lengths import byte_lengths
 from preprocess.overlong import fit
 from preprocess.pipeline import Pipeline
@@ -164,7 +165,10 @@ def texts_of(texts, spans):
     encoded = [text.encode() for text in texts]
     found = [[len(text[:at].encode()) for at in span] for text, own in zip(texts, spans, strict=True) for span in own]
     return Texts(
-        texts=texts,
+        words=texts,
+        pieces=np.ones(len(texts), dtype=np.int64),
+        contents=texts,
+        begin_with=frozenset(texts),
         sizes=np.asarray([len(one) for one in encoded]),
         sums=np.asarray([sum(one) for one in encoded], dtype=np.uint64),
         spans=np.asarray(found, dtype=np.int64).reshape(-1, 2),
@@ -204,9 +208,11 @@ def test_masks_by_lengths_are_masks_by_offsets(make_tokenizer, kind):
             expected.append(token_mask(offsets, spans, train_straddling=train_straddling))
         texts = [text for text, _ in drawn]
         flat = engine.encode(texts)
-        got = masks(flat, texts_of(texts, marked), table, train_straddling=train_straddling)
+        given = texts_of(texts, marked)
+        aligned = align(flat, given, table)
+        got = masks(aligned, given, train_straddling=train_straddling)
         for number, (mask, straddling) in enumerate(expected):
-            if got.sound[number]:
+            if aligned.sound[number]:
                 assert got.loss_mask[flat.bounds[number] : flat.bounds[number + 1]].tolist() == mask.tolist()
                 assert got.straddling[number] == straddling
 
@@ -217,7 +223,7 @@ def test_text_that_is_not_in_normal_form_is_not_sound(make_tokenizer):
     tokenizer = Tokenizer(str(make_tokenizer("bytes-nfc")))
     texts = ["café", "cafe\u0301", "\u0958", "\u0958" * 2 + "\u2126" * 6, "plain"]
     flat = HuggingFace(tokenizer).encode(texts)
-    got = masks(flat, texts_of(texts, [[]] * len(texts)), byte_lengths(tokenizer), train_straddling=True)
+    got = align(flat, texts_of(texts, [[]] * len(texts)), byte_lengths(tokenizer))
     assert got.sound.tolist() == [True, False, False, False, True]
 
 
@@ -242,10 +248,71 @@ def test_long_documents(bpe_folder, name):
     assert unpacked(pipeline.batch(items, "openai")) == careful(pipeline, items, "openai")
 
 
+class Joins:
+    """An engine that is given all texts as one, and may get one id wrong."""
+
+    name = "joins"
+    joins = True
+
+    def __init__(self, engine, change=None):
+        self.engine, self.change, self.calls = engine, change, []
+
+    def encode(self, texts):
+        self.calls.append(len(texts))
+        flat = self.engine.encode(texts)
+        ids = flat.ids.copy()
+        if self.change is not None and len(texts) == 1:
+            ids[len(ids) // 2] = self.change
+        return Flat(ids=ids, bounds=flat.bounds)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "bytes-nfc", "spm"])
+def test_texts_that_begin_with_a_control_token_are_encoded_as_one(make_tokenizer, kind):
+    tokenizer = Tokenizer(str(make_tokenizer(kind)))
+    table = byte_lengths(tokenizer)
+    opener = table.openers[0]
+
+    @given(st.lists(st.text(st.characters(exclude_categories=["Cs", "Cn"]), max_size=12), min_size=2, max_size=8))
+    def same(drawn):
+        texts = [opener + "".join(set_aside(text)) for text in drawn]
+        given = texts_of(texts, [[(len(opener), len(text))] if len(text) > len(opener) else [] for text in texts])
+        got = encode(Joins(HuggingFace(tokenizer)), given, table)
+        expected = align(HuggingFace(tokenizer).encode(texts), given, table)
+        assert np.array_equal(got.flat.ids, expected.flat.ids)
+        assert np.array_equal(got.flat.bounds, expected.flat.bounds)
+        assert np.array_equal(got.sound, expected.sound)
+        assert np.array_equal(got.places, expected.places)
+
+    same()
+    engine = Joins(HuggingFace(tokenizer))
+    encode(engine, texts_of([opener + "a b", opener + "c", opener + "naïve"], [[], [], []]), table)
+    assert engine.calls == [1]
+
+
+@pytest.mark.parametrize("change", [0, 5, 100, 700, 1400])
+def test_a_difference_in_texts_encoded_as_one_leads_to_each_by_itself(make_tokenizer, change):
+    tokenizer = Tokenizer(str(make_tokenizer("bytes")))
+    table = byte_lengths(tokenizer)
+    texts = [table.openers[0] + text for text in ("ask about it", "the second one is longer", "and a third")]
+    engine = Joins(HuggingFace(tokenizer), change)
+    got = encode(engine, texts_of(texts, [[], [], []]), table)
+    assert engine.calls == [1, 3]
+    assert np.array_equal(got.flat.ids, HuggingFace(tokenizer).encode(texts).ids)
+
+
+@pytest.mark.parametrize("texts", [["plain", "words"], ["<|im_start|>e", "\u0301 alone"]])
+def test_texts_that_might_run_into_each_other_are_encoded_one_by_one(make_tokenizer, texts):
+    tokenizer = Tokenizer(str(make_tokenizer("bytes-nfc")))
+    engine = Joins(HuggingFace(tokenizer))
+    encode(engine, texts_of(texts, [[], []]), byte_lengths(tokenizer))
+    assert engine.calls == [2]
+
+
 class Planted:
     """An engine that gives one wrong id now and then."""
 
     name = "planted"
+    joins = False
 
     def __init__(self, engine, when, change):
         self.engine, self.when, self.change = engine, when, change
