@@ -57,11 +57,12 @@ class Launch:
         return [*self.nodes.torchrun(), f"--nproc-per-node={self.nproc}", "-m", "trainer.worker", self.job.dumps()]
 
 
-def plan(job: Job, nproc: int | None, nodes: Nodes) -> Launch:
+def plan(job: Job, nproc: int | None, nodes: Nodes, *, here: bool = True) -> Launch:
     """Work out the start of a job; no GPU is touched, and none needs to be there.
 
     Args:
         nproc: workers on each machine; None is one per GPU, or one on the CPU.
+        here: it is to start on this machine; else on others, whose GPUs are assumed to be eight of AMD's.
 
     Raises:
         UsageError: more workers than GPUs.
@@ -73,7 +74,7 @@ def plan(job: Job, nproc: int | None, nodes: Nodes) -> Launch:
     else:
         import torch
 
-        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        gpus = torch.cuda.device_count() if here and torch.cuda.is_available() else 0
         if gpus and nproc is not None and nproc > gpus:
             raise UsageError(f"--nproc {nproc}, but {gpus} GPU(s) are visible; leave --nproc out to use them all")
         nproc = nproc or gpus or USUAL_GPUS

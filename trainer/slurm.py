@@ -136,7 +136,7 @@ def _checked(job: Job, nproc: int | None, where: Where) -> list[str]:
     from trainer.dry_run import check, notes
     from trainer.launch import plan
 
-    planned = plan(job, nproc, where.nodes)
+    planned = plan(job, nproc, where.nodes, here=False)
     return [*said, *notes(planned), *check(planned).summary]
 
 

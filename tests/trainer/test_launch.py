@@ -87,6 +87,7 @@ def test_a_plan_needs_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "RCCL_MSCCL_ENABLE" in {variable.name for variable in plan(JOB, 4, ONE).variables}
     gpus(monkeypatch, 2)
     assert plan(JOB, None, ONE).world == 2
+    assert plan(JOB, None, ONE, here=False).world == 8, "the machine that submits a job is not the one that runs it"
     assert "RCCL_MSCCL_ENABLE" not in {variable.name for variable in plan(JOB, None, ONE).variables}
 
 

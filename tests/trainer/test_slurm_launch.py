@@ -67,6 +67,7 @@ case "$(cat {folder}/do)" in
     again) echo end > {folder}/do; exit 200 ;;
     fail) exit 1 ;;
     sleep) exec sleep 100 ;;
+    preempted) trap 'echo end > {folder}/do; echo saved; exit 200' TERM; sleep 100 & wait ;;
 esac
 """
 
@@ -78,6 +79,8 @@ def test_what_is_queued_again_and_what_is_not(cluster: SlurmCluster, shards: Pat
     program.chmod(0o755)
     setup = f"PATH={tmp_path}:$PATH"
     script = tmp_path / "job"
+    urgent = tmp_path / "urgent"
+    urgent.write_text("#!/bin/bash\nsleep 1\n")
     script.write_text(slurm(shards, "--dry-run", "--slurm-setup", setup, "--", *MODEL))
 
     def ended(what: str) -> tuple[str, str]:
@@ -90,6 +93,10 @@ def test_what_is_queued_again_and_what_is_not(cluster: SlurmCluster, shards: Pat
             cluster.await_log(number, log, "restarted 1 times")
         if what == "sleep":
             cluster.run("scancel", number)
+        if what == "preempted":
+            other = cluster.run("sbatch", "--parsable", "--partition=urgent", "--nodes=2", "--output=/dev/null", urgent)
+            cluster.await_log(number, log, "saved.*\n(.*\n)*.*restarted 1 times")
+            assert not cluster.states(other.strip()), "it had the nodes in between"
         cluster.await_end(number)
         return cluster.run("scontrol", "show", "job", number), log.read_text()
 
@@ -101,6 +108,10 @@ def test_what_is_queued_again_and_what_is_not(cluster: SlurmCluster, shards: Pat
     )
     for rank in (0, 1):
         assert len(re.findall(f"called: --nnodes 2 --node-rank {rank} {address}", log)) == 2
+    state, log = ended("preempted")
+    assert "JobState=COMPLETED" in state
+    assert log.count("saved") == 2
+    assert re.findall(r"restarted (\d) times", log) == ["0", "1"]
     state, log = ended("fail")
     assert "JobState=FAILED" in state
     assert "Restarts=0" in state
