@@ -36,6 +36,13 @@ def slurm(shards: Path, *words: object, **environment: str) -> str:
     return done.stdout
 
 
+def preempt(cluster: SlurmCluster, folder: Path) -> str:
+    """Submit a job that takes the nodes of any other; its number."""
+    script = folder / "urgent"
+    script.write_text("#!/bin/bash\nsleep 1\n")
+    return cluster.run("sbatch", "--parsable", "--partition=urgent", "--nodes=2", "--output=/dev/null", script).strip()
+
+
 def test_nodes_that_are_taken_away_change_no_loss(cluster: SlurmCluster, shards: Path, tmp_path: Path) -> None:
     save = tmp_path / "checkpoint"
     checkpoints = [f"--save={save}", f"--load={save}"]
@@ -44,13 +51,13 @@ def test_nodes_that_are_taken_away_change_no_loss(cluster: SlurmCluster, shards:
     assert submitted, said
     number, log = submitted[1], Path(submitted[2])
     cluster.await_log(number, log, f"iteration +{TOLD}/")
-    cluster.run("scancel", "--signal=USR1", number)
+    preempt(cluster, tmp_path)
     cluster.await_log(number, log, "restarted 1 times", seconds=180)
     cluster.await_end(number)
     said = log.read_text()
     saved = int(re.findall(r"successfully saved checkpoint from iteration +(\d+)", said)[0])
     assert TOLD <= saved < STEPS
-    assert said.count(f"stopped by SIGUSR1; the same call with --load {save} goes on") == 2, "one on each node"
+    assert said.count(f"stopped by SIGTERM; the same call with --load {save} goes on") == 2, "one on each node"
     assert re.findall(rf"sft-train: job {number}, restarted (\d) times, n\[1-2\]", said) == ["0", "1"]
     assert f"at iteration {saved}\n" in said
     (straight,) = run_forked(tmp_path, [Run(shards=[shards], flags=MODEL, nproc=2)])
@@ -79,8 +86,6 @@ def test_what_is_queued_again_and_what_is_not(cluster: SlurmCluster, shards: Pat
     program.chmod(0o755)
     setup = f"PATH={tmp_path}:$PATH"
     script = tmp_path / "job"
-    urgent = tmp_path / "urgent"
-    urgent.write_text("#!/bin/bash\nsleep 1\n")
     script.write_text(slurm(shards, "--dry-run", "--slurm-setup", setup, "--", *MODEL))
 
     def ended(what: str) -> tuple[str, str]:
@@ -94,9 +99,9 @@ def test_what_is_queued_again_and_what_is_not(cluster: SlurmCluster, shards: Pat
         if what == "sleep":
             cluster.run("scancel", number)
         if what == "preempted":
-            other = cluster.run("sbatch", "--parsable", "--partition=urgent", "--nodes=2", "--output=/dev/null", urgent)
+            other = preempt(cluster, tmp_path)
             cluster.await_log(number, log, "saved.*\n(.*\n)*.*restarted 1 times")
-            assert not cluster.states(other.strip()), "it had the nodes in between"
+            assert not cluster.states(other), "it had the nodes in between"
         cluster.await_end(number)
         return cluster.run("scontrol", "show", "job", number), log.read_text()
 
