@@ -126,6 +126,9 @@ def _run(planned: Launch) -> None:
     run: Any = importlib.import_module("torch.distributed.run")
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
+
+    unmet = (RendezvousError, importlib.import_module("torch.distributed").DistError)
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     with Handler() as handler:
@@ -140,6 +143,11 @@ def _run(planned: Launch) -> None:
                 raise KeyboardInterrupt from None
             if handler.received is None:
                 raise DataError(f"stopped by {error.sigval.name}; the workers were ended with it") from None
+        except unmet as error:
+            raise DataError(
+                f"the machines did not meet at {planned.nodes.master_addr or 'localhost'}:{planned.nodes.master_port} "
+                f"({' '.join(str(error).split())[:200]}); is this port free on node 0, and can all reach it?"
+            ) from None
     if handler.received is not None:
         raise _stopped(planned.job, handler.received)
 

@@ -86,7 +86,7 @@ def test_what_is_queued_again_and_what_is_not(cluster: SlurmCluster, shards: Pat
     program.chmod(0o755)
     setup = f"PATH={tmp_path}:$PATH"
     script = tmp_path / "job"
-    script.write_text(slurm(shards, "--dry-run", "--slurm-setup", setup, "--", *MODEL))
+    script.write_text(slurm(shards, "--dry-run", "--slurm-setup", setup, "--slurm-option=comment=it's 2", "--", *MODEL))
 
     def ended(what: str) -> tuple[str, str]:
         """State and log of a job, told to do `what`."""
@@ -108,6 +108,7 @@ def test_what_is_queued_again_and_what_is_not(cluster: SlurmCluster, shards: Pat
     state, log = ended("again")
     assert "JobState=COMPLETED" in state
     assert "Restarts=1" in state
+    assert "Comment=it's 2" in state
     address = (
         rf"--master-addr {socket.gethostname()} --master-port \d+ --shards {shards} --device cpu -- --num-layers=2"
     )
