@@ -4,6 +4,8 @@
         cluster.run("sbatch", "job.sh")
         cluster.kill_node("n1")
 
+A job in the partition `urgent` takes the nodes away from one in the partition `cpu`.
+
 Run by itself it starts a cluster and prints what to put into the environment to use it. It needs root.
 """
 
@@ -50,7 +52,10 @@ SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd-%n.log
 NodeName=n[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first}-{second}] CPUs=1 RealMemory=2000
-PartitionName=cpu Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=cpu Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=120
+PartitionName=urgent Nodes=n[1-2] MaxTime=INFINITE State=UP PriorityTier=2 PreemptMode=OFF
 """
 
 
@@ -124,7 +129,7 @@ class SlurmCluster:
             self._start("slurmctld", "slurmctld", "-D", "-c", "-f", self.environment["SLURM_CONF"])
             for node in ("n1", "n2"):
                 self.start_node(node)
-            self._await("both nodes", lambda: self.run("sinfo", "-h", "-o", "%T", check=False).split() == ["idle"])
+            self._await("both nodes", lambda: set(self.run("sinfo", "-h", "-o", "%T", check=False).split()) == {"idle"})
         except BaseException:
             self.__exit__(None, None, None)
             raise

@@ -1,8 +1,8 @@
 """Shard directories to Megatron's own `pretrain()`, with a loss that sees trained tokens and nothing else.
 
-    cli ─▶ config ─▶ Job ─▶ launch ─▶ torchrun ─▶ worker ─▶ flags ─▶ checks ─▶ megatron.pretrain()
-                                                               data ─▶ provider ─┤
-                                                            model, forward step ─┘
+    cli ─▶ config ─▶ Job ─▶ launch ─▶ torchrun ─▶ worker ─▶ decision ─▶ megatron.pretrain()
+                      └─▶ slurm, dry_run               flags, checks ─┘    │
+                                     data ─▶ provider, model, forward step ┘
 
 In five lines, with no Megatron in sight (what `pretrain()` is given is this data set):
 

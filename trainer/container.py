@@ -64,7 +64,7 @@ class Container:
     def made(self, job: Job) -> list[Path]:
         """Folders that must be there before they can be mounted."""
         save = job.given("save")
-        return [_cache(job), *([Path(os.path.abspath(save))] if save else [])]
+        return [_cache(job), *([Path(os.path.abspath(save))] if isinstance(save, str) else [])]
 
 
 def folders(job: Job) -> list[Path]:

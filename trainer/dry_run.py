@@ -61,7 +61,7 @@ def notes(planned: Launch) -> Iterator[str]:
     if planned.job.device == "cpu":
         return
     if not planned.gpus:
-        yield f"no GPU is visible here: {planned.nproc} of AMD's on each node are assumed (--nproc N for others)"
+        yield f"no GPU was asked: {planned.nproc} of AMD's on each node are assumed (--nproc N for another number)"
     if planned.job.batching == "packed" and planned.job.isolation == "auto" and has_transformer_engine():
         yield "packed attention is shown as if it had passed its trial; the trial is made on the GPU, at the start"
 

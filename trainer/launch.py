@@ -57,11 +57,12 @@ class Launch:
         return [*self.nodes.torchrun(), f"--nproc-per-node={self.nproc}", "-m", "trainer.worker", self.job.dumps()]
 
 
-def plan(job: Job, nproc: int | None, nodes: Nodes) -> Launch:
+def plan(job: Job, nproc: int | None, nodes: Nodes, *, here: bool = True) -> Launch:
     """Work out the start of a job; no GPU is touched, and none needs to be there.
 
     Args:
         nproc: workers on each machine; None is one per GPU, or one on the CPU.
+        here: it is to start on this machine; else on others, whose GPUs are assumed to be eight of AMD's.
 
     Raises:
         UsageError: more workers than GPUs.
@@ -73,7 +74,7 @@ def plan(job: Job, nproc: int | None, nodes: Nodes) -> Launch:
     else:
         import torch
 
-        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        gpus = torch.cuda.device_count() if here and torch.cuda.is_available() else 0
         if gpus and nproc is not None and nproc > gpus:
             raise UsageError(f"--nproc {nproc}, but {gpus} GPU(s) are visible; leave --nproc out to use them all")
         nproc = nproc or gpus or USUAL_GPUS
@@ -125,6 +126,9 @@ def _run(planned: Launch) -> None:
     run: Any = importlib.import_module("torch.distributed.run")
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
+
+    unmet = (RendezvousError, importlib.import_module("torch.distributed").DistError)
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     with Handler() as handler:
@@ -139,6 +143,11 @@ def _run(planned: Launch) -> None:
                 raise KeyboardInterrupt from None
             if handler.received is None:
                 raise DataError(f"stopped by {error.sigval.name}; the workers were ended with it") from None
+        except unmet as error:
+            raise DataError(
+                f"the machines did not meet at {planned.nodes.master_addr or 'localhost'}:{planned.nodes.master_port} "
+                f"({' '.join(str(error).split())[:200]}); is this port free on node 0, and can all reach it?"
+            ) from None
     if handler.received is not None:
         raise _stopped(planned.job, handler.received)
 

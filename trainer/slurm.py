@@ -69,7 +69,7 @@ class Slurm:
         return "\n".join(
             (
                 "#!/bin/bash",
-                *(f"#SBATCH --{key}={value}" if value else f"#SBATCH --{key}" for key, value in every.items()),
+                *(f"#SBATCH --{key}" + (f"={shlex.quote(value)}" if value else "") for key, value in every.items()),
                 "",
                 "# One sft-train on each node. Told to stop (SIGUSR1 before the time limit, SIGTERM when the nodes are",
                 "# taken away), it saves a checkpoint and leaves with status 200; the job is queued again and goes on.",
@@ -136,13 +136,14 @@ def _checked(job: Job, nproc: int | None, where: Where) -> list[str]:
     from trainer.dry_run import check, notes
     from trainer.launch import plan
 
-    planned = plan(job, nproc, where.nodes)
+    planned = plan(job, nproc, where.nodes, here=False)
     return [*said, *notes(planned), *check(planned).summary]
 
 
 def folder(job: Job) -> Path:
     """Where script and log lie: beside the checkpoints, else in the working directory."""
-    return Path(os.path.abspath(job.given("save") or "."))
+    save = job.given("save")
+    return Path(os.path.abspath(save if isinstance(save, str) else "."))
 
 
 def site_options(values: Sequence[str]) -> dict[str, str]:

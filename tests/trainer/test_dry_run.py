@@ -109,7 +109,7 @@ def test_what_a_gpu_node_would_run(found: Found, folder: Path) -> None:
         # From the model's config.json, the file, the call, the shards and our defaults.
         for flag in ("--num-query-groups=2", "--log-interval=7", "--bf16", "--vocab-size=120", "--micro-batch-size=1"):
             assert f"#   {flag}" in lines
-    assert "# no GPU is visible here: 8 of AMD's on each node are assumed (--nproc N for others)" in alone
+    assert "# no GPU was asked: 8 of AMD's on each node are assumed (--nproc N for another number)" in alone
     assert "8 process(es), TP 2 x PP 2 x DP 2" in alone
     assert "NCCL_ALGO" not in alone
     assert "--exit-signal-handler" not in alone

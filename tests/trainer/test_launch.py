@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
+import socket
 from collections.abc import Mapping
 from types import SimpleNamespace
 
@@ -87,6 +89,7 @@ def test_a_plan_needs_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "RCCL_MSCCL_ENABLE" in {variable.name for variable in plan(JOB, 4, ONE).variables}
     gpus(monkeypatch, 2)
     assert plan(JOB, None, ONE).world == 2
+    assert plan(JOB, None, ONE, here=False).world == 8, "the machine that submits a job is not the one that runs it"
     assert "RCCL_MSCCL_ENABLE" not in {variable.name for variable in plan(JOB, None, ONE).variables}
 
 
@@ -155,7 +158,11 @@ class FailedWorkers:
 def test_told_to_stop(
     monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], error: type[Exception], words: str
 ) -> None:
-    monkeypatch.setattr(launch, "importlib", SimpleNamespace(import_module=lambda name: FailedWorkers))
+    find = importlib.import_module
+    modules = {"torch.distributed.run": FailedWorkers}
+    monkeypatch.setattr(
+        launch, "importlib", SimpleNamespace(import_module=lambda name: modules.get(name) or find(name))
+    )
     before = signal.getsignal(signal.SIGTERM)
     planned = Launch(job=Job(shards=("a",), flags=flags), nproc=1, nodes=ONE, variables=(), gpus=0, warning="")
     with pytest.raises(error, match=words):
@@ -182,3 +189,14 @@ def test_saved_and_leaving_a_worker_is_told_in_vain(monkeypatch: pytest.MonkeyPa
     finally:
         signal.signal(signal.SIGTERM, before)
     assert seen == [signal.SIG_DFL, signal.SIG_IGN]
+
+
+def test_a_port_that_is_taken() -> None:
+    with socket.socket() as other:
+        other.bind(("localhost", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        master = Nodes(count=2, rank=0, master_addr="localhost", master_port=port)
+        planned = Launch(job=JOB, nproc=1, nodes=master, variables=(), gpus=0, warning="")
+        with pytest.raises(DataError, match=rf"the machines did not meet at localhost:{port} \(.*is this port free"):
+            launch._run(planned)

@@ -36,6 +36,13 @@ def slurm(shards: Path, *words: object, **environment: str) -> str:
     return done.stdout
 
 
+def preempt(cluster: SlurmCluster, folder: Path) -> str:
+    """Submit a job that takes the nodes of any other; its number."""
+    script = folder / "urgent"
+    script.write_text("#!/bin/bash\nsleep 1\n")
+    return cluster.run("sbatch", "--parsable", "--partition=urgent", "--nodes=2", "--output=/dev/null", script).strip()
+
+
 def test_nodes_that_are_taken_away_change_no_loss(cluster: SlurmCluster, shards: Path, tmp_path: Path) -> None:
     save = tmp_path / "checkpoint"
     checkpoints = [f"--save={save}", f"--load={save}"]
@@ -44,13 +51,13 @@ def test_nodes_that_are_taken_away_change_no_loss(cluster: SlurmCluster, shards:
     assert submitted, said
     number, log = submitted[1], Path(submitted[2])
     cluster.await_log(number, log, f"iteration +{TOLD}/")
-    cluster.run("scancel", "--signal=USR1", number)
+    preempt(cluster, tmp_path)
     cluster.await_log(number, log, "restarted 1 times", seconds=180)
     cluster.await_end(number)
     said = log.read_text()
     saved = int(re.findall(r"successfully saved checkpoint from iteration +(\d+)", said)[0])
     assert TOLD <= saved < STEPS
-    assert said.count(f"stopped by SIGUSR1; the same call with --load {save} goes on") == 2, "one on each node"
+    assert said.count(f"stopped by SIGTERM; the same call with --load {save} goes on") == 2, "one on each node"
     assert re.findall(rf"sft-train: job {number}, restarted (\d) times, n\[1-2\]", said) == ["0", "1"]
     assert f"at iteration {saved}\n" in said
     (straight,) = run_forked(tmp_path, [Run(shards=[shards], flags=MODEL, nproc=2)])
@@ -67,6 +74,7 @@ case "$(cat {folder}/do)" in
     again) echo end > {folder}/do; exit 200 ;;
     fail) exit 1 ;;
     sleep) exec sleep 100 ;;
+    preempted) trap 'echo end > {folder}/do; echo saved; exit 200' TERM; sleep 100 & wait ;;
 esac
 """
 
@@ -78,7 +86,7 @@ def test_what_is_queued_again_and_what_is_not(cluster: SlurmCluster, shards: Pat
     program.chmod(0o755)
     setup = f"PATH={tmp_path}:$PATH"
     script = tmp_path / "job"
-    script.write_text(slurm(shards, "--dry-run", "--slurm-setup", setup, "--", *MODEL))
+    script.write_text(slurm(shards, "--dry-run", "--slurm-setup", setup, "--slurm-option=comment=it's 2", "--", *MODEL))
 
     def ended(what: str) -> tuple[str, str]:
         """State and log of a job, told to do `what`."""
@@ -90,17 +98,26 @@ def test_what_is_queued_again_and_what_is_not(cluster: SlurmCluster, shards: Pat
             cluster.await_log(number, log, "restarted 1 times")
         if what == "sleep":
             cluster.run("scancel", number)
+        if what == "preempted":
+            other = preempt(cluster, tmp_path)
+            cluster.await_log(number, log, "saved.*\n(.*\n)*.*restarted 1 times")
+            assert not cluster.states(other), "it had the nodes in between"
         cluster.await_end(number)
         return cluster.run("scontrol", "show", "job", number), log.read_text()
 
     state, log = ended("again")
     assert "JobState=COMPLETED" in state
     assert "Restarts=1" in state
+    assert "Comment=it's 2" in state
     address = (
         rf"--master-addr {socket.gethostname()} --master-port \d+ --shards {shards} --device cpu -- --num-layers=2"
     )
     for rank in (0, 1):
         assert len(re.findall(f"called: --nnodes 2 --node-rank {rank} {address}", log)) == 2
+    state, log = ended("preempted")
+    assert "JobState=COMPLETED" in state
+    assert log.count("saved") == 2
+    assert re.findall(r"restarted (\d) times", log) == ["0", "1"]
     state, log = ended("fail")
     assert "JobState=FAILED" in state
     assert "Restarts=0" in state

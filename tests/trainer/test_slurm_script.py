@@ -69,7 +69,7 @@ def test_what_sbatch_and_srun_are_told(here: Path) -> None:
         "#SBATCH --nodes=4",
         "#SBATCH --ntasks-per-node=1",
         f"#SBATCH --chdir={here}",
-        f"#SBATCH --output={here}/out dir/sft-train-%j.log",
+        f"#SBATCH --output='{here}/out dir/sft-train-%j.log'",
         "#SBATCH --requeue",
         "#SBATCH --open-mode=append",
         "#SBATCH --signal=USR1@120",
