@@ -11,6 +11,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -77,9 +78,7 @@ class Fastokens:
     name = "fastokens"
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        from fastokens import Tokenizer as Native
-
-        self._native: Any = Native.from_json_str(tokenizer.serialized)
+        self._native = _native(tokenizer)
 
     def encode(self, texts: Sequence[str]) -> Flat:
         """Encode texts, control tokens in them becoming their ids, nothing added."""
@@ -88,6 +87,15 @@ class Fastokens:
             ids=np.frombuffer(ids, dtype="<u4").astype(np.int32),
             bounds=np.frombuffer(bounds, dtype="<u8").astype(np.int64),
         )
+
+
+@lru_cache(maxsize=1)
+def _native(tokenizer: Tokenizer) -> Any:
+    """fastokens' tokenizer. A job in one process compares it when it plans and then works with it: making one takes
+    seconds where the vocabulary is large."""
+    from fastokens import Tokenizer as Native
+
+    return Native.from_json_str(tokenizer.serialized)
 
 
 Engine = HuggingFace | Fastokens
