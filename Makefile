@@ -1,4 +1,4 @@
-# make demo: the whole road on this CPU.   make test: every test.   make check: lint, types, tests.
+# make demo: the whole road on this CPU.   make test: every test.   make check: lint, types, Megatron's wheels, tests.
 # Needs Python 3.12 or 3.13 (megatron-core's wheel with pretrain() does) and the network for the first time.
 
 VENV := .venv
@@ -8,7 +8,7 @@ PYTHON ?= $(shell for python in python3.12 python3.13 $(HOME)/.pyenv/versions/3.
 	"$$python" -c 'import sys, venv; sys.exit(not (3, 12) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo "$$python" && break; done)
 
-.PHONY: demo test check lint format clean
+.PHONY: demo test check lint versions format clean
 
 demo: $(READY)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/demo.sh
@@ -16,12 +16,16 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
-check: lint test
+check: lint versions test
 
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The wheels of Megatron beside the installed one: fetched once, 34 MB, into pytest's cache folder.
+versions: $(READY)
+	$(BIN)/python -m pytest tests/versions/wheels.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

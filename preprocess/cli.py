@@ -59,7 +59,7 @@ def run(context: click.Context, /, **options: Any) -> None:
     """Turn INPUT into a shard directory: plan, tasks and finalize in one.
 
     INPUT is a file, glob, folder, OWNER/NAME[:SPLIT] on the Hub, or - for standard input. Stopped anywhere, the same
-    command goes on where it was.
+    command goes on where it was; on the directory that it finished, it does nothing and succeeds.
     """
     options = resolved(context, options)
     engine = {name: options.pop(name) for name in ENGINE_OPTIONS}
@@ -76,6 +76,10 @@ def run(context: click.Context, /, **options: Any) -> None:
     config = JobConfig(**options)
     if config.trust_remote_code:
         startup.keep_torch()
+    done = None if overwrite or engine["dry_run"] else _made_already(config, output, max_rejects)
+    if done is not None:
+        _report(output, done, as_json)
+        return
     if engine["engine"] == "slurm":
         from preprocess.engines.slurm import Slurm, follow
 
@@ -121,6 +125,18 @@ def run(context: click.Context, /, **options: Any) -> None:
         announce=_announce,
     )
     _report(output, manifest, as_json)
+
+
+def _made_already(config: Any, output: Path, max_rejects: str | None = None) -> Any:
+    from formats.shards.manifest import NAME
+    from preprocess.again import made_already
+
+    if not (output / NAME).is_file():
+        return None
+    click.echo(f"{output}: complete already; comparing configuration and inputs", err=True)
+    manifest = made_already(config, output, max_rejects=max_rejects)
+    click.echo(f"{output}: they are the same, nothing is left to do", err=True)
+    return manifest
 
 
 def _announce(plan: Any, tokenizer: Any) -> None:
@@ -177,8 +193,8 @@ def _print_kubernetes(output: Path, engine: dict[str, Any]) -> None:
 def plan(context: click.Context, /, **options: Any) -> None:
     """First step: cut INPUT into a fixed list of tasks, below --output.
 
-    What a task makes is fixed here, whatever runs it. Planned again in the same way, nothing changes; in another way,
-    it is refused with what differs.
+    What a task makes is fixed here, whatever runs it. Planned again in the same way, nothing changes, and where the
+    directory is finished nothing is left to plan; in another way, it is refused with what differs.
     """
     options = resolved(context, options)
     output, as_json, overwrite = options.pop("output"), options.pop("as_json"), options.pop("overwrite")
@@ -187,6 +203,10 @@ def plan(context: click.Context, /, **options: Any) -> None:
     from preprocess.job import plan_only
 
     config = JobConfig(**options)
+    if not overwrite and _made_already(config, output) is not None:
+        if as_json:
+            click.echo(json.dumps({"tasks": 0, "sources": 0, "bytes": 0}))
+        return
     made = plan_only(config, output, overwrite=overwrite, older=older, patience=patience)
     size = sum(source.bytes for source in made.sources)
     if as_json:

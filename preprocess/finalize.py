@@ -52,7 +52,7 @@ def finalize(plan: Plan, output: Path, tokenizer: Tokenizer, *, max_rejects: str
     records = sum(receipt["records"] for receipt in receipts.values())
     rejects = _merge_rejects(plan, bases, output)
     counts = Counts(read=records, written=records - rejected.total(), rejected=dict(sorted(rejected.items())))
-    _check_rejects(counts, max_rejects, output)
+    check_rejects(counts, max_rejects, output)
     splits = {split: _place(split, plan, receipts, bases, output) for split in SPLITS}
     tokenizer.copy_files(output / "tokenizer")
     fsync_directory(output / "tokenizer")
@@ -138,7 +138,8 @@ def _merge_rejects(plan: Plan, bases: Mapping[int, int], output: Path) -> FileIn
     return FileInfo(bytes=path.stat().st_size, sha256=sha256_file(path))
 
 
-def _check_rejects(counts: Counts, limit: str | None, output: Path) -> None:
+def check_rejects(counts: Counts, limit: str | None, output: Path) -> None:
+    """DataError where more records were left out than allowed, or all of them."""
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts.rejected.items()) or "there were none"
     if counts.written == 0:
         raise DataError(f"{output}: all {counts.read:,} records were left out ({reasons}); see {output}/{REJECTS}")

@@ -46,9 +46,6 @@ def prepare_output(output: Path, *, overwrite: bool) -> None:
                     shutil.rmtree(output)
             else:
                 shutil.rmtree(output)
-        elif complete and unfinished:
-            with job_lock(output):  # stopped between its manifest and its end: all that was left is to clear up
-                clear(output)
         if complete and not overwrite:
             raise UsageError(
                 f"{output}: already holds a complete shard directory; choose another --output, or give --overwrite"

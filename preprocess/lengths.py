@@ -65,11 +65,17 @@ def unpacked_lengths(packed: NDArray[np.uint64]) -> NDArray[np.uint32]:
     return packed.astype(np.uint32)  # the lower half
 
 
-def _bytes_of_characters() -> dict[str, int]:
-    """The byte that each character of a byte-level vocabulary stands for (GPT-2's `bytes_to_unicode`)."""
-    kept = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in kept]
-    return {chr(byte): byte for byte in kept} | {chr(256 + at): byte for at, byte in enumerate(others)}
+class _Bytes(dict[int, str]):
+    """The byte that each character of a byte-level vocabulary stands for (GPT-2's `bytes_to_unicode`), as a character
+    of Latin-1; for others one that is none."""
+
+    def __init__(self) -> None:
+        kept = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+        others = [byte for byte in range(256) if byte not in kept]
+        super().__init__({byte: chr(byte) for byte in kept} | {256 + at: chr(byte) for at, byte in enumerate(others)})
+
+    def __missing__(self, key: int) -> str:
+        return "\u0100"
 
 
 @lru_cache(maxsize=1)
@@ -90,7 +96,7 @@ def byte_lengths(tokenizer: Tokenizer) -> ByteLengths | None:
         return None
     packed = np.zeros(tokenizer.vocab_size, dtype=np.uint64)
     control = np.zeros(tokenizer.vocab_size, dtype=bool)
-    characters = _bytes_of_characters()
+    characters = _Bytes()
     for token, number in spec["model"]["vocab"].items():
         raw = _raw(token, characters if byte_level else None)
         if raw is not None:  # a token that can stand for nothing has no length, and its record takes offsets
@@ -111,10 +117,12 @@ def byte_lengths(tokenizer: Tokenizer) -> ByteLengths | None:
     )
 
 
-def _raw(token: str, characters: dict[str, int] | None) -> bytes | None:
+def _raw(token: str, characters: _Bytes | None) -> bytes | None:
     if characters is not None:
-        values = [characters.get(character) for character in token]
-        return None if None in values else bytes(value for value in values if value is not None)
+        try:
+            return token.translate(characters).encode("latin-1")
+        except UnicodeEncodeError:
+            return None
     if found := BYTE.match(token):
         return bytes([int(found[1], 16)])
     return token.replace(SPACE_MARK, " ").encode("utf-8")

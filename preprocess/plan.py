@@ -12,6 +12,7 @@ that has others.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,13 +21,13 @@ from typing import Any
 
 from formats.errors import DataError, RecordError, UsageError
 from formats.records import detect, get
-from formats.shards.files import sha256_file, write_json
+from formats.shards.files import atomic_write, sha256_file, write_json
 from formats.templates import TOKENIZER
 from preprocess.config import AUTO, JobConfig
 from preprocess.pipeline import load_template
 from preprocess.sources import Part, Source, cut, find_sources, sample
 from preprocess.token_engine import choose_engine
-from preprocess.tokenizer import Tokenizer
+from preprocess.tokenizer import LOADED, Tokenizer
 from preprocess.versions import versions
 from preprocess.work import TASKS, WORK
 
@@ -63,6 +64,8 @@ class Plan:
     template_sha256: str
     tokenizer_sha256: dict[str, str]
     """Of each tokenizer file."""
+    tokenizer_loaded: str
+    """SHA-256 of what transformers made of them (`Facts`)."""
     engine: str
     """What gives the ids: `fastokens` or `hf`."""
     engine_check: str
@@ -80,6 +83,7 @@ class Plan:
             "template": self.template,
             "template_sha256": self.template_sha256,
             "tokenizer_sha256": self.tokenizer_sha256,
+            "tokenizer_loaded": self.tokenizer_loaded,
             "engine": self.engine,
             "engine_check": self.engine_check,
             "versions": self.versions,
@@ -106,6 +110,7 @@ class Plan:
             template=raw["template"],
             template_sha256=raw["template_sha256"],
             tokenizer_sha256=raw["tokenizer_sha256"],
+            tokenizer_loaded=raw["tokenizer_loaded"],
             engine=raw["engine"],
             engine_check=raw["engine_check"],
             versions=raw["versions"],
@@ -134,6 +139,8 @@ class Plan:
                 )
         else:
             tokenizer.copy_files(output / WORK / "tokenizer")
+            with atomic_write(output / WORK / "tokenizer" / LOADED, scratch=output / WORK) as file:
+                file.write(tokenizer.loaded)
             write_json(path, self.as_dict(), scratch=output / WORK)
 
 
@@ -176,6 +183,7 @@ def make_plan(config: JobConfig, tokenizer: Tokenizer, stdin: Callable[[], Path]
         template=template,
         template_sha256=load_template(template, tokenizer).sha256,
         tokenizer_sha256=tokenizer.info().files,
+        tokenizer_loaded=hashlib.sha256(tokenizer.loaded).hexdigest(),
         engine=engine.name,
         engine_check=engine_check,
         versions=versions(),
@@ -223,19 +231,10 @@ def planned_tokenizer(plan: Plan, output: Path) -> Tokenizer:
         DataError: they are not the ones planned.
     """
     folder = output / WORK / "tokenizer"
-    if plan.config.trust_remote_code or "tokenizer.json" not in plan.tokenizer_sha256:
-        # It needs more than these files: its code, or what AutoTokenizer converts it from.
-        named = Tokenizer(plan.config.tokenizer, trust_remote_code=plan.config.trust_remote_code)
-        changed = differences(plan.tokenizer_sha256, named.info().files)
-        if changed:
-            raise DataError(f"tokenizer {named.name}: changed since the job was planned ({'; '.join(changed)})")
-        return named
     for name, digest in plan.tokenizer_sha256.items():
         if not (folder / name).is_file() or sha256_file(folder / name) != digest:
             raise DataError(f"{folder / name}: not the tokenizer file that was planned; plan again with --overwrite")
-    tokenizer = Tokenizer(str(folder))
-    tokenizer.name = plan.config.tokenizer
-    return tokenizer
+    return Tokenizer.planned(plan.config.tokenizer, folder, plan.tokenizer_loaded)
 
 
 def check_versions(plan: Plan) -> None:

@@ -67,7 +67,7 @@ def run_task(plan: Plan, task: Task, output: Path, pipeline: Pipeline, report: R
     try:
         folder = Path(tempfile.mkdtemp(prefix=f"attempt-{task.number:05d}-", dir=output / WORK))
         older = None if plan.config.dedup else adopt(task, output, folder)  # a published shard has no digests
-        receipt = older or _write(plan, task, output, folder, pipeline, report)
+        receipt = older or _write(task, folder, pipeline, report)
         write_json(folder / RECEIPT, receipt)
         for inner in (entry for entry in folder.iterdir() if entry.is_dir()):
             fsync_directory(inner)
@@ -78,6 +78,11 @@ def run_task(plan: Plan, task: Task, output: Path, pipeline: Pipeline, report: R
             if read_receipt(output, task.number) is None:
                 raise
         fsync_directory(final.parent)
+    except DataError as error:
+        if found := RECORD.match(str(error)):
+            number = int(found[1]) + _records_before(plan, task, output)
+            raise DataError(f"{task.source.path}: record {number}{found[2]}") from None
+        raise
     except OSError as error:
         if (output / NAME).exists():
             raise DataError(f"{output}: published by another job meanwhile; nothing is left to do") from None
@@ -90,7 +95,7 @@ def run_task(plan: Plan, task: Task, output: Path, pipeline: Pipeline, report: R
     return receipt
 
 
-def _write(plan: Plan, task: Task, output: Path, folder: Path, pipeline: Pipeline, report: Report) -> dict[str, Any]:
+def _write(task: Task, folder: Path, pipeline: Pipeline, report: Report) -> dict[str, Any]:
     reader = PartReader(task.source, task.part)
     writer = TaskWriter(folder, task.source.path, pipeline.encoder.tokenizer.vocab_size)
     rejected: Counter[str] = Counter()
@@ -107,12 +112,6 @@ def _write(plan: Plan, task: Task, output: Path, folder: Path, pipeline: Pipelin
             reported += size
             report(len(items), len(batch.ids), len(batch.rejects), size)
         shards = writer.close()
-    except DataError as error:
-        writer.discard()
-        if found := RECORD.match(str(error)):
-            number = int(found[1]) + _records_before(plan, task, output)
-            raise DataError(f"{task.source.path}: record {number}{found[2]}") from None
-        raise
     except BaseException:
         writer.discard()
         raise

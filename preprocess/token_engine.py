@@ -69,14 +69,6 @@ class HuggingFace:
         return _flat([encoding.ids for encoding in encodings])
 
 
-@lru_cache(maxsize=1)
-def _native(serialized: str) -> Any:
-    """fastokens' tokenizer, which takes seconds to make."""
-    from fastokens import Tokenizer as Native
-
-    return Native.from_json_str(serialized)
-
-
 class Fastokens:
     """The fastokens package.
 
@@ -89,7 +81,7 @@ class Fastokens:
     joins = True
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._native = _native(tokenizer.serialized)
+        self._native = _native(tokenizer)
 
     def encode(self, texts: Sequence[str]) -> Flat:
         """Encode texts, control tokens in them becoming their ids, nothing added."""
@@ -98,6 +90,15 @@ class Fastokens:
             ids=np.frombuffer(ids, dtype="<i4"),
             bounds=np.frombuffer(bounds, dtype="<i8"),
         )
+
+
+@lru_cache(maxsize=1)
+def _native(tokenizer: Tokenizer) -> Any:
+    """fastokens' tokenizer. A job in one process compares it when it plans and then works with it: making one takes
+    seconds where the vocabulary is large."""
+    from fastokens import Tokenizer as Native
+
+    return Native.from_json_str(tokenizer.serialized)
 
 
 Engine = HuggingFace | Fastokens

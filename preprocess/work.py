@@ -2,7 +2,8 @@
 
     .work/plan.json           what the job is
     .work/lock                held by whoever works here (see `lock`)
-    .work/tokenizer/          the tokenizer's files, so that tasks need neither the Hub nor the folder named
+    .work/tokenizer/          the tokenizer's files, so that tasks need neither the Hub nor the folder named, and
+                              loaded.json: what transformers made of them, so that tasks need not ask it
     .work/stdin               standard input, if that was an input
     .work/attempt-NNNNN-XXXX  a task while it runs
     .work/tasks/NNNNN/        a finished task: shards, rejects.jsonl, receipt.json

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,8 @@ class TokenizerInfo:
 
 def vocabulary_hash(vocabulary: Mapping[str, int]) -> str:
     """SHA-256 over the sorted (token, id) pairs: two tokenizers with the same one give ids the same meaning."""
-    lines = (f"{json.dumps(token)}\t{number}" for token, number in sorted(vocabulary.items()))
+    # What json.dumps comes to for a text; a vocabulary has hundreds of thousands.
+    lines = [f"{encode_basestring_ascii(token)}\t{number}" for token, number in sorted(vocabulary.items())]
     return hashlib.sha256("\n".join(lines).encode("utf-8")).hexdigest()
 
 

@@ -1,6 +1,6 @@
 """Imported once by the server that workers are forked from, so that a worker starts in milliseconds.
 
-The tokenizer of the job is loaded here too (a large one takes seconds), and workers share its memory. Nothing is
+The job is loaded here too (a large tokenizer with its tables takes seconds), and workers share its memory. Nothing is
 encoded here: an engine that starts threads would not survive the fork.
 """
 
@@ -16,7 +16,6 @@ without_torch()
 one_thread()
 
 import pyarrow.parquet
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from preprocess.engines import worker
 

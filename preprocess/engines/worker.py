@@ -10,23 +10,22 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from preprocess.pipeline import Pipeline
 from preprocess.plan import Plan, check_versions, planned_tokenizer
 from preprocess.startup import one_thread
 from preprocess.task import planned_pipeline, run_task
-from preprocess.tokenizer import Tokenizer
 
 JOB = "SFT_SHARDS_JOB"
-"""Environment: the output folder whose tokenizer is loaded before workers are forked."""
+"""Environment: the output folder whose job is loaded before workers are forked."""
 
 _worker: dict[str, Any] = {}
-_prepared: list[tuple[dict[str, str], Tokenizer]] = []
+_prepared: list[tuple[Plan, Pipeline]] = []
 
 
 def prepare(output: Path) -> None:
-    """Load the tokenizer of a planned job, for all workers that are forked from this process."""
+    """Load what a planned job works with, for all workers that are forked from this process."""
     plan = Plan.read(output)
-    if not plan.config.trust_remote_code:
-        _prepared.append((plan.tokenizer_sha256, planned_tokenizer(plan, output)))
+    _prepared.append((plan, planned_pipeline(plan, planned_tokenizer(plan, output))))
 
 
 def start(output: str, counts: Connection) -> None:
@@ -52,13 +51,8 @@ class Job:
         self.output = output
         self.plan = Plan.read(output)
         check_versions(self.plan)
-        self.pipeline = planned_pipeline(self.plan, self._tokenizer())
-
-    def _tokenizer(self) -> Tokenizer:
-        for files, tokenizer in _prepared:
-            if files == self.plan.tokenizer_sha256 and tokenizer.name == self.plan.config.tokenizer:
-                return tokenizer
-        return planned_tokenizer(self.plan, self.output)
+        ready = (pipeline for plan, pipeline in _prepared if plan == self.plan)
+        self.pipeline = next(ready, None) or planned_pipeline(self.plan, planned_tokenizer(self.plan, output))
 
     def run(self, number: int, report: Any) -> None:
         """Run one task of the plan."""

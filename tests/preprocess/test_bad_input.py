@@ -192,7 +192,7 @@ def test_outputs_that_exist(refused, preprocess, tmp_path, bpe_folder):
     out = tmp_path / "out"
     assert preprocess("run", path, "--output", out, "--tokenizer", bpe_folder)[0] == 0
     before = (out / "manifest.json").read_bytes()
-    status, _, err = preprocess("run", path, "--output", out, "--tokenizer", bpe_folder)
+    status, _, err = preprocess("run", path, "--output", out, "--tokenizer", bpe_folder, "--train-on", "last")
     assert (status, "already holds a complete shard directory" in one_line(err)) == (2, True)
     assert (out / "manifest.json").read_bytes() == before
     assert preprocess("run", path, "--output", out, "--tokenizer", bpe_folder, "--overwrite")[0] == 0

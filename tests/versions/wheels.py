@@ -1,8 +1,8 @@
 """The wheels of Megatron that are supported besides the one that is installed; CI runs this, `make test` does not.
 
-    python -m pytest tests/versions/wheels.py
+    make versions
 
-A wheel is unpacked into pytest's cache folder the first time (some 10 MB, from the package index) and put on
+A wheel is unpacked into pytest's cache folder the first time (34 MB for all, from the package index) and put on
 PYTHONPATH, like a checkout; torch and everything else are those of this environment.
 """
 

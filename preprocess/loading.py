@@ -1,0 +1,132 @@
+"""What a tokenizer folder holds, as transformers reads it, in plain values that a job writes down.
+
+transformers is asked once, when a job is planned: it takes seconds to import and to read a large vocabulary, which
+every process of a cluster would spend again. Tasks and `finalize` take what was written down.
+
+The `tokenizer.json` is read as it is (`PreTrainedTokenizerFast`): transformers 5 rebuilds some SentencePiece
+tokenizers from their class name and then splits differently.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from formats.errors import UsageError
+from formats.shards import vocabulary_hash
+from formats.shards.files import json_bytes
+
+TERMINATORS = (
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end|>",
+    "<|eot|>",
+    "<|return|>",
+    "<|call|>",
+    "<end_of_turn>",
+    "<turn|>",
+    "<|end_of_turn|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<｜end▁of▁sentence｜>",
+    "</s>",
+)
+"""Tokens that end a turn in the families there are; one counts where it is a special token of the tokenizer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """A loaded tokenizer."""
+
+    serialized: str
+    """The `tokenizers` engine as JSON, without what it does besides: post-processor, truncation and padding."""
+    vocab_size: int
+    """`len(tokenizer)`, one more than the largest id."""
+    vocab_sha256: str
+    eos_id: int | None
+    pad_id: int | None
+    bos_id: int | None
+    chat_template: str | None
+    """Its own Jinja template."""
+    tool_template: str | None
+    """Another one for conversations that offer tools."""
+    variables: Mapping[str, str]
+    """`bos_token`, `eos_token` and so on, as templates know them."""
+    adds_bos: bool
+    """Whether texts are given a BOS in front when nothing is said about it."""
+    control: tuple[str, ...]
+    """Every special token, in order."""
+    stop: tuple[str, ...]
+    """The tokens that a model of this tokenizer stops on, in order."""
+
+    def as_bytes(self) -> bytes:
+        """For the file beside a plan; `from_bytes` reads it back."""
+        return json_bytes(asdict(self))
+
+    @classmethod
+    def from_bytes(cls, text: bytes) -> Facts:
+        """What `as_bytes` wrote."""
+        raw = json.loads(text)
+        return cls(**{**raw, "control": tuple(raw["control"]), "stop": tuple(raw["stop"])})
+
+
+def load(folder: Path, name: str, *, trust_remote_code: bool = False) -> Facts:
+    """Ask transformers.
+
+    Raises:
+        UsageError: a tokenizer that cannot be loaded, or that has no fast form (and so no offsets).
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    ready = (folder / "tokenizer.json").is_file() and not trust_remote_code
+    try:
+        loader = PreTrainedTokenizerFast if ready else AutoTokenizer
+        fast: Any = loader.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise UsageError(f"tokenizer {name}: cannot be loaded ({one_line(error)})") from None
+    if not getattr(fast, "is_fast", False):
+        raise UsageError(f"tokenizer {name}: has no fast form, so it gives no offsets; convert it to a tokenizer.json")
+    spec = json.loads(fast.backend_tokenizer.to_str())
+    vocabulary = fast.get_vocab()
+    named = fast.chat_template if isinstance(fast.chat_template, dict) else {"default": fast.chat_template}
+    added = {str(token.content): token for token in fast.added_tokens_decoder.values()}
+    control = {content for content, token in added.items() if token.special} | set(fast.all_special_tokens)
+    return Facts(
+        serialized=json.dumps({**spec, "post_processor": None, "truncation": None, "padding": None}),
+        vocab_size=max(len(fast), 1 + max(vocabulary.values())),
+        vocab_sha256=vocabulary_hash(vocabulary),
+        eos_id=fast.eos_token_id,
+        pad_id=fast.pad_token_id,
+        bos_id=fast.bos_token_id,
+        chat_template=named.get("default"),
+        tool_template=named.get("tool_use"),
+        variables={key: str(value) for key, value in fast.special_tokens_map.items() if isinstance(value, str)},
+        adds_bos=fast.bos_token_id is not None and fast("a").input_ids[:1] == [fast.bos_token_id],
+        control=tuple(sorted(control)),
+        stop=_stop_tokens(fast, folder, control),
+    )
+
+
+def one_line(error: Exception) -> str:
+    """The first line of what an error says."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _stop_tokens(fast: Any, folder: Path, control: set[str]) -> tuple[str, ...]:
+    found = {token for token in TERMINATORS if token in control}
+    if fast.eos_token:
+        found.add(str(fast.eos_token))
+    generation = folder / "generation_config.json"
+    if generation.is_file():
+        ids = json.loads(generation.read_text("utf-8")).get("eos_token_id")
+        for number in ids if isinstance(ids, list) else [ids]:
+            token = fast.convert_ids_to_tokens(number) if isinstance(number, int) else None
+            if isinstance(token, str):
+                found.add(token)
+    return tuple(sorted(found))
