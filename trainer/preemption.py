@@ -26,19 +26,15 @@ class StoppedError(Exception):
 
 
 class Handler:
-    """Passes signals on to the workers, while torchrun's agent runs in this process.
-
-    with Handler() as handler:
-        ...
-    print(handler.received)
-    """
+    """Passes signals on to the workers, while torchrun's agent runs in this process; a context manager."""
 
     _agent: Any
     received: signal.Signals | None = None
     """The last of `SIGNALS` that came."""
 
     def __enter__(self) -> Handler:
-        # The agent installs this function, by this name, whenever it starts workers (torch 2.0 to 2.13).
+        # The agent installs this function, by this name, whenever it starts workers: in torch 2.13, and in the versions
+        # that have no --signals-to-handle yet.
         self._agent = importlib.import_module("torch.distributed.elastic.multiprocessing.api")
         self._end = self._agent._terminate_process_handler
         self._agent._terminate_process_handler = self._handle
