@@ -51,7 +51,7 @@ def encode(engine: Engine, texts: Texts, table: ByteLengths) -> Aligned:
 
 def _encode_together(engine: Engine, texts: Texts, table: ByteLengths) -> Aligned | None:
     """Encode them as one text; None where it does not show that this is the same."""
-    if table.composes and not all(map(_stays_apart, filter(_is_wide, texts.contents))):
+    if table.composes and not _stay_apart(texts.contents):
         return None
     ids = engine.encode(["".join(texts.words)]).ids
     edges = table.edges(ids, np.zeros(1, dtype=np.int64))
@@ -66,16 +66,13 @@ def _encode_together(engine: Engine, texts: Texts, table: ByteLengths) -> Aligne
     return Aligned(flat=Flat(ids=ids, bounds=bounds), places=places, sound=np.ones(len(sizes) - 1, dtype=bool))
 
 
-def _is_wide(text: str) -> bool:
-    return not text.isascii()
-
-
-def _stays_apart(text: str) -> bool:
-    """Whether a text is in NFC, and what is written before it cannot change that."""
-    first = text[0]
-    if unicodedata.category(first).startswith("M") or "\u1100" <= first <= "\u11ff":
+def _stay_apart(texts: list[str]) -> bool:
+    """Whether texts are in NFC, and what is written before them cannot change that."""
+    wide = [text for text in texts if not text.isascii()]
+    firsts = {text[0] for text in wide}
+    if any("\u1100" <= first <= "\u11ff" or unicodedata.category(first).startswith("M") for first in firsts):
         return False
-    return unicodedata.is_normalized("NFC", text)
+    return all(unicodedata.is_normalized("NFC", text) for text in wide)
 
 
 def align(flat: Flat, texts: Texts, table: ByteLengths) -> Aligned:
