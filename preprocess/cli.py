@@ -15,9 +15,10 @@ from typing import Any, NoReturn
 import click
 
 from formats.errors import DataError, UsageError
+from formats.sbatch import site_options
 from preprocess import startup
 from preprocess.cli_directories import COMMANDS
-from preprocess.options import DIRECTORY, check_limit_text, job_options, resolved, site_options
+from preprocess.options import DIRECTORY, check_limit_text, job_options, resolved
 
 OUTPUT = click.option("--output", type=DIRECTORY, required=True, help="The shard directory that was planned.")
 LIMIT = click.option("--max-rejects", metavar="N|F%", help="Fail if more records are left out; any number without.")
@@ -42,7 +43,7 @@ def cli() -> None:
 @click.option(
     "--slurm-option",
     multiple=True,
-    callback=site_options,
+    callback=lambda _context, _parameter, values: site_options(values),
     metavar="KEY=VALUE",
     help="slurm: an option of sbatch, such as partition=cpu, account=lab, time=8:00:00.",
 )

@@ -27,17 +27,6 @@ def _pairs(name: str) -> Any:
     return convert
 
 
-def site_options(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    """`--slurm-option KEY=VALUE`, or KEY alone for a flag."""
-    out = {}
-    for value in values:
-        key, _, right = value.partition("=")
-        if not key.strip("-"):
-            raise UsageError(f"--slurm-option {value}: must have the form KEY=VALUE, or KEY")
-        out[key.lstrip("-")] = right
-    return out
-
-
 JOB = (
     click.argument("inputs", nargs=-1, metavar="INPUT..."),
     click.option("--output", type=DIRECTORY, help="The shard directory to write."),

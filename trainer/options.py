@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from formats.errors import UsageError
+from formats.sbatch import site_options
 from trainer import nodes
 from trainer.nodes import Nodes
 
@@ -85,7 +86,7 @@ def check(ctx: click.Context, options: dict[str, Any]) -> Where:
             f"{_option(twice[0])} is found out by the batch script of --slurm; leave it out, and give --nodes"
         )
     from trainer.container import Container, check_image
-    from trainer.slurm import Slurm, site_options
+    from trainer.slurm import Slurm
 
     container = None
     if own["container"]:

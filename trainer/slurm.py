@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from formats.errors import DataError, UsageError
+from formats import sbatch
+from formats.errors import DataError
 from formats.shards.files import atomic_write
 from trainer.container import Container
 from trainer.job import Job
@@ -68,8 +68,7 @@ class Slurm:
         made = shlex.join(["mkdir", "-p", *map(str, self.container.made(job))]) if self.container else ""
         return "\n".join(
             (
-                "#!/bin/bash",
-                *(f"#SBATCH --{key}" + (f"={shlex.quote(value)}" if value else "") for key, value in every.items()),
+                *sbatch.head(every),
                 "",
                 "# One sft-train on each node. Told to stop (SIGUSR1 before the time limit, SIGTERM when the nodes are",
                 "# taken away), it saves a checkpoint and leaves with status 200; the job is queued again and goes on.",
@@ -120,7 +119,7 @@ def submit(job: Job, nproc: int | None, where: Where) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         file.write(text.encode("utf-8"))
-    number = _sbatch(path)
+    number = sbatch.submit("--slurm", str(path))
     print(f"submitted {number}: {where.slurm.nodes} node(s); script {path}, log {path.parent}/sft-train-{number}.log")
 
 
@@ -146,17 +145,6 @@ def folder(job: Job) -> Path:
     return Path(os.path.abspath(save if isinstance(save, str) else "."))
 
 
-def site_options(values: Sequence[str]) -> dict[str, str]:
-    """`KEY=VALUE`, or KEY alone for a flag, as `--slurm-option` gives them; UsageError for anything else."""
-    options = {}
-    for value in values:
-        key, _, text = value.lstrip("-").partition("=")
-        if not key or any(character.isspace() for character in key):
-            raise UsageError(f"--slurm-option {value}: must have the form KEY=VALUE, or KEY")
-        options[key] = text
-    return options
-
-
 def _fill(*parts: Sequence[str]) -> str:
     """A command for a shell, each part on lines of its own, broken before options only."""
     lines = []
@@ -169,16 +157,3 @@ def _fill(*parts: Sequence[str]) -> str:
             line += f" {word}" if line else word
         lines.append(line)
     return " \\\n    ".join(line for line in lines if line)
-
-
-def _sbatch(path: Path) -> str:
-    try:
-        done = subprocess.run(("sbatch", "--parsable", str(path)), capture_output=True, text=True, check=True)
-    except FileNotFoundError:
-        raise UsageError(
-            "--slurm: no sbatch on this machine; call it where Slurm's commands are, or print the script by --dry-run"
-        ) from None
-    except subprocess.CalledProcessError as error:
-        reason = (error.stderr.strip().splitlines() or ["no reason given"])[0]
-        raise UsageError(f"--slurm: sbatch refused ({reason}); see --slurm-option") from None
-    return done.stdout.strip().split(";")[0]

@@ -10,20 +10,21 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from formats.errors import DataError, UsageError
+from formats import sbatch
+from formats.errors import DataError
 from formats.shards.files import atomic_write
 from formats.shards.manifest import NAME
 from preprocess.plan import Plan
 from preprocess.progress import Progress
 from preprocess.work import WORK, is_finished
 
+CALLER = "--engine slurm"
 POLL = 2.0
 """Seconds between two looks at the queue."""
 
@@ -56,14 +57,12 @@ class Slurm:
             "open-mode": "append",
         }
         every = {**own, **self.options}
-        lines = (f"#SBATCH --{key}={value}" if value else f"#SBATCH --{key}" for key, value in every.items())
         target = shlex.quote(str(output.resolve()))
         limit = f" --max-rejects {shlex.quote(self.max_rejects)}" if self.max_rejects else ""
         command = self._command()
         return "\n".join(
             (
-                "#!/bin/bash",
-                *lines,
+                *sbatch.head(every),
                 "",
                 "# As an array this runs the tasks of the plan, each element its share; finished ones are passed over:",
                 "#     sbatch SCRIPT",
@@ -97,29 +96,18 @@ class Slurm:
         path = folder / "job.sbatch"
         with atomic_write(path, scratch=output / WORK) as file:
             file.write(self.script(output).encode("utf-8"))
-        tasks = _sbatch(str(path))
+        tasks = sbatch.submit(CALLER, str(path))
         log = f"{output.resolve()}.finalize-%j.log"
-        last = _sbatch(
-            "--array=0", "--cpus-per-task=1", f"--dependency=afterany:{tasks}", f"--output={log}", str(path), "finalize"
+        last = sbatch.submit(
+            CALLER,
+            "--array=0",
+            "--cpus-per-task=1",
+            f"--dependency=afterany:{tasks}",
+            f"--output={log}",
+            str(path),
+            "finalize",
         )
         return tasks, last
-
-
-def _sbatch(*arguments: str) -> str:
-    return _call("sbatch", "--parsable", *arguments).strip().split(";")[0]
-
-
-def _call(*command: str) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except FileNotFoundError:
-        raise UsageError(
-            f"--engine slurm: no {command[0]} on this machine; call it where Slurm's commands are"
-        ) from None
-    except subprocess.CalledProcessError as error:
-        reason = (error.stderr.strip().splitlines() or ["no reason given"])[0]
-        raise UsageError(f"--engine slurm: {command[0]} refused ({reason}); see --slurm-option") from None
-    return done.stdout
 
 
 def follow(plan: Plan, output: Path, jobs: tuple[str, str]) -> None:
@@ -146,5 +134,5 @@ def follow(plan: Plan, output: Path, jobs: tuple[str, str]) -> None:
 
 def _in_queue(jobs: tuple[str, str]) -> bool:
     """Whether Slurm still has one of the jobs. It forgets jobs that ended, so all are asked for and looked through."""
-    numbers = set(_call("squeue", "-h", "-o", "%A %F").split())
+    numbers = set(sbatch.call(CALLER, "squeue", "-h", "-o", "%A %F").split())
     return bool(numbers & set(jobs))

@@ -79,9 +79,11 @@ def test_an_element_that_fails_strands_nobody_and_the_same_call_mends_it(cluster
 def test_dry_run_prints_the_script_and_submits_nothing(cluster, tmp_path):
     done = call("run", *INPUTS, *SMALL, "--output", tmp_path / "out", "--engine", "slurm", "--array", 7, "--dry-run",
                 "--workers", 3, "--slurm-option", "account=lab", "--slurm-option", "exclusive", "--max-rejects", "5%",
-                "--slurm-option", "container=image", env=cluster.environment)  # fmt: skip
+                "--slurm-option", "container=image", "--slurm-option", "comment=two words",
+                env=cluster.environment)  # fmt: skip
     for line in ("#SBATCH --array=0-6", "#SBATCH --requeue", "#SBATCH --open-mode=append", "#SBATCH --account=lab",
-                 "#SBATCH --cpus-per-task=3", "#SBATCH --exclusive", "#SBATCH --container=image"):  # fmt: skip
+                 "#SBATCH --cpus-per-task=3", "#SBATCH --exclusive", "#SBATCH --container=image",
+                 "#SBATCH --comment='two words'"):  # fmt: skip
         assert line in done.stdout.splitlines()
     assert "exec sft-preprocess finalize --output" in done.stdout
     assert "--max-rejects 5%" in done.stdout

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from formats.errors import UsageError
+from formats.sbatch import site_options
 from trainer.container import Container, check_image, folders
 from trainer.job import Job
-from trainer.slurm import Slurm, site_options
+from trainer.slurm import Slurm
 
 CALL = ["--shards", "sh", "--epochs", "3", "--", "--save=out dir", "--load", "out dir", "--lr", "$HOME"]
 JOB = Job(shards=("sh",), epochs="3", flags=tuple(CALL[5:]))

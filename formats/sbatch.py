@@ -1,0 +1,52 @@
+"""What both commands know of Slurm: the site's options, the head of a batch script, and how it is submitted."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+
+from formats.errors import UsageError
+
+
+def site_options(values: Sequence[str]) -> dict[str, str]:
+    """`KEY=VALUE`, or KEY alone for a flag, as `--slurm-option` gives them; UsageError for anything else."""
+    options = {}
+    for value in values:
+        key, _, text = value.lstrip("-").partition("=")
+        if not key or any(character.isspace() for character in key):
+            raise UsageError(f"--slurm-option {value}: must have the form KEY=VALUE, or KEY")
+        options[key] = text
+    return options
+
+
+def head(options: Mapping[str, str]) -> list[str]:
+    """The first lines of a batch script; an empty value is a flag."""
+    lines = (f"#SBATCH --{key}" + (f"={shlex.quote(value)}" if value else "") for key, value in options.items())
+    return ["#!/bin/bash", *lines]
+
+
+def call(caller: str, *command: str) -> str:
+    """What one of Slurm's commands prints.
+
+    Args:
+        caller: the option that asked for it, for messages.
+
+    Raises:
+        UsageError: there is no Slurm here, or it refuses.
+    """
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except FileNotFoundError:
+        raise UsageError(
+            f"{caller}: no {command[0]} on this machine; call it where Slurm's commands are, or print the script by "
+            "--dry-run"
+        ) from None
+    except subprocess.CalledProcessError as error:
+        reason = (error.stderr.strip().splitlines() or ["no reason given"])[0]
+        raise UsageError(f"{caller}: {command[0]} refused ({reason}); see --slurm-option") from None
+
+
+def submit(caller: str, *arguments: str) -> str:
+    """Call sbatch; the number of the job. UsageError as for `call`."""
+    return call(caller, "sbatch", "--parsable", *arguments).strip().split(";")[0]
