@@ -20,7 +20,7 @@ class FieldMap:
     roles: Mapping[str, str] = field(default_factory=dict)
     """Role as it stands in the record → one of `formats.conversation.ROLES`."""
     shapes: dict[tuple[str, ...], tuple[str, ...] | None] = field(default_factory=dict, init=False, compare=False)
-    """What `plain_messages` found out about sequences of roles."""
+    """What `messages_together` found out about sequences of roles."""
 
     def look_up(self, record: Mapping[str, Any], name: str, spellings: Sequence[str] = ()) -> Any:
         """The value of a field: the column that the user named, else the first spelling there is, else `MISSING`."""

@@ -11,7 +11,7 @@ from typing import Any
 from formats.conversation import Conversation, Plain, Turn
 from formats.errors import RecordError
 from formats.records.fields import MISSING, FieldMap, optional_text, refuse_media, text
-from formats.records.plain import PLAIN_ROLES, plain_messages, plain_of
+from formats.records.plain import PLAIN_ROLES, messages_together, plain_of
 
 LISTS = ("messages", "conversations", "conversation", "dialog", "dialogue")
 ROLE_NAMES = {
@@ -50,7 +50,7 @@ class OpenAI:
 
 
 _PLAIN_NAMES = {role: role for role in PLAIN_ROLES} | {"function": "tool"}
-plain_turns = partial(plain_messages, lists=LISTS, special=SPECIAL)
+plain_turns = partial(messages_together, lists=LISTS, special=SPECIAL)
 
 
 def message_list(record: object, fields: FieldMap) -> Any:

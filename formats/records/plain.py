@@ -37,7 +37,7 @@ def plain_of(records: Sequence[Any], fields: FieldMap, together: Together) -> Pl
     return Plain(rows, shapes, texts)
 
 
-def plain_messages(
+def messages_together(
     records: Sequence[Any],
     fields: FieldMap,
     *,
