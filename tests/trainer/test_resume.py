@@ -38,9 +38,10 @@ def test_forty_steps_are_twenty_a_kill_and_twenty(tmp_path: Path) -> None:
             run(sharded, 2, save="sharded", kill=killed),
             run(sharded, 2, load="sharded"),
             run(sharded, 1, load="sharded"),
+            run(model, 2, load="plain"),
         ],
     )
-    straight, first, resumed, sharded_first, sharded_again, fewer_ranks = outputs
+    straight, first, resumed, sharded_first, sharded_again, fewer_ranks, more_ranks = outputs
     expected = lines(straight, 1)
     assert list(expected) == list(range(1, STEPS + 1))
     again = lines(resumed, SAVED + 1)
@@ -53,7 +54,8 @@ def test_forty_steps_are_twenty_a_kill_and_twenty(tmp_path: Path) -> None:
     assert re.findall(r"validation loss at .*", resumed) == re.findall(r"validation loss at .*", straight)
 
     curve = losses(straight)
-    for name, output in (("DP 2", sharded_again), ("DP 2, then DP 1", fewer_ranks)):
+    changed = {"DP 2": sharded_again, "DP 2, then DP 1": fewer_ranks, "DP 1, then DP 2": more_ranks}
+    for name, output in changed.items():
         found = losses(output)
         steps = [step for step in late if step in found]
         assert len(steps) == STEPS - SAVED - 2, name
