@@ -2,8 +2,10 @@
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 DATA = Path(__file__).parents[1] / "data"
@@ -28,13 +30,17 @@ def call(*arguments: object, status: int = 0, **options) -> subprocess.Completed
 
 
 def start(*arguments: object, **options) -> subprocess.Popen[str]:
-    """Begin the command as a process of its own, in a group of its own."""
+    """Begin the command as a process of its own, in a group of its own, that Ctrl-C ends.
+
+    A shell has what it starts in the background ignore SIGINT, and so may what runs the tests.
+    """
     return subprocess.Popen(
         command(*arguments),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         **options,
     )
 
