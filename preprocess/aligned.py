@@ -3,12 +3,12 @@
 All texts are given to the engine as one where that is the same: where each begins with a control token, at which
 every tokenizer cuts a text before it does anything else. One long text costs a quarter less than hundreds of short
 ones. That it was the same shows at the borders: a token begins at every one of them, and the bytes before it, in
-number and sum, are those of the texts. Where they are not, the texts are encoded one by one.
+number, are those of the texts; and the values of all bytes have the same sum. Where that is not so, the texts are
+encoded one by one.
 """
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +36,8 @@ class Masked:
 
     loss_mask: NDArray[np.uint8]
     """u8[T]."""
+    trained: NDArray[np.int64]
+    """int64[n]: tokens of each that carry loss."""
     straddling: NDArray[np.int64]
     """int64[n]."""
 
@@ -51,39 +53,25 @@ def encode(engine: Engine, texts: Texts, table: ByteLengths) -> Aligned:
 
 def _encode_together(engine: Engine, texts: Texts, table: ByteLengths) -> Aligned | None:
     """Encode them as one text; None where it does not show that this is the same."""
-    if table.composes and not _stay_apart(texts.contents):
-        return None
     ids = engine.encode(["".join(texts.words)]).ids
     edges = table.edges(ids, np.zeros(1, dtype=np.int64))
     places = unpacked_lengths(edges)
-    sizes, sums = np.zeros((2, len(texts.sizes) + 1), dtype=np.uint64)
-    np.cumsum(texts.sizes, out=sizes[1:], dtype=np.uint64)
-    np.cumsum(texts.sums, out=sums[1:])
-    bounds = np.searchsorted(places, sizes.astype(np.uint32)).astype(np.int64)
-    whole = bounds[-1] == len(ids) and np.array_equal(edges[bounds], pack(sizes, sums))
+    ends = np.zeros(len(texts.sizes) + 1, dtype=np.uint32)
+    np.cumsum(texts.sizes, out=ends[1:])
+    bounds = np.searchsorted(places, ends).astype(np.int64)
+    whole = bounds[-1] == len(ids) and edges[-1] == pack(ends[-1], texts.total) and np.array_equal(places[bounds], ends)
     if not whole or not table.control[ids[bounds[:-1]]].all():
         return None
-    return Aligned(flat=Flat(ids=ids, bounds=bounds), places=places, sound=np.ones(len(sizes) - 1, dtype=bool))
-
-
-def _stay_apart(texts: list[str]) -> bool:
-    """Whether texts are in NFC, and what is written before them cannot change that."""
-    wide = [text for text in texts if not text.isascii()]
-    firsts = {text[0] for text in wide}
-    if any("\u1100" <= first <= "\u11ff" or unicodedata.category(first).startswith("M") for first in firsts):
-        return False
-    return all(unicodedata.is_normalized("NFC", text) for text in wide)
+    return Aligned(flat=Flat(ids=ids, bounds=bounds), places=places, sound=np.ones(len(texts.sizes), dtype=bool))
 
 
 def align(flat: Flat, texts: Texts, table: ByteLengths) -> Aligned:
     """Find the places of ids of texts that were encoded one by one."""
     starts, stops = flat.bounds[:-1], flat.bounds[1:]
     edges = table.edges(flat.ids, starts)
-    sound = edges[stops] - edges[starts] == pack(texts.sizes.astype(np.uint64), texts.sums)
-    if table.composes:
-        for at, text in enumerate(texts.texts):
-            if not text.isascii() and not unicodedata.is_normalized("NFC", text):
-                sound[at] = False
+    values = np.frombuffer("".join(texts.words).encode(), dtype=np.uint8)
+    sums = np.add.reduceat(values, np.cumsum(texts.sizes) - texts.sizes, dtype=np.uint64)
+    sound = edges[stops] - edges[starts] == pack(texts.sizes.astype(np.uint64), sums)
     return Aligned(flat=flat, places=unpacked_lengths(edges), sound=sound)
 
 
@@ -93,7 +81,8 @@ def masks(aligned: Aligned, texts: Texts, *, train_straddling: bool) -> Masked:
     starts, stops = flat.bounds[:-1], flat.bounds[1:]
     spans = (texts.spans + places[starts[owner]][:, None]).astype(np.uint32)
     first, last = np.ascontiguousarray(spans[:, 0]), np.ascontiguousarray(spans[:, 1])
-    left = np.minimum(np.searchsorted(places[1:], first, "right"), np.searchsorted(places[:-1], first, "left"))
+    left = np.searchsorted(places, first, "left")
+    left -= places[np.minimum(left, len(places) - 1)] != first  # else it is inside of the token before
     right = np.searchsorted(places[:-1], last, "left")
     left, right = (np.clip(side, starts[owner], stops[owner]) for side in (left, right))
     turns = np.zeros(2 * len(owner) + 2, dtype=np.int64)
@@ -103,6 +92,9 @@ def masks(aligned: Aligned, texts: Texts, *, train_straddling: bool) -> Masked:
     inside = np.minimum(left, max(len(flat.ids) - 1, 0))
     before = np.concatenate([last[:0], [0], last[:-1]])  # a token that begins in the span before is that one's
     across = (left < right) & (places[inside] < first) & (places[inside + 1] > first) & (places[inside] >= before)
+    trained = np.bincount(owner, weights=runs[1::2], minlength=len(texts.sizes)).astype(np.int64)
+    straddling = np.bincount(owner[across], minlength=len(texts.sizes))
     if not train_straddling:
         loss_mask[inside[across]] = 0
-    return Masked(loss_mask=loss_mask, straddling=np.bincount(owner[across], minlength=len(texts.sizes)))
+        trained -= straddling
+    return Masked(loss_mask=loss_mask, trained=trained, straddling=straddling)

@@ -12,6 +12,13 @@ from numpy.typing import NDArray
 from formats.shards import SPLITS
 
 
+def count_trained(loss_mask: NDArray[np.uint8], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """int64[n], tokens that carry loss in each of several sequences, u8[sum(lengths)], of which none is empty."""
+    if not len(lengths):
+        return np.zeros(0, dtype=np.int64)
+    return np.add.reduceat(loss_mask, np.cumsum(lengths) - lengths, dtype=np.int64)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reject:
     """A record that was left out."""
@@ -37,17 +44,11 @@ class Batch:
     """int32[sum(lengths)]."""
     loss_mask: NDArray[np.uint8]
     """u8[sum(lengths)], 0/1, unshifted."""
+    trained: NDArray[np.int64]
+    """int64[n], tokens of each that carry loss."""
     rejects: Sequence[Reject]
     """In the order of their records."""
     notes: Counter[str]
-
-    @property
-    def trained(self) -> NDArray[np.int64]:
-        """int64[n], tokens of each that carry loss."""
-        if not len(self.lengths):
-            return np.zeros(0, dtype=np.int64)
-        starts = np.cumsum(self.lengths) - self.lengths
-        return np.add.reduceat(self.loss_mask, starts, dtype=np.int64)
 
     def of_split(self, split: str) -> Batch:
         """The sequences of one split; rejects and notes stay where they are."""
@@ -62,6 +63,7 @@ class Batch:
             lengths=self.lengths[chosen],
             ids=self.ids[tokens],
             loss_mask=self.loss_mask[tokens],
+            trained=self.trained[chosen],
             rejects=(),
             notes=Counter(),
         )

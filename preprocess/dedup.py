@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from formats.shards import SPLITS, IndexedReader
 from formats.shards.files import fsync_directory, write_json
-from preprocess.batch import Batch, Reject
+from preprocess.batch import Batch, Reject, count_trained
 from preprocess.work import RECEIPT, WORK, read_receipt, task_folder
 
 if TYPE_CHECKING:
@@ -103,14 +103,16 @@ def _rewrite(task: Task, output: Path, found: Digests, keep: NDArray[np.bool_], 
         tokens, loss_mask = (IndexedReader(old / split / kind) for kind in ("tokens", "loss_mask"))
         stays = keep[found.splits == number]
         inside = np.repeat(stays, tokens.lengths)
+        lengths, mask = tokens.lengths[stays].astype(np.int64), np.asarray(loss_mask.items[inside])
         writer.append(
             Batch(
                 records=found.records[found.splits == number][stays],
                 splits=np.full(int(stays.sum()), number, dtype=np.uint8),
                 digests=np.zeros((0, 16), dtype=np.uint8),
-                lengths=tokens.lengths[stays].astype(np.int64),
+                lengths=lengths,
                 ids=tokens.items[inside].astype(np.int32),
-                loss_mask=np.asarray(loss_mask.items[inside]),
+                loss_mask=mask,
+                trained=count_trained(mask, lengths),
                 rejects=(),
                 notes=Counter(),
             )

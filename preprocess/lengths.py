@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -34,7 +35,7 @@ class ByteLengths:
     openers: tuple[str, ...]
     """Control tokens before which a text is cut whatever stands there."""
     composes: bool
-    """Whether the text is brought to NFC first, so that only texts in NFC have their own lengths."""
+    """Whether the text is brought to NFC first."""
 
     def edges(self, ids: NDArray[np.int32], starts: NDArray[np.int64]) -> NDArray[np.uint64]:
         """uint64[T + 1]: the packed sums of all tokens before each, and of all.
@@ -54,10 +55,17 @@ class ByteLengths:
             edges[1:][first] -= pack(np.uint64(1), np.uint64(ord(" ")))
         return np.cumsum(edges, out=edges)
 
+    def spell(self, ids: NDArray[np.int32], text: str) -> bool:
+        """Whether ids, int32[L], stand for the very text, and not for one that was normalized or has holes."""
+        raw = np.frombuffer(text.encode(), dtype=np.uint8)
+        expected = pack(len(raw), raw.sum(dtype=np.uint64))
+        same = bool(self.edges(ids, np.zeros(1, dtype=np.int64))[-1] == expected)
+        return same and not (self.composes and unicodedata.normalize("NFC", text) != text)
+
 
 def pack(lengths: Any, sums: Any) -> Any:
     """Lengths (below 2**32) and sums (modulo 2**32) in one uint64 each, so that one addition adds both."""
-    return lengths | (sums << np.uint64(32))
+    return np.uint64(lengths) | (np.uint64(sums) << np.uint64(32))
 
 
 def unpacked_lengths(packed: NDArray[np.uint64]) -> NDArray[np.uint32]:

@@ -12,15 +12,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from formats.conversation import Conversation, Plain
 from formats.errors import DataError, RecordError
-from formats.records import FieldMap, RecordFormat, get
+from formats.records import PlainFormat, RecordFormat, get
 from formats.shards import SPLITS
 from formats.templates import TOKENIZER, ChatTemplate, Rendering, Span, template_source
 from preprocess.aligned import Masked, encode, masks
@@ -30,6 +29,7 @@ from preprocess.encode import Encoded, Encoder
 from preprocess.fast import Renderer, Texts
 from preprocess.lengths import byte_lengths
 from preprocess.overlong import fit
+from preprocess.plainly import read_plain
 from preprocess.sources import Item, parse
 from preprocess.token_engine import Engine, Flat, HuggingFace
 from preprocess.tokenizer import Tokenizer
@@ -86,7 +86,8 @@ class Pipeline:
         self.engine = engine or HuggingFace(tokenizer)
         self._needs_digest = bool(config.valid_fraction or config.test_fraction or config.dedup)
         self._table = byte_lengths(tokenizer) if config.straddle != "split" else None
-        self._renderer = Renderer(self.template, config.policy)
+        composes = self._table is not None and self._table.composes
+        self._renderer = Renderer(self.template, config.policy, composes=composes)
         self._verified = 0
         self._fields = config.fields
 
@@ -97,17 +98,16 @@ class Pipeline:
             DataError: the fast way gave something else than the careful one; the record is named.
         """
         format_ = get(form)
-        fast, careful = None, set(range(len(items)))
+        fast, fitting = None, np.zeros(0, dtype=np.int64)
         if self._table is not None and hasattr(format_, "plain"):
-            values = _values([record for _, record in items])
-            texts, plain = self._renderer.render(_plain(format_, values, self._fields))
-            careful.difference_update(plain.rows)
-            fast = self._fast(plain, texts, items, format_) if plain.rows else None
-        if fast is not None:
-            if not careful and fast.fits.all():
-                return self._whole(fast, items)
-            careful.update(fast.places[~fast.fits].tolist())
-        order = sorted(careful)
+            records = list(map(itemgetter(1), items))
+            texts, plain = self._renderer.render(read_plain(cast(PlainFormat, format_), records, self._fields))
+            if plain.rows:
+                fast = self._fast(plain, texts, items, format_)
+                if len(plain.rows) == len(items) and fast.fits.all():
+                    return self._whole(fast, items)
+                fitting = fast.places[fast.fits]
+        order = np.setdiff1d(np.arange(len(items)), fitting, assume_unique=True).tolist()
         found = dict(zip(order, self._careful([items[at][1] for at in order], format_), strict=True))
         return self._mixed(fast, found, items)
 
@@ -126,8 +126,7 @@ class Pipeline:
         flat, lengths = aligned.flat, np.diff(aligned.flat.bounds)
         fits = aligned.sound & (lengths <= (self.config.max_length or lengths.max())) & (lengths > 0)
         if len(flat.ids):
-            at = np.minimum(flat.bounds[:-1], len(flat.ids) - 1)
-            fits &= np.add.reduceat(masked.loss_mask, at, dtype=np.int64) > masked.loss_mask[at]
+            fits &= masked.trained > masked.loss_mask[np.minimum(flat.bounds[:-1], len(flat.ids) - 1)]
         digests = b"".join(plain.digests()) if self._needs_digest else b""
         fast = Fast(
             places=np.asarray(plain.rows),
@@ -139,8 +138,10 @@ class Pipeline:
             digests=np.frombuffer(digests, dtype=np.uint8).reshape(-1, 16),
         )
         sampled = self._sampled(_numbers(items)[fast.places])
-        for number in np.flatnonzero(sampled | ~fast.sound):
-            self._verify(items[fast.places[number]], fast, int(number), format_)
+        again = np.flatnonzero(sampled | ~fast.sound).tolist()
+        judged = self._careful([items[fast.places[number]][1] for number in again], format_) if again else []
+        for number, expected in zip(again, judged, strict=True):
+            self._verify(items[fast.places[number]][0], fast, number, expected)
         return fast
 
     def _sampled(self, records: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -152,8 +153,8 @@ class Pipeline:
             sampled |= mixed % np.uint64(self.config.verify_every) == 0
         return sampled
 
-    def _verify(self, item: Item, fast: Fast, number: int, format_: RecordFormat) -> None:
-        (expected,) = self._careful([item[1]], format_)
+    def _verify(self, record: int, fast: Fast, number: int, expected: Careful | RecordError) -> None:
+        """Compare one that went the fast way with what the careful way gave for its record."""
         ids, loss_mask = fast.sequence(number)
         problem = None
         if isinstance(expected, RecordError):
@@ -165,7 +166,7 @@ class Pipeline:
             at = _first_difference(expected.encoded.loss_mask, loss_mask)
             problem = f"the mask differs from the one by offsets at token {at}"
         if problem:
-            raise DataError(f"record {item[0]}: {problem}; run again with --tokenizer-engine hf, and report this")
+            raise DataError(f"record {record}: {problem}; run again with --tokenizer-engine hf, and report this")
 
     def _careful(self, records: list[Any], format_: RecordFormat) -> list[Careful | RecordError]:
         """The judge: Jinja, Hugging Face's ids, masks by offsets."""
@@ -192,9 +193,13 @@ class Pipeline:
     ) -> Careful | RecordError:
         if isinstance(encoded, RecordError):
             return encoded
-        notes = (*rendering.notes, *(["typed_control_tokens"] if rendering.typed else []))
+        notes = [*rendering.notes]
+        if rendering.typed:
+            notes.append("typed_control_tokens")
+        if self._table is not None and not self._table.spell(encoded.ids, rendering.text):
+            notes.append("normalized_or_lossy")
         digest = conversation.digest() if self._needs_digest else bytes(16)
-        return Careful(encoded=encoded, notes=notes, digest=digest)
+        return Careful(encoded=encoded, notes=tuple(notes), digest=digest)
 
     def _whole(self, fast: Fast, items: Sequence[Item]) -> Batch:
         """A batch in which every record went the fast way, and fits."""
@@ -206,6 +211,7 @@ class Pipeline:
             lengths=fast.lengths,
             ids=fast.flat.ids,
             loss_mask=fast.masked.loss_mask,
+            trained=fast.masked.trained,
             rejects=(),
             notes=Counter({"straddling_tokens": straddling}) if straddling else Counter(),
         )
@@ -221,7 +227,6 @@ class Pipeline:
                 digest = fast.digests[number] if self._needs_digest else none
                 kept.append((int(fast.places[number]), *fast.sequence(int(number)), digest))
             notes["straddling_tokens"] += int(fast.masked.straddling[fast.fits].sum())
-            notes["normalized_or_lossy"] += int((~fast.sound).sum())
         for at, outcome in sorted(found.items()):
             try:
                 if isinstance(outcome, RecordError):
@@ -246,6 +251,7 @@ class Pipeline:
             lengths=np.fromiter(map(len, ids), dtype=np.int64, count=len(ids)),
             ids=np.concatenate(ids) if ids else np.zeros(0, dtype=np.int32),
             loss_mask=np.concatenate([one[2] for one in kept]) if ids else np.zeros(0, dtype=np.uint8),
+            trained=np.asarray([one[2].sum() for one in kept], dtype=np.int64),
             rejects=rejects,
             notes=+notes,
         )
@@ -263,31 +269,6 @@ class Pipeline:
 
 def _numbers(items: Sequence[Item]) -> NDArray[np.int64]:
     return np.fromiter(map(itemgetter(0), items), dtype=np.int64, count=len(items))
-
-
-def _values(records: list[Any]) -> list[Any]:
-    """The values of JSON texts that orjson reads, None for others: the slow parser says what is wrong with them."""
-    try:
-        return list(map(orjson.loads, records))
-    except (orjson.JSONDecodeError, TypeError):
-        return [_value(record) for record in records]
-
-
-def _value(record: Any) -> Any:
-    try:
-        return orjson.loads(record) if type(record) is bytes else record
-    except orjson.JSONDecodeError:
-        return None
-
-
-def _plain(format_: Any, values: list[Any], fields: FieldMap) -> Plain:
-    """What a format finds plain among values, of which some are None."""
-    if None not in values:
-        plain: Plain = format_.plain(values, fields)
-        return plain
-    known = [at for at, value in enumerate(values) if value is not None]
-    found: Plain = format_.plain([values[at] for at in known], fields)
-    return Plain([known[row] for row in found.rows], found.shapes, found.texts)
 
 
 def _first_difference(one: Any, other: Any) -> int:

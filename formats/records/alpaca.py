@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from formats.conversation import INPUT, Conversation, Plain, Shape, Turn
 from formats.errors import RecordError
 from formats.records.fields import MISSING, FieldMap, are_bare, optional_text, refuse_media, text
 from formats.records.plain import plain_of
+from formats.records.typed import Reader, Typed, reader_like
 
 SPELLINGS = {
     "instruction": ("prompt", "question", "query"),
@@ -19,6 +20,9 @@ SPELLINGS = {
     "system": ("system_prompt",),
     "history": (),
 }
+
+
+PLAIN_FIELDS = (("instruction", "instruction", str), ("input", "input", str | None), ("output", "output", str))
 
 
 class Alpaca:
@@ -59,23 +63,35 @@ class Alpaca:
         """As `PlainFormat.plain`; a record of one round without a system prompt."""
         return plain_of(records, fields, _together)
 
+    def reader(self, record: object) -> Reader | None:
+        """As `PlainFormat.reader`."""
+        if type(record) is not dict or not {"instruction", "output"} <= record.keys() or "context" in record:
+            return None
+        return reader_like(record, PLAIN_FIELDS)
+
 
 SHORT: Shape = ("user", "assistant")
 LONG: Shape = ("user", INPUT, "assistant")
 
 
 def _together(records: Sequence[Any], fields: FieldMap) -> tuple[list[Shape], list[Any]] | None:
-    if set(map(type, records)) != {dict} or fields.columns:
+    if not records or fields.columns:
         return None
-    there = set[str]().union(*records)
-    if not are_bare(records, there):
-        return None
+    if isinstance(records[0], Typed):
+        get: Callable[[str], Callable[[Any], Any]] = attrgetter
+        contexts = list(map(attrgetter("input"), records))
+    else:
+        if set(map(type, records)) != {dict}:
+            return None
+        there = set[str]().union(*records)
+        if not are_bare(records, there):
+            return None
+        get, contexts = itemgetter, [record.get("input") for record in records]
+        if None in contexts and "context" in there:
+            return None
     try:
-        questions, answers = list(map(itemgetter("instruction"), records)), list(map(itemgetter("output"), records))
+        questions, answers = list(map(get("instruction"), records)), list(map(get("output"), records))
     except KeyError:  # other spellings, say
-        return None
-    contexts = [record.get("input") for record in records]
-    if None in contexts and "context" in there:
         return None
     if not any(contexts):
         return [SHORT] * len(records), list(chain.from_iterable(zip(questions, answers, strict=True)))

@@ -11,6 +11,7 @@ from formats.errors import RecordError
 from formats.records.fields import FieldMap, text
 from formats.records.openai import ROLE_NAMES
 from formats.records.plain import PLAIN_ROLES, plain_of
+from formats.records.typed import Reader, Typed, reader_like
 
 START, END = "<|im_start|>", "<|im_end|>"
 TURN = re.compile(r"<\|im_start\|>([^\n<]*)\r?\n(.*?)<\|im_end\|>\s*", re.DOTALL)
@@ -52,6 +53,10 @@ class ChatML:
         """As `PlainFormat.plain`."""
         return plain_of(records, fields, _together)
 
+    def reader(self, record: object) -> Reader | None:
+        """As `PlainFormat.reader`."""
+        return reader_like(record, [("text", "text", str)]) if type(record) is dict and "text" in record else None
+
     @staticmethod
     def _text(record: object, fields: FieldMap) -> Any:
         return fields.look_up(record, "text") if isinstance(record, Mapping) else record
@@ -63,7 +68,10 @@ def _together(records: Sequence[Any], fields: FieldMap) -> tuple[list[Shape], li
     if fields.columns:
         return None
     for record in records:
-        value = record if type(record) is str else record.get("text") if type(record) is dict else None
+        if isinstance(record, Typed):
+            value = record.text  # type: ignore[attr-defined]
+        else:
+            value = record if type(record) is str else record.get("text") if type(record) is dict else None
         if type(value) is not str or not value.startswith(START):
             return None
         shape: list[str] = []

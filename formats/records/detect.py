@@ -14,6 +14,7 @@ from formats.records.chatml import ChatML
 from formats.records.fields import FieldMap
 from formats.records.openai import OpenAI
 from formats.records.sharegpt import ShareGPT
+from formats.records.typed import Reader
 
 GROUP = "sft_shards.records"
 """Entry point group: a class or object with the members of `RecordFormat` registers under its name."""
@@ -44,7 +45,13 @@ class PlainFormat(RecordFormat, Protocol):
 
         Whoever calls looks at the texts, of many records at once: where one of them is no text, or has nothing but
         white space, what is given here of its record means nothing.
+
+        Records are as JSON has them, or all of them as `reader` gave them.
         """
+        ...
+
+    def reader(self, record: object) -> Reader | None:
+        """Reads JSON records like this one straight into objects that `plain` takes; None where it would not pay."""
         ...
 
 

@@ -19,8 +19,10 @@ class FieldMap:
     """Field of the format → column of the record; dots step into nested columns."""
     roles: Mapping[str, str] = field(default_factory=dict)
     """Role as it stands in the record → one of `formats.conversation.ROLES`."""
-    shapes: dict[tuple[str, ...], tuple[str, ...] | None] = field(default_factory=dict, init=False, compare=False)
-    """What `messages_together` found out about sequences of roles."""
+    shapes: dict[tuple[str, str], dict[tuple[str, ...], tuple[str, ...] | None]] = field(
+        default_factory=dict, init=False, compare=False
+    )
+    """What `messages_together` found out about sequences of roles, by the names that a message's fields have."""
 
     def look_up(self, record: Mapping[str, Any], name: str, spellings: Sequence[str] = ()) -> Any:
         """The value of a field: the column that the user named, else the first spelling there is, else `MISSING`."""
@@ -64,6 +66,11 @@ SIDE = ("system", "system_prompt", "tools", "functions", "history")
 """What may stand beside the texts of a record; plain records have none of it."""
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 _BESIDE = frozenset([*SIDE, *MEDIA])
+
+
+def is_beside(name: str) -> bool:
+    """Whether a field of this name makes a record more than roles and texts, if it has a value."""
+    return name in _BESIDE
 
 
 def are_bare(records: Sequence[Mapping[str, Any]], there: set[str]) -> bool:

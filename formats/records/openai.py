@@ -11,9 +11,11 @@ from typing import Any
 from formats.conversation import Conversation, Plain, Turn
 from formats.errors import RecordError
 from formats.records.fields import MISSING, FieldMap, optional_text, refuse_media, text
-from formats.records.plain import PLAIN_ROLES, messages_together, plain_of
+from formats.records.plain import PLAIN_ROLES, message_reader, messages_together, plain_of
+from formats.records.typed import Reader
 
 LISTS = ("messages", "conversations", "conversation", "dialog", "dialogue")
+KEYS = ("role", "content")
 ROLE_NAMES = {
     "system": "system",
     "developer": "developer",
@@ -46,7 +48,11 @@ class OpenAI:
 
     def plain(self, records: Sequence[Any], fields: FieldMap) -> Plain:
         """As `PlainFormat.plain`."""
-        return plain_of(records, fields, partial(plain_turns, keys=("role", "content"), names=_PLAIN_NAMES))
+        return plain_of(records, fields, partial(plain_turns, keys=KEYS, names=_PLAIN_NAMES))
+
+    def reader(self, record: object) -> Reader | None:
+        """As `PlainFormat.reader`."""
+        return message_reader(record, LISTS, KEYS)
 
 
 _PLAIN_NAMES = {role: role for role in PLAIN_ROLES} | {"function": "tool"}

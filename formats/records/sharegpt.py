@@ -9,6 +9,7 @@ from typing import Any
 from formats.conversation import Conversation, Plain, Turn
 from formats.records.fields import MISSING, FieldMap, text
 from formats.records.openai import (
+    LISTS,
     first_message,
     leading_system,
     messages_of,
@@ -18,8 +19,10 @@ from formats.records.openai import (
     read_weight,
     tool_call,
 )
-from formats.records.plain import plain_of
+from formats.records.plain import message_reader, plain_of
+from formats.records.typed import Reader
 
+KEYS = ("from", "value")
 CALL = "function_call"
 ROLE_NAMES = {
     "human": "user",
@@ -64,4 +67,8 @@ class ShareGPT:
 
     def plain(self, records: Sequence[Any], fields: FieldMap) -> Plain:
         """As `PlainFormat.plain`."""
-        return plain_of(records, fields, partial(plain_turns, keys=("from", "value"), names=ROLE_NAMES))
+        return plain_of(records, fields, partial(plain_turns, keys=KEYS, names=ROLE_NAMES))
+
+    def reader(self, record: object) -> Reader | None:
+        """As `PlainFormat.reader`."""
+        return message_reader(record, LISTS, KEYS)

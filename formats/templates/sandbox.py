@@ -32,6 +32,7 @@ SECONDS = 20.0
 CHARACTERS = 64 << 20
 GENERATION_START, GENERATION_END = "\ufdd4", "\ufdd5"
 """Noncharacters that stand around what a template marks with `{% generation %}` until they are taken out again."""
+DICT_NAMES = frozenset(dir(dict))
 PADDING_METHODS = ("center", "ljust", "rjust", "zfill", "expandtabs")
 UNBOUNDED = re.compile(r"\d{5,}|\*|:[^}]*\{")
 """Widths of five digits and more, and widths that come from an argument, in either kind of format text."""
@@ -56,6 +57,12 @@ class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
     """jinja2's sandbox, which keeps templates from Python's internals; this one also keeps them from great sizes."""
 
     intercepted_binops = frozenset(["*", "**", "%"])
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """jinja2's rule; what it gives for the items of a plain dict, without its detour over an exception."""
+        if type(obj) is dict and attribute in obj and attribute not in DICT_NAMES:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """Refuse the operators that make a huge value out of two small ones."""

@@ -260,10 +260,6 @@ class Skeleton:
 
     literals: tuple[str, ...]
     """The template's words around the gaps: one more than there are gaps."""
-    words: bytes
-    """The literals in UTF-8, one after the other."""
-    value: int
-    """The sum of the values of these bytes."""
     spans: NDArray[np.int64]
     """int64[s, 4], where each trained span starts and ends: how many gaps stand before its start, how many bytes of
     the literals do, and both again for its end."""
@@ -329,8 +325,6 @@ class Tracer:
             return None
         return Skeleton(
             literals=tuple(literals),
-            words="".join(literals).encode(),
-            value=sum("".join(literals).encode()),
             spans=placed,
             absent=frozenset(answers.absent),
             strips=tuple(sorted(answers.strips, key=str)),

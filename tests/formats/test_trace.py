@@ -62,7 +62,7 @@ def test_what_is_filled_is_what_jinja_gives(name, data, rounds, system, extra):
     rendering = template.render(conversation)
     assert made.texts == [rendering.text]
     raw = rendering.text.encode()
-    assert (made.sizes.tolist(), made.sums.tolist()) == ([len(raw)], [sum(raw)])
+    assert (made.sizes.tolist(), made.total) == ([len(raw)], sum(raw))
     spans = TrainOn().spans(rendering, conversation)
     assert made.spans.tolist() == [[len(rendering.text[:at].encode()) for at in span] for span in spans]
     assert rendering.typed == ()

@@ -1,0 +1,49 @@
+"""Which texts a tokenizer that brings them to NFC leaves as they are."""
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from preprocess.composed import is_inert, settled, unsettled
+from preprocess.token_engine import COMPOSES
+from preprocess.tokenizer import Tokenizer
+
+HARD = "ae\u0301\u0316\u0338 =>\u0958\u09c7\u09be\u1100\u1161\u11a8가각\u2126Ω\u0340ự한글 中文，Привет 👍🏽\u0e38\u0e48\u0897\U000105c9"
+TEXT = st.text(st.sampled_from(HARD) | st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
+
+
+@given(st.text(st.sampled_from("ae>=\u09c7\u1100가中\n"), max_size=2), TEXT, TEXT)
+def test_what_is_settled_stays_whatever_stands_around_it(before, text, after):
+    if not list(unsettled([text])):
+        before = unicodedata.normalize("NFC", before)
+        inert = "".join(one for one in after if is_inert(one))
+        assert unicodedata.normalize("NFC", before + text + inert) == before + text + inert
+
+
+@given(TEXT)
+def test_settled_text_is_in_normal_form_and_known(text):
+    got = settled(text)
+    assert unicodedata.is_normalized("NFC", got)
+    assert not [one for one in got if unicodedata.category(one) == "Cn"]
+
+
+@pytest.mark.parametrize(
+    "text", ["cafe\u0301", "\u0301 alone", "\u0958", "\u2126", "\u11a8", "x\u0316\u0301\u0316", "new \U000105d2\u0378"]
+)
+def test_what_could_change_is_found(text):
+    assert list(unsettled(["plain", "naïve 中文", text])) == [2]
+    assert not is_inert(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["Việt Nam", "ภาษาไทย", "हिन्दी", "עברית", "العربية", "한국어", "русский й", "日本語がぎ", "👍🏽🇹🇷"]
+)
+def test_writing_in_normal_form_is_kept(text):
+    assert list(unsettled([unicodedata.normalize("NFC", text)])) == []
+
+
+def test_the_step_is_taken_out_of_a_tokenizer_as_it_is_written_down(make_tokenizer):
+    assert Tokenizer(str(make_tokenizer("bytes-nfc"))).serialized.count(COMPOSES) == 1
+    assert COMPOSES not in Tokenizer(str(make_tokenizer("bytes"))).serialized
