@@ -34,7 +34,7 @@ def unsettled(texts: list[str]) -> Iterator[int]:
 
 def is_inert(text: str) -> bool:
     """Whether NFC changes nothing in a text nor where it touches others: no character of it composes with any."""
-    return not _kinds(text).any()
+    return text.isascii() or not _kinds(text).any()
 
 
 def settled(text: str) -> str:
