@@ -21,7 +21,7 @@ from formats.records import FieldMap, detect, get
 from preprocess.config import JobConfig
 from preprocess.overlong import fit
 from preprocess.pipeline import Pipeline
-from preprocess.sources import Item, find_sources, sample
+from preprocess.sources import Item, find_sources, first_records, sample
 from preprocess.token_engine import choose_engine
 from preprocess.tokenizer import Tokenizer
 
@@ -64,7 +64,7 @@ def one_file(pipeline: Pipeline, items: list[Item], form: str, name: str) -> tup
     batches = [pipeline.batch(items[at : at + BATCH], form) for at in range(0, len(items), BATCH)]
     fast_seconds = time.process_time() - begin
     pipeline._careful = judge  # type: ignore[method-assign]
-    fast = len(items) - judged
+    fast = max(len(items) - judged, 0)  # one that is not sound is judged twice
     begin = time.process_time()
     different = tokens = 0
     for at, batch in zip(range(0, len(items), BATCH), batches, strict=True):
@@ -101,9 +101,9 @@ def main(data: Path, tokenizers: Path, limit: int, map_role: tuple[str, ...], on
         pipeline = Pipeline(config, template, tokenizer, engine)
         click.echo(f"{folder.name}: {check}\n  {'file':52} records    fast  result      fast   slow Mtok/s")
         for source in find_sources([str(data)]):
-            items = sample(source, limit)
+            items = first_records(source, limit)
             try:
-                read = [item for item in items[:200] if not isinstance(item[1], RecordError)]
+                read = [item for item in sample(source, 200) if not isinstance(item[1], RecordError)]
                 form = detect(read, FieldMap(roles=roles), source.path)
             except UsageError as error:
                 click.echo(f"  {error}")

@@ -16,7 +16,7 @@ Blank lines are no records. Records are numbered from 0 within their part; final
 
 from preprocess.sources.find import find_sources
 from preprocess.sources.parts import Part, cut
-from preprocess.sources.reader import PartReader, parse, sample
+from preprocess.sources.reader import PartReader, first_records, parse, sample
 from preprocess.sources.source import Item, Source
 
-__all__ = ["Item", "Part", "PartReader", "Source", "cut", "find_sources", "parse", "sample"]
+__all__ = ["Item", "Part", "PartReader", "Source", "cut", "find_sources", "first_records", "parse", "sample"]

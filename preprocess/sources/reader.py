@@ -95,8 +95,8 @@ class PartReader:
             yield from array.items(blocks(file, part.begin, part.end, self._digest), part.end, source.path)
 
 
-def sample(source: Source, count: int) -> list[Item]:
-    """The first records of a source.
+def first_records(source: Source, count: int) -> list[Item]:
+    """The first records of a source, as a part gives them.
 
     Raises:
         DataError: as for a part.
@@ -106,7 +106,12 @@ def sample(source: Source, count: int) -> list[Item]:
         units = len(tables.unit_sizes(source))
     part = Part(end=source.bytes, last=units)
     items = (item for batch in PartReader(source, part).batches() for item in batch)
-    return [(at, parse(item) if isinstance(item, bytes) else item) for at, item in islice(items, count)]
+    return list(islice(items, count))
+
+
+def sample(source: Source, count: int) -> list[Item]:
+    """The same, parsed."""
+    return [(at, parse(item) if isinstance(item, bytes) else item) for at, item in first_records(source, count)]
 
 
 def _parsed(chunks: Iterator[bytes | RecordError]) -> Iterator[list[Item]]:
