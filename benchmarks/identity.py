@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,16 @@ from formats.records import FieldMap, detect, get
 from preprocess.config import JobConfig
 from preprocess.overlong import fit
 from preprocess.pipeline import Pipeline
-from preprocess.sources import Item, find_sources, first_records, sample
+from preprocess.sources import PartReader, Records, find_sources, sample, whole_of
 from preprocess.token_engine import choose_engine
 from preprocess.tokenizer import Tokenizer
 
-BATCH = 256
 
-
-def careful(pipeline: Pipeline, items: list[Item], form: str) -> tuple[list[Any], list[Any], list[tuple[int, str]]]:
+def careful(pipeline: Pipeline, records: Records, form: str) -> tuple[list[Any], list[Any], list[tuple[int, str]]]:
     """Ids, masks and rejects as the careful way gives them."""
     ids, masks, rejects = [], [], []
-    for (number, _), outcome in zip(items, pipeline._careful([item[1] for item in items], get(form)), strict=True):
+    outcomes = pipeline._careful(records.some(range(len(records))), get(form))
+    for number, outcome in zip(records.numbers.tolist(), outcomes, strict=True):
         try:
             if isinstance(outcome, RecordError):
                 raise outcome
@@ -49,43 +49,43 @@ def flat(parts: list[Any]) -> Any:
     return np.concatenate(parts) if parts else np.zeros(0)
 
 
-def one_file(pipeline: Pipeline, items: list[Item], form: str, name: str) -> tuple[int, int, int]:
+def one_file(pipeline: Pipeline, stretches: list[Records], form: str, name: str) -> tuple[int, int, int]:
     """Compare on one file; the records, those that went the fast way, and those in batches that differ."""
-    judged = 0
+    judged, count = 0, sum(map(len, stretches))
     judge = pipeline._careful
 
-    def counted(records: list[Any], format_: Any) -> Any:
+    def counted(found: list[Any], format_: Any) -> Any:
         nonlocal judged
-        judged += len(records)
-        return judge(records, format_)
+        judged += len(found)
+        return judge(found, format_)
 
     pipeline._careful = counted  # type: ignore[method-assign]
     begin = time.process_time()
-    batches = [pipeline.batch(items[at : at + BATCH], form) for at in range(0, len(items), BATCH)]
+    batches = [pipeline.batch(records, form) for records in stretches]
     fast_seconds = time.process_time() - begin
     pipeline._careful = judge  # type: ignore[method-assign]
-    fast = max(len(items) - judged, 0)  # one that is not sound is judged twice
+    fast = max(count - judged, 0)  # one that is not sound is judged twice
     begin = time.process_time()
     different = tokens = 0
-    for at, batch in zip(range(0, len(items), BATCH), batches, strict=True):
-        ids, masks, rejects = careful(pipeline, items[at : at + BATCH], form)
+    for records, batch in zip(stretches, batches, strict=True):
+        ids, masks, rejects = careful(pipeline, records, form)
         tokens += len(batch.ids)
         same = np.array_equal(flat(ids), batch.ids) and np.array_equal(flat(masks), batch.loss_mask)
         if not same or rejects != [(one.record, one.reason) for one in batch.rejects]:
-            different += len(items[at : at + BATCH])
+            different += len(records)
     slow_seconds = time.process_time() - begin
     rates = f"{tokens / fast_seconds / 1e6:6.2f} {tokens / slow_seconds / 1e6:6.2f}"
-    click.echo(f"  {name[:52]:52} {len(items):7,} {fast:7,}  {'same' if not different else 'DIFFERENT':9} {rates}")
-    return len(items), fast, different
+    click.echo(f"  {name[:52]:52} {count:7,} {fast:7,}  {'same' if not different else 'DIFFERENT':9} {rates}")
+    return count, fast, different
 
 
 @click.command()
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.argument("tokenizers", type=click.Path(exists=True, path_type=Path))
-@click.option("--limit", type=int, default=1 << 40, help="Records of each file; all without.")
+@click.option("--limit", type=int, help="Stretches of about a megabyte of each file; all without.")
 @click.option("--map-role", multiple=True, help="NAME=ROLE, as for sft-preprocess run.")
 @click.option("--only", help="One tokenizer's name.")
-def main(data: Path, tokenizers: Path, limit: int, map_role: tuple[str, ...], only: str | None) -> None:
+def main(data: Path, tokenizers: Path, limit: int | None, map_role: tuple[str, ...], only: str | None) -> None:
     """Compare on every file under every tokenizer; exit 1 if anything differs."""
     os.environ["RAYON_NUM_THREADS"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -101,14 +101,14 @@ def main(data: Path, tokenizers: Path, limit: int, map_role: tuple[str, ...], on
         pipeline = Pipeline(config, template, tokenizer, engine)
         click.echo(f"{folder.name}: {check}\n  {'file':52} records    fast  result      fast   slow Mtok/s")
         for source in find_sources([str(data)]):
-            items = first_records(source, limit)
+            stretches = list(islice(PartReader(source, whole_of(source)).batches(), limit))
             try:
                 read = [item for item in sample(source, 200) if not isinstance(item[1], RecordError)]
                 form = detect(read, FieldMap(roles=roles), source.path)
             except UsageError as error:
                 click.echo(f"  {error}")
                 continue
-            counts = one_file(pipeline, items, form.name, Path(source.path).name)
+            counts = one_file(pipeline, stretches, form.name, Path(source.path).name)
             total = [one + other for one, other in zip(total, counts, strict=True)]
     click.echo(f"{total[0]:,} records, {total[1]:,} of them the fast way, {total[2]:,} in batches that differ")
     raise SystemExit(1 if total[2] else 0)

@@ -6,9 +6,16 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from formats.errors import RecordError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Shape = tuple[str, ...]
 """The roles of a plain conversation, one for each text; an Alpaca input is a text of its own with the role `INPUT`."""
@@ -119,24 +126,66 @@ class Conversation:
 
 
 class Plain(NamedTuple):
-    """Some of several records, as conversations that are nothing but roles and texts."""
+    """Some of several records, as conversations that are nothing but roles and texts, in columns."""
 
-    rows: Sequence[int]
-    """Which records they are, rising."""
-    shapes: Sequence[Shape]
-    texts: list[str]
-    """The texts of all, one after the other: as many of each as its shape is long."""
+    rows: NDArray[np.int64]
+    """int64[n], rising: which records they are."""
+    kinds: Sequence[Shape]
+    """The shapes that they have."""
+    numbers: NDArray[np.int64]
+    """int64[n]: the shape of each, as a place in `kinds`."""
+    texts: pa.StringArray
+    """The texts of all, one after the other: as many of each as its shape is long. UTF-8, with no gaps in between."""
+
+    @property
+    def firsts(self) -> NDArray[np.int64]:
+        """int64[n + 1]: the first text of each, and the number of all."""
+        return sums(np.asarray([len(kind) for kind in self.kinds], dtype=np.int64)[self.numbers])
+
+    def only(self, keep: NDArray[np.bool_]) -> Plain:
+        """Those of the conversations that `keep`, bool[n], says."""
+        import pyarrow as pa
+
+        if keep.all():
+            return self
+        texts = self.texts.filter(pa.array(np.repeat(keep, np.diff(self.firsts))))
+        return Plain(self.rows[keep], self.kinds, self.numbers[keep], texts)
 
     def digests(self) -> Iterator[bytes]:
         """`Conversation.digest` of each."""
-        texts = iter(self.texts)
-        return (plain_digest(shape, [next(texts) for _ in shape]) for shape in self.shapes)
+        values, ends = utf8(self.texts)
+        letters = sums((values & 0xC0) != 0x80)  # bytes that begin a character
+        sizes = list(map(str, np.diff(letters[ends]).tolist()))
+        heads, raw, bounds = list(map(",".join, self.kinds)), values.tobytes(), ends.tolist()
+        for number, (first, last) in zip(self.numbers.tolist(), pairwise(self.firsts.tolist()), strict=True):
+            yield _digest(heads[number], sizes[first:last], raw[bounds[first] : bounds[last]])
+
+
+def sums(sizes: NDArray[Any]) -> NDArray[np.int64]:
+    """int64[n + 1]: the sums of the sizes before each, and of all."""
+    out = np.zeros(len(sizes) + 1, dtype=np.int64)
+    np.cumsum(sizes, out=out[1:])
+    return out
+
+
+def utf8(texts: pa.StringArray) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """The bytes of texts, u8[B], and where each begins in them with the end of the last, int32[n + 1]; not copied."""
+    if not len(texts):
+        return np.zeros(0, dtype=np.uint8), np.zeros(1, dtype=np.int32)
+    _, bounds, raw = texts.buffers()
+    ends = np.frombuffer(bounds, dtype=np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    values = np.frombuffer(raw, dtype=np.uint8) if raw is not None else np.zeros(0, dtype=np.uint8)
+    return values[ends[0] : ends[-1]], ends - ends[0] if ends[0] else ends
 
 
 def plain_digest(shape: Shape, texts: Sequence[str]) -> bytes:
     """`Conversation.digest` of a plain conversation, without making it one."""
-    head = ",".join([*shape, *(str(len(text)) for text in texts)])
-    return hashlib.blake2b(f"{head}|{''.join(texts)}".encode(), digest_size=16).digest()
+    return _digest(",".join(shape), [str(len(text)) for text in texts], "".join(texts).encode())
+
+
+def _digest(roles: str, sizes: Sequence[str], texts: bytes) -> bytes:
+    head = ",".join([roles, *sizes]).encode()
+    return hashlib.blake2b(head + b"|" + texts, digest_size=16).digest()
 
 
 def plain_messages(shape: Shape, texts: Sequence[Any]) -> list[dict[str, Any]]:

@@ -53,25 +53,24 @@ def encode(engine: Engine, texts: Texts, table: ByteLengths) -> Aligned:
 
 def _encode_together(engine: Engine, texts: Texts, table: ByteLengths) -> Aligned | None:
     """Encode them as one text; None where it does not show that this is the same."""
-    ids = engine.encode(["".join(texts.words)]).ids
+    ids = engine.encode([texts.whole]).ids
     edges = table.edges(ids, np.zeros(1, dtype=np.int64))
     places = unpacked_lengths(edges)
-    ends = np.zeros(len(texts.sizes) + 1, dtype=np.uint32)
-    np.cumsum(texts.sizes, out=ends[1:])
+    ends = texts.ends.astype(np.uint32)
     bounds = np.searchsorted(places, ends).astype(np.int64)
-    whole = bounds[-1] == len(ids) and edges[-1] == pack(ends[-1], texts.total) and np.array_equal(places[bounds], ends)
+    total = texts.values.sum(dtype=np.uint64)
+    whole = bounds[-1] == len(ids) and edges[-1] == pack(ends[-1], total) and np.array_equal(places[bounds], ends)
     if not whole or not table.control[ids[bounds[:-1]]].all():
         return None
-    return Aligned(flat=Flat(ids=ids, bounds=bounds), places=places, sound=np.ones(len(texts.sizes), dtype=bool))
+    return Aligned(flat=Flat(ids=ids, bounds=bounds), places=places, sound=np.ones(len(bounds) - 1, dtype=bool))
 
 
 def align(flat: Flat, texts: Texts, table: ByteLengths) -> Aligned:
     """Find the places of ids of texts that were encoded one by one."""
     starts, stops = flat.bounds[:-1], flat.bounds[1:]
     edges = table.edges(flat.ids, starts)
-    values = np.frombuffer("".join(texts.words).encode(), dtype=np.uint8)
-    sums = np.add.reduceat(values, np.cumsum(texts.sizes) - texts.sizes, dtype=np.uint64)
-    sound = edges[stops] - edges[starts] == pack(texts.sizes.astype(np.uint64), sums)
+    sums = np.add.reduceat(texts.values, texts.ends[:-1], dtype=np.uint64)
+    sound = edges[stops] - edges[starts] == pack(np.diff(texts.ends).astype(np.uint64), sums)
     return Aligned(flat=flat, places=unpacked_lengths(edges), sound=sound)
 
 
@@ -92,8 +91,8 @@ def masks(aligned: Aligned, texts: Texts, *, train_straddling: bool) -> Masked:
     inside = np.minimum(left, max(len(flat.ids) - 1, 0))
     before = np.concatenate([last[:0], [0], last[:-1]])  # a token that begins in the span before is that one's
     across = (left < right) & (places[inside] < first) & (places[inside + 1] > first) & (places[inside] >= before)
-    trained = np.bincount(owner, weights=runs[1::2], minlength=len(texts.sizes)).astype(np.int64)
-    straddling = np.bincount(owner[across], minlength=len(texts.sizes))
+    trained = np.bincount(owner, weights=runs[1::2], minlength=len(starts)).astype(np.int64)
+    straddling = np.bincount(owner[across], minlength=len(starts))
     if not train_straddling:
         loss_mask[inside[across]] = 0
         trained -= straddling

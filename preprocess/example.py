@@ -11,7 +11,7 @@ from formats.errors import DataError, RecordError
 from preprocess.inspect import Stretch, coloured, stretches
 from preprocess.pipeline import Pipeline
 from preprocess.plan import Plan
-from preprocess.sources import sample
+from preprocess.sources import Records, sample
 from preprocess.tokenizer import Tokenizer
 
 TRIED = 20
@@ -32,7 +32,7 @@ def announcement(plan: Plan, tokenizer: Tokenizer, *, colour: bool) -> Iterator[
         if isinstance(record, RecordError):
             continue
         try:
-            batch = pipeline.batch([(number, record)], source.format)
+            batch = pipeline.batch(Records(number, [record]), source.format)
         except DataError:
             continue  # it will end the job; the task that meets it says where it stands
         if len(batch.lengths):

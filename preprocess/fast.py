@@ -9,23 +9,29 @@ sample of those that went this way is compared with the careful way's result.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence, Sized
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import chain, compress, pairwise
-from typing import Any, NamedTuple
+from itertools import chain, pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from formats.conversation import INPUT, Conversation, Plain, Shape, Turn
+from formats.conversation import INPUT, Conversation, Plain, Shape, Turn, sums, utf8
 from formats.errors import RecordError
+from formats.records.columns import taken
 from formats.templates import ChatTemplate, Skeleton, Tracer, TrainOn
 from preprocess.composed import is_inert, unsettled
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 THINK = ("<think>", "</think>")
+SPACE = "".join([chr(point) for point in range(0x3001) if chr(point).isspace()])
+"""All white space there is."""
 MOST_SKELETONS = 4096
 NONE = -1
+NO_SPANS = np.empty((0, 4), dtype=np.int64)
 
 
 class Renderer:
@@ -45,63 +51,50 @@ class Renderer:
         self._table = _Table()
         self._forbidden = set(THINK) | (set() if template.allow_control_tokens else set(template.tokens.control))
         self._strips: set[str | None] = set()
+        self._outer = _Outer(())
         self._compile()
 
     def _compile(self) -> None:
         words = sorted((word.encode() for word in self._forbidden), key=len, reverse=True)
-        self._firsts = sorted({word[:1] for word in words})
         self._pattern = re.compile(b"|".join(map(re.escape, words)))
 
     def render(self, plain: Plain) -> tuple[Texts, Plain]:
         """The renderings of those of several plain conversations that could be made, and which these are; the others
         have to take the careful way."""
-        numbers = self._skeletons(plain.shapes)
-        if (numbers == NONE).any():
-            plain, numbers = _only(plain, numbers, numbers != NONE)
-        contents = _contents(plain)
-        if contents is None:
-            texts = iter(plain.texts)
-            sound = [[_is_text(next(texts)) for _ in shape] for shape in plain.shapes]
-            plain, numbers = _only(plain, numbers, list(map(all, sound)))
-            contents = _contents(plain)
-            assert contents is not None, "only texts are left"
-        if strange := self._strange(contents):
-            plain, numbers = _only(plain, numbers, [at not in strange for at in range(len(plain.shapes))])
-            contents = _contents(plain)
-            assert contents is not None, "they were texts before"
-        return self._table.fill(numbers, contents), plain
+        numbers = self._skeletons(plain)
+        keep = numbers != NONE
+        plain, numbers = plain.only(keep), numbers[keep]
+        strange = self._strange(plain.texts)
+        if strange.any():
+            keep = ~np.logical_or.reduceat(strange, plain.firsts[:-1])
+            plain, numbers = plain.only(keep), numbers[keep]
+        return self._table.fill(numbers, plain), plain
 
-    def _skeletons(self, shapes: Sequence[Shape]) -> NDArray[np.int64]:
-        """int64[n]: the skeletons of shapes, made where a shape is new."""
+    def _skeletons(self, plain: Plain) -> NDArray[np.int64]:
+        """int64[n]: the skeletons of conversations, made where a shape is new."""
         known = self._numbers
-        if not known.keys() >= (met := set(shapes)):
-            for shape in sorted(met - known.keys()):
-                if len(known) < MOST_SKELETONS:
-                    skeleton = self._learn(shape)
-                    known[shape] = NONE if skeleton is None else self._table.add(skeleton)
-        return np.fromiter((known.get(shape, NONE) for shape in shapes), dtype=np.int64, count=len(shapes))
+        if new := sorted({*plain.kinds} - known.keys())[: MOST_SKELETONS - len(known)]:
+            learnt = {shape: self._learn(shape) for shape in new}
+            made = {shape: skeleton for shape, skeleton in learnt.items() if skeleton is not None}
+            known |= dict.fromkeys(new, NONE) | dict(zip(made, self._table.add(made.values()), strict=True))
+        of_kinds = np.asarray([known.get(shape, NONE) for shape in plain.kinds], dtype=np.int64)
+        return of_kinds[plain.numbers]
 
-    def _strange(self, contents: Contents) -> set[int]:
-        """The conversations with a text that is blank, that holds what might be a noncharacter (the marks of the
-        careful way are some), that NFC would change where it must not, or to which the template could give another
-        answer than the skeletons have."""
-        texts, raw = contents.texts, contents.raw
-        found: list[int] = []
-        places: list[Any] = []
-        if "" in texts or any(map(str.isspace, texts)):
-            found += [at for at, text in enumerate(texts) if not text or text.isspace()]
+    def _strange(self, texts: pa.StringArray) -> NDArray[np.bool_]:
+        """bool[t]: the texts that are blank, that hold what might be a noncharacter (the marks of the careful way are
+        some), that NFC would change where it must not, or to which the template could give another answer than the
+        skeletons have."""
+        values, ends = utf8(texts)
+        strange = np.asarray(np.diff(ends) == 0)
+        for at in np.flatnonzero(self._outer.may_begin_or_end(values, ends)).tolist():
+            text = values[ends[at] : ends[at + 1]].tobytes().decode()
+            strange[at] |= not text or text.isspace() or any(text.strip(chars) != text for chars in self._strips)
         if self.composes:
-            found += unsettled(texts)
-        for chars in self._strips:
-            if texts != [text.strip(chars) for text in texts]:
-                found += [at for at, text in enumerate(texts) if text.strip(chars) != text]
-        values = np.frombuffer(raw, dtype=np.uint8)
-        places.append(np.flatnonzero((values[:-1] == 0xEF) & (values[1:] == 0xB7)))  # U+FDC0 to U+FDFF
-        if any(first in raw for first in self._firsts):
-            places.append([match.start() for match in self._pattern.finditer(raw)])
-        number = np.searchsorted(contents.first, found, side="right") - 1
-        inside = np.searchsorted(contents.ends[contents.first], np.concatenate(places), side="right") - 1
-        return set(number.tolist()) | set(inside.tolist())
+            strange[unsettled(values, ends)] = True
+        odd = [np.flatnonzero((values[:-1] == 0xEF) & (values[1:] == 0xB7))]  # U+FDC0 to U+FDFF
+        odd += [np.asarray([match.start() for match in self._pattern.finditer(values)], dtype=np.int64)]
+        strange[np.searchsorted(ends, np.concatenate(odd), side="right") - 1] = True
+        return strange
 
     def _learn(self, shape: Shape) -> Skeleton | None:
         """Make the skeleton of a shape by rendering one conversation of it with care; None where that fails."""
@@ -115,9 +108,11 @@ class Renderer:
         skeleton = self._tracer.trace(shape, plain, rendering, spans)
         if skeleton is None or rendering.notes or rendering.typed:
             return None
-        if self.composes and not all(map(is_inert, skeleton.literals)):
+        if self.composes and not is_inert("".join(skeleton.literals)):
             return None
-        self._strips.update(skeleton.strips)
+        if not self._strips >= {*skeleton.strips}:
+            self._strips.update(skeleton.strips)
+            self._outer = _Outer(self._strips)
         if not skeleton.absent <= self._forbidden:
             self._forbidden |= skeleton.absent
             self._compile()
@@ -139,110 +134,110 @@ def conversation_of(shape: Shape, texts: Sequence[str]) -> Conversation:
 class Texts:
     """Renderings in UTF-8, with their trained spans."""
 
-    words: list[str]
-    """All of them in pieces: the template's words and, between them, the contents."""
-    pieces: NDArray[np.int64]
-    """int64[n]: pieces of each."""
+    values: NDArray[np.uint8]
+    """u8[B]: all of them, one after the other."""
+    ends: NDArray[np.int64]
+    """int64[n + 1]: where each begins in `values`, with the end of the last."""
     begin_with: frozenset[str]
     """What the texts begin with: the template's first words."""
-    sizes: NDArray[np.int64]
-    """int64[n]: bytes of each."""
-    total: int
-    """The sum of the values of the bytes of all."""
     spans: NDArray[np.int64]
     """int64[s, 2]: [start, end) in bytes of their own text; rising, and apart, within a text."""
     owner: NDArray[np.int64]
     """int64[s], rising: the text that a span is of."""
 
-    @cached_property
+    @property
+    def whole(self) -> str:
+        """All as one text."""
+        return str(self.values.data, "utf-8")
+
+    @property
     def texts(self) -> list[str]:
         """Each as a text of its own."""
-        ends = np.cumsum(self.pieces).tolist()
-        return ["".join(self.words[begin:end]) for begin, end in zip([0, *ends], ends, strict=False)]
+        return [str(self.values[begin:end].data, "utf-8") for begin, end in pairwise(self.ends.tolist())]
 
 
-class Contents(NamedTuple):
-    """The texts of conversations, one after the other, and in UTF-8."""
+class _Outer:
+    """Which texts may begin or end with a character that is looked for there: with any white space, at the beginning,
+    and with those that a template strips, on both sides. By two bytes at each end, so some others are among them."""
 
-    texts: list[str]
-    first: NDArray[np.int64]
-    """int64[n + 1]: the first text of each conversation, and the number of all."""
-    raw: bytes
-    ends: NDArray[np.int64]
-    """int64[texts + 1]: where each text begins in `raw`, and its end."""
+    def __init__(self, strips: Iterable[str | None]) -> None:
+        stripped = "".join([SPACE if chars is None else chars for chars in strips])
+        self._begin = _pairs([character.encode()[:2] for character in SPACE + stripped], first=True)
+        self._end = _pairs([character.encode()[-2:] for character in stripped], first=False) if stripped else None
 
-
-def _contents(plain: Plain) -> Contents | None:
-    """The texts of conversations; None if one of them is no text, or has half of a surrogate pair."""
-    try:
-        encoded = list(map(str.encode, plain.texts))
-    except (TypeError, UnicodeEncodeError):
-        return None
-    return Contents(plain.texts, _sums(plain.shapes), b"".join(encoded), _sums(encoded))
+    def may_begin_or_end(self, values: NDArray[np.uint8], ends: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """bool[t] of texts in UTF-8."""
+        if not len(values):
+            return np.asarray(np.diff(ends) == 0)
+        begins, lasts = ends[:-1], ends[1:] - 1
+        found = self._begin[_pair(values, begins, begins + 1)]
+        return found if self._end is None else found | self._end[_pair(values, lasts - 1, lasts)]
 
 
-def _only(plain: Plain, numbers: NDArray[np.int64], keep: Any) -> tuple[Plain, NDArray[np.int64]]:
-    """Some of several conversations, with the numbers of their skeletons."""
-    bounds = pairwise(_sums(plain.shapes).tolist())
-    texts = [text for (a, b), kept in zip(bounds, keep, strict=True) if kept for text in plain.texts[a:b]]
-    kept = Plain(list(compress(plain.rows, keep)), list(compress(plain.shapes, keep)), texts)
-    return kept, numbers[np.asarray(keep, dtype=bool)]
+def _pair(values: NDArray[np.uint8], first: NDArray[np.int32], second: NDArray[np.int32]) -> NDArray[np.uint16]:
+    one, other = (values[np.clip(places, 0, len(values) - 1)].astype(np.uint16) for places in (first, second))
+    return np.asarray(one << 8 | other)
 
 
-def _is_text(text: Any) -> bool:
-    try:
-        return type(text) is str and text.encode() is not None
-    except UnicodeEncodeError:
-        return False
-
-
-def _sums(sized: Sequence[Sized]) -> NDArray[np.int64]:
-    """int64[n + 1]: the sums of the sizes before each, and of all."""
-    out = np.zeros(len(sized) + 1, dtype=np.int64)
-    np.cumsum(np.fromiter(map(len, sized), dtype=np.int64, count=len(sized)), out=out[1:])
-    return out
+def _pairs(characters: Iterable[bytes], *, first: bool) -> NDArray[np.bool_]:
+    """bool[65536]: two bytes, of which a character of one byte is the first or the second and the other is anything."""
+    table = np.zeros((256, 256), dtype=bool)
+    for one in characters:
+        if len(one) == 2:
+            table[one[0], one[1]] = True
+        elif first:
+            table[one[0]] = True
+        else:
+            table[:, one[0]] = True
+    return table.reshape(-1)
 
 
 class _Table:
     """Skeletons as arrays, so that a batch is filled by looking up rows."""
 
     def __init__(self) -> None:
-        self._literals: list[tuple[str, ...]] = []
-        self._facts = np.empty((0, 4), dtype=np.int64)
-        """int64[k, 4]: bytes of the literals, the sum of their values, the first row of its spans, and their number."""
-        self._spans = np.empty((0, 4), dtype=np.int64)
+        import pyarrow as pa
+
+        self._skeletons: list[Skeleton] = []
+        self._facts = np.empty((0, 3), dtype=np.int64)
+        """int64[k, 3]: of each the first of its literals, the first of its spans, and how many spans it has."""
+        self._spans = NO_SPANS
         """int64[s, 4]: `Skeleton.spans` of all, one after the other."""
+        self._words = pa.array([], pa.string())
 
-    def add(self, skeleton: Skeleton) -> int:
-        """Put in one more; its number."""
-        words = "".join(skeleton.literals).encode()
-        self._literals.append(skeleton.literals)
-        facts = (len(words), sum(words), len(self._spans), len(skeleton.spans))
-        self._facts = np.vstack([self._facts, facts])
-        self._spans = np.vstack([self._spans, skeleton.spans])
-        return len(self._literals) - 1
+    def add(self, skeletons: Iterable[Skeleton]) -> range:
+        """Put in some more; their numbers."""
+        import pyarrow as pa
 
-    def fill(self, numbers: NDArray[np.int64], contents: Contents) -> Texts:
-        """Fill skeletons, int64[n], with contents."""
-        count, gaps = len(numbers), np.diff(contents.first)
-        literals = [self._literals[number] for number in numbers.tolist()]
-        filled = 2 * np.arange(len(contents.texts)) + np.repeat(np.arange(count), gaps) + 1
-        words = np.empty(2 * len(contents.texts) + count, dtype=object)
-        own = np.ones(len(words), dtype=bool)
-        own[filled] = False
-        words[filled] = contents.texts
-        words[own] = list(chain.from_iterable(literals))
-        sizes, values, spans, several = self._facts[numbers].T
+        before = len(self._skeletons)
+        self._skeletons += skeletons
+        sizes = [(len(one.literals), len(one.spans)) for one in self._skeletons]
+        words, spans = np.asarray(sizes, dtype=np.int64).reshape(-1, 2).T
+        self._facts = np.stack([sums(words)[:-1], sums(spans)[:-1], spans], axis=1)
+        self._spans = np.concatenate([NO_SPANS, *(one.spans for one in self._skeletons)])
+        self._words = pa.array(chain.from_iterable(one.literals for one in self._skeletons), pa.string())
+        return range(before, len(self._skeletons))
+
+    def fill(self, numbers: NDArray[np.int64], plain: Plain) -> Texts:
+        """Fill skeletons, int64[n], with the texts of conversations."""
+        count, firsts = len(numbers), plain.firsts
+        gaps, texts = np.diff(firsts), np.arange(len(plain.texts))
+        words, spans, several = self._facts[numbers].T
+        ends = sums(2 * gaps + 1)  # of each in pieces: literals and, between them, the texts
+        places = np.empty(ends[-1], dtype=np.int64)
+        filled = 2 * texts + np.repeat(np.arange(count), gaps) + 1
+        places[filled] = len(self._words) + texts
+        places[filled - 1] = texts + np.repeat(words - firsts[:-1], gaps)
+        places[ends[1:] - 1] = words + gaps
+        values, bounds = utf8(taken([self._words, plain.texts], places))
+        _, inner = utf8(plain.texts)
         owner = np.repeat(np.arange(count), several)
-        places = self._spans[np.arange(len(owner)) + np.repeat(spans - np.cumsum(several) + several, several)]
-        begins = contents.ends[contents.first]
-        ends = contents.ends[contents.first[owner][:, None] + places[:, ::2]]
+        trained = self._spans[np.arange(len(owner)) + np.repeat(spans - sums(several)[:-1], several)]
+        before = inner[firsts[owner][:, None] + trained[:, ::2]] - inner[firsts[owner]][:, None]
         return Texts(
-            words=words.tolist(),
-            pieces=2 * gaps + 1,
-            begin_with=frozenset([one[0] for one in literals]),
-            sizes=sizes + np.diff(begins),
-            total=int(values.sum()) + int(np.frombuffer(contents.raw, dtype=np.uint8).sum(dtype=np.uint64)),
-            spans=places[:, 1::2] + ends - begins[owner][:, None],
+            values=values,
+            ends=bounds[ends].astype(np.int64),
+            begin_with=frozenset([self._skeletons[number].literals[0] for number in np.unique(numbers).tolist()]),
+            spans=trained[:, 1::2] + before,
             owner=owner,
         )

@@ -9,9 +9,7 @@ the job.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any, cast
 
 import numpy as np
@@ -30,7 +28,7 @@ from preprocess.fast import Renderer, Texts
 from preprocess.lengths import byte_lengths
 from preprocess.overlong import fit
 from preprocess.plainly import read_plain
-from preprocess.sources import Item, parse
+from preprocess.sources import Records, parse
 from preprocess.token_engine import Engine, Flat, HuggingFace
 from preprocess.tokenizer import Tokenizer
 
@@ -91,7 +89,7 @@ class Pipeline:
         self._verified = 0
         self._fields = config.fields
 
-    def batch(self, items: Sequence[Item], form: str) -> Batch:
+    def batch(self, records: Records, form: str) -> Batch:
         """The sequences and rejects of consecutive records of one format.
 
         Raises:
@@ -100,22 +98,21 @@ class Pipeline:
         format_ = get(form)
         fast, fitting = None, np.zeros(0, dtype=np.int64)
         if self._table is not None and hasattr(format_, "plain"):
-            records = list(map(itemgetter(1), items))
             texts, plain = self._renderer.render(read_plain(cast(PlainFormat, format_), records, self._fields))
-            if plain.rows:
-                fast = self._fast(plain, texts, items, format_)
-                if len(plain.rows) == len(items) and fast.fits.all():
-                    return self._whole(fast, items)
+            if len(plain.rows):
+                fast = self._fast(plain, texts, records, format_)
+                if len(plain.rows) == len(records) and fast.fits.all():
+                    return self._whole(fast, records)
                 fitting = fast.places[fast.fits]
-        order = np.setdiff1d(np.arange(len(items)), fitting, assume_unique=True).tolist()
-        found = dict(zip(order, self._careful([items[at][1] for at in order], format_), strict=True))
-        return self._mixed(fast, found, items)
+        order = np.setdiff1d(np.arange(len(records)), fitting, assume_unique=True).tolist()
+        found = dict(zip(order, self._careful(records.some(order), format_), strict=True))
+        return self._mixed(fast, found, records)
 
     def _fast(
         self,
         plain: Plain,
         texts: Texts,
-        items: Sequence[Item],
+        records: Records,
         format_: RecordFormat,
     ) -> Fast:
         """Encode what was filled. What is not sound, too long or without a target does not fit: it is for the careful
@@ -129,7 +126,7 @@ class Pipeline:
             fits &= masked.trained > masked.loss_mask[np.minimum(flat.bounds[:-1], len(flat.ids) - 1)]
         digests = b"".join(plain.digests()) if self._needs_digest else b""
         fast = Fast(
-            places=np.asarray(plain.rows),
+            places=plain.rows,
             flat=flat,
             masked=masked,
             sound=aligned.sound,
@@ -137,11 +134,11 @@ class Pipeline:
             fits=fits,
             digests=np.frombuffer(digests, dtype=np.uint8).reshape(-1, 16),
         )
-        sampled = self._sampled(_numbers(items)[fast.places])
-        again = np.flatnonzero(sampled | ~fast.sound).tolist()
-        judged = self._careful([items[fast.places[number]][1] for number in again], format_) if again else []
-        for number, expected in zip(again, judged, strict=True):
-            self._verify(items[fast.places[number]][0], fast, number, expected)
+        sampled = self._sampled(records.numbers[fast.places])
+        again = np.flatnonzero(sampled | ~fast.sound)
+        judged = self._careful(records.some(fast.places[again].tolist()), format_) if len(again) else []
+        for number, expected in zip(again.tolist(), judged, strict=True):
+            self._verify(records.first + int(fast.places[number]), fast, number, expected)
         return fast
 
     def _sampled(self, records: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -168,11 +165,11 @@ class Pipeline:
         if problem:
             raise DataError(f"record {record}: {problem}; run again with --tokenizer-engine hf, and report this")
 
-    def _careful(self, records: list[Any], format_: RecordFormat) -> list[Careful | RecordError]:
+    def _careful(self, found: list[Any], format_: RecordFormat) -> list[Careful | RecordError]:
         """The judge: Jinja, Hugging Face's ids, masks by offsets."""
         out: list[Careful | RecordError | None] = []
         rendered: list[tuple[Rendering, list[Span], Conversation]] = []
-        for record in records:
+        for record in found:
             try:
                 value = parse(record) if isinstance(record, bytes) else record
                 if isinstance(value, RecordError):
@@ -201,12 +198,12 @@ class Pipeline:
         digest = conversation.digest() if self._needs_digest else bytes(16)
         return Careful(encoded=encoded, notes=tuple(notes), digest=digest)
 
-    def _whole(self, fast: Fast, items: Sequence[Item]) -> Batch:
+    def _whole(self, fast: Fast, records: Records) -> Batch:
         """A batch in which every record went the fast way, and fits."""
         straddling = int(fast.masked.straddling.sum())
         return Batch(
-            records=_numbers(items),
-            splits=self._splits(fast.digests, len(items)),
+            records=records.numbers,
+            splits=self._splits(fast.digests, len(records)),
             digests=fast.digests if self.config.dedup else fast.digests[:0],
             lengths=fast.lengths,
             ids=fast.flat.ids,
@@ -216,7 +213,7 @@ class Pipeline:
             notes=Counter({"straddling_tokens": straddling}) if straddling else Counter(),
         )
 
-    def _mixed(self, fast: Fast | None, found: dict[int, Careful | RecordError], items: Sequence[Item]) -> Batch:
+    def _mixed(self, fast: Fast | None, found: dict[int, Careful | RecordError], records: Records) -> Batch:
         """Put what became of each record in order, cut what is too long, and count."""
         notes: Counter[str] = Counter()
         rejects: list[Reject] = []
@@ -233,10 +230,10 @@ class Pipeline:
                     raise outcome
                 encoded, cut = fit(outcome.encoded, self.config.max_length, self.config.overlong)
             except RecordError as error:
-                rejects.append(Reject(record=items[at][0], reason=error.reason, detail=error.detail))
+                rejects.append(Reject(record=records.first + at, reason=error.reason, detail=error.detail))
                 continue
             except DataError as error:
-                raise DataError(f"record {items[at][0]}: {error}") from None
+                raise DataError(f"record {records.first + at}: {error}") from None
             kept.append((at, encoded.ids, encoded.loss_mask, np.frombuffer(outcome.digest, dtype=np.uint8)))
             notes.update(outcome.notes)
             notes["cut"] += cut
@@ -245,7 +242,7 @@ class Pipeline:
         ids = [one[1] for one in kept]
         digests = np.asarray([one[3] for one in kept], dtype=np.uint8).reshape(-1, 16)
         return Batch(
-            records=np.asarray([items[one[0]][0] for one in kept], dtype=np.int64),
+            records=records.first + np.asarray([one[0] for one in kept], dtype=np.int64),
             splits=self._splits(digests, len(kept)),
             digests=digests if self.config.dedup else digests[:0],
             lengths=np.fromiter(map(len, ids), dtype=np.int64, count=len(ids)),
@@ -265,10 +262,6 @@ class Pipeline:
         share = digests[:, :8].copy().view(">u8").reshape(-1) / 2.0**64
         chosen = [share < valid, share < valid + test]
         return np.select(chosen, [SPLITS.index("valid"), SPLITS.index("test")], train).astype(np.uint8)
-
-
-def _numbers(items: Sequence[Item]) -> NDArray[np.int64]:
-    return np.fromiter(map(itemgetter(0), items), dtype=np.int64, count=len(items))
 
 
 def _first_difference(one: Any, other: Any) -> int:

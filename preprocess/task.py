@@ -102,15 +102,15 @@ def _write(task: Task, folder: Path, pipeline: Pipeline, report: Report) -> dict
     notes: Counter[str] = Counter()
     records = reported = 0
     try:
-        for items in reader.batches():
-            batch = pipeline.batch(items, task.source.format)
+        for stretch in reader.batches():
+            batch = pipeline.batch(stretch, task.source.format)
             writer.append(batch)
             rejected.update(reject.reason for reject in batch.rejects)
             notes.update(batch.notes)
-            records += len(items)
+            records += len(stretch)
             size = min(reader.consumed, task.bytes) - reported
             reported += size
-            report(len(items), len(batch.ids), len(batch.rejects), size)
+            report(len(stretch), len(batch.ids), len(batch.rejects), size)
         shards = writer.close()
     except BaseException:
         writer.discard()

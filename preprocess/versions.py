@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
-LIBRARIES = ("sft-shards", "tokenizers", "fastokens", "orjson", "msgspec", "transformers", "jinja2", "numpy", "pyarrow")
+LIBRARIES = ("sft-shards", "tokenizers", "fastokens", "transformers", "jinja2", "numpy", "pyarrow")
 
 
 def versions() -> dict[str, str]:

@@ -13,7 +13,8 @@ In five lines:
 A package of your own adds a format by the entry point group `sft_shards.records`.
 """
 
+from formats.records.columns import Layout
 from formats.records.detect import PlainFormat, RecordFormat, detect, formats, get
 from formats.records.fields import FieldMap
 
-__all__ = ["FieldMap", "PlainFormat", "RecordFormat", "detect", "formats", "get"]
+__all__ = ["FieldMap", "Layout", "PlainFormat", "RecordFormat", "detect", "formats", "get"]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
-from operator import attrgetter, itemgetter
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from formats.conversation import INPUT, Conversation, Plain, Shape, Turn
+import numpy as np
+
+from formats.conversation import INPUT, Conversation, Plain, Shape, Turn, utf8
 from formats.errors import RecordError
-from formats.records.fields import MISSING, FieldMap, are_bare, optional_text, refuse_media, text
-from formats.records.plain import plain_of
-from formats.records.typed import Reader, Typed, reader_like
+from formats.records.columns import Layout, all_columns, are_bare, as_texts, layout, pick, taken, valid
+from formats.records.fields import MISSING, FieldMap, optional_text, refuse_media, text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SPELLINGS = {
     "instruction": ("prompt", "question", "query"),
@@ -20,9 +22,6 @@ SPELLINGS = {
     "system": ("system_prompt",),
     "history": (),
 }
-
-
-PLAIN_FIELDS = (("instruction", "instruction", str), ("input", "input", str | None), ("output", "output", str))
 
 
 class Alpaca:
@@ -59,46 +58,63 @@ class Alpaca:
         turns.append(Turn(role="assistant", content=output))
         return Conversation(turns=tuple(turns))
 
-    def plain(self, records: Sequence[Any], fields: FieldMap) -> Plain:
-        """As `PlainFormat.plain`; a record of one round without a system prompt."""
-        return plain_of(records, fields, _together)
+    def layout(self, record: object, fields: FieldMap) -> Layout | None:
+        """As `PlainFormat.layout`."""
+        import pyarrow as pa
 
-    def reader(self, record: object) -> Reader | None:
-        """As `PlainFormat.reader`."""
-        if type(record) is not dict or not {"instruction", "output"} <= record.keys() or "context" in record:
+        if type(record) is not dict:
             return None
-        return reader_like(record, PLAIN_FIELDS)
+        strict, barred = {}, []
+        for name, columns in _plain_columns(fields).items():
+            there = [column for column in columns if record.get(column) is not None]
+            if not there and (name != "input" or not columns):
+                return None
+            chosen = there[0] if there else columns[0]
+            strict[chosen] = pa.string()
+            barred += [column for column in columns if column != chosen]
+        return layout(record, strict, strict, barred)
+
+    def plain(self, batch: pa.RecordBatch, fields: FieldMap) -> Plain | None:
+        """As `PlainFormat.plain`; a record of one round without a system prompt."""
+        columns = _plain_columns(fields)
+        if not all(columns.values()):
+            return None
+        question, context, answer = (pick(batch, names) for names in columns.values())
+        questions, answers = as_texts(question), as_texts(answer)
+        if questions is None or answers is None:
+            return None
+        rows = are_bare(batch) & valid(questions) & valid(answers)
+        filled = elsewhere = np.zeros(batch.num_rows, dtype=bool)
+        contexts = questions
+        if context is not None:
+            contexts = as_texts(context)
+            if contexts is None:
+                return None
+            filled = valid(contexts) & (np.diff(utf8(contexts)[1]) > 0)
+            elsewhere = ~valid(contexts)
+        for column in all_columns(batch, columns["input"]):
+            rows &= ~elsewhere | ~valid(column)
+        count = batch.num_rows
+        places = np.arange(count)[:, None] + count * np.arange(3)
+        kept = np.stack([rows, rows & filled, rows], axis=1)
+        return Plain(
+            np.flatnonzero(rows),
+            (SHORT, LONG),
+            filled[rows].astype(np.int64),
+            taken([questions, contexts, answers], places[kept]),
+        )
 
 
 SHORT: Shape = ("user", "assistant")
 LONG: Shape = ("user", INPUT, "assistant")
 
 
-def _together(records: Sequence[Any], fields: FieldMap) -> tuple[list[Shape], list[Any]] | None:
-    if not records or fields.columns:
-        return None
-    if isinstance(records[0], Typed):
-        get: Callable[[str], Callable[[Any], Any]] = attrgetter
-        contexts = list(map(attrgetter("input"), records))
-    else:
-        if set(map(type, records)) != {dict}:
-            return None
-        there = set[str]().union(*records)
-        if not are_bare(records, there):
-            return None
-        get, contexts = itemgetter, [record.get("input") for record in records]
-        if None in contexts and "context" in there:
-            return None
-    try:
-        questions, answers = list(map(get("instruction"), records)), list(map(get("output"), records))
-    except KeyError:  # other spellings, say
-        return None
-    if not any(contexts):
-        return [SHORT] * len(records), list(chain.from_iterable(zip(questions, answers, strict=True)))
-    texts: list[Any] = []
-    for question, context, answer in zip(questions, contexts, answers, strict=True):
-        texts += (question, context, answer) if context else (question, answer)
-    return [LONG if context else SHORT for context in contexts], texts
+def _plain_columns(fields: FieldMap) -> dict[str, tuple[str, ...]]:
+    """The columns that may hold each of the texts; none of some where a column is nested, or others are named."""
+    texts = ("instruction", "input", "output")
+    if not fields.columns.keys() <= set(texts):
+        return dict.fromkeys(texts, ())
+    return {name: fields.column(name, SPELLINGS[name]) for name in texts}
 
 
 def _get(record: Mapping[str, Any], name: str, fields: FieldMap) -> Any:

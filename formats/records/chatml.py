@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from formats.conversation import Conversation, Plain, Shape, Turn
+import numpy as np
+from numpy.typing import NDArray
+
+from formats.conversation import Conversation, Plain, Turn, utf8
 from formats.errors import RecordError
+from formats.records.columns import PLAIN_ROLES, Layout, as_texts, coded, gathered, layout, pick, valid
 from formats.records.fields import FieldMap, text
 from formats.records.openai import ROLE_NAMES
-from formats.records.plain import PLAIN_ROLES, plain_of
-from formats.records.typed import Reader, Typed, reader_like
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 START, END = "<|im_start|>", "<|im_end|>"
 TURN = re.compile(r"<\|im_start\|>([^\n<]*)\r?\n(.*?)<\|im_end\|>\s*", re.DOTALL)
+KNOWN = {role: role for role in PLAIN_ROLES}
 
 
 class ChatML:
@@ -49,41 +55,69 @@ class ChatML:
             begin = found.end()
         return Conversation(turns=tuple(turns))
 
-    def plain(self, records: Sequence[Any], fields: FieldMap) -> Plain:
-        """As `PlainFormat.plain`."""
-        return plain_of(records, fields, _together)
+    def layout(self, record: object, fields: FieldMap) -> Layout | None:
+        """As `PlainFormat.layout`."""
+        import pyarrow as pa
 
-    def reader(self, record: object) -> Reader | None:
-        """As `PlainFormat.reader`."""
-        return reader_like(record, [("text", "text", str)]) if type(record) is dict and "text" in record else None
+        names = fields.column("text")
+        if not names:
+            return None
+        wanted = {names[0]: pa.string()}
+        if isinstance(record, str):
+            return Layout(strict=pa.schema(wanted), tolerant=None, key=names[0])
+        return layout(record, wanted, wanted, ()) if type(record) is dict and names[0] in record else None
+
+    def plain(self, batch: pa.RecordBatch, fields: FieldMap) -> Plain | None:
+        """As `PlainFormat.plain`."""
+        texts = as_texts(pick(batch, fields.column("text")))
+        return None if texts is None else _plain(texts, valid(texts), fields)
 
     @staticmethod
     def _text(record: object, fields: FieldMap) -> Any:
         return fields.look_up(record, "text") if isinstance(record, Mapping) else record
 
 
-def _together(records: Sequence[Any], fields: FieldMap) -> tuple[list[Shape], list[Any]] | None:
-    shapes: list[Shape] = []
-    texts: list[str] = []
-    if fields.columns:
-        return None
-    for record in records:
-        if isinstance(record, Typed):
-            value = record.text  # type: ignore[attr-defined]
-        else:
-            value = record if type(record) is str else record.get("text") if type(record) is dict else None
-        if type(value) is not str or not value.startswith(START):
-            return None
-        shape: list[str] = []
-        for piece in value.split(START)[1:]:
-            head, newline, rest = piece.partition("\n")
-            content, end, after = rest.partition(END)
-            role = fields.roles.get(head, head)
-            if role not in PLAIN_ROLES or not newline or not end or not (after == "\n" or not after.strip()):
-                return None
-            shape.append(role)
-            texts.append(content)
-        if "assistant" not in shape:
-            return None
-        shapes.append(tuple(shape))
-    return shapes, texts
+def _plain(texts: pa.StringArray, rows: NDArray[np.bool_], fields: FieldMap) -> Plain:
+    """What is plain among texts: those that are turns to the letter, with nothing but white space in between."""
+    import pyarrow as pa
+
+    values, bounds = utf8(texts)
+    raw = values.tobytes()
+    starts, ends = _places(values, bounds, START.encode()), _places(values, bounds, END.encode())
+    begun, ended = (np.searchsorted(found, bounds) for found in (starts, ends))
+    turns = np.diff(begun)
+    rows = rows & (turns > 0) & (turns == np.diff(ended))
+    rows[rows] = starts[begun[:-1][rows]] == bounds[:-1][rows]
+    owner = np.repeat(np.arange(len(texts)), turns)
+    starts, ends = starts[rows[owner]], ends[rows[np.repeat(np.arange(len(texts)), np.diff(ended))]]
+    owner, turns = owner[rows[owner]], np.where(rows, turns, 0)
+    heads = starts + len(START)
+    lines = np.flatnonzero(values == ord("\n"))
+    lines = np.append(lines, len(values))[np.searchsorted(lines, heads)]
+    after = ends + len(END)
+    nexts = np.append(starts[1:], len(values))
+    last = np.append(owner[1:] != owner[:-1], True) if len(owner) else np.zeros(0, dtype=bool)
+    nexts[last] = bounds[1:][owner[last]]
+    sound = (lines < ends) & (after <= nexts)
+    gap = sound & (nexts - after > 0)
+    gap[gap] = (nexts[gap] - after[gap] > 1) | (values[after[gap]] != ord("\n"))
+    for at in np.flatnonzero(gap).tolist():
+        sound[at] = raw[after[at] : nexts[at]].decode().isspace()
+    rows[owner[~sound]] = False
+    owned = rows[owner]
+    names = [raw[begin:end] for begin, end in zip(heads[owned].tolist(), lines[owned].tolist(), strict=True)]
+    codes, shapes = coded(pa.array(names, pa.string()), fields, KNOWN)
+    cuts = np.stack([lines[owned] + 1, ends[owned]], axis=1).astype(np.int32).reshape(-1)
+    pieces = pa.Array.from_buffers(pa.string(), max(len(cuts) - 1, 0), [None, pa.py_buffer(cuts), pa.py_buffer(raw)])
+    contents = pieces.take(pa.array(np.arange(0, len(cuts), 2)))
+    return gathered(rows, np.where(rows, turns, 0), codes, shapes, contents)
+
+
+def _places(values: NDArray[np.uint8], bounds: NDArray[np.int32], word: bytes) -> NDArray[np.int64]:
+    """int64: where a word begins in texts, u8 values with their bounds; it begins with a letter that is rare."""
+    found = np.flatnonzero(values[: max(len(values) - len(word) + 1, 0)] == word[0])
+    for number in range(1, len(word)):
+        found = found[values[found + number] == word[number]]
+    owner = np.searchsorted(bounds, found, side="right") - 1
+    inside: NDArray[np.int64] = found[found + len(word) <= bounds[owner + 1]]
+    return inside

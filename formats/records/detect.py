@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from formats.conversation import Conversation, Plain
 from formats.errors import UsageError, nearest
 from formats.records.alpaca import Alpaca
 from formats.records.chatml import ChatML
+from formats.records.columns import Layout
 from formats.records.fields import FieldMap
 from formats.records.openai import OpenAI
 from formats.records.sharegpt import ShareGPT
-from formats.records.typed import Reader
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 GROUP = "sft_shards.records"
 """Entry point group: a class or object with the members of `RecordFormat` registers under its name."""
@@ -39,19 +42,21 @@ class RecordFormat(Protocol):
 class PlainFormat(RecordFormat, Protocol):
     """A format with a short cut for records that are nothing but roles and texts. It is optional."""
 
-    def plain(self, records: Sequence[Any], fields: FieldMap) -> Plain:
-        """Those of several records of which `read(record, fields).plain()` gives something, and what it gives; not one
-        that takes a closer look, or is an error.
-
-        Whoever calls looks at the texts, of many records at once: where one of them is no text, or has nothing but
-        white space, what is given here of its record means nothing.
-
-        Records are as JSON has them, or all of them as `reader` gave them.
-        """
+    def layout(self, record: object, fields: FieldMap) -> Layout | None:
+        """How JSON records like this one are read into columns; None where it is not plain itself."""
         ...
 
-    def reader(self, record: object) -> Reader | None:
-        """Reads JSON records like this one straight into objects that `plain` takes; None where it would not pay."""
+    def plain(self, batch: pa.RecordBatch, fields: FieldMap) -> Plain | None:
+        """Those of several records of which `read(record, fields).plain()` gives something, and what it gives; not one
+        that takes a closer look, or is an error. None where one cannot tell of any.
+
+        Whoever calls looks at the texts: where one of them has nothing but white space, what is given here of its
+        record means nothing.
+
+        Args:
+            batch: a row for each record, and a column for each field; a field that a record has not is null. Fields
+                that `layout` lets be may be missing.
+        """
         ...
 
 

@@ -19,19 +19,26 @@ class FieldMap:
     """Field of the format → column of the record; dots step into nested columns."""
     roles: Mapping[str, str] = field(default_factory=dict)
     """Role as it stands in the record → one of `formats.conversation.ROLES`."""
-    shapes: dict[tuple[str, str], dict[tuple[str, ...], tuple[str, ...] | None]] = field(
-        default_factory=dict, init=False, compare=False
-    )
-    """What `messages_together` found out about sequences of roles, by the names that a message's fields have."""
 
     def look_up(self, record: Mapping[str, Any], name: str, spellings: Sequence[str] = ()) -> Any:
-        """The value of a field: the column that the user named, else the first spelling there is, else `MISSING`."""
+        """The value of a field: of the column that the user named, else of the first spelling that has one. None where
+        there is nothing but null, `MISSING` where there is nothing."""
         if name in self.columns:
             return walk(record, self.columns[name])
+        found = MISSING
         for spelling in (name, *spellings):
             if spelling in record:
-                return record[spelling]
-        return MISSING
+                found = record[spelling]
+                if found is not None:
+                    break
+        return found
+
+    def column(self, name: str, spellings: Sequence[str] = ()) -> tuple[str, ...]:
+        """The columns that may hold a field, the first one that has a value counts; none where it is a nested one."""
+        if name not in self.columns:
+            return (name, *spellings)
+        path = self.columns[name]
+        return () if "." in path else (path,)
 
     def role(self, raw: object, known: Mapping[str, str]) -> str:
         """The role of a turn, by the user's mapping, then the format's own names.
@@ -65,17 +72,8 @@ def walk(record: object, path: str) -> Any:
 SIDE = ("system", "system_prompt", "tools", "functions", "history")
 """What may stand beside the texts of a record; plain records have none of it."""
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
-_BESIDE = frozenset([*SIDE, *MEDIA])
-
-
-def is_beside(name: str) -> bool:
-    """Whether a field of this name makes a record more than roles and texts, if it has a value."""
-    return name in _BESIDE
-
-
-def are_bare(records: Sequence[Mapping[str, Any]], there: set[str]) -> bool:
-    """Whether records have neither a system prompt, tools, earlier rounds nor media. `there`: the names in them."""
-    return _BESIDE.isdisjoint(there) or not any(record.get(name) for record in records for name in _BESIDE)
+BESIDE = (*SIDE, *MEDIA)
+"""A value in one of these makes a record more than roles and texts."""
 
 
 def refuse_media(record: Mapping[str, Any]) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from formats.conversation import Conversation, Plain, Turn
 from formats.errors import RecordError
+from formats.records.columns import PLAIN_ROLES, Layout, messages_layout, plain_turns
 from formats.records.fields import MISSING, FieldMap, optional_text, refuse_media, text
-from formats.records.plain import PLAIN_ROLES, message_reader, messages_together, plain_of
-from formats.records.typed import Reader
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 LISTS = ("messages", "conversations", "conversation", "dialog", "dialogue")
 KEYS = ("role", "content")
@@ -46,23 +47,34 @@ class OpenAI:
         turns += [_turn(message, fields) for message in messages_of(record, fields)]
         return Conversation(turns=tuple(turns), tools=read_tools(record, fields))
 
-    def plain(self, records: Sequence[Any], fields: FieldMap) -> Plain:
+    def layout(self, record: object, fields: FieldMap) -> Layout | None:
+        """As `PlainFormat.layout`."""
+        names = _plain_names(fields)
+        return names and messages_layout(record, lists=names[0], keys=names[1], special=SPECIAL)
+
+    def plain(self, batch: pa.RecordBatch, fields: FieldMap) -> Plain | None:
         """As `PlainFormat.plain`."""
-        return plain_of(records, fields, partial(plain_turns, keys=KEYS, names=_PLAIN_NAMES))
+        names = _plain_names(fields)
+        if names is None:
+            return None
+        return plain_turns(batch, fields, lists=names[0], keys=names[1], names=_PLAIN_ROLES, special=SPECIAL)
 
-    def reader(self, record: object) -> Reader | None:
-        """As `PlainFormat.reader`."""
-        return message_reader(record, LISTS, KEYS)
+
+_PLAIN_ROLES = {role: role for role in PLAIN_ROLES} | {"function": "tool"}
 
 
-_PLAIN_NAMES = {role: role for role in PLAIN_ROLES} | {"function": "tool"}
-plain_turns = partial(messages_together, lists=LISTS, special=SPECIAL)
+def _plain_names(fields: FieldMap) -> tuple[Sequence[str], tuple[str, str]] | None:
+    """The columns that may hold the messages, and the keys of a message; None where one of them is a nested one."""
+    lists, role, content = fields.column("messages", LISTS[1:]), fields.column("role"), fields.column("content")
+    if not fields.columns.keys() <= {"messages", *KEYS} or not (lists and role and content):
+        return None
+    return lists, (role[0], content[0])
 
 
 def message_list(record: object, fields: FieldMap) -> Any:
     """The list of messages of a record that is one or has one; `MISSING` otherwise."""
     if isinstance(record, Mapping):
-        return fields.look_up(record, "messages", LISTS)
+        return fields.look_up(record, "messages", LISTS[1:])
     return record if isinstance(record, list) else MISSING
 
 

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 from formats.conversation import Conversation, Plain, Turn
+from formats.records.columns import Layout, messages_layout, plain_turns
 from formats.records.fields import MISSING, FieldMap, text
 from formats.records.openai import (
     LISTS,
+    SPECIAL,
     first_message,
     leading_system,
     messages_of,
     parse_json,
-    plain_turns,
     read_tools,
     read_weight,
     tool_call,
 )
-from formats.records.plain import message_reader, plain_of
-from formats.records.typed import Reader
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 KEYS = ("from", "value")
 CALL = "function_call"
@@ -65,10 +65,18 @@ class ShareGPT:
                 turns.append(Turn(role=role, content=value, weight=read_weight(entry)))
         return Conversation(turns=tuple(turns), tools=read_tools(record, fields))
 
-    def plain(self, records: Sequence[Any], fields: FieldMap) -> Plain:
-        """As `PlainFormat.plain`."""
-        return plain_of(records, fields, partial(plain_turns, keys=KEYS, names=ROLE_NAMES))
+    def layout(self, record: object, fields: FieldMap) -> Layout | None:
+        """As `PlainFormat.layout`."""
+        lists = _plain_lists(fields)
+        return messages_layout(record, lists=lists, keys=KEYS, special=SPECIAL) if lists else None
 
-    def reader(self, record: object) -> Reader | None:
-        """As `PlainFormat.reader`."""
-        return message_reader(record, LISTS, KEYS)
+    def plain(self, batch: pa.RecordBatch, fields: FieldMap) -> Plain | None:
+        """As `PlainFormat.plain`."""
+        lists = _plain_lists(fields)
+        if not lists:
+            return None
+        return plain_turns(batch, fields, lists=lists, keys=KEYS, names=ROLE_NAMES, special=SPECIAL)
+
+
+def _plain_lists(fields: FieldMap) -> tuple[str, ...]:
+    return fields.column("messages", LISTS[1:]) if fields.columns.keys() <= {"messages"} else ()

@@ -1,6 +1,6 @@
 """Input files: finding them, cutting them into parts of about equal work, and reading records out of a part.
 
-    inputs ──find──▶ Source ──cut──▶ Part ──PartReader──▶ batches of (number, record)
+    inputs ──find──▶ Source ──cut──▶ Part ──PartReader──▶ Records, a batch at a time
 
 In five lines:
 
@@ -16,7 +16,22 @@ Blank lines are no records. Records are numbered from 0 within their part; final
 
 from preprocess.sources.find import find_sources
 from preprocess.sources.parts import Part, cut
-from preprocess.sources.reader import PartReader, first_records, parse, sample
+from preprocess.sources.reader import PartReader, first_records, parse, sample, whole_of
+from preprocess.sources.records import Records, Rows, Texts
 from preprocess.sources.source import Item, Source
 
-__all__ = ["Item", "Part", "PartReader", "Source", "cut", "find_sources", "first_records", "parse", "sample"]
+__all__ = [
+    "Item",
+    "Part",
+    "PartReader",
+    "Records",
+    "Rows",
+    "Source",
+    "Texts",
+    "cut",
+    "find_sources",
+    "first_records",
+    "parse",
+    "sample",
+    "whole_of",
+]

@@ -1,8 +1,7 @@
 """Reading one part of a source: batches of records, and the hash of the part's bytes.
 
-A batch is what a chunk of about 512 KB of lines holds (or as many rows of a table), so that memory is bounded by
-bytes and not by a number of records: 256 conversations may be 100 KB or 100 MB. `PartReader.chunks` is where a
-parser that takes whole chunks of lines plugs in.
+A batch is what a chunk of about a megabyte of lines holds (or as many rows of a table), so that memory is bounded by
+bytes and not by a number of records: 256 conversations may be 100 KB or 100 MB.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from formats.errors import DataError, RecordError
 from preprocess.sources import array, tables
 from preprocess.sources.lines import MAX_RECORD, line_chunks, range_chunks
 from preprocess.sources.parts import Part
+from preprocess.sources.records import Records, Texts
 from preprocess.sources.source import Item, Source
 from preprocess.sources.streams import BLOCK, BOM, blocks, compressed_blocks, hash_range, open_compressed
 
@@ -49,7 +49,7 @@ class PartReader:
             return self._digest.hexdigest()
         return hash_range(self.source.file, self.part.begin, self.part.end)
 
-    def batches(self) -> Iterator[list[Item]]:
+    def batches(self) -> Iterator[Records]:
         """The records in order, numbered from 0 within the part. The source is checked before and after."""
         self.source.check()
         try:
@@ -58,7 +58,7 @@ class PartReader:
             raise DataError(f"{self.source.path}: cannot be read ({error.strerror or error})") from None
         self.source.check()
 
-    def _batches(self) -> Iterator[list[Item]]:
+    def _batches(self) -> Iterator[Records]:
         source, part = self.source, self.part
         if source.kind in ("parquet", "arrow"):
             yield from tables.read_units(source, part.first, part.last)
@@ -70,14 +70,15 @@ class PartReader:
                 with open(source.file, "rb") as file:
                     yield from tables.read_csv(file, source)
         elif source.kind == "json":
-            yield from _numbered(self._items())
+            yield from _of_items(self._items())
         elif source.kind == "object":
-            yield [(0, _whole(source))]
+            whole = _whole(source)
+            yield Records(0, [whole]) if isinstance(whole, RecordError) else Texts.of_items(0, [whole])
         else:
-            yield from _parsed(self.chunks())
+            yield from _of_lines(self.chunks())
 
     def chunks(self) -> Iterator[bytes | RecordError]:
-        """Whole lines of JSONL, about 512 KB at a time, or a RecordError in the place of a line that is too long."""
+        """Whole lines of JSONL, about a megabyte at a time; a RecordError in the place of a line that is too long."""
         if self.source.compression:
             yield from line_chunks(compressed_blocks(self.source), ENDLESS)
             return
@@ -101,12 +102,14 @@ def first_records(source: Source, count: int) -> list[Item]:
     Raises:
         DataError: as for a part.
     """
-    units = 0
-    if source.kind in ("parquet", "arrow"):
-        units = len(tables.unit_sizes(source))
-    part = Part(end=source.bytes, last=units)
-    items = (item for batch in PartReader(source, part).batches() for item in batch)
+    items = (item for batch in PartReader(source, whole_of(source)).batches() for item in batch)
     return list(islice(items, count))
+
+
+def whole_of(source: Source) -> Part:
+    """All of a source as one part; DataError for a damaged table."""
+    units = len(tables.unit_sizes(source)) if source.kind in ("parquet", "arrow") else 0
+    return Part(end=source.bytes, last=units)
 
 
 def sample(source: Source, count: int) -> list[Item]:
@@ -114,31 +117,32 @@ def sample(source: Source, count: int) -> list[Item]:
     return [(at, parse(item) if isinstance(item, bytes) else item) for at, item in first_records(source, count)]
 
 
-def _parsed(chunks: Iterator[bytes | RecordError]) -> Iterator[list[Item]]:
+def _of_lines(chunks: Iterator[bytes | RecordError]) -> Iterator[Records]:
     number = 0
     for chunk in chunks:
-        lines: list[bytes | RecordError]
-        if isinstance(chunk, bytes):
-            lines = [line for line in chunk.split(b"\n") if line and not line.isspace()]
-        else:
-            lines = [chunk]
-        yield list(zip(range(number, number + len(lines)), lines, strict=True))
-        number += len(lines)
+        records = Texts.of_lines(number, chunk) if isinstance(chunk, bytes) else Records(number, [chunk])
+        yield records
+        number += len(records)
 
 
-def _numbered(items: Iterator[bytes | RecordError]) -> Iterator[list[Item]]:
-    batch: list[Item] = []
-    held = 0
-    for number, item in enumerate(items):
-        batch.append((number, item))
-        held += len(item) if isinstance(item, bytes) else 0
-        if held >= BLOCK:
-            yield batch
+def _of_items(items: Iterator[bytes | RecordError]) -> Iterator[Records]:
+    batch: list[bytes] = []
+    number = held = 0
+    for item in items:
+        if isinstance(item, bytes):
+            batch.append(item)
+            held += len(item)
+        if held >= BLOCK or not isinstance(item, bytes):
+            yield Texts.of_items(number, batch)
+            number += len(batch)
             batch, held = [], 0
-    yield batch
+        if not isinstance(item, bytes):
+            yield Records(number, [item])
+            number += 1
+    yield Texts.of_items(number, batch)
 
 
-def _whole(source: Source) -> Any | RecordError:
+def _whole(source: Source) -> bytes | RecordError:
     size = 0
     pieces = []
     with open(source.file, "rb") as file:
@@ -148,7 +152,7 @@ def _whole(source: Source) -> Any | RecordError:
             if size > MAX_RECORD:
                 return RecordError("too_large", f"longer than {MAX_RECORD:,} bytes")
             pieces.append(piece)
-    return parse(b"".join(pieces).removeprefix(BOM))
+    return b"".join(pieces).removeprefix(BOM)
 
 
 def parse(text: bytes | RecordError) -> Any | RecordError:

@@ -1,7 +1,7 @@
 """Records out of Parquet, Arrow (a saved `datasets` folder) and CSV, a few rows at a time.
 
-Rows become Python objects in slices of bounded size, because one row may be a conversation of a megabyte. CSV is
-read by Python's own reader: every cell is text, as it stands there, which pyarrow's guessing of types would change.
+Rows come in slices of bounded size, because one row may be a conversation of a megabyte. CSV is read by Python's own
+reader: every cell is text, as it stands there, which pyarrow's guessing of types would change.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from typing import IO, Any
 
 from formats.errors import DataError, RecordError
 from preprocess.sources.lines import MAX_RECORD
-from preprocess.sources.source import Item, Source
+from preprocess.sources.records import Records, Rows
+from preprocess.sources.source import Source
 
-ROWS = 256
+ROWS = 4096
 """The most rows in a slice."""
-SLICE = 1 << 21
+SLICE = 1 << 20
 """Bytes that a slice of rows should stay below, as Arrow holds them."""
 FILE_MAGIC = b"ARROW1"
 
@@ -41,7 +42,7 @@ def unit_sizes(source: Source) -> list[int]:
         raise DataError(f"{source.path}: damaged {source.kind} file ({_one_line(error)})") from None
 
 
-def read_units(source: Source, first: int, last: int) -> Iterator[list[Item]]:
+def read_units(source: Source, first: int, last: int) -> Iterator[Records]:
     """The rows of some row groups or record batches, numbered from 0, in slices.
 
     Raises:
@@ -55,8 +56,8 @@ def read_units(source: Source, first: int, last: int) -> Iterator[list[Item]]:
         for batch in batches:
             step = max(1, min(ROWS, SLICE * batch.num_rows // max(batch.nbytes, 1)))
             for begin in range(0, batch.num_rows, step):
-                rows = batch.slice(begin, step).to_pylist()
-                yield [(number + at, row) for at, row in enumerate(rows)]
+                rows = Rows(number, batch.slice(begin, step))
+                yield rows
                 number += len(rows)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{source.path}: damaged after record {number - 1} ({_one_line(error)})") from None
@@ -91,8 +92,8 @@ def _arrow_batches(path: str, first: int = 0, last: int | None = None) -> Iterat
                 yield batch
 
 
-def read_csv(stream: IO[bytes], source: Source) -> Iterator[list[Item]]:
-    """The rows of a CSV or TSV file as dicts of text, numbered from 0, in slices; the first row names the columns.
+def read_csv(stream: IO[bytes], source: Source) -> Iterator[Records]:
+    """The rows of a CSV or TSV file as columns of text, numbered from 0, in slices; the first row names the columns.
 
     Raises:
         DataError: a quote that is never closed.
@@ -101,29 +102,45 @@ def read_csv(stream: IO[bytes], source: Source) -> Iterator[list[Item]]:
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
     name = source.path.lower().removesuffix(".gz").removesuffix(".zst")
     rows = csv.DictReader(text, delimiter="\t" if name.endswith(".tsv") else ",", strict=True)
-    batch: list[Item] = []
+    batch: list[dict[str, str]] = []
     number = held = 0
     try:
         for row in rows:
-            batch.append((number, _checked(row)))
-            number += 1
-            held += sum(len(value) for value in row.values() if isinstance(value, str))
-            if len(batch) >= ROWS or held >= SLICE:
-                yield batch
+            broken = _broken(row)
+            if broken is None:
+                batch.append(row)
+                held += sum(map(len, row.values()))
+            if broken is not None or len(batch) >= ROWS or held >= SLICE:
+                yield _columns(number, batch)
+                number += len(batch)
                 batch, held = [], 0
+            if broken is not None:
+                yield Records(number, [broken])
+                number += 1
     except csv.Error as error:
-        raise DataError(f"{source.path}: record {number} is broken CSV ({error}); mend it") from None
-    yield batch
+        raise DataError(f"{source.path}: record {number + len(batch)} is broken CSV ({error}); mend it") from None
+    yield _columns(number, batch)
 
 
-def _checked(row: dict[Any, Any]) -> Any:
+def _columns(first: int, rows: list[dict[str, str]]) -> Records:
+    import pyarrow as pa
+
+    names = list(rows[0]) if rows else []
+    if any("\udc80" <= letter <= "\udcff" for letter in "".join(names)):  # the first line is not UTF-8
+        return Records(first, rows)
+    if not names:
+        return Records(first)
+    return Rows(first, pa.record_batch([pa.array([row[name] for row in rows]) for name in names], names))
+
+
+def _broken(row: dict[Any, Any]) -> RecordError | None:
     if None in row or None in row.values():
         return RecordError("broken_csv", "the row has another number of cells than the first one")
     try:
         "".join(row.values()).encode("utf-8")
     except UnicodeEncodeError:
         return RecordError("broken_utf8", "a cell is not UTF-8")
-    return row
+    return None
 
 
 def _one_line(error: BaseException) -> str:

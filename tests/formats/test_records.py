@@ -209,3 +209,13 @@ def test_detect_names_the_columns_of_what_it_does_not_know():
 def test_get_names_the_nearest():
     with pytest.raises(UsageError, match="did you mean 'alpaca'"):
         get("alpacca")
+
+
+def test_a_field_without_a_value_gives_way_to_another_spelling_of_it():
+    talk = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    record = {"messages": None, "conversation": talk, "dialog": [], "system": None, "system_prompt": "S"}
+    assert [turn.content for turn in get("openai").read(record, FieldMap()).turns] == ["S", "q", "a"]
+    record = {"instruction": None, "question": "q", "input": None, "context": "c", "output": "a"}
+    assert get("alpaca").read(record, FieldMap()).turns[0].context == "c"
+    with pytest.raises(RecordError, match="instruction is NoneType, not text"):
+        get("alpaca").read({"instruction": None, "output": "a"}, FieldMap())

@@ -1,5 +1,7 @@
 """Filled skeletons against Jinja: never another character, never another span, or no skeleton at all."""
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,6 +45,11 @@ def shape_of(rounds, system, extra):
     return tuple(shape)
 
 
+def only(shape, texts) -> Plain:
+    """One conversation by itself."""
+    return Plain(np.zeros(1, dtype=np.int64), [shape], np.zeros(1, dtype=np.int64), pa.array(texts, pa.string()))
+
+
 @pytest.mark.parametrize("name", TEMPLATES)
 @settings(max_examples=30)
 @given(st.data(), st.integers(1, 3), st.booleans(), st.booleans())
@@ -54,15 +61,15 @@ def test_what_is_filled_is_what_jinja_gives(name, data, rounds, system, extra):
     shape = shape_of(rounds, system, extra)
     # An assistant's turn that says nothing is refused before it is rendered: a format gives none as plain.
     texts = data.draw(st.tuples(*(TEXT.filter(str.strip) if role == "assistant" else TEXT for role in shape)))
-    made, rendered = renderer.render(Plain([0], [shape], list(texts)))
-    if not rendered.rows:
+    made, rendered = renderer.render(only(shape, texts))
+    if not len(rendered.rows):
         return
     conversation = conversation_of(shape, texts)
     assert conversation.plain() == (shape, list(texts))
     rendering = template.render(conversation)
     assert made.texts == [rendering.text]
     raw = rendering.text.encode()
-    assert (made.sizes.tolist(), made.total) == ([len(raw)], sum(raw))
+    assert (made.values.tobytes(), made.ends.tolist(), made.whole) == (raw, [0, len(raw)], rendering.text)
     spans = TrainOn().spans(rendering, conversation)
     assert made.spans.tolist() == [[len(rendering.text[:at].encode()) for at in span] for span in spans]
     assert rendering.typed == ()
@@ -86,8 +93,8 @@ def test_ordinary_conversations_are_filled(name):
     renderer = Renderer(template, TrainOn())
     for shape in (("user", "assistant"), ("user", "assistant", "user", "assistant"), ("user", INPUT, "assistant")):
         texts = [f"text {number}, naïve" for number in range(len(shape))]
-        _, rendered = renderer.render(Plain([0], [shape], texts))
-        assert rendered.rows == [0], shape
+        _, rendered = renderer.render(only(shape, texts))
+        assert rendered.rows.tolist() == [0], shape
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,12 @@ from preprocess.batch import Batch
 from preprocess.composed import settled
 from preprocess.config import JobConfig
 from preprocess.encode import token_mask
-from preprocess.fast import Texts
+from preprocess.fast import Texts as FilledTexts
 from preprocess.lengths import byte_lengths
 from preprocess.overlong import fit
 from preprocess.pipeline import Pipeline
+from preprocess.plainly import read_plain
+from preprocess.sources import Records, Texts
 from preprocess.token_engine import Fastokens, Flat, HuggingFace, choose_engine, hard_texts
 from preprocess.tokenizer import Tokenizer
 
@@ -58,35 +60,49 @@ RECORD = st.builds(
 )
 
 
+def as_json(records, first=0) -> Texts:
+    return Texts.of_items(first, [json.dumps(record).encode() for record in records])
+
+
+def plain_ones(form, records):
+    """Rows, shapes and texts of what is plain."""
+    plain = read_plain(get(form), as_json(records), FieldMap())
+    return plain.rows.tolist(), [plain.kinds[number] for number in plain.numbers], plain.texts.to_pylist()
+
+
 @settings(max_examples=400)
 @given(RECORD, st.sampled_from(sorted(formats())))
 def test_a_plain_reading_is_the_reading(record, form):
-    plain = get(form).plain([record], FieldMap())
-    if not plain.rows or not all(isinstance(text, str) and text.strip() for text in plain.texts):
-        return
-    try:
-        conversation = get(form).read(record, FieldMap())
-    except RecordError as error:
-        assert error.reason == "lone_surrogate"  # which the renderer refuses
-        return
-    assert conversation.plain() == (plain.shapes[0], plain.texts)
+    rows, shapes, texts = plain_ones(form, [record])
+    if rows and all(text.strip() for text in texts):
+        assert get(form).read(record, FieldMap()).plain() == (shapes[0], texts)
 
 
 @settings(max_examples=200)
 @given(st.lists(RECORD | st.none() | st.just([]) | st.just({}), max_size=6), st.sampled_from(sorted(formats())))
 def test_records_among_others_are_read_as_they_are_alone(records, form):
-    together = get(form).plain(records, FieldMap())
-    alone = [(at, get(form).plain([record], FieldMap())) for at, record in enumerate(records)]
-    assert list(together.rows) == [at for at, one in alone if one.rows]
-    assert list(together.shapes) == [shape for _, one in alone for shape in one.shapes]
-    assert together.texts == [text for _, one in alone for text in one.texts]
+    alone = [plain_ones(form, [record]) for record in records]
+    assert plain_ones(form, records) == (
+        [at for at, (rows, _, _) in enumerate(alone) if rows],
+        [shape for _, shapes, _ in alone for shape in shapes],
+        [text for _, _, texts in alone for text in texts],
+    )
 
 
-def careful(pipeline: Pipeline, items: list, form: str) -> tuple[list[int], list[list[int]], list[list[int]], list]:
+@settings(max_examples=200)
+@given(st.lists(RECORD, min_size=1, max_size=6), st.sampled_from(["alpaca", "chatml", "openai", "sharegpt"]))
+def test_a_digest_is_that_of_the_conversation(records, form):
+    plain = read_plain(get(form), as_json(records), FieldMap())
+    for row, digest, first, last in zip(plain.rows, plain.digests(), plain.firsts, plain.firsts[1:], strict=False):
+        if all(text.strip() for text in plain.texts[first:last].to_pylist()):
+            assert digest == get(form).read(records[row], FieldMap()).digest()
+
+
+def careful(pipeline: Pipeline, found: Records, form: str) -> tuple[list[int], list[list[int]], list[list[int]], list]:
     """What the careful way alone makes of records."""
     records, ids, mask, rejects = [], [], [], []
-    outcomes = pipeline._careful([record for _, record in items], get(form))
-    for (number, _), outcome in zip(items, outcomes, strict=True):
+    outcomes = pipeline._careful(found.some(range(len(found))), get(form))
+    for number, outcome in zip(found.numbers.tolist(), outcomes, strict=True):
         try:
             if isinstance(outcome, RecordError):
                 raise outcome
@@ -129,7 +145,7 @@ def test_both_ways_give_the_same(make_tokenizer, monkeypatch, kind, template, op
     @settings(max_examples=15)
     @given(st.sampled_from(["alpaca", "chatml", "openai", "sharegpt"]), st.lists(RECORD, min_size=1, max_size=12))
     def same(form, records):
-        items = list(enumerate(records, start=5))
+        items = as_json(records, first=5)
         assert unpacked(pipeline.batch(items, form)) == careful(pipeline, items, form)
 
     same()
@@ -143,7 +159,7 @@ def test_both_ways_give_the_same_on_real_data(data, make_tokenizer, monkeypatch,
     records = json.loads(raw) if name.endswith(".json") else [json.loads(line) for line in raw.split("\n") if line]
     form = name.split("_")[0]
     pipeline = make_pipeline(make_tokenizer(kind))
-    items = list(enumerate(records))
+    items = as_json(records)
     calls: list[int] = []
     judge = pipeline._careful
     monkeypatch.setattr(pipeline, "_careful", lambda found, format_: calls.append(len(found)) or judge(found, format_))
@@ -165,12 +181,10 @@ def texts_of(texts, spans):
     """Texts with trained spans in characters."""
     encoded = [text.encode() for text in texts]
     found = [[len(text[:at].encode()) for at in span] for text, own in zip(texts, spans, strict=True) for span in own]
-    return Texts(
-        words=texts,
-        pieces=np.ones(len(texts), dtype=np.int64),
+    return FilledTexts(
+        values=np.frombuffer(b"".join(encoded), dtype=np.uint8),
+        ends=np.cumsum([0, *map(len, encoded)]),
         begin_with=frozenset(texts),
-        sizes=np.asarray([len(one) for one in encoded]),
-        total=sum(map(sum, encoded)),
         spans=np.asarray(found, dtype=np.int64).reshape(-1, 2),
         owner=np.repeat(np.arange(len(texts)), [len(own) for own in spans]),
     )
@@ -230,8 +244,8 @@ def test_text_that_is_not_in_normal_form_takes_the_careful_way(make_tokenizer, m
     seen: list[str] = []
     encode = pipeline.engine.encode
     monkeypatch.setattr(pipeline.engine, "encode", lambda given: seen.extend(given) or encode(given))
-    batch = pipeline.batch(list(enumerate(records)), "openai")
-    assert unpacked(batch) == careful(pipeline, list(enumerate(records)), "openai")
+    batch = pipeline.batch(as_json(records), "openai")
+    assert unpacked(batch) == careful(pipeline, as_json(records), "openai")
     assert batch.notes["normalized_or_lossy"] == 2
     assert [text in "".join(seen) for text in texts] == [True, False, False, False, True, True]
 
@@ -253,7 +267,7 @@ def test_long_documents(bpe_folder, name):
     record = {"messages": [{"role": "user", "content": "go"}, {"role": "assistant", "content": LONG[name]}]}
     if name == "lines":
         record["messages"][1]["content"] += "x"
-    items = [(0, record)]
+    items = as_json([record])
     assert unpacked(pipeline.batch(items, "openai")) == careful(pipeline, items, "openai")
 
 
@@ -345,12 +359,12 @@ def record(number):
 @pytest.mark.parametrize("change", [lambda number: (number + 1) % 1500, lambda number: 7, lambda number: 1400])
 def test_a_planted_difference_is_caught_and_named(make_tokenizer, change):
     pipeline = make_pipeline(make_tokenizer("bytes"), wrap=lambda engine: Planted(engine, "number 733.", change))
-    items = [(number, record(number)) for number in range(1000)]
+    records = [record(number) for number in range(1000)]
     for begin in (0, 250):
-        pipeline.batch(items[begin : begin + 250], "openai")
+        pipeline.batch(as_json(records[begin : begin + 250], begin), "openai")
     found = r"record 733: planted gives other ids than Hugging Face from token 3 on.*--tokenizer-engine hf"
     with pytest.raises(DataError, match=found):
-        pipeline.batch(items[500:], "openai")
+        pipeline.batch(as_json(records[500:], 500), "openai")
 
 
 def test_a_difference_that_no_sum_shows_is_found_by_the_sample(make_tokenizer):
@@ -374,7 +388,7 @@ def test_a_difference_that_no_sum_shows_is_found_by_the_sample(make_tokenizer):
 
     pipeline = make_pipeline(folder, wrap=lambda engine: Swapped(engine, "", None))
     with pytest.raises(DataError, match=r"record 0: .* gives other ids"):
-        pipeline.batch([(0, text)], "openai")
+        pipeline.batch(as_json([text]), "openai")
 
 
 def test_the_sample_is_seeded_and_of_the_size_asked_for(make_tokenizer, monkeypatch):

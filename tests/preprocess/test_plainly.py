@@ -1,18 +1,24 @@
-"""Reading JSON straight into typed objects: what it gives is what `json` and one record at a time give."""
+"""Reading JSON straight into columns: what it gives is what `json` and one record at a time give."""
 
 import json
 
-import orjson
+import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from formats.errors import RecordError
 from formats.records import FieldMap, get
-from preprocess.plainly import _typed, read_plain
+from preprocess.plainly import _together, read_plain
+from preprocess.sources import Records, Rows, Texts, parse
 
 TEXT = st.text(st.sampled_from('ab"\\{}[],:\n\u2028é中👍\0'), max_size=6)
 ROLE = st.sampled_from(["user", "assistant", "human", "gpt", "system", "robot"])
-OTHER = st.sampled_from([{}, {}, {}, {"id": 7}, {"id": [1, {"a": None}]}, {"system": "S"}, {"tools": "[]"}, {'a"b': 1}])
+OTHER = st.sampled_from([{}, {"id": 7}, {"id": "x"}, {"id": [1, {"a": None}]}, {'a"b': 1}, {"messages": None}]) | (
+    st.sampled_from(["system", "tools", "history", "images"]).flatmap(
+        lambda name: st.sampled_from(["", "S", [], [["a", "b"]], {}, None]).map(lambda value: {name: value})
+    )
+)
 
 
 def turns(keys):
@@ -31,38 +37,54 @@ ALPACA = st.builds(
     lambda one, other: {**one, **other},
     st.fixed_dictionaries(
         {"instruction": TEXT, "output": TEXT},
-        optional={"input": TEXT | st.none() | st.just(3), "context": TEXT, "history": st.just([])},
-    ),
+        optional={"input": TEXT | st.none() | st.just(3), "context": TEXT | st.none(), "prompt": TEXT},
+    )
+    | st.fixed_dictionaries({"question": TEXT, "answer": TEXT}, optional={"response": TEXT, "output": st.none()}),
     OTHER,
 )
-CHATML = st.builds(
-    lambda found, other: {"text": "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in found), **other},
-    st.lists(st.tuples(ROLE, TEXT), max_size=3),
-    OTHER,
-)
+CHATML_TEXT = st.lists(
+    st.tuples(ROLE, TEXT, st.sampled_from(["\n", "\n", "", " \n", "x", "<|im_end|>"])), max_size=3
+).map(lambda found: "".join(f"<|im_start|>{role}\n{text}<|im_end|>{after}" for role, text, after in found))
+CHATML = st.builds(lambda text, other: {"text": text, **other}, CHATML_TEXT, OTHER)
 RECORDS = {
     "openai": listed("messages", ("role", "content")) | listed("conversation", ("role", "content")),
+    "openai bare": turns(("role", "content")),
     "sharegpt": listed("conversations", ("from", "value")),
     "alpaca": ALPACA,
     "chatml": CHATML,
+    "chatml bare": CHATML_TEXT,
 }
 
 
-def one_by_one(form, lines):
-    """Rows, shapes and texts, by the slow parser; what orjson alone refuses is for the careful way."""
-    rows, shapes, texts = [], [], []
-    for row, line in enumerate(lines):
+def found_in(form, records, fields=None):
+    plain = read_plain(get(form), records, fields or FieldMap())
+    texts = plain.texts.to_pylist()
+    firsts = plain.firsts.tolist()
+    return {
+        row: (plain.kinds[number], texts[first:last])
+        for row, number, first, last in zip(plain.rows.tolist(), plain.numbers, firsts, firsts[1:], strict=False)
+    }
+
+
+def expected_of(form, values, fields=None):
+    """What the slow parser and one record at a time give; None for what has more than roles and texts, or is refused."""
+    out = []
+    for value in values:
         try:
-            value = json.loads(line.decode("utf-8"))
-            orjson.loads(line)
-        except ValueError:
-            continue
-        found = get(form).plain([value], FieldMap())
-        if found.rows:
-            rows.append(row)
-            shapes += found.shapes
-            texts += found.texts
-    return rows, shapes, texts
+            conversation = None if isinstance(value, RecordError) else get(form).read(value, fields or FieldMap())
+            out.append(conversation and conversation.plain())
+        except RecordError:
+            out.append(None)
+    return out
+
+
+def check(form, records, values, fields=None):
+    """Whatever is found is right, but for records with a blank text, of which nothing is said."""
+    found = found_in(form, records, fields)
+    for row, (shape, texts) in found.items():
+        if all(text.strip() for text in texts):
+            assert expected_of(form, values, fields)[row] == (shape, texts), values[row]
+    return found
 
 
 def spell(record, ascii_, spaced):
@@ -82,18 +104,43 @@ def disturb(line, how):
         "half": line.replace(b"a", b"\\ud800"),
         "raw": line.replace(b"a", b"\x01"),
         "number": line.replace(b"7", b"NaN"),
+        "infinity": line.replace(b"7", b"-Infinity"),
+        "short": line.replace(b"7", b"Inf"),
+        "point": line.replace(b"7", b"7."),
+        "exponent": line.replace(b"7", b"7e999"),
+        "digits": line.replace(b"7", b"7" * 5000),
         "zero": line.replace(b"7", b"07"),
         "again": line[:-1] + b"," + line[1:],
+        "more": line + b',"more":' + line,
     }[how]
 
 
 HOW = st.sampled_from(
-    ["cut", "twice", "twice apart", "comma", "spaced", "form feed", "utf8", "half", "raw", "number", "zero", "again"]
+    [
+        "cut",
+        "twice",
+        "twice apart",
+        "comma",
+        "spaced",
+        "form feed",
+        "utf8",
+        "half",
+        "raw",
+        "again",
+        "more",
+        "number",
+        "infinity",
+        "short",
+        "point",
+        "exponent",
+        "digits",
+        "zero",
+    ]
 )
 
 
 @pytest.mark.parametrize("form", RECORDS)
-def test_typed_objects_are_read_as_json_is(form):
+def test_columns_are_read_as_json_is(form):
     @settings(max_examples=300)
     @given(
         st.lists(RECORDS[form], min_size=1, max_size=5),
@@ -106,10 +153,34 @@ def test_typed_objects_are_read_as_json_is(form):
         for at, how in disturbed:
             if at < len(lines):
                 lines[at] = disturb(lines[at], how)
-        found = read_plain(get(form), lines, FieldMap())
-        assert (list(found.rows), list(found.shapes), found.texts) == one_by_one(form, lines)
+        name = form.split()[0]
+        read = Texts.of_lines(0, b"\n".join(lines))
+        kept = [line for line in lines if not line.isspace() and line]
+        assert len(read) == len(kept)
+        found = check(name, read, [parse(line) for line in kept])
+        alone = [found_in(name, Texts.of_items(0, [line])) for line in kept]
+        assert all(alone[row][0] == one for row, one in found.items())
 
     same()
+
+
+@settings(max_examples=200)
+@given(st.sampled_from([name for name in RECORDS if " " not in name]), st.data())
+def test_rows_of_a_table_are_read_as_dicts_are(form, data):
+    records = data.draw(st.lists(RECORDS[form], min_size=1, max_size=5))
+    try:
+        batch = pa.RecordBatch.from_pylist(records)
+    except pa.ArrowException:
+        return  # values of several types in one column
+    for column in (data.draw(st.sampled_from([None, pa.large_string(), pa.dictionary(pa.int8(), pa.string())])),):
+        if column is not None:
+            names = [
+                name for name, kind in zip(batch.schema.names, batch.schema.types, strict=True) if kind == "string"
+            ]
+            for name in names:
+                at = batch.schema.get_field_index(name)
+                batch = batch.set_column(at, name, batch.column(at).cast(column))
+    check(form, Rows(3, batch), batch.to_pylist())
 
 
 MESSAGE = b'{"role":"user","content":"q"},{"role":"assistant","content":"a"}'
@@ -125,22 +196,65 @@ WHOLE = b'{"messages":[' + MESSAGE + b"]}"
     )
 )
 def test_what_is_spread_over_lines_makes_no_record(lines):
-    found = read_plain(get("openai"), lines, FieldMap())
-    assert (list(found.rows), list(found.shapes), found.texts) == one_by_one("openai", lines)
+    found = found_in("openai", Texts.of_lines(0, b"\n".join(lines)))
+    assert sorted(found) == [at for at, line in enumerate(lines) if line == WHOLE]
+
+
+USUAL = {
+    "openai": {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
+    "sharegpt": {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+    "alpaca": {"instruction": "q", "input": "", "output": "a"},
+    "chatml": {"text": "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\na<|im_end|>\n"},
+}
+
+
+@pytest.mark.parametrize("form", USUAL)
+@pytest.mark.parametrize(
+    "more", [{}, {"id": 1}, {"system": "", "history": [], "tools": None}, {"meta": {"a": [1, "x"]}}]
+)
+def test_the_usual_records_are_read_together(form, more):
+    lines = [json.dumps({**USUAL[form], **more}).encode()] * 3
+    records = Texts.of_items(0, lines)
+    assert _together(get(form), records, 0, 3, FieldMap()) is not None
+    assert sorted(found_in(form, records)) == [0, 1, 2]
+    assert sorted(found_in(form, Texts.of_items(0, [*lines, b'{"other": 1}', *lines, b'"x"']))) == [0, 1, 2, 4, 5, 6]
 
 
 @pytest.mark.parametrize(
-    ("form", "record"),
+    ("form", "bare"), [("openai", USUAL["openai"]["messages"]), ("chatml", USUAL["chatml"]["text"])]
+)
+def test_records_that_are_a_bare_value_are_read_together(form, bare):
+    records = Texts.of_items(0, [json.dumps(bare, indent=1).encode()] * 3)
+    assert len(_together(get(form), records, 0, 3, FieldMap()).rows) == 3
+
+
+@pytest.mark.parametrize(
+    ("form", "columns", "record"),
     [
-        ("openai", {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "id": 1}),
-        ("sharegpt", {"id": "x", "conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}),
-        ("alpaca", {"instruction": "q", "input": "", "output": "a"}),
-        ("chatml", {"text": "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\na<|im_end|>\n"}),
+        ("openai", {"messages": "talk", "content": "said"}, {"talk": [{"role": "assistant", "said": "a"}]}),
+        ("alpaca", {"instruction": "ask", "output": "a.b"}, {"ask": "q", "a": {"b": "x"}}),
+        ("alpaca", {"instruction": "ask"}, {"ask": "q", "instruction": "no", "output": "a"}),
+        ("alpaca", {"system": "persona"}, {"persona": "S", "instruction": "q", "output": "a"}),
+        ("chatml", {"text": "raw"}, {"raw": USUAL["chatml"]["text"], "text": "no"}),
+        ("sharegpt", {"messages": "talk"}, {"talk": USUAL["sharegpt"]["conversations"]}),
     ],
 )
-def test_the_usual_records_are_read_typed(form, record):
-    lines = [json.dumps(record).encode()] * 3
-    assert _typed(get(form), lines) is not None
-    assert list(read_plain(get(form), lines, FieldMap()).rows) == [0, 1, 2]
-    assert _typed(get(form), [*lines, b'{"other": 1}']) is None
-    assert _typed(get(form), [*lines, {"a": "dict"}]) is None
+def test_columns_that_the_user_named(form, columns, record):
+    fields = FieldMap(columns=columns)
+    found = check(form, Texts.of_items(0, [json.dumps(record).encode()] * 2), [record] * 2, fields)
+    assert bool(found) == (not {"a.b", "persona"} & set(columns.values()))
+
+
+@pytest.mark.parametrize("form", USUAL)
+@pytest.mark.parametrize("value", [b"[" * 500 + b"]" * 500, b"[" * 300_000 + b"]" * 300_000, b"Inf", b"[-Inf ]"])
+def test_a_field_that_not_every_parser_takes_is_looked_at_closely(form, value):
+    odd = json.dumps(USUAL[form])[:-1].encode() + b', "x": ' + value + b"}"
+    usual = json.dumps({**USUAL[form], "x": "Inf, or more Information: {" + "[{" * 20}).encode()
+    assert sorted(found_in(form, Texts.of_items(0, [usual, odd, usual]))) == [0, 2]
+    assert found_in(form, Texts.of_items(0, [odd])) == {}
+
+
+def test_other_records_are_left_alone():
+    assert found_in("openai", Records(0, [USUAL["openai"], RecordError("too_large", "x")])) == {}
+    assert found_in("openai", Texts.of_items(0, [])) == {}
+    assert found_in("openai", Texts.of_lines(0, b"")) == {}

@@ -1,0 +1,263 @@
+"""The short cut for records that are nothing but roles and texts: many of them as columns, looked at at once.
+
+A record costs some microseconds when Python looks at it, and next to nothing among others in Arrow's columns, which is
+how Parquet has them and how Arrow reads JSON. A format says which columns its plain records have (`Layout`), and what
+it makes of them; whatever is not certain from the columns alone is left to `RecordFormat.read`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from formats.conversation import Plain, Shape, sums, utf8
+from formats.records.fields import BESIDE, FieldMap
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PLAIN_ROLES = frozenset({"system", "user", "assistant", "tool"})
+NO_TEXT, NO_LIST = ("history",), ("system", "system_prompt")
+"""Fields in which even an empty text, or an empty list, is an error."""
+UNKNOWN = 255
+"""Stands for a role that is never plain."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How JSON records that look like one of them are read into columns."""
+
+    strict: pa.Schema | None
+    """The fields that they have if they have no other, not even inside; None where the one that was seen has more."""
+    tolerant: pa.Schema | None
+    """The same, and with the type null those that may have no value; fields that are not named here are let be. None
+    where every field has to be known."""
+    key: str = ""
+    """Where a record is a bare value: the name of the field that it is put into."""
+
+
+def layout(
+    record: Mapping[str, Any], strict: Mapping[str, Any], tolerant: Mapping[str, Any], barred: Iterable[str]
+) -> Layout | None:
+    """The layout of records like this one.
+
+    Args:
+        strict: the type of each field that a plain record has, if nothing is in it that it need not have.
+        tolerant: the same, if other things may be in it.
+        barred: names of other fields that a plain record has no value in, beside those in `BESIDE`.
+
+    Returns:
+        None where this one is not plain itself.
+    """
+    import pyarrow as pa
+
+    barred = [name for name in (*BESIDE, *barred) if name not in strict]
+    if any(record.get(name) for name in barred):
+        return None
+    nothing = {name: _nothing(record.get(name)) for name in barred}
+    known = record.keys() <= strict.keys()
+    return Layout(strict=pa.schema(strict) if known else None, tolerant=pa.schema({**nothing, **tolerant}))
+
+
+def _nothing(value: Any) -> Any:
+    """The type of a field that says nothing, by the value that one record has there."""
+    import pyarrow as pa
+
+    return pa.string() if value == "" else pa.list_(pa.null()) if value == [] else pa.null()
+
+
+def all_columns(batch: pa.RecordBatch, names: Sequence[str]) -> list[pa.Array]:
+    """Those of several columns that are there, in this order."""
+    return [batch.column(place) for name in names for place in batch.schema.get_all_field_indices(name)]
+
+
+def pick(batch: pa.RecordBatch, names: Sequence[str]) -> pa.Array | None:
+    """The first of several columns that is there and has a value. Where it has none for a row, a later one may."""
+    found = (column for column in all_columns(batch, names) if column.null_count < batch.num_rows)
+    return next(found, None)
+
+
+def as_texts(column: pa.Array | None) -> pa.StringArray | None:
+    """A column of texts as Arrow's plain kind of it, nulls included; None for other columns."""
+    import pyarrow as pa
+
+    if column is None:
+        return None
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type):
+        column = column.cast(pa.string())
+    return column if pa.types.is_string(column.type) else None
+
+
+def valid(column: pa.Array) -> NDArray[np.bool_]:
+    """bool[n]: where a column has a value."""
+    if not column.null_count:
+        return np.ones(len(column), dtype=bool)
+    found: NDArray[np.bool_] = column.is_valid().to_numpy(zero_copy_only=False)
+    return found
+
+
+def are_bare(batch: pa.RecordBatch) -> NDArray[np.bool_]:
+    """bool[n]: which records have neither a system prompt, tools, earlier rounds nor media, for certain."""
+    bare = np.ones(batch.num_rows, dtype=bool)
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if name in BESIDE and column.null_count < len(column):
+            texts = as_texts(column)
+            if texts is not None and name not in NO_TEXT:
+                bare &= ~valid(texts) | (np.diff(utf8(texts)[1]) == 0)
+            elif _is_list(column.type) and name not in NO_LIST:
+                bare &= column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False) == 0
+            else:
+                bare &= ~valid(column)
+    return bare
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
+
+
+def taken(texts: Sequence[pa.StringArray], places: NDArray[np.int64]) -> pa.StringArray:
+    """Some of the texts of several columns, counted through, in any order, with no gaps in between."""
+    import pyarrow as pa
+
+    return pa.concat_arrays(texts).take(pa.array(places))
+
+
+def gathered(
+    rows: NDArray[np.bool_],
+    sizes: NDArray[np.int64],
+    codes: NDArray[np.uint8],
+    shapes: Mapping[bytes, Shape | None],
+    texts: pa.StringArray,
+) -> Plain:
+    """The conversations of those rows that are plain.
+
+    Args:
+        rows: bool[n]: those that may be.
+        sizes: int64[n]: the texts of each.
+        codes: u8[sum(sizes)]: the role of each text in a byte.
+        shapes: by the codes of a conversation, what these are as roles; None for what is not plain.
+    """
+    import pyarrow as pa
+
+    kinds: dict[bytes, int] = {}
+    raw, bounds = codes.tobytes(), sums(sizes).tolist()
+    spelt = [raw[begin:end] for begin, end in pairwise(bounds)]
+    numbers = np.fromiter((kinds.setdefault(one, len(kinds)) for one in spelt), dtype=np.int64, count=len(spelt))
+    known = [shapes[one] for one in kinds]
+    keep = rows & np.asarray([shape is not None for shape in known], dtype=bool)[numbers]
+    found = Plain(np.flatnonzero(keep), [shape or () for shape in known], numbers[keep], texts)
+    if keep.all():
+        return found
+    return found._replace(texts=texts.filter(pa.array(np.repeat(keep, sizes))))
+
+
+class Shapes(dict[bytes, Shape | None]):
+    """What a conversation's roles are, by a byte for each: a place among the names that records have for them.
+
+    Args:
+        roles: what the names stand for; None for one that is never plain.
+    """
+
+    def __init__(self, roles: Sequence[str | None]) -> None:
+        super().__init__()
+        self._roles = roles
+
+    def __missing__(self, codes: bytes) -> Shape | None:
+        found = [None if code == UNKNOWN else self._roles[code] for code in codes]
+        shape = tuple(role for role in found if role in PLAIN_ROLES)
+        known = shape if len(shape) == len(found) and "assistant" in shape else None
+        return self.setdefault(codes, known)
+
+
+def coded(names: pa.StringArray, fields: FieldMap, known: Mapping[str, str | None]) -> tuple[NDArray[np.uint8], Shapes]:
+    """The roles of several turns, by what records call them: u8[t], and what these stand for.
+
+    Args:
+        known: a format's own names of roles; those that the user gave come first.
+    """
+    spelt = names.dictionary_encode()
+    places = spelt.indices.fill_null(UNKNOWN).to_numpy(zero_copy_only=False)
+    words = spelt.dictionary.to_pylist()
+    roles = [fields.roles.get(word) or known.get(word) for word in words[:UNKNOWN]]
+    return np.minimum(places, UNKNOWN).astype(np.uint8), Shapes(roles)
+
+
+def plain_turns(
+    batch: pa.RecordBatch,
+    fields: FieldMap,
+    *,
+    lists: Sequence[str],
+    keys: tuple[str, str],
+    names: Mapping[str, str | None],
+    special: frozenset[str],
+) -> Plain | None:
+    """What is plain among records that have a list of messages.
+
+    Args:
+        lists: names that the list of messages may have in a record.
+        keys: of a message, for its role and its text.
+        names: role as records spell it → one of ours, or None for one that is never plain.
+        special: other keys of a message that make it more than a role and a text.
+    """
+    import pyarrow as pa
+
+    column = pick(batch, lists)
+    if column is None or not _is_list(column.type) or not pa.types.is_struct(column.type.value_type):
+        return None
+    messages = column.flatten()
+    parts = dict(zip((field.name for field in messages.type), messages.flatten(), strict=True))
+    if len(parts) < len(messages.type) or not parts.keys() >= set(keys):
+        return None
+    roles, texts = as_texts(parts[keys[0]]), as_texts(parts[keys[1]])
+    if roles is None or texts is None:
+        return None
+    sizes = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    more = [part for name, part in parts.items() if name in special and name not in keys]
+    odd = ~valid(texts)
+    for part in more:
+        if part.null_count < len(part):
+            odd |= valid(part)
+    rows = are_bare(batch) & (sizes > 0)
+    if odd.any():
+        bad = sums(odd)
+        bounds = sums(sizes)
+        rows &= bad[bounds[1:]] == bad[bounds[:-1]]
+    codes, shapes = coded(roles, fields, names)
+    return gathered(rows, sizes, codes, shapes, texts)
+
+
+def messages_layout(
+    record: Any, *, lists: Sequence[str], keys: tuple[str, str], special: frozenset[str]
+) -> Layout | None:
+    """The layout of records like this one, which has a list of messages or is one; as for `plain_turns`."""
+    import pyarrow as pa
+
+    bare = type(record) is list
+    if not bare and type(record) is not dict:
+        return None
+    name = lists[0] if bare else next((name for name in lists if record.get(name) is not None), None)
+    if name is None:
+        return None
+    messages = record if bare else record[name]
+    if type(messages) is not list or not all(type(message) is dict for message in messages):
+        return None
+    barred = sorted(special - set(keys))
+    if any(message.get(one) is not None for message in messages for one in barred):
+        return None
+    simple = all(message.keys() <= set(keys) for message in messages)
+    both = [(key, pa.string()) for key in keys]
+    strict = {name: pa.list_(pa.struct(both))}
+    if bare:
+        return Layout(strict=pa.schema(strict), tolerant=None, key=name) if simple else None
+    tolerant = {name: pa.list_(pa.struct([*both, *((one, pa.null()) for one in barred)]))}
+    found = layout(record, strict, tolerant, lists)
+    return found if found is None or simple else replace(found, strict=None)
