@@ -82,7 +82,7 @@ def one_file(pipeline: Pipeline, stretches: list[Records], form: str, name: str)
 @click.command()
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.argument("tokenizers", type=click.Path(exists=True, path_type=Path))
-@click.option("--limit", type=int, help="Stretches of about a megabyte of each file; all without.")
+@click.option("--limit", type=int, help="Stretches of about 4 MB of each file; all without.")
 @click.option("--map-role", multiple=True, help="NAME=ROLE, as for sft-preprocess run.")
 @click.option("--only", help="One tokenizer's name.")
 def main(data: Path, tokenizers: Path, limit: int | None, map_role: tuple[str, ...], only: str | None) -> None:

@@ -310,13 +310,13 @@ def datatrove(spec: Spec) -> Contender:
 
 
 def engine_hf(spec: Spec) -> Contender:
-    """The floor of Hugging Face's engine: `encode_batch` of rendered texts that are in memory already."""
+    """The floor of Hugging Face's engine: `encode_batch_fast` of rendered texts that are in memory already."""
     from tokenizers import Tokenizer
 
     engine = Tokenizer.from_file(str(Path(spec["tokenizer"]) / "tokenizer.json"))
 
     def encode(batch: list[str]) -> tuple[NDArray[Any], NDArray[Any]]:
-        rows = engine.encode_batch(batch, add_special_tokens=False)
+        rows = engine.encode_batch_fast(batch, add_special_tokens=False)
         ids = [np.asarray(row.ids, dtype=np.int32) for row in rows]
         return np.concatenate(ids), np.asarray([len(one) for one in ids])
 
@@ -456,11 +456,13 @@ def compare(found: Sequences, path: str) -> dict[str, Any]:
 STAGES: tuple[tuple[str, str, str], ...] = (
     ("formats/records", "", "parse"),
     ("preprocess/sources", "", "parse"),
+    ("preprocess/plainly.py", "", "parse"),
     ("formats/templates", "", "render"),
     ("formats/conversation", "", "render"),
     ("preprocess/aligned.py", "masks", "mask"),
     ("preprocess/aligned.py", "", "tokenize"),
     ("preprocess/fast.py", "", "render"),
+    ("preprocess/composed.py", "", "render"),
     ("preprocess/encode.py", "token_mask", "mask"),
     ("preprocess/encode.py", "_masked", "mask"),
     ("preprocess/lengths.py", "", "mask"),
@@ -473,8 +475,8 @@ STAGES: tuple[tuple[str, str, str], ...] = (
 )
 """Where a task's time belongs: by a part of the file's path and a function's name (empty: any), the first that fits,
 from the innermost frame outwards. A file of ours that is not listed is reported under its own name."""
-CHECK = ("preprocess/pipeline.py", "_verify")
-"""The function under which written records are checked against Hugging Face."""
+APART = {"_careful": "check of records against Hugging Face", "_learn": "sequences of roles met for the first time"}
+"""Functions of ours with all that they call."""
 
 
 def where(spec: Spec, scratch: Path) -> dict[str, Any]:
@@ -506,8 +508,9 @@ def stage(frame: types.FrameType | None) -> str:
         frame = frame.f_back
     if not any(path.endswith("preprocess/task.py") and name == "run_task" for path, name in stack):
         return "outside of the task: plan, tokenizer, check of the engine, end"
-    if any(path.endswith(CHECK[0]) and name == CHECK[1] for path, name in stack):
-        return "check of records against Hugging Face"
+    for path, name in stack:
+        if name in APART and "/preprocess/" in path:
+            return APART[name]
     for path, name in stack:
         for part, function, found in STAGES:
             if part in path and function in ("", name):
@@ -746,27 +749,32 @@ def print_contenders(rows: list[dict[str, Any]]) -> None:
         print(f"| {' | '.join(cells)} | {row['correct']} |")
 
 
-def scaling(run: Run, processes: list[int], rounds: int, pieces: int = 8) -> list[dict[str, Any]]:
-    """The command over the corpus in several files, with so many cores and `--workers`, on the clock."""
+def scaling(run: Run, processes: list[int], rounds: int, pieces: int = 8, times: int = 6) -> list[dict[str, Any]]:
+    """The command over the corpus in several files, with so many cores and `--workers`, on the clock; and over the same
+    files several times, so that what a job takes once (loading, forking) can be told from the rate at which it goes on."""
     lines = (run.folder / "corpus" / "messages.jsonl").read_text("utf-8").splitlines(keepends=True)
-    parts = run.folder / "parts"
-    parts.mkdir()
-    for number in range(pieces):
-        (parts / f"{number}.jsonl").write_text("".join(lines[number::pieces]), "utf-8")
+    once, often = run.folder / "once", run.folder / "often"
+    for folder, copies in ((once, 1), (often, times)):
+        folder.mkdir()
+        for number in range(pieces * copies):
+            (folder / f"{number}.jsonl").write_text("".join(lines[number % pieces :: pieces]), "utf-8")
     cores = sorted(os.sched_getaffinity(0))
     results: dict[int, list[tuple[float, float, int]]] = {count: [] for count in processes}
     for turn in range(rounds):
         for count in processes if turn % 2 == 0 else processes[::-1]:
-            results[count].append(_command(run, parts, count, set(cores[:count])))
+            small, large = (_command(run, folder, count, set(cores[:count])) for folder in (once, often))
+            results[count].append((small[0], large[0], large[2] - small[2]))
+            print(f"round {turn + 1}: {count} processes: {small[0]:.2f} s, {large[0]:.2f} s", file=sys.stderr)
     rows = []
     for count in processes:
-        wall, cpu = (statistics.median(one[at] for one in results[count]) for at in (0, 1))
-        rows.append({"processes": count, "wall": wall, "cpu": cpu, "m_tokens_per_s": results[count][0][2] / wall / 1e6})
-    print("| processes | seconds on the clock | seconds of CPU | M tokens/s | speed-up |")
+        small, large = (statistics.median(one[at] for one in results[count]) for at in (0, 1))
+        beyond = results[count][0][2] / statistics.median(one[1] - one[0] for one in results[count]) / 1e6
+        rows.append({"processes": count, "once": small, "often": large, "m_tokens_per_s": beyond})
+    print(f"| processes | seconds, once | seconds, {times} times | M tokens/s beyond once | speed-up |")
     print("|---|---|---|---|---|")
     for row in rows:
-        speed_up = rows[0]["wall"] / row["wall"]
-        cells = [f"{row['wall']:.1f}", f"{row['cpu']:.1f}", f"{row['m_tokens_per_s']:.2f}", f"{speed_up:.2f}"]
+        speed_up = row["m_tokens_per_s"] / rows[0]["m_tokens_per_s"]
+        cells = [f"{row['once']:.1f}", f"{row['often']:.1f}", f"{row['m_tokens_per_s']:.2f}", f"{speed_up:.2f}"]
         print(f"| {row['processes']} | {' | '.join(cells)} |")
     return rows
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 PLAIN_ROLES = frozenset({"system", "user", "assistant", "tool"})
 NO_TEXT, NO_LIST = ("history",), ("system", "system_prompt")
 """Fields in which even an empty text, or an empty list, is an error."""
+SHORT, LONG = 7, np.uint64(0xFF << 56)
+"""Codes that fit into a number beside how many they are; the numbers from here on stand for more of them."""
 UNKNOWN = 255
 """Stands for a role that is never plain."""
 
@@ -148,16 +149,29 @@ def gathered(
     """
     import pyarrow as pa
 
-    kinds: dict[bytes, int] = {}
-    raw, bounds = codes.tobytes(), sums(sizes).tolist()
-    spelt = [raw[begin:end] for begin, end in pairwise(bounds)]
-    numbers = np.fromiter((kinds.setdefault(one, len(kinds)) for one in spelt), dtype=np.int64, count=len(spelt))
+    numbers, kinds = _alike(sizes, codes)
     known = [shapes[one] for one in kinds]
     keep = rows & np.asarray([shape is not None for shape in known], dtype=bool)[numbers]
     found = Plain(np.flatnonzero(keep), [shape or () for shape in known], numbers[keep], texts)
     if keep.all():
         return found
     return found._replace(texts=texts.filter(pa.array(np.repeat(keep, sizes))))
+
+
+def _alike(sizes: NDArray[np.int64], codes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], list[bytes]]:
+    """int64[n], which conversations have the same codes, and the different ones: those of up to seven codes as numbers
+    of eight bytes, for longer ones there is no short cut."""
+    firsts = sums(sizes)
+    place = np.arange(len(codes)) - np.repeat(firsts[:-1], sizes)
+    totals = np.zeros(len(codes) + 1, dtype=np.uint64)
+    np.cumsum(codes.astype(np.uint64) << (np.minimum(place, SHORT) * 8).astype(np.uint64), out=totals[1:])
+    keys = (totals[firsts[1:]] - totals[firsts[:-1]]) | (sizes.astype(np.uint64) << np.uint64(8 * SHORT))
+    raw, bounds = codes.tobytes(), firsts.tolist()
+    long: dict[bytes, int] = {}
+    for at in np.flatnonzero(sizes > SHORT).tolist():
+        keys[at] = LONG + np.uint64(long.setdefault(raw[bounds[at] : bounds[at + 1]], len(long)))
+    _, examples, numbers = np.unique(keys, return_index=True, return_inverse=True)
+    return numbers, [raw[bounds[at] : bounds[at + 1]] for at in examples.tolist()]
 
 
 class Shapes(dict[bytes, Shape | None]):

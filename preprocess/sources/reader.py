@@ -1,6 +1,6 @@
 """Reading one part of a source: batches of records, and the hash of the part's bytes.
 
-A batch is what a chunk of about a megabyte of lines holds (or as many rows of a table), so that memory is bounded by
+A batch is what a chunk of about 4 MB of lines holds (or as many rows of a table), so that memory is bounded by
 bytes and not by a number of records: 256 conversations may be 100 KB or 100 MB.
 """
 
@@ -78,7 +78,7 @@ class PartReader:
             yield from _of_lines(self.chunks())
 
     def chunks(self) -> Iterator[bytes | RecordError]:
-        """Whole lines of JSONL, about a megabyte at a time; a RecordError in the place of a line that is too long."""
+        """Whole lines of JSONL, about 4 MB at a time; a RecordError in the place of a line that is too long."""
         if self.source.compression:
             yield from line_chunks(compressed_blocks(self.source), ENDLESS)
             return

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from preprocess.sources.source import Source
 
-BLOCK = 1 << 20
+BLOCK = 1 << 22
 """Bytes read at a time, and so about the size of a chunk of lines."""
 BOM = b"\xef\xbb\xbf"
 MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}

@@ -16,9 +16,9 @@ from preprocess.sources.lines import MAX_RECORD
 from preprocess.sources.records import Records, Rows
 from preprocess.sources.source import Source
 
-ROWS = 4096
+ROWS = 1 << 14
 """The most rows in a slice."""
-SLICE = 1 << 20
+SLICE = 1 << 22
 """Bytes that a slice of rows should stay below, as Arrow holds them."""
 FILE_MAGIC = b"ARROW1"
 

@@ -39,8 +39,8 @@ def peak(path, output):
 @pytest.mark.parametrize("kind", ["jsonl", "json"])
 def test_a_file_five_times_as_large_takes_no_more_memory(tmp_path, kind):
     lines = INPUTS[1].read_bytes().splitlines()
-    sizes = []
-    for times in (15, 75):
+    sizes = []  # of files that fill some batches and many
+    for times in (75, 375):
         path = tmp_path / f"{times}.{kind}"
         text = (b"\n" if kind == "jsonl" else b",\n").join(lines * times)
         path.write_bytes(text if kind == "jsonl" else b"[" + text + b"]")
