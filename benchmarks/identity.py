@@ -1,14 +1,21 @@
 """The fast way against the careful one on every record of a folder, under every tokenizer of another.
 
     python benchmarks/identity.py DATA TOKENIZERS [--limit N] [--map-role client=user ...]
+    python benchmarks/identity.py DATA TOKENIZERS --shards [--map-role client=user ...]
 
 For each file: the records that went the fast way, whether ids, masks and rejects are the same, and the speed of both
 in millions of tokens per second of CPU time (one thread, warm where texts repeat; benchmarks/preprocess.py measures).
+With --shards instead: the command itself over all files, once with each engine, and whether every file that it wrote
+is the same, the manifest aside, which names the engine.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
+import tempfile
 import time
 from itertools import islice
 from pathlib import Path
@@ -19,10 +26,11 @@ import numpy as np
 
 from formats.errors import RecordError, UsageError
 from formats.records import FieldMap, detect, get
+from formats.shards.files import sha256_file
 from preprocess.config import JobConfig
 from preprocess.overlong import fit
 from preprocess.pipeline import Pipeline
-from preprocess.sources import PartReader, Records, find_sources, sample, whole_of
+from preprocess.sources import PartReader, Records, Source, find_sources, sample, whole_of
 from preprocess.token_engine import choose_engine
 from preprocess.tokenizer import Tokenizer
 
@@ -79,37 +87,77 @@ def one_file(pipeline: Pipeline, stretches: list[Records], form: str, name: str)
     return count, fast, different
 
 
+def usable(data: Path, roles: dict[str, str]) -> list[tuple[Source, str]]:
+    """The files of a folder that have a known format, and which."""
+    found = []
+    for source in find_sources([str(data)]):
+        read = [item for item in sample(source, 200) if not isinstance(item[1], RecordError)]
+        try:
+            found.append((source, detect(read, FieldMap(roles=roles), source.path).name))
+        except UsageError as error:
+            click.echo(f"  {error}")
+    return found
+
+
+def same_shards(files: list[str], folder: Path, template: str, map_role: tuple[str, ...]) -> bool:
+    """Whether the command writes the same bytes with either engine."""
+    made = {}
+    with tempfile.TemporaryDirectory() as name:
+        for engine in ("auto", "hf"):
+            output = Path(name) / engine
+            options = ["--tokenizer", folder, "--template", template, "--workers", "1", "--tokenizer-engine", engine]
+            options += [word for pair in map_role for word in ("--map-role", pair)]
+            program = "from preprocess.cli import main; main()"
+            call = [sys.executable, "-c", program, "run", *files, "--output", output, *options, "--json"]
+            done = subprocess.run([*map(str, call)], capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise SystemExit(done.stderr.strip().splitlines()[-1])
+            written = [path for path in sorted(output.rglob("*")) if path.is_file() and path.name != "manifest.json"]
+            made[engine] = {str(path.relative_to(output)): sha256_file(path) for path in written}
+            result = json.loads(done.stdout)
+            click.echo(f"  {engine}: {result['counts']['written']:,} of {result['counts']['read']:,} records written")
+            click.echo(f"    {result['notes']['engine']}")
+    same = made["auto"] == made["hf"]
+    click.echo(f"  {len(made['hf'])} files: {'the same' if same else 'DIFFERENT'}")
+    return same
+
+
 @click.command()
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.argument("tokenizers", type=click.Path(exists=True, path_type=Path))
 @click.option("--limit", type=int, help="Stretches of about 4 MB of each file; all without.")
 @click.option("--map-role", multiple=True, help="NAME=ROLE, as for sft-preprocess run.")
 @click.option("--only", help="One tokenizer's name.")
-def main(data: Path, tokenizers: Path, limit: int | None, map_role: tuple[str, ...], only: str | None) -> None:
+@click.option("--shards", is_flag=True, help="Compare what the command writes with either engine.")
+def main(
+    data: Path, tokenizers: Path, limit: int | None, map_role: tuple[str, ...], only: str | None, shards: bool
+) -> None:
     """Compare on every file under every tokenizer; exit 1 if anything differs."""
     os.environ["RAYON_NUM_THREADS"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     roles = dict(pair.split("=", 1) for pair in map_role)
     total = [0, 0, 0]
+    files = usable(data, roles)
+    different = False
     for folder in sorted(path for path in tokenizers.iterdir() if (path / "tokenizer.json").is_file()):
         if only not in (None, folder.name):
             continue
         tokenizer = Tokenizer(str(folder))
+        template = "tokenizer" if tokenizer.chat_template is not None else "alpaca"
+        if shards:
+            click.echo(f"{folder.name}:")
+            different |= not same_shards([source.file for source, _ in files], folder, template, map_role)
+            continue
         engine, check = choose_engine("auto", tokenizer, [])
         config = JobConfig(inputs=("x",), tokenizer=str(folder), map_role=roles)
-        template = "tokenizer" if tokenizer.chat_template is not None else "alpaca"
         pipeline = Pipeline(config, template, tokenizer, engine)
         click.echo(f"{folder.name}: {check}\n  {'file':52} records    fast  result      fast   slow Mtok/s")
-        for source in find_sources([str(data)]):
+        for source, form in files:
             stretches = list(islice(PartReader(source, whole_of(source)).batches(), limit))
-            try:
-                read = [item for item in sample(source, 200) if not isinstance(item[1], RecordError)]
-                form = detect(read, FieldMap(roles=roles), source.path)
-            except UsageError as error:
-                click.echo(f"  {error}")
-                continue
-            counts = one_file(pipeline, stretches, form.name, Path(source.path).name)
+            counts = one_file(pipeline, stretches, form, Path(source.path).name)
             total = [one + other for one, other in zip(total, counts, strict=True)]
+    if shards:
+        raise SystemExit(1 if different else 0)
     click.echo(f"{total[0]:,} records, {total[1]:,} of them the fast way, {total[2]:,} in batches that differ")
     raise SystemExit(1 if total[2] else 0)
 

@@ -751,7 +751,7 @@ def print_contenders(rows: list[dict[str, Any]]) -> None:
 
 def scaling(run: Run, processes: list[int], rounds: int, pieces: int = 8, times: int = 6) -> list[dict[str, Any]]:
     """The command over the corpus in several files, with so many cores and `--workers`, on the clock; and over the same
-    files several times, so that what a job takes once (loading, forking) can be told from the rate at which it goes on."""
+    files several times, so that what a job takes once (loading, forking) is told from the rate at which it goes on."""
     lines = (run.folder / "corpus" / "messages.jsonl").read_text("utf-8").splitlines(keepends=True)
     once, often = run.folder / "once", run.folder / "often"
     for folder, copies in ((once, 1), (often, times)):

@@ -22,13 +22,12 @@ from formats.errors import RecordError
 from formats.records.columns import taken
 from formats.templates import ChatTemplate, Skeleton, Tracer, TrainOn
 from preprocess.composed import is_inert, unsettled
+from preprocess.outer import Outer
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 THINK = ("<think>", "</think>")
-SPACE = "".join([chr(point) for point in range(0x3001) if chr(point).isspace()])
-"""All white space there is."""
 MOST_SKELETONS = 4096
 NONE = -1
 NO_SPANS = np.empty((0, 4), dtype=np.int64)
@@ -51,7 +50,7 @@ class Renderer:
         self._table = _Table()
         self._forbidden = set(THINK) | (set() if template.allow_control_tokens else set(template.tokens.control))
         self._strips: set[str | None] = set()
-        self._outer = _Outer(())
+        self._outer = Outer(())
         self._compile()
 
     def _compile(self) -> None:
@@ -91,9 +90,13 @@ class Renderer:
             strange[at] |= not text or text.isspace() or any(text.strip(chars) != text for chars in self._strips)
         if self.composes:
             strange[unsettled(values, ends)] = True
-        odd = [np.flatnonzero((values[:-1] == 0xEF) & (values[1:] == 0xB7))]  # U+FDC0 to U+FDFF
-        odd += [np.asarray([match.start() for match in self._pattern.finditer(values)], dtype=np.int64)]
-        strange[np.searchsorted(ends, np.concatenate(odd), side="right") - 1] = True
+        odd = np.flatnonzero((values[:-1] == 0xEF) & (values[1:] == 0xB7))  # U+FDC0 to U+FDFF
+        strange[np.searchsorted(ends, odd, side="right") - 1] = True
+        place = 0
+        while found := self._pattern.search(values, place):
+            owner = np.searchsorted(ends, found.start(), side="right") - 1
+            strange[owner] = True
+            place = int(ends[owner + 1])  # what reaches into the next text must not hide what begins there
         return strange
 
     def _learn(self, shape: Shape) -> Skeleton | None:
@@ -112,7 +115,7 @@ class Renderer:
             return None
         if not self._strips >= {*skeleton.strips}:
             self._strips.update(skeleton.strips)
-            self._outer = _Outer(self._strips)
+            self._outer = Outer(self._strips)
         if not skeleton.absent <= self._forbidden:
             self._forbidden |= skeleton.absent
             self._compile()
@@ -154,42 +157,6 @@ class Texts:
     def texts(self) -> list[str]:
         """Each as a text of its own."""
         return [str(self.values[begin:end].data, "utf-8") for begin, end in pairwise(self.ends.tolist())]
-
-
-class _Outer:
-    """Which texts may begin or end with a character that is looked for there: with any white space, at the beginning,
-    and with those that a template strips, on both sides. By two bytes at each end, so some others are among them."""
-
-    def __init__(self, strips: Iterable[str | None]) -> None:
-        stripped = "".join([SPACE if chars is None else chars for chars in strips])
-        self._begin = _pairs([character.encode()[:2] for character in SPACE + stripped], first=True)
-        self._end = _pairs([character.encode()[-2:] for character in stripped], first=False) if stripped else None
-
-    def may_begin_or_end(self, values: NDArray[np.uint8], ends: NDArray[np.int32]) -> NDArray[np.bool_]:
-        """bool[t] of texts in UTF-8."""
-        if not len(values):
-            return np.asarray(np.diff(ends) == 0)
-        begins, lasts = ends[:-1], ends[1:] - 1
-        found = self._begin[_pair(values, begins, begins + 1)]
-        return found if self._end is None else found | self._end[_pair(values, lasts - 1, lasts)]
-
-
-def _pair(values: NDArray[np.uint8], first: NDArray[np.int32], second: NDArray[np.int32]) -> NDArray[np.uint16]:
-    one, other = (values[np.clip(places, 0, len(values) - 1)].astype(np.uint16) for places in (first, second))
-    return np.asarray(one << 8 | other)
-
-
-def _pairs(characters: Iterable[bytes], *, first: bool) -> NDArray[np.bool_]:
-    """bool[65536]: two bytes, of which a character of one byte is the first or the second and the other is anything."""
-    table = np.zeros((256, 256), dtype=bool)
-    for one in characters:
-        if len(one) == 2:
-            table[one[0], one[1]] = True
-        elif first:
-            table[one[0]] = True
-        else:
-            table[:, one[0]] = True
-    return table.reshape(-1)
 
 
 class _Table:

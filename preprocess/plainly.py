@@ -51,7 +51,7 @@ def _together(format_: PlainFormat, records: Texts, begin: int, end: int, fields
     layout = None if isinstance(first, RecordError) else format_.layout(first, fields)
     if layout is None or not _are_whole(records, begin, end, layout):
         return None
-    raw = records.raw[records.begins[begin] : records.ends[end - 1]]
+    raw: bytes | memoryview = memoryview(records.raw)[records.begins[begin] : records.ends[end - 1]]
     if layout.key:
         name = json.dumps(layout.key).encode()
         raw = b"\n".join([b"".join([b"{", name, b":", text, b"}"]) for text in records.some(range(begin, end))])
@@ -66,8 +66,8 @@ def _are_whole(records: Texts, begin: int, end: int, layout: Layout) -> bool:
 
     Each begins with an opening brace and ends with a closing one, and nowhere inside of a JSON text may one brace
     follow the other with white space between: so each holds one object or more, and if as many objects are read as
-    there are texts, each holds one. What is put between braces by us is no such text by itself; but then no field is
-    let be, so it cannot hold a second one.
+    there are texts, each holds one. A bare value is put between braces by us; then no field is let be, so that it
+    cannot be more than a value.
     """
     if not layout.key:
         return records.enclosed(begin, end, b"{", b"}")
@@ -86,16 +86,16 @@ def _is_tame(records: Texts, begin: int, end: int) -> bool:
     return bool((above <= DEPTH).all()) and not INFINITY.search(records.raw, records.begins[begin], len(values))
 
 
-def _read(raw: bytes, schema: pa.Schema, unexpected: str) -> pa.RecordBatch | None:
+def _read(raw: bytes | memoryview, schema: pa.Schema, unexpected: str) -> pa.RecordBatch | None:
     """The objects of a JSON text; None where it is none, is not UTF-8, or has something else than the schema says."""
     import pyarrow as pa
     import pyarrow.json
 
-    size = np.asarray([0, len(raw)], dtype=np.int32)
+    text, bounds = pa.py_buffer(raw), pa.py_buffer(np.asarray([0, len(raw)], dtype=np.int32))
     try:
-        pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(size), pa.py_buffer(raw)]).validate(full=True)
+        pa.Array.from_buffers(pa.string(), 1, [None, bounds, text]).validate(full=True)
         table = pyarrow.json.read_json(
-            pa.BufferReader(raw),
+            pa.BufferReader(text),
             pyarrow.json.ReadOptions(use_threads=False, block_size=len(raw) + 1),
             pyarrow.json.ParseOptions(schema, newlines_in_values=True, unexpected_field_behavior=unexpected),
         )

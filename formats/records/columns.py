@@ -8,7 +8,7 @@ it makes of them; whatever is not certain from the columns alone is left to `Rec
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -112,14 +112,15 @@ def are_bare(batch: pa.RecordBatch) -> NDArray[np.bool_]:
             texts = as_texts(column)
             if texts is not None and name not in NO_TEXT:
                 bare &= ~valid(texts) | (np.diff(utf8(texts)[1]) == 0)
-            elif _is_list(column.type) and name not in NO_LIST:
+            elif is_list(column.type) and name not in NO_LIST:
                 bare &= column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False) == 0
             else:
                 bare &= ~valid(column)
     return bare
 
 
-def _is_list(kind: pa.DataType) -> bool:
+def is_list(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds lists of any length."""
     import pyarrow as pa
 
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
@@ -203,75 +204,3 @@ def coded(names: pa.StringArray, fields: FieldMap, known: Mapping[str, str | Non
     words = spelt.dictionary.to_pylist()
     roles = [fields.roles.get(word) or known.get(word) for word in words[:UNKNOWN]]
     return np.minimum(places, UNKNOWN).astype(np.uint8), Shapes(roles)
-
-
-def plain_turns(
-    batch: pa.RecordBatch,
-    fields: FieldMap,
-    *,
-    lists: Sequence[str],
-    keys: tuple[str, str],
-    names: Mapping[str, str | None],
-    special: frozenset[str],
-) -> Plain | None:
-    """What is plain among records that have a list of messages.
-
-    Args:
-        lists: names that the list of messages may have in a record.
-        keys: of a message, for its role and its text.
-        names: role as records spell it → one of ours, or None for one that is never plain.
-        special: other keys of a message that make it more than a role and a text.
-    """
-    import pyarrow as pa
-
-    column = pick(batch, lists)
-    if column is None or not _is_list(column.type) or not pa.types.is_struct(column.type.value_type):
-        return None
-    messages = column.flatten()
-    parts = dict(zip((field.name for field in messages.type), messages.flatten(), strict=True))
-    if len(parts) < len(messages.type) or not parts.keys() >= set(keys):
-        return None
-    roles, texts = as_texts(parts[keys[0]]), as_texts(parts[keys[1]])
-    if roles is None or texts is None:
-        return None
-    sizes = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
-    more = [part for name, part in parts.items() if name in special and name not in keys]
-    odd = ~valid(texts)
-    for part in more:
-        if part.null_count < len(part):
-            odd |= valid(part)
-    rows = are_bare(batch) & (sizes > 0)
-    if odd.any():
-        bad = sums(odd)
-        bounds = sums(sizes)
-        rows &= bad[bounds[1:]] == bad[bounds[:-1]]
-    codes, shapes = coded(roles, fields, names)
-    return gathered(rows, sizes, codes, shapes, texts)
-
-
-def messages_layout(
-    record: Any, *, lists: Sequence[str], keys: tuple[str, str], special: frozenset[str]
-) -> Layout | None:
-    """The layout of records like this one, which has a list of messages or is one; as for `plain_turns`."""
-    import pyarrow as pa
-
-    bare = type(record) is list
-    if not bare and type(record) is not dict:
-        return None
-    name = lists[0] if bare else next((name for name in lists if record.get(name) is not None), None)
-    if name is None:
-        return None
-    messages = record if bare else record[name]
-    if type(messages) is not list or not all(type(message) is dict for message in messages):
-        return None
-    barred = sorted(special - set(keys))
-    if any(message.get(one) is not None for message in messages for one in barred):
-        return None
-    simple = all(message.keys() <= set(keys) for message in messages)
-    both = [(key, pa.string()) for key in keys]
-    strict = {name: pa.list_(pa.struct(both))}
-    if bare:
-        return Layout(strict=pa.schema(strict), tolerant=None, key=name) if simple else None
-    tolerant = {name: pa.list_(pa.struct([*both, *((one, pa.null()) for one in barred)]))}
-    found = layout(record, strict, tolerant, lists)
-    return found if found is None or simple else replace(found, strict=None)

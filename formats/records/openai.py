@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from formats.conversation import Conversation, Plain, Turn
 from formats.errors import RecordError
-from formats.records.columns import PLAIN_ROLES, Layout, messages_layout, plain_turns
+from formats.records.columns import PLAIN_ROLES, Layout
 from formats.records.fields import MISSING, FieldMap, optional_text, refuse_media, text
+from formats.records.turns import messages_layout, plain_turns
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from formats.conversation import Conversation, Plain, Turn
-from formats.records.columns import Layout, messages_layout, plain_turns
+from formats.records.columns import Layout
 from formats.records.fields import MISSING, FieldMap, text
 from formats.records.openai import (
     LISTS,
@@ -18,6 +18,7 @@ from formats.records.openai import (
     read_weight,
     tool_call,
 )
+from formats.records.turns import messages_layout, plain_turns
 
 if TYPE_CHECKING:
     import pyarrow as pa

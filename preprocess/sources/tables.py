@@ -9,12 +9,15 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from formats.errors import DataError, RecordError
 from preprocess.sources.lines import MAX_RECORD
 from preprocess.sources.records import Records, Rows
 from preprocess.sources.source import Source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 ROWS = 1 << 14
 """The most rows in a slice."""
@@ -56,11 +59,28 @@ def read_units(source: Source, first: int, last: int) -> Iterator[Records]:
         for batch in batches:
             step = max(1, min(ROWS, SLICE * batch.num_rows // max(batch.nbytes, 1)))
             for begin in range(0, batch.num_rows, step):
-                rows = Rows(number, batch.slice(begin, step))
-                yield rows
-                number += len(rows)
+                for rows in _sound(number, batch.slice(begin, step)):
+                    yield rows
+                    number += len(rows)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{source.path}: damaged after record {number - 1} ({_one_line(error)})") from None
+
+
+def _sound(first: int, batch: pa.RecordBatch) -> Iterator[Records]:
+    """Rows, those with a text that is not UTF-8 by themselves: files do not keep anybody from writing one."""
+    import pyarrow as pa
+
+    alone = batch.take(pa.array(range(batch.num_rows)))  # a slice of a list column still has all that was in the lists
+    try:
+        alone.validate(full=True)
+        yield Rows(first, alone)
+    except pa.ArrowInvalid:
+        if batch.num_rows == 1:
+            yield Records(first, [RecordError("broken_utf8", "a text of the row is not UTF-8")])
+            return
+        half = batch.num_rows // 2
+        yield from _sound(first, batch.slice(0, half))
+        yield from _sound(first + half, batch.slice(half))
 
 
 def _groups(source: Source, first: int, last: int) -> Iterator[Any]:

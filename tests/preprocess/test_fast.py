@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -248,6 +249,14 @@ def test_text_that_is_not_in_normal_form_takes_the_careful_way(make_tokenizer, m
     assert unpacked(batch) == careful(pipeline, as_json(records), "openai")
     assert batch.notes["normalized_or_lossy"] == 2
     assert [text in "".join(seen) for text in texts] == [True, False, False, False, True, True]
+
+
+def test_a_typed_control_token_is_not_hidden_by_one_that_two_texts_make_together(make_tokenizer):
+    renderer = make_pipeline(make_tokenizer("bytes"))._renderer
+    renderer._forbidden = {"ab", "bc", "dd"}
+    renderer._compile()
+    texts = ["x", "a", "bc", "a", "b", "plain", "a dd"]
+    assert renderer._strange(pa.array(texts)).tolist() == [False, True, True, True, False, False, True]
 
 
 LONG = {

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -244,6 +245,19 @@ def test_a_batch_is_bounded_by_bytes_and_not_by_records(tmp_path):
         [source] = find_sources([str(write_as(tmp_path, kind, [long] * 40))])
         [part] = cut(source, 1 << 40)
         assert max(len(batch) for batch in PartReader(source, part).batches()) <= 16
+
+
+def test_rows_with_a_text_that_is_not_utf_8_are_rejects(tmp_path):
+    texts = [b"ok", b"a\xffb", b"fine", "é".encode(), b"\xc3", b"end"]
+    ends = pa.py_buffer(np.cumsum([0, *map(len, texts)]).astype(np.int32))
+    broken = pa.Array.from_buffers(pa.string(), len(texts), [None, ends, pa.py_buffer(b"".join(texts))])
+    messages = pa.StructArray.from_arrays([pa.array(["user"] * len(texts)), broken], ["role", "content"])
+    lists = pa.ListArray.from_arrays(pa.array(range(len(texts) + 1), pa.int32()), messages)
+    pq.write_table(pa.table([lists], ["messages"]), tmp_path / "broken.parquet")
+    [source] = find_sources([str(tmp_path / "broken.parquet")])
+    found = read(source, 1 << 40)
+    assert [one.reason for one in (found[1], found[4])] == ["broken_utf8"] * 2
+    assert [found[at]["messages"][0]["content"] for at in (0, 2, 3, 5)] == ["ok", "fine", "é", "end"]
 
 
 def test_numbers_that_no_parser_takes_are_a_reject(tmp_path):
