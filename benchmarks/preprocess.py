@@ -750,14 +750,14 @@ def print_contenders(rows: list[dict[str, Any]]) -> None:
 
 
 def scaling(run: Run, processes: list[int], rounds: int, pieces: int = 8, times: int = 6) -> list[dict[str, Any]]:
-    """The command over the corpus in several files, with so many cores and `--workers`, on the clock; and over the same
-    files several times, so that what a job takes once (loading, forking) is told from the rate at which it goes on."""
+    """The command over the corpus in several files, with so many cores and `--workers`, on the clock; and over files
+    that hold the same several times, so that what a job takes once is told from the rate at which it goes on."""
     lines = (run.folder / "corpus" / "messages.jsonl").read_text("utf-8").splitlines(keepends=True)
     once, often = run.folder / "once", run.folder / "often"
     for folder, copies in ((once, 1), (often, times)):
         folder.mkdir()
-        for number in range(pieces * copies):
-            (folder / f"{number}.jsonl").write_text("".join(lines[number % pieces :: pieces]), "utf-8")
+        for number in range(pieces):
+            (folder / f"{number}.jsonl").write_text("".join(lines[number::pieces]) * copies, "utf-8")
     cores = sorted(os.sched_getaffinity(0))
     results: dict[int, list[tuple[float, float, int]]] = {count: [] for count in processes}
     for turn in range(rounds):

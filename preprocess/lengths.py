@@ -102,20 +102,19 @@ def byte_lengths(tokenizer: Tokenizer) -> ByteLengths | None:
             return None
     elif pre_tokenizers or not _is_sentencepiece(normalizers):
         return None
-    packed = np.zeros(tokenizer.vocab_size, dtype=np.uint64)
+    pieces = [b""] * tokenizer.vocab_size  # a token that can stand for nothing has no length: its record takes offsets
     control = np.zeros(tokenizer.vocab_size, dtype=bool)
     characters = _Bytes()
     for token, number in spec["model"]["vocab"].items():
-        raw = _raw(token, characters if byte_level else None)
-        if raw is not None:  # a token that can stand for nothing has no length, and its record takes offsets
-            packed[number] = pack(np.uint64(len(raw)), np.uint64(sum(raw)))
+        pieces[number] = _raw(token, characters if byte_level else None) or b""
     openers = []
     for added in spec["added_tokens"]:
         if not (added["normalized"] or added["lstrip"] or added["single_word"]):
             openers.append(added["content"])
-        raw = added["content"].encode("utf-8")
-        packed[added["id"]] = pack(np.uint64(len(raw)), np.uint64(sum(raw)))
+        pieces[added["id"]] = added["content"].encode("utf-8")
         control[added["id"]] = True
+    lengths = np.fromiter(map(len, pieces), dtype=np.uint64, count=len(pieces))
+    packed = pack(lengths, np.fromiter(map(sum, pieces), dtype=np.uint64, count=len(pieces)))
     return ByteLengths(
         packed=packed,
         control=control,
