@@ -7,9 +7,10 @@
 
 The corpus is every conversation of DATA that all contenders can take (texts only; no conversation twice, no control
 token typed by anybody), shuffled and cut at `--megabytes` of rendered text. A contender runs in a fresh process, on
-one core, over text that it has not seen: first a few times over one record, then over the corpus. What is reported
-is the CPU time of the last less the median of the others but the first, children included, so imports and loading a
-tokenizer cost nobody anything and a busy machine little. The order of the contenders changes from round to round.
+one core, over text that it has not seen: twice over one record, then over the corpus, then over one record again (the
+more often a process loads a tokenizer, the longer it takes). What is reported is the CPU time of the corpus less the
+mean of the two around it, children included, so imports and loading a tokenizer cost nobody anything and a busy
+machine little. The order of the contenders changes from round to round.
 Slow ones get the first quarter of the corpus. Fast ones run over that quarter too, in another process: what the rest
 of the corpus takes beyond it is the rate at which a large job goes on, what is done once in a process left aside.
 
@@ -53,8 +54,6 @@ if __name__ == "preprocess":
 OUTPUT = "BENCHMARK-OUTPUT "
 BATCH_CHARACTERS = 1 << 18
 """Characters that a bare engine is given at once."""
-STARTS = 4
-"""Runs over one record, of which the first also imports what it needs and is not counted."""
 QUIET = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 QWEN_TURN = "{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}"
 QWEN_MARKED = (
@@ -427,10 +426,12 @@ def child(spec: Spec) -> dict[str, Any]:
         return where(spec, scratch)
     make, own, _ = CONTENDERS[spec["name"]]
     work, read = make({**own, **spec})
-    starts = [timed(work, Path(spec["one"]), scratch / f"one-{number}")[0] for number in range(STARTS)]
-    overhead = statistics.median(starts[1:])
+    one = Path(spec["one"])
+    timed(work, one, scratch / "imports")
+    before = timed(work, one, scratch / "before")[0]
     cpu, wall = timed(work, Path(spec["corpus"]), scratch / "all")
     peak = peak_megabytes()
+    overhead = (before + timed(work, one, scratch / "after")[0]) / 2
     found = read(scratch / "all")
     if spec.get("keep"):
         np.savez(spec["keep"], lengths=found[0], ids=found[1], mask=found[2])

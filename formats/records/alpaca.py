@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from formats.conversation import INPUT, Conversation, Plain, Shape, Turn, utf8
+from formats.conversation import INPUT, Conversation, Plain, Shape, Turn
 from formats.errors import RecordError
-from formats.records.columns import Layout, all_columns, are_bare, as_texts, layout, pick, taken, valid
-from formats.records.fields import MISSING, FieldMap, optional_text, refuse_media, text
+from formats.records.columns import Layout, are_bare, filled, layout, taken, texts_in, valid
+from formats.records.fields import MISSING, SYSTEM, FieldMap, optional_text, refuse_media, text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,7 +19,7 @@ SPELLINGS = {
     "instruction": ("prompt", "question", "query"),
     "input": ("context",),
     "output": ("response", "answer", "completion"),
-    "system": ("system_prompt",),
+    "system": SYSTEM[1:],
     "history": (),
 }
 
@@ -75,38 +75,23 @@ class Alpaca:
         return layout(record, strict, strict, barred)
 
     def plain(self, batch: pa.RecordBatch, fields: FieldMap) -> Plain | None:
-        """As `PlainFormat.plain`; a record of one round without a system prompt."""
+        """As `PlainFormat.plain`; a record of one round."""
         columns = _plain_columns(fields)
         if not all(columns.values()):
             return None
-        question, context, answer = (pick(batch, names) for names in columns.values())
-        questions, answers = as_texts(question), as_texts(answer)
-        if questions is None or answers is None:
-            return None
-        rows = are_bare(batch) & valid(questions) & valid(answers)
-        filled = elsewhere = np.zeros(batch.num_rows, dtype=bool)
-        contexts = questions
-        if context is not None:
-            contexts = as_texts(context)
-            if contexts is None:
-                return None
-            filled = valid(contexts) & (np.diff(utf8(contexts)[1]) > 0)
-            elsewhere = ~valid(contexts)
-        for column in all_columns(batch, columns["input"]):
-            rows &= ~elsewhere | ~valid(column)
-        count = batch.num_rows
-        places = np.arange(count)[:, None] + count * np.arange(3)
-        kept = np.stack([rows, rows & filled, rows], axis=1)
-        return Plain(
-            np.flatnonzero(rows),
-            (SHORT, LONG),
-            filled[rows].astype(np.int64),
-            taken([questions, contexts, answers], places[kept]),
-        )
+        names = [SYSTEM, columns["instruction"], columns["input"], columns["output"]]
+        texts, certain = zip(*(texts_in(batch, each) for each in names), strict=True)
+        prompted, with_context = filled(texts[0]), filled(texts[2])
+        rows = np.logical_and.reduce([are_bare(batch), valid(texts[1]), valid(texts[3]), *certain])
+        there = np.stack([prompted, rows, with_context, rows], axis=1) & rows[:, None]
+        places = np.arange(batch.num_rows)[:, None] + batch.num_rows * np.arange(len(texts))
+        numbers = (2 * prompted + with_context)[rows]
+        return Plain(np.flatnonzero(rows), KINDS, numbers, taken(texts, places[there]))
 
 
 SHORT: Shape = ("user", "assistant")
 LONG: Shape = ("user", INPUT, "assistant")
+KINDS = (SHORT, LONG, ("system", *SHORT), ("system", *LONG))
 
 
 def _plain_columns(fields: FieldMap) -> dict[str, tuple[str, ...]]:

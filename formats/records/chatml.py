@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from formats.conversation import Conversation, Plain, Turn, utf8
 from formats.errors import RecordError
-from formats.records.columns import PLAIN_ROLES, Layout, as_texts, coded, gathered, layout, pick, valid
+from formats.records.columns import PLAIN_ROLES, Layout, coded, gathered, layout, texts_in, valid
 from formats.records.fields import FieldMap, text
 from formats.records.openai import ROLE_NAMES
 
@@ -69,8 +69,8 @@ class ChatML:
 
     def plain(self, batch: pa.RecordBatch, fields: FieldMap) -> Plain | None:
         """As `PlainFormat.plain`."""
-        texts = as_texts(pick(batch, fields.column("text")))
-        return None if texts is None else _plain(texts, valid(texts), fields)
+        texts, certain = texts_in(batch, fields.column("text"))
+        return _plain(texts, certain & valid(texts), fields)
 
     @staticmethod
     def _text(record: object, fields: FieldMap) -> Any:

@@ -15,18 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from formats.conversation import Plain, Shape, sums, utf8
-from formats.records.fields import BESIDE, FieldMap
+from formats.records.fields import BESIDE, SYSTEM, FieldMap
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 PLAIN_ROLES = frozenset({"system", "user", "assistant", "tool"})
-NO_TEXT, NO_LIST = ("history",), ("system", "system_prompt")
-"""Fields in which even an empty text, or an empty list, is an error."""
+NO_TEXT = ("history",)
+"""Fields in which even an empty text is an error."""
 SHORT, LONG = 7, np.uint64(0xFF << 56)
 """Codes that fit into a number beside how many they are; the numbers from here on stand for more of them."""
-UNKNOWN = 255
-"""Stands for a role that is never plain."""
+LEADING, UNKNOWN = 254, 255
+"""Stand for the role of a system prompt beside the conversation, and for one that is never plain."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +60,9 @@ def layout(
     barred = [name for name in (*BESIDE, *barred) if name not in strict]
     if any(record.get(name) for name in barred):
         return None
-    nothing = {name: _nothing(record.get(name)) for name in barred}
+    others = {name: _nothing(record.get(name)) for name in barred} | dict.fromkeys(SYSTEM, pa.string())
     known = record.keys() <= strict.keys()
-    return Layout(strict=pa.schema(strict) if known else None, tolerant=pa.schema({**nothing, **tolerant}))
+    return Layout(strict=pa.schema(strict) if known else None, tolerant=pa.schema({**others, **tolerant}))
 
 
 def _nothing(value: Any) -> Any:
@@ -83,12 +83,10 @@ def pick(batch: pa.RecordBatch, names: Sequence[str]) -> pa.Array | None:
     return next(found, None)
 
 
-def as_texts(column: pa.Array | None) -> pa.StringArray | None:
+def as_texts(column: pa.Array) -> pa.StringArray | None:
     """A column of texts as Arrow's plain kind of it, nulls included; None for other columns."""
     import pyarrow as pa
 
-    if column is None:
-        return None
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type):
@@ -105,18 +103,38 @@ def valid(column: pa.Array) -> NDArray[np.bool_]:
 
 
 def are_bare(batch: pa.RecordBatch) -> NDArray[np.bool_]:
-    """bool[n]: which records have neither a system prompt, tools, earlier rounds nor media, for certain."""
+    """bool[n]: which records have neither tools, earlier rounds nor media, for certain."""
     bare = np.ones(batch.num_rows, dtype=bool)
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         if name in BESIDE and column.null_count < len(column):
             texts = as_texts(column)
             if texts is not None and name not in NO_TEXT:
-                bare &= ~valid(texts) | (np.diff(utf8(texts)[1]) == 0)
-            elif is_list(column.type) and name not in NO_LIST:
+                bare &= ~filled(texts)
+            elif is_list(column.type):
                 bare &= column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False) == 0
             else:
                 bare &= ~valid(column)
     return bare
+
+
+def texts_in(batch: pa.RecordBatch, names: Sequence[str]) -> tuple[pa.StringArray, NDArray[np.bool_]]:
+    """What records have in the first of several columns that is not null for them, as texts, and bool[n] where that is
+    certain: where none of the columns holds anything else."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    columns = [(column, as_texts(column)) for column in all_columns(batch, names)]
+    texts = [found for _, found in columns if found is not None]
+    certain = np.ones(batch.num_rows, dtype=bool)
+    for column, found in columns:
+        if found is None:
+            certain &= ~valid(column)
+    return pc.coalesce(*texts) if texts else pa.nulls(batch.num_rows, pa.string()), certain
+
+
+def filled(texts: pa.StringArray) -> NDArray[np.bool_]:
+    """bool[n]: where there is a text, and it is not empty."""
+    return valid(texts) & (np.diff(utf8(texts)[1]) > 0)
 
 
 def is_list(kind: pa.DataType) -> bool:
@@ -187,7 +205,7 @@ class Shapes(dict[bytes, Shape | None]):
         self._roles = roles
 
     def __missing__(self, codes: bytes) -> Shape | None:
-        found = [None if code == UNKNOWN else self._roles[code] for code in codes]
+        found = ["system" if code == LEADING else None if code == UNKNOWN else self._roles[code] for code in codes]
         shape = tuple(role for role in found if role in PLAIN_ROLES)
         known = shape if len(shape) == len(found) and "assistant" in shape else None
         return self.setdefault(codes, known)
@@ -202,5 +220,5 @@ def coded(names: pa.StringArray, fields: FieldMap, known: Mapping[str, str | Non
     spelt = names.dictionary_encode()
     places = spelt.indices.fill_null(UNKNOWN).to_numpy(zero_copy_only=False)
     words = spelt.dictionary.to_pylist()
-    roles = [fields.roles.get(word) or known.get(word) for word in words[:UNKNOWN]]
-    return np.minimum(places, UNKNOWN).astype(np.uint8), Shapes(roles)
+    roles = [fields.roles.get(word) or known.get(word) for word in words[:LEADING]]
+    return np.where(places < LEADING, places, UNKNOWN).astype(np.uint8), Shapes(roles)

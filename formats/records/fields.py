@@ -69,8 +69,10 @@ def walk(record: object, path: str) -> Any:
     return here
 
 
-SIDE = ("system", "system_prompt", "tools", "functions", "history")
-"""What may stand beside the texts of a record; plain records have none of it."""
+SYSTEM = ("system", "system_prompt")
+"""Columns for a system prompt that stands beside the conversation."""
+SIDE = ("tools", "functions", "history")
+"""What else may stand beside the texts of a record; plain records have none of it."""
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 BESIDE = (*SIDE, *MEDIA)
 """A value in one of these makes a record more than roles and texts."""

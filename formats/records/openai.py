@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from formats.conversation import Conversation, Plain, Turn
 from formats.errors import RecordError
 from formats.records.columns import PLAIN_ROLES, Layout
-from formats.records.fields import MISSING, FieldMap, optional_text, refuse_media, text
+from formats.records.fields import MISSING, SYSTEM, FieldMap, optional_text, refuse_media, text
 from formats.records.turns import messages_layout, plain_turns
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def leading_system(record: object, fields: FieldMap) -> list[Turn]:
     if not isinstance(record, Mapping):
         return []
     refuse_media(record)
-    system = optional_text(fields.look_up(record, "system", ("system_prompt",)), "system")
+    system = optional_text(fields.look_up(record, SYSTEM[0], SYSTEM[1:]), "system")
     return [Turn(role="system", content=system)] if system else []
 
 

@@ -9,8 +9,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from formats.conversation import Plain, sums
-from formats.records.columns import Layout, are_bare, as_texts, coded, gathered, is_list, layout, pick, valid
-from formats.records.fields import FieldMap
+from formats.records.columns import (
+    LEADING,
+    Layout,
+    are_bare,
+    as_texts,
+    coded,
+    filled,
+    gathered,
+    is_list,
+    layout,
+    pick,
+    taken,
+    texts_in,
+    valid,
+)
+from formats.records.fields import SYSTEM, FieldMap
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -51,12 +65,19 @@ def plain_turns(
     for part in more:
         if part.null_count < len(part):
             odd |= valid(part)
-    rows = are_bare(batch) & (sizes > 0)
+    prompts, certain = texts_in(batch, SYSTEM)
+    prompted = filled(prompts)
+    rows = are_bare(batch) & certain & (sizes > 0)
+    bounds = sums(sizes)
     if odd.any():
         bad = sums(odd)
-        bounds = sums(sizes)
         rows &= bad[bounds[1:]] == bad[bounds[:-1]]
     codes, shapes = coded(roles, fields, names)
+    if prompted.any():
+        before = bounds[:-1][prompted]
+        codes = np.insert(codes, before, LEADING)
+        places = np.insert(np.arange(len(texts)), before, len(texts) + np.flatnonzero(prompted))
+        texts, sizes = taken([texts, prompts], places), sizes + prompted
     return gathered(rows, sizes, codes, shapes, texts)
 
 

@@ -15,7 +15,7 @@ from preprocess.sources import Records, Rows, Texts, parse
 TEXT = st.text(st.sampled_from('ab"\\{}[],:\n\u2028é中👍\0'), max_size=6)
 ROLE = st.sampled_from(["user", "assistant", "human", "gpt", "system", "robot"])
 OTHER = st.sampled_from([{}, {"id": 7}, {"id": "x"}, {"id": [1, {"a": None}]}, {'a"b': 1}, {"messages": None}]) | (
-    st.sampled_from(["system", "tools", "history", "images"]).flatmap(
+    st.sampled_from(["system", "system_prompt", "tools", "history", "images"]).flatmap(
         lambda name: st.sampled_from(["", "S", [], [["a", "b"]], {}, None]).map(lambda value: {name: value})
     )
 )
@@ -29,18 +29,22 @@ def turns(keys):
     return st.lists(message | message | message | odd | more, max_size=4)
 
 
+PROMPTS = st.fixed_dictionaries({}, optional=dict.fromkeys(["system", "system_prompt"], TEXT | st.none()))
+
+
 def listed(name, keys):
-    return st.builds(lambda found, other: {name: found, **other}, turns(keys), OTHER)
+    return st.builds(lambda found, other, more: {name: found, **other, **more}, turns(keys), OTHER, PROMPTS)
 
 
 ALPACA = st.builds(
-    lambda one, other: {**one, **other},
+    lambda one, other, more: {**one, **other, **more},
     st.fixed_dictionaries(
         {"instruction": TEXT, "output": TEXT},
         optional={"input": TEXT | st.none() | st.just(3), "context": TEXT | st.none(), "prompt": TEXT},
     )
     | st.fixed_dictionaries({"question": TEXT, "answer": TEXT}, optional={"response": TEXT, "output": st.none()}),
     OTHER,
+    PROMPTS,
 )
 CHATML_TEXT = st.lists(
     st.tuples(ROLE, TEXT, st.sampled_from(["\n", "\n", "", " \n", "x", "<|im_end|>"])), max_size=3
@@ -215,9 +219,20 @@ USUAL = {
 def test_the_usual_records_are_read_together(form, more):
     lines = [json.dumps({**USUAL[form], **more}).encode()] * 3
     records = Texts.of_items(0, lines)
-    assert _together(get(form), records, 0, 3, FieldMap()) is not None
+    assert len(_together(get(form), records, 0, 3, FieldMap()).rows) == 3
     assert sorted(found_in(form, records)) == [0, 1, 2]
     assert sorted(found_in(form, Texts.of_items(0, [*lines, b'{"other": 1}', *lines, b'"x"']))) == [0, 1, 2, 4, 5, 6]
+
+
+@pytest.mark.parametrize("form", ["openai", "sharegpt", "alpaca"])
+def test_a_system_prompt_beside_the_conversation_is_its_first_turn(form):
+    usual = USUAL[form]
+    records = [usual, {**usual, "system": "be kind"}, {**usual, "system": ""}, {**usual, "system_prompt": "be brief"}]
+    found = found_in(form, Texts.of_items(0, [json.dumps(record).encode() for record in records]))
+    expected = [[], ["be kind"], [], ["be brief"]]
+    assert found == {
+        row: (("system",) * len(more) + ("user", "assistant"), [*more, "q", "a"]) for row, more in enumerate(expected)
+    }
 
 
 @pytest.mark.parametrize(
