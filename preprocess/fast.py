@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from formats.conversation import INPUT, Conversation, Plain, Shape, Turn, sums, utf8
 from formats.errors import RecordError
-from formats.records.columns import taken
-from formats.templates import ChatTemplate, Skeleton, Tracer, TrainOn
+from formats.records.columns import cut_out, taken
+from formats.templates import ChatTemplate, Skeleton, Tracer, TrainOn, Trim
 from preprocess.composed import is_inert, unsettled
-from preprocess.outer import Outer
+from preprocess.outer import may_begin_with_space, may_end_with_space
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,8 +49,6 @@ class Renderer:
         """The place of a shape's skeleton in the table; `NONE` where it has none."""
         self._table = _Table()
         self._forbidden = set(THINK) | (set() if template.allow_control_tokens else set(template.tokens.control))
-        self._strips: set[str | None] = set()
-        self._outer = Outer(())
         self._compile()
 
     def _compile(self) -> None:
@@ -85,9 +83,8 @@ class Renderer:
         skeletons have."""
         values, ends = utf8(texts)
         strange = np.asarray(np.diff(ends) == 0)
-        for at in np.flatnonzero(self._outer.may_begin_or_end(values, ends)).tolist():
-            text = values[ends[at] : ends[at + 1]].tobytes().decode()
-            strange[at] |= not text or text.isspace() or any(text.strip(chars) != text for chars in self._strips)
+        for at in np.flatnonzero(may_begin_with_space(values, ends)).tolist():
+            strange[at] |= not values[ends[at] : ends[at + 1]].tobytes().decode().strip()
         if self.composes:
             strange[unsettled(values, ends)] = True
         odd = np.flatnonzero((values[:-1] == 0xEF) & (values[1:] == 0xB7))  # U+FDC0 to U+FDFF
@@ -113,9 +110,6 @@ class Renderer:
             return None
         if self.composes and not is_inert("".join(skeleton.literals)):
             return None
-        if not self._strips >= {*skeleton.strips}:
-            self._strips.update(skeleton.strips)
-            self._outer = Outer(self._strips)
         if not skeleton.absent <= self._forbidden:
             self._forbidden |= skeleton.absent
             self._compile()
@@ -171,6 +165,11 @@ class _Table:
         self._spans = NO_SPANS
         """int64[s, 4]: `Skeleton.spans` of all, one after the other."""
         self._words = pa.array([], pa.string())
+        """The literals of all."""
+        self._trims: list[tuple[Trim, ...]] = []
+        """Behind each of the literals, what is taken off the text that follows."""
+        self._trimming = np.zeros(0, dtype=bool)
+        """bool[w]: whether there is anything."""
 
     def add(self, skeletons: Iterable[Skeleton]) -> range:
         """Put in some more; their numbers."""
@@ -183,6 +182,8 @@ class _Table:
         self._facts = np.stack([sums(words)[:-1], sums(spans)[:-1], spans], axis=1)
         self._spans = np.concatenate([NO_SPANS, *(one.spans for one in self._skeletons)])
         self._words = pa.array(chain.from_iterable(one.literals for one in self._skeletons), pa.string())
+        self._trims = [trims for one in self._skeletons for trims in (*one.trims, ())]
+        self._trimming = np.asarray(list(map(bool, self._trims)), dtype=bool)
         return range(before, len(self._skeletons))
 
     def fill(self, numbers: NDArray[np.int64], plain: Plain) -> Texts:
@@ -193,18 +194,38 @@ class _Table:
         ends = sums(2 * gaps + 1)  # of each in pieces: literals and, between them, the texts
         places = np.empty(ends[-1], dtype=np.int64)
         filled = 2 * texts + np.repeat(np.arange(count), gaps) + 1
+        before = texts + np.repeat(words - firsts[:-1], gaps)
+        contents = self._trimmed(plain.texts, before)
         places[filled] = len(self._words) + texts
-        places[filled - 1] = texts + np.repeat(words - firsts[:-1], gaps)
+        places[filled - 1] = before
         places[ends[1:] - 1] = words + gaps
-        values, bounds = utf8(taken([self._words, plain.texts], places))
-        _, inner = utf8(plain.texts)
+        values, bounds = utf8(taken([self._words, contents], places))
+        _, inner = utf8(contents)
         owner = np.repeat(np.arange(count), several)
         trained = self._spans[np.arange(len(owner)) + np.repeat(spans - sums(several)[:-1], several)]
-        before = inner[firsts[owner][:, None] + trained[:, ::2]] - inner[firsts[owner]][:, None]
+        preceding = inner[firsts[owner][:, None] + trained[:, ::2]] - inner[firsts[owner]][:, None]
         return Texts(
             values=values,
             ends=bounds[ends].astype(np.int64),
             begin_with=frozenset([self._skeletons[number].literals[0] for number in np.unique(numbers).tolist()]),
-            spans=trained[:, 1::2] + before,
+            spans=trained[:, 1::2] + preceding,
             owner=owner,
         )
+
+    def _trimmed(self, texts: pa.StringArray, words: NDArray[np.int64]) -> pa.StringArray:
+        """Texts, of which none is blank, without what is taken off them, int64[t] being the literals before them."""
+        trimming = self._trimming[words]
+        if not trimming.any():
+            return texts
+        values, ends = utf8(texts)
+        begins, stops = ends[:-1].copy(), ends[1:].copy()
+        spaced = may_begin_with_space(values, ends) | may_end_with_space(values, ends)
+        for at in np.flatnonzero(trimming & spaced).tolist():
+            left = text = values[begins[at] : stops[at]].tobytes().decode()
+            for method, chars in self._trims[words[at]]:
+                left = getattr(left, method)(chars)
+            begins[at] += len(
+                text[: text.index(left)].encode()
+            )  # what was taken off on the left has none of its letters
+            stops[at] = begins[at] + len(left.encode())
+        return cut_out(values, begins, stops)

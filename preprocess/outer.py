@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,37 +11,30 @@ SPACE = "".join([chr(point) for point in range(0x3001) if chr(point).isspace()])
 """All white space there is."""
 
 
-class Outer:
-    """Which texts may begin or end with a character that is looked for there: with any white space, at the beginning,
-    and with those that a template strips, on both sides. By two bytes at each end, so some others are among them."""
+@lru_cache(maxsize=1)
+def _tables() -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """bool[65536] each: the first two bytes of texts that may begin with white space, the last two of such that may end
+    with it. Some others are among them."""
+    spelt = [character.encode() for character in SPACE]
+    first, last = np.zeros((256, 256), dtype=bool), np.zeros((256, 256), dtype=bool)
+    for one in spelt:
+        first[one[0], one[1] if len(one) > 1 else slice(None)] = True
+        last[one[-2] if len(one) > 1 else slice(None), one[-1]] = True
+    return first.reshape(-1), last.reshape(-1)
 
-    def __init__(self, strips: Iterable[str | None]) -> None:
-        stripped = "".join([SPACE if chars is None else chars for chars in strips])
-        self._begin = _pairs([character.encode()[:2] for character in SPACE + stripped], first=True)
-        self._end = _pairs([character.encode()[-2:] for character in stripped], first=False) if stripped else None
 
-    def may_begin_or_end(self, values: NDArray[np.uint8], ends: NDArray[np.int32]) -> NDArray[np.bool_]:
-        """bool[t] of texts in UTF-8."""
-        if not len(values):
-            return np.asarray(np.diff(ends) == 0)
-        begins, lasts = ends[:-1], ends[1:] - 1
-        found = self._begin[_pair(values, begins, begins + 1)]
-        return found if self._end is None else found | self._end[_pair(values, lasts - 1, lasts)]
+def may_begin_with_space(values: NDArray[np.uint8], ends: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """bool[t] of texts in UTF-8, u8[B], of which one may be empty, with their bounds."""
+    return _tables()[0][_pair(values, ends[:-1], ends[:-1] + 1)]
+
+
+def may_end_with_space(values: NDArray[np.uint8], ends: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """The same for their ends."""
+    return _tables()[1][_pair(values, ends[1:] - 2, ends[1:] - 1)]
 
 
 def _pair(values: NDArray[np.uint8], first: NDArray[np.int32], second: NDArray[np.int32]) -> NDArray[np.uint16]:
+    if not len(values):
+        return np.zeros(len(first), dtype=np.uint16)
     one, other = (values[np.clip(places, 0, len(values) - 1)].astype(np.uint16) for places in (first, second))
     return np.asarray(one << 8 | other)
-
-
-def _pairs(characters: Iterable[bytes], *, first: bool) -> NDArray[np.bool_]:
-    """bool[65536]: two bytes, of which a character of one byte is the first or the second and the other is anything."""
-    table = np.zeros((256, 256), dtype=bool)
-    for one in characters:
-        if len(one) == 2:
-            table[one[0], one[1]] = True
-        elif first:
-            table[one[0]] = True
-        else:
-            table[:, one[0]] = True
-    return table.reshape(-1)

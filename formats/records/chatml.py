@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from formats.conversation import Conversation, Plain, Turn, utf8
 from formats.errors import RecordError
-from formats.records.columns import PLAIN_ROLES, Layout, coded, gathered, layout, texts_in, valid
+from formats.records.columns import PLAIN_ROLES, Layout, coded, cut_out, gathered, layout, texts_in, valid
 from formats.records.fields import FieldMap, text
 from formats.records.openai import ROLE_NAMES
 
@@ -107,9 +107,7 @@ def _plain(texts: pa.StringArray, rows: NDArray[np.bool_], fields: FieldMap) -> 
     owned = rows[owner]
     names = [raw[begin:end] for begin, end in zip(heads[owned].tolist(), lines[owned].tolist(), strict=True)]
     codes, shapes = coded(pa.array(names, pa.string()), fields, KNOWN)
-    cuts = np.stack([lines[owned] + 1, ends[owned]], axis=1).astype(np.int32).reshape(-1)
-    pieces = pa.Array.from_buffers(pa.string(), max(len(cuts) - 1, 0), [None, pa.py_buffer(cuts), pa.py_buffer(raw)])
-    contents = pieces.take(pa.array(np.arange(0, len(cuts), 2)))
+    contents = cut_out(values, lines[owned] + 1, ends[owned])
     return gathered(rows, np.where(rows, turns, 0), codes, shapes, contents)
 
 

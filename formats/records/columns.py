@@ -151,6 +151,16 @@ def taken(texts: Sequence[pa.StringArray], places: NDArray[np.int64]) -> pa.Stri
     return pa.concat_arrays(texts).take(pa.array(places))
 
 
+def cut_out(values: NDArray[np.uint8], begins: NDArray[Any], ends: NDArray[Any]) -> pa.StringArray:
+    """Stretches of a text in UTF-8, in order and apart, as texts with no gaps in between."""
+    import pyarrow as pa
+
+    cuts = np.stack([begins, ends], axis=1).astype(np.int32).reshape(-1)
+    buffers = [None, pa.py_buffer(cuts), pa.py_buffer(values)]
+    pieces = pa.Array.from_buffers(pa.string(), max(len(cuts) - 1, 0), buffers)
+    return pieces.take(pa.array(np.arange(0, len(cuts), 2)))
+
+
 def gathered(
     rows: NDArray[np.bool_],
     sizes: NDArray[np.int64],

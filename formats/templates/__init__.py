@@ -16,7 +16,7 @@ A package of your own adds a template by the entry point group `sft_shards.templ
 from formats.templates.chat import ChatTemplate, TemplateTokens
 from formats.templates.registry import TOKENIZER, sources, template_source
 from formats.templates.rendering import TRAIN_ON, Rendering, Span, Spoken, TrainOn
-from formats.templates.trace import Skeleton, Tracer
+from formats.templates.trace import Skeleton, Tracer, Trim
 
 __all__ = [
     "TOKENIZER",
@@ -29,6 +29,7 @@ __all__ = [
     "TemplateTokens",
     "Tracer",
     "TrainOn",
+    "Trim",
     "sources",
     "template_source",
 ]

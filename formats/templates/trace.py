@@ -29,7 +29,8 @@ from formats.conversation import Shape, plain_messages
 from formats.templates.rendering import Rendering, Span
 from formats.templates.sandbox import Sandbox, furnish
 
-GAP = re.compile("\ufdd6(\\d+)\ufdd7")
+GAP = re.compile("\ufdd6(\\d+)((?:\ufdd8\\d+)*)\ufdd7")
+"""The mark of a text, and what was taken off it, as places in `Answers.trims`."""
 FILTERS = {"trim", "default", "d", "list", "length", "count", "first", "last", "selectattr", "rejectattr", "reverse"}
 """Filters that treat a watched text through its own methods, or only look at the list it stands in."""
 TESTS = {
@@ -52,14 +53,18 @@ class Untraceable(Exception):  # noqa: N818 - control flow, never seen outside
     """The outcome depends on the text in a way that cannot be written down."""
 
 
+Trim = tuple[str, str | None]
+"""A method of a text that takes white space off an end of it, and which (None: all there is)."""
+
+
 class Answers:
     """What was asked of the texts, and answered for a text to which nothing applies."""
 
     def __init__(self) -> None:
         self.absent: set[str] = set()
         """Not in any text."""
-        self.strips: set[str | None] = set()
-        """Characters (None: white space) that no text begins or ends with."""
+        self.trims: list[Trim] = []
+        """What was taken off texts."""
 
 
 class Watched(str):
@@ -141,14 +146,28 @@ class Watched(str):
         return self.replace(suffix, "")
 
     def strip(self, chars: Any = None) -> str:
-        """Unchanged, written down; a text of a message must stand at both ends."""
-        bare = _bare(self)
-        if not (chars is None or type(chars) is str) or bare[0] != "\ufdd6" or bare[-1] != "\ufdd7":
-            raise Untraceable
-        self.answers.strips.add(chars)
-        return self
+        """Without white space on both sides."""
+        return Watched.rstrip(Watched.lstrip(self, chars), chars)
 
-    lstrip = rstrip = strip
+    def lstrip(self, chars: Any = None) -> Watched:
+        """Without white space on the left, written down; a text of a message must stand there. It has more to it, so
+        nothing beyond it is touched."""
+        return self._trimmed(GAP.match(_bare(self)), ("lstrip", chars))
+
+    def rstrip(self, chars: Any = None) -> Watched:
+        """Without white space on the right, written down."""
+        last = max(_bare(self).rfind("\ufdd6"), 0)
+        return self._trimmed(GAP.fullmatch(_bare(self), last), ("rstrip", chars))
+
+    def _trimmed(self, mark: re.Match[str] | None, trim: Trim) -> Watched:
+        chars = trim[1]
+        if mark is None or not (chars is None or (type(chars) is str and chars.isspace())):
+            raise Untraceable
+        if trim not in self.answers.trims:
+            self.answers.trims.append(trim)
+        bare, place = _bare(self), mark.end() - 1
+        number = self.answers.trims.index(trim)
+        return Watched.made(f"{bare[:place]}\ufdd8{number}{bare[place:]}", self.answers)
 
     def _lacks(self, *texts: Any) -> None:
         """Write down that no text of a message holds these. Words around it may share no character with them, so
@@ -264,7 +283,8 @@ class Skeleton:
     """int64[s, 4], where each trained span starts and ends: how many gaps stand before its start, how many bytes of
     the literals do, and both again for its end."""
     absent: frozenset[str]
-    strips: tuple[str | None, ...]
+    trims: tuple[tuple[Trim, ...], ...]
+    """What is taken off the text in each gap, in this order."""
 
 
 class Tracer:
@@ -286,7 +306,7 @@ class Tracer:
         """The skeleton for a shape, from one conversation of it and its rendering by Jinja.
 
         Args:
-            shape: as `Conversation.plain` gives it, with the contents.
+            shape: as `Conversation.plain` gives it, with the contents, which have no white space at their ends.
             spans: the trained spans of the rendering, in characters.
 
         Returns:
@@ -311,7 +331,7 @@ class Tracer:
         ):
             return None
         cut = GAP.split("".join(_bare(piece) for piece in pieces))
-        literals, gaps = cut[0::2], [int(number) for number in cut[1::2]]
+        literals, gaps = cut[0::3], [int(number) for number in cut[1::3]]
         if gaps != list(range(len(contents))):
             return None
         marks = str.maketrans("", "", "\ufdd4\ufdd5")
@@ -321,13 +341,13 @@ class Tracer:
             return None
         literals[-1] = literals[-1][: len(literals[-1]) - (len(whole) - len(rendering.text))]
         placed = _place(literals, contents, spans)
-        if placed is None or any(text.strip(chars) != text for text in contents for chars in answers.strips):
+        if placed is None:
             return None
         return Skeleton(
             literals=tuple(literals),
             spans=placed,
             absent=frozenset(answers.absent),
-            strips=tuple(sorted(answers.strips, key=str)),
+            trims=tuple(tuple(answers.trims[int(number)] for number in each.split("\ufdd8")[1:]) for each in cut[2::3]),
         )
 
 

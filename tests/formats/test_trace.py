@@ -85,6 +85,28 @@ def test_white_space_after_an_empty_think_block_is_the_turn_s_own(said):
     assert rendering.text[start:end] == said + "x<|im_end|>"
 
 
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    [
+        ("trims", ["\n a b\u3000", "\u2028 ü \t x"]),
+        ("llama2 trims", ["  q ", " a\n"]),
+        ("thinks", ["q", "\n\n a \n"]),
+        ("built-in gemma", ["\tq\n", "é  "]),
+    ],
+)
+def test_texts_that_a_template_trims_are_filled_all_the_same(name, texts):
+    from preprocess.fast import Renderer, conversation_of
+
+    template = ChatTemplate("t", TEMPLATES[name], TOKENS)
+    shape = ("user", "assistant")
+    made, rendered = Renderer(template, TrainOn()).render(only(shape, texts))
+    assert rendered.rows.tolist() == [0]
+    rendering = template.render(conversation_of(shape, texts))
+    assert made.texts == [rendering.text]
+    ((start, end),) = made.spans.tolist()
+    assert texts[1].strip() in made.values[start:end].tobytes().decode()
+
+
 @pytest.mark.parametrize("name", sorted(set(TEMPLATES) - {"macro"}))
 def test_ordinary_conversations_are_filled(name):
     from preprocess.fast import Renderer
