@@ -37,6 +37,12 @@ class RecordError(ValueError):
         self.reason = reason
         self.detail = detail
 
+    def kept(self) -> RecordError:
+        """This error, to be kept: without the frames that it came through, each of which holds on to its batch (and is
+        held by it, so that only the garbage collector would let go of both)."""
+        self.__context__ = self.__cause__ = None
+        return self.with_traceback(None)
+
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint for a misspelt name, to stand at the end of a message: the nearest known one, else all of them.

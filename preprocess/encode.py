@@ -81,7 +81,7 @@ class Encoder:
                     pieces = self._in_pieces(rendering, [start for start, _ in trained])
                 out.append(self._masked(pieces, trained))
             except RecordError as error:
-                out.append(error)
+                out.append(error.kept())
         return out
 
     def _masked(self, pieces: Pieces, trained: list[Span]) -> Encoded:

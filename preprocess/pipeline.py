@@ -173,11 +173,12 @@ class Pipeline:
             try:
                 value = parse(record) if isinstance(record, bytes) else record
                 if isinstance(value, RecordError):
-                    raise value
+                    out.append(value)
+                    continue
                 conversation = format_.read(value, self._fields)
                 rendering = self.template.render(conversation)
             except RecordError as error:
-                out.append(error)
+                out.append(error.kept())
                 continue
             rendered.append((rendering, self.config.policy.spans(rendering, conversation), conversation))
             out.append(None)
@@ -226,14 +227,14 @@ class Pipeline:
             notes["straddling_tokens"] += int(fast.masked.straddling[fast.fits].sum())
         for at, outcome in sorted(found.items()):
             try:
-                if isinstance(outcome, RecordError):
-                    raise outcome
-                encoded, cut = fit(outcome.encoded, self.config.max_length, self.config.overlong)
-            except RecordError as error:
-                rejects.append(Reject(record=records.first + at, reason=error.reason, detail=error.detail))
-                continue
+                fitted = outcome if isinstance(outcome, RecordError) else self._fitted(outcome)
             except DataError as error:
                 raise DataError(f"record {records.first + at}: {error}") from None
+            if isinstance(fitted, RecordError):
+                rejects.append(Reject(record=records.first + at, reason=fitted.reason, detail=fitted.detail))
+                continue
+            assert isinstance(outcome, Careful), "only those fit"
+            encoded, cut = fitted
             kept.append((at, encoded.ids, encoded.loss_mask, np.frombuffer(outcome.digest, dtype=np.uint8)))
             notes.update(outcome.notes)
             notes["cut"] += cut
@@ -252,6 +253,12 @@ class Pipeline:
             rejects=rejects,
             notes=+notes,
         )
+
+    def _fitted(self, found: Careful) -> tuple[Encoded, bool] | RecordError:
+        try:
+            return fit(found.encoded, self.config.max_length, self.config.overlong)
+        except RecordError as error:
+            return error.kept()
 
     def _splits(self, digests: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
         """u8[n], the split of each conversation by its content alone: it does not move when data is added."""

@@ -38,7 +38,8 @@ def peak(path, output):
 
 @pytest.mark.parametrize("kind", ["jsonl", "json"])
 def test_a_file_five_times_as_large_takes_no_more_memory(tmp_path, kind):
-    lines = INPUTS[1].read_bytes().splitlines()
+    silent = b'{"text": "<|im_start|>user\\nOh.<|im_end|>\\n"}'  # a record that is left out must not keep its batch
+    lines = [*INPUTS[1].read_bytes().splitlines(), silent]
     sizes = []  # of files that fill some batches and many
     for times in (75, 375):
         path = tmp_path / f"{times}.{kind}"
