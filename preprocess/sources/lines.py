@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
 from formats.errors import RecordError
-from preprocess.sources.streams import BOM, blocks
+from preprocess.sources.streams import BATCH, BOM, blocks
 
 MAX_RECORD = 1 << 26
 """Bytes that one record may have: a longer one is left out, so that memory stays bounded."""
@@ -26,7 +26,7 @@ def range_chunks(file: IO[bytes], begin: int, end: int, digest: Any) -> Iterator
     if begin:
         file.seek(begin - 1)
         inside = file.read(1) != b"\n"
-    yield from line_chunks(blocks(file, begin, end, digest), end, inside=inside)
+    yield from line_chunks(blocks(file, begin, end, digest, together=BATCH), end, inside=inside)
 
 
 def line_chunks(

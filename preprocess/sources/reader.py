@@ -18,7 +18,7 @@ from preprocess.sources.lines import MAX_RECORD, line_chunks, range_chunks
 from preprocess.sources.parts import Part
 from preprocess.sources.records import Records, Texts
 from preprocess.sources.source import Item, Source
-from preprocess.sources.streams import BLOCK, BOM, blocks, compressed_blocks, hash_range, open_compressed
+from preprocess.sources.streams import BATCH, BLOCK, BOM, blocks, compressed_blocks, hash_range, open_compressed
 
 ENDLESS = 1 << 62
 
@@ -80,7 +80,7 @@ class PartReader:
     def chunks(self) -> Iterator[bytes | RecordError]:
         """Whole lines of JSONL, about 4 MB at a time; a RecordError in the place of a line that is too long."""
         if self.source.compression:
-            yield from line_chunks(compressed_blocks(self.source), ENDLESS)
+            yield from line_chunks(compressed_blocks(self.source, together=BATCH), ENDLESS)
             return
         with open(self.source.file, "rb") as file:
             for chunk in range_chunks(file, self.part.begin, self.part.end, self._digest):
@@ -132,7 +132,7 @@ def _of_items(items: Iterator[bytes | RecordError]) -> Iterator[Records]:
         if isinstance(item, bytes):
             batch.append(item)
             held += len(item)
-        if held >= BLOCK or not isinstance(item, bytes):
+        if held >= BLOCK * BATCH or not isinstance(item, bytes):
             yield Texts.of_items(number, batch)
             number += len(batch)
             batch, held = [], 0
