@@ -1,8 +1,9 @@
 """The short cut from records to roles and texts: a stretch of them is read at once, by Arrow, which is fast and strict.
 
-Arrow reads all of them or none. What it refuses is halved until it is read, or one record is left: that one is for the
-slow parser, which says why. Nothing is skipped that could matter: a field is either read, or said to be null (and then
-a value in it is refused), or none of those that make a record more than roles and texts.
+Arrow reads all of them or none. Where it says which one it stopped at, that one is for the slow parser, which says why,
+and the others are read without it; where it does not, they are halved. Nothing is skipped that could matter: a field is
+either read, or said to be null (and then a value in it is refused), or none of those that make a record more than roles
+and texts.
 """
 
 from __future__ import annotations
@@ -23,7 +24,12 @@ if TYPE_CHECKING:
 
 DEPTH = 64
 """Arrays and objects inside of each other that every parser takes."""
-INFINITY = re.compile(rb"[:,\[]\s*-?Inf\s*[,\]}]")
+INFINITY = re.compile(rb"Inf\s*[,\]}]")
+"""With a word at its beginning, which is looked for fast; a text that holds it is taken for one too."""
+ROW = re.compile(r" in row (\d+)")
+"""How Arrow says where it stopped."""
+NEAR = 64
+"""Texts that are tried together, at least, after an odd one."""
 
 
 def read_plain(format_: PlainFormat, records: Records, fields: FieldMap) -> Plain:
@@ -33,61 +39,103 @@ def read_plain(format_: PlainFormat, records: Records, fields: FieldMap) -> Plai
     if not isinstance(records, Texts):
         return _joined([])
     found: list[tuple[int, Plain | None]] = []
-    left = [(0, len(records))] if len(records) else []
+    left, reach, strict = [(0, len(records))], len(records), True
     while left:
-        begin, end = left.pop()
-        plain = _together(format_, records, begin, end, fields)
-        if plain is not None:
-            found.append((begin, plain))
-        elif end - begin > 1:
-            middle = (begin + end) // 2
-            left += [(middle, end), (begin, middle)]
+        begin, stop = left.pop()
+        end = min(stop, begin + reach)
+        if begin == end:
+            continue
+        left.append((end, stop))
+        try:
+            found.append((begin, _together(format_, records, begin, end, fields, strict=strict)))
+            reach *= 4
+        except _Odd as odd:
+            strict = False  # which does not say where
+            if odd.place is None:
+                odd.place = (begin + end) // 2
+                left.append((odd.place, end) if end - begin > 1 else (end, end))
+            else:
+                left.append((odd.place + 1, end))
+            left.append((begin, odd.place))
+            reach = max(NEAR, 2 * (odd.place - begin))
     return _joined(found)
 
 
-def _together(format_: PlainFormat, records: Texts, begin: int, end: int, fields: FieldMap) -> Plain | None:
-    """What is plain among the texts from one place to another; None if it cannot be told for all at once."""
+class _Odd(Exception):  # noqa: N818 - control flow, never seen outside
+    """Texts that cannot be read together.
+
+    Args:
+        place: one without which the others may be; None where nobody can tell which it is.
+    """
+
+    def __init__(self, place: int | None) -> None:
+        self.place = place
+
+
+def _together(
+    format_: PlainFormat, records: Texts, begin: int, end: int, fields: FieldMap, *, strict: bool
+) -> Plain | None:
+    """What is plain among the texts from one place to another; `_Odd` if it cannot be told for all at once.
+
+    Args:
+        strict: whether to see first if they have no other fields, which is faster where it is so.
+    """
     first = parse(records.some([begin])[0])
     layout = None if isinstance(first, RecordError) else format_.layout(first, fields)
-    if layout is None or not _are_whole(records, begin, end, layout):
-        return None
+    if layout is None:
+        raise _Odd(begin)
+    _check_whole(records, begin, end, layout)
     raw: bytes | memoryview = memoryview(records.raw)[records.begins[begin] : records.ends[end - 1]]
     if layout.key:
         name = json.dumps(layout.key).encode()
         raw = b"\n".join([b"".join([b"{", name, b":", text, b"}"]) for text in records.some(range(begin, end))])
-    batch = None if layout.strict is None else _read(raw, layout.strict, "error")
-    if batch is None and layout.tolerant is not None and _is_tame(records, begin, end):
-        batch = _read(raw, layout.tolerant, "ignore")
-    return None if batch is None or batch.num_rows != end - begin else format_.plain(batch, fields)
+    batch = row = None
+    if layout.strict is not None and (strict or layout.tolerant is None):
+        batch, row = _read(raw, layout.strict, "error")
+    if batch is None and layout.tolerant is not None:
+        _check_tame(records, begin, end)
+        batch, row = _read(raw, layout.tolerant, "ignore")
+    if batch is None or batch.num_rows != end - begin:
+        raise _Odd(begin + row if row is not None and begin + row < end else None)
+    return format_.plain(batch, fields)
 
 
-def _are_whole(records: Texts, begin: int, end: int, layout: Layout) -> bool:
-    """Whether each text is one object, or all of them together are no JSON at all.
+def _check_whole(records: Texts, begin: int, end: int, layout: Layout) -> None:
+    """See that each text is one object, or all of them together are no JSON at all.
 
     Each begins with an opening brace and ends with a closing one, and nowhere inside of a JSON text may one brace
     follow the other with white space between: so each holds one object or more, and if as many objects are read as
     there are texts, each holds one. A bare value is put between braces by us; then no field is let be, so that it
     cannot be more than a value.
     """
-    if not layout.key:
-        return records.enclosed(begin, end, b"{", b"}")
-    return records.enclosed(begin, end, b"[", b"]") or records.enclosed(begin, end, b'"', b'"')
+    first = records.raw[records.begins[begin]]
+    closing = {ord("{"): ord("}"), ord("["): ord("]")}.get(first, first)
+    other = records.other(begin, end, first, closing)
+    if bool(layout.key) == (first == ord("{")):
+        raise _Odd(begin)
+    if other is not None:
+        raise _Odd(other)
 
 
-def _is_tame(records: Texts, begin: int, end: int) -> bool:
-    """Whether nothing in fields that are let be could be taken by Arrow and not by the slow parser: deep nesting (for
+def _check_tame(records: Texts, begin: int, end: int) -> None:
+    """See that nothing in fields that are let be could be taken by Arrow and not by the slow parser: deep nesting (for
     which brackets in texts are taken too), and infinity as no other parser spells it."""
-    values = np.frombuffer(records.raw, dtype=np.uint8)[: records.ends[end - 1]]
+    start, stop = records.begins[begin], records.ends[end - 1]
+    values = np.frombuffer(records.raw, dtype=np.uint8)[start:stop]
     braces = values | np.uint8(0x20)  # which makes braces of brackets
     places = np.flatnonzero((braces == ord("{")) | (braces == ord("}")))
     depths = sums(np.where(braces[places] == ord("{"), 1, -1))
-    first = np.searchsorted(places, np.append(records.begins[begin:end], len(values)))
-    above = depths[1:][first[0] :] - np.repeat(depths[first[:-1]], np.diff(first))
-    return bool((above <= DEPTH).all()) and not INFINITY.search(records.raw, records.begins[begin], len(values))
+    first = np.searchsorted(places, np.append(records.begins[begin:end] - start, len(values)))
+    deep = np.flatnonzero(depths[1:] - np.repeat(depths[first[:-1]], np.diff(first)) > DEPTH)
+    if len(deep):
+        raise _Odd(begin + int(np.searchsorted(first, deep[0], side="right")) - 1)
+    if found := INFINITY.search(records.raw, start, stop):
+        raise _Odd(begin + int(np.searchsorted(records.begins[begin:end], found.start(), side="right")) - 1)
 
 
-def _read(raw: bytes | memoryview, schema: pa.Schema, unexpected: str) -> pa.RecordBatch | None:
-    """The objects of a JSON text; None where it is none, is not UTF-8, or has something else than the schema says."""
+def _read(raw: bytes | memoryview, schema: pa.Schema, unexpected: str) -> tuple[pa.RecordBatch | None, int | None]:
+    """The objects of a JSON text; None where it is none, is not UTF-8, or has something else than the schema says, with
+    the number of the object in which that is, if it is known."""
     import pyarrow as pa
     import pyarrow.json
 
@@ -99,10 +147,11 @@ def _read(raw: bytes | memoryview, schema: pa.Schema, unexpected: str) -> pa.Rec
             pyarrow.json.ReadOptions(use_threads=False, block_size=len(raw) + 1),
             pyarrow.json.ParseOptions(schema, newlines_in_values=True, unexpected_field_behavior=unexpected),
         )
-    except pa.ArrowInvalid:
-        return None
+    except pa.ArrowInvalid as error:
+        found = ROW.search(str(error))
+        return None, int(found[1]) if found else None
     batches: list[pa.RecordBatch] = table.combine_chunks().to_batches()
-    return batches[0] if batches else None
+    return (batches[0] if batches else None), None
 
 
 def _joined(found: list[tuple[int, Plain | None]]) -> Plain:

@@ -101,15 +101,13 @@ class Texts(Records):
         """The records at some places, each by itself."""
         return [self.raw[self.begins[place] : self.ends[place]] for place in places]
 
-    def enclosed(self, begin: int, end: int, opening: bytes, closing: bytes) -> bool:
-        """Whether each of the texts from one place to another begins and ends with certain bytes."""
+    def other(self, begin: int, end: int, opening: int, closing: int) -> int | None:
+        """The first of the texts from one place to another that does not begin and end with certain bytes."""
         values = np.frombuffer(self.raw, dtype=np.uint8)
         begins, ends = self.begins[begin:end], self.ends[begin:end]
-        return bool(
-            (ends > begins).all()
-            and (values[begins] == ord(opening)).all()
-            and (values[ends - 1] == ord(closing)).all()
-        )
+        inside = np.minimum(begins, len(values) - 1)
+        odd = (ends - begins < 2) | (values[inside] != opening) | (values[ends - 1] != closing)
+        return begin + int(odd.argmax()) if odd.any() else None
 
 
 class Rows(Records):
