@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,79 +30,109 @@ INFINITY = re.compile(rb"Inf\s*[,\]}]")
 """With a word at its beginning, which is looked for fast; a text that holds it is taken for one too."""
 ROW = re.compile(r" in row (\d+)")
 """How Arrow says where it stopped."""
-NEAR = 64
-"""Texts that are tried together, at least, after an odd one."""
+NEAR = 256
+"""Texts that are tried together after an odd one; where another is among them, each is looked at by itself first."""
 
 
 def read_plain(format_: PlainFormat, records: Records, fields: FieldMap) -> Plain:
     """What a format finds plain among records."""
     if isinstance(records, Rows):
-        return _joined([(0, format_.plain(records.batch, fields))])
+        return _joined([(range(len(records)), format_.plain(records.batch, fields))])
     if not isinstance(records, Texts):
         return _joined([])
-    found: list[tuple[int, Plain | None]] = []
-    left, reach, strict = [(0, len(records))], len(records), True
-    while left:
-        begin, stop = left.pop()
-        end = min(stop, begin + reach)
-        if begin == end:
-            continue
-        left.append((end, stop))
-        try:
-            found.append((begin, _together(format_, records, begin, end, fields, strict=strict)))
-            reach *= 4
-        except _Odd as odd:
-            strict = False  # which does not say where
-            if odd.place is None:
-                odd.place = (begin + end) // 2
-                left.append((odd.place, end) if end - begin > 1 else (end, end))
-            else:
-                left.append((odd.place + 1, end))
-            left.append((begin, odd.place))
-            reach = max(NEAR, 2 * (odd.place - begin))
-    return _joined(found)
+    reading = _Reading(format_, records, fields)
+    reading.read()
+    return _joined(reading.found)
 
 
 class _Odd(Exception):  # noqa: N818 - control flow, never seen outside
     """Texts that cannot be read together.
 
     Args:
-        place: one without which the others may be; None where nobody can tell which it is.
+        place: of one without which the others may be; None where nobody can tell which it is.
     """
 
     def __init__(self, place: int | None) -> None:
         self.place = place
 
 
-def _together(
-    format_: PlainFormat, records: Texts, begin: int, end: int, fields: FieldMap, *, strict: bool
-) -> Plain | None:
-    """What is plain among the texts from one place to another; `_Odd` if it cannot be told for all at once.
+class _Reading:
+    """Reads texts, as many together as can be.
 
-    Args:
-        strict: whether to see first if they have no other fields, which is faster where it is so.
+    Attributes:
+        found: places, rising, and what is plain of the texts there.
     """
-    first = parse(records.some([begin])[0])
-    layout = None if isinstance(first, RecordError) else format_.layout(first, fields)
-    if layout is None:
-        raise _Odd(begin)
-    _check_whole(records, begin, end, layout)
-    raw: bytes | memoryview = memoryview(records.raw)[records.begins[begin] : records.ends[end - 1]]
-    if layout.key:
-        name = json.dumps(layout.key).encode()
-        raw = b"\n".join([b"".join([b"{", name, b":", text, b"}"]) for text in records.some(range(begin, end))])
-    batch = row = None
-    if layout.strict is not None and (strict or layout.tolerant is None):
-        batch, row = _read(raw, layout.strict, "error")
-    if batch is None and layout.tolerant is not None:
-        _check_tame(records, begin, end)
-        batch, row = _read(raw, layout.tolerant, "ignore")
-    if batch is None or batch.num_rows != end - begin:
-        raise _Odd(begin + row if row is not None and begin + row < end else None)
-    return format_.plain(batch, fields)
+
+    def __init__(self, format_: PlainFormat, records: Texts, fields: FieldMap) -> None:
+        self.found: list[tuple[Sequence[int], Plain | None]] = []
+        self._format, self._records, self._fields = format_, records, fields
+        self._strict = True
+        """Whether to see first if records have no other fields, which is faster where it is so."""
+
+    def read(self) -> None:
+        """Read all of them; behind an odd one only some at once, for there may be others."""
+        begin, reach = 0, len(self._records)
+        while begin < len(self._records):
+            places = range(begin, min(begin + reach, len(self._records)))
+            begin, reach = places.stop, 4 * reach
+            try:
+                self._together(places)
+            except _Odd as odd:
+                self._strict = False  # which does not say where
+                reach = NEAR
+                if len(places) <= NEAR:
+                    self._sift(places)
+                else:
+                    begin = places.start + (odd.place or 0)
+                    self._settle(range(places.start, begin))
+
+    def _sift(self, places: Sequence[int]) -> None:
+        """Read those of them that are plain by themselves, as far as they look alike."""
+        looks = [(at, layout) for at in places if (layout := self._layout(at)) is not None]
+        for _, alike in groupby(looks, key=lambda one: (one[1].key, id(one[1].tolerant))):
+            self._settle([at for at, _ in alike])
+
+    def _settle(self, places: Sequence[int]) -> None:
+        """Read some of them, without those that turn out to be odd; halved where nobody can tell which."""
+        left = [places]
+        while left:
+            some = left.pop()
+            try:
+                if some:
+                    self._together(some)
+            except _Odd as odd:
+                if odd.place is not None:
+                    left += [some[odd.place + 1 :], some[: odd.place]]
+                elif len(some) > 1:
+                    left += [some[len(some) // 2 :], some[: len(some) // 2]]
+
+    def _layout(self, place: int) -> Layout | None:
+        value = parse(self._records.some([place])[0])
+        return None if isinstance(value, RecordError) else self._format.layout(value, self._fields)
+
+    def _together(self, places: Sequence[int]) -> None:
+        """Read some at once; `_Odd` if one cannot tell of all what is plain."""
+        layout = self._layout(places[0])
+        if layout is None:
+            raise _Odd(0)
+        part = self._records.part(places)
+        _check_whole(part, layout)
+        raw = part.raw
+        if layout.key:
+            name = json.dumps(layout.key).encode()
+            raw = b"\n".join([b"".join([b"{", name, b":", text, b"}"]) for text in part.some(range(len(part)))])
+        batch = row = None
+        if layout.strict is not None and (self._strict or layout.tolerant is None):
+            batch, row = _read(raw, layout.strict, "error")
+        if batch is None and layout.tolerant is not None:
+            _check_tame(part)
+            batch, row = _read(raw, layout.tolerant, "ignore")
+        if batch is None or batch.num_rows != len(part):
+            raise _Odd(row if row is not None and row < len(part) else None)
+        self.found.append((places, self._format.plain(batch, self._fields)))
 
 
-def _check_whole(records: Texts, begin: int, end: int, layout: Layout) -> None:
+def _check_whole(texts: Texts, layout: Layout) -> None:
     """See that each text is one object, or all of them together are no JSON at all.
 
     Each begins with an opening brace and ends with a closing one, and nowhere inside of a JSON text may one brace
@@ -108,29 +140,27 @@ def _check_whole(records: Texts, begin: int, end: int, layout: Layout) -> None:
     there are texts, each holds one. A bare value is put between braces by us; then no field is let be, so that it
     cannot be more than a value.
     """
-    first = records.raw[records.begins[begin]]
+    first = texts.raw[texts.begins[0]]
     closing = {ord("{"): ord("}"), ord("["): ord("]")}.get(first, first)
-    other = records.other(begin, end, first, closing)
     if bool(layout.key) == (first == ord("{")):
-        raise _Odd(begin)
+        raise _Odd(0)
+    other = texts.other(first, closing)
     if other is not None:
         raise _Odd(other)
 
 
-def _check_tame(records: Texts, begin: int, end: int) -> None:
+def _check_tame(texts: Texts) -> None:
     """See that nothing in fields that are let be could be taken by Arrow and not by the slow parser: deep nesting (for
     which brackets in texts are taken too), and infinity as no other parser spells it."""
-    start, stop = records.begins[begin], records.ends[end - 1]
-    values = np.frombuffer(records.raw, dtype=np.uint8)[start:stop]
-    braces = values | np.uint8(0x20)  # which makes braces of brackets
+    braces = np.frombuffer(texts.raw, dtype=np.uint8) | np.uint8(0x20)  # which makes braces of brackets
     places = np.flatnonzero((braces == ord("{")) | (braces == ord("}")))
     depths = sums(np.where(braces[places] == ord("{"), 1, -1))
-    first = np.searchsorted(places, np.append(records.begins[begin:end] - start, len(values)))
+    first = np.append(np.searchsorted(places, texts.begins), len(places))
     deep = np.flatnonzero(depths[1:] - np.repeat(depths[first[:-1]], np.diff(first)) > DEPTH)
     if len(deep):
-        raise _Odd(begin + int(np.searchsorted(first, deep[0], side="right")) - 1)
-    if found := INFINITY.search(records.raw, start, stop):
-        raise _Odd(begin + int(np.searchsorted(records.begins[begin:end], found.start(), side="right")) - 1)
+        raise _Odd(int(np.searchsorted(first, deep[0], side="right")) - 1)
+    if found := INFINITY.search(texts.raw):
+        raise _Odd(int(np.searchsorted(texts.begins, found.start(), side="right")) - 1)
 
 
 def _read(raw: bytes | memoryview, schema: pa.Schema, unexpected: str) -> tuple[pa.RecordBatch | None, int | None]:
@@ -154,21 +184,21 @@ def _read(raw: bytes | memoryview, schema: pa.Schema, unexpected: str) -> tuple[
     return (batches[0] if batches else None), None
 
 
-def _joined(found: list[tuple[int, Plain | None]]) -> Plain:
-    """Several stretches as one, with the place that each begins at."""
+def _joined(found: list[tuple[Sequence[int], Plain | None]]) -> Plain:
+    """What is plain of several stretches as one, rows being places in all."""
     import pyarrow as pa
 
-    parts = [(begin, plain) for begin, plain in found if plain is not None]
+    parts = [(np.asarray(places, dtype=np.int64), plain) for places, plain in found if plain is not None]
     if len(parts) == 1:
-        begin, plain = parts[0]
-        return plain._replace(rows=plain.rows + begin)
+        places, plain = parts[0]
+        return plain._replace(rows=places[plain.rows])
     none = np.zeros(0, dtype=np.int64)
     kinds: list[Shape] = []
     for _, plain in parts:
         kinds += plain.kinds
     bounds = sums(np.asarray([len(plain.kinds) for _, plain in parts], dtype=np.int64))
     return Plain(
-        np.concatenate([none, *(plain.rows + begin for begin, plain in parts)]),
+        np.concatenate([none, *(places[plain.rows] for places, plain in parts)]),
         kinds,
         np.concatenate([none, *(plain.numbers + base for base, (_, plain) in zip(bounds, parts, strict=False))]),
         pa.concat_arrays([plain.texts for _, plain in parts] or [pa.array([], pa.string())]),

@@ -9,7 +9,7 @@ import numpy as np
 
 from formats.conversation import INPUT, Conversation, Plain, Shape, Turn
 from formats.errors import RecordError
-from formats.records.columns import Layout, are_bare, filled, layout, taken, texts_in, valid
+from formats.records.columns import TEXT, Kind, Layout, are_bare, filled, layout, taken, texts_in, valid
 from formats.records.fields import MISSING, SYSTEM, FieldMap, optional_text, refuse_media, text
 
 if TYPE_CHECKING:
@@ -60,17 +60,16 @@ class Alpaca:
 
     def layout(self, record: object, fields: FieldMap) -> Layout | None:
         """As `PlainFormat.layout`."""
-        import pyarrow as pa
-
         if type(record) is not dict:
             return None
-        strict, barred = {}, []
+        strict: dict[str, Kind] = {}
+        barred: list[str] = []
         for name, columns in _plain_columns(fields).items():
             there = [column for column in columns if record.get(column) is not None]
             if not there and (name != "input" or not columns):
                 return None
             chosen = there[0] if there else columns[0]
-            strict[chosen] = pa.string()
+            strict[chosen] = TEXT
             barred += [column for column in columns if column != chosen]
         return layout(record, strict, strict, barred)
 

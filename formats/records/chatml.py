@@ -11,7 +11,19 @@ from numpy.typing import NDArray
 
 from formats.conversation import Conversation, Plain, Turn, utf8
 from formats.errors import RecordError
-from formats.records.columns import PLAIN_ROLES, Layout, coded, cut_out, gathered, layout, texts_in, valid
+from formats.records.columns import (
+    PLAIN_ROLES,
+    TEXT,
+    Kind,
+    Layout,
+    coded,
+    cut_out,
+    gathered,
+    layout,
+    schema,
+    texts_in,
+    valid,
+)
 from formats.records.fields import FieldMap, text
 from formats.records.openai import ROLE_NAMES
 
@@ -57,14 +69,12 @@ class ChatML:
 
     def layout(self, record: object, fields: FieldMap) -> Layout | None:
         """As `PlainFormat.layout`."""
-        import pyarrow as pa
-
         names = fields.column("text")
         if not names:
             return None
-        wanted = {names[0]: pa.string()}
+        wanted: dict[str, Kind] = {names[0]: TEXT}
         if isinstance(record, str):
-            return Layout(strict=pa.schema(wanted), tolerant=None, key=names[0])
+            return Layout(strict=schema(tuple(wanted.items())), tolerant=None, key=names[0])
         return layout(record, wanted, wanted, ()) if type(record) is dict and names[0] in record else None
 
     def plain(self, batch: pa.RecordBatch, fields: FieldMap) -> Plain | None:

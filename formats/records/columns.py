@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,34 +43,47 @@ class Layout:
     """Where a record is a bare value: the name of the field that it is put into."""
 
 
+Kind = str | tuple[tuple[str, str], ...]
+"""Of a field: `TEXT`, `NULL`, `NULLS` (a list without items), or a list of messages by the kinds of their fields."""
+TEXT, NULL, NULLS = "text", "null", "nulls"
+
+
+@lru_cache(maxsize=1024)
+def schema(fields: tuple[tuple[str, Kind], ...]) -> pa.Schema:
+    """Arrow's schema for fields of certain kinds."""
+    import pyarrow as pa
+
+    kinds = {TEXT: pa.string(), NULL: pa.null(), NULLS: pa.list_(pa.null())}
+
+    def typed(kind: Kind) -> pa.DataType:
+        return kinds[kind] if isinstance(kind, str) else pa.list_(pa.struct([(key, kinds[one]) for key, one in kind]))
+
+    return pa.schema([(name, typed(kind)) for name, kind in fields])
+
+
 def layout(
-    record: Mapping[str, Any], strict: Mapping[str, Any], tolerant: Mapping[str, Any], barred: Iterable[str]
+    record: Mapping[str, Any], strict: Mapping[str, Kind], tolerant: Mapping[str, Kind], barred: Iterable[str]
 ) -> Layout | None:
     """The layout of records like this one.
 
     Args:
-        strict: the type of each field that a plain record has, if nothing is in it that it need not have.
+        strict: the kind of each field that a plain record has, if nothing is in it that it need not have.
         tolerant: the same, if other things may be in it.
         barred: names of other fields that a plain record has no value in, beside those in `BESIDE`.
 
     Returns:
         None where this one is not plain itself.
     """
-    import pyarrow as pa
-
-    barred = [name for name in (*BESIDE, *barred) if name not in strict]
-    if any(record.get(name) for name in barred):
-        return None
-    others = {name: _nothing(record.get(name)) for name in barred} | dict.fromkeys(SYSTEM, pa.string())
+    others: dict[str, Kind] = {**dict.fromkeys((*BESIDE, *barred), NULL), **dict.fromkeys(SYSTEM, TEXT)}
+    for name in record.keys() & others.keys() - strict.keys():
+        value = record[name]
+        if value and name not in SYSTEM:
+            return None
+        others[name] = TEXT if value == "" or name in SYSTEM else NULLS if value == [] else NULL
     known = record.keys() <= strict.keys()
-    return Layout(strict=pa.schema(strict) if known else None, tolerant=pa.schema({**others, **tolerant}))
-
-
-def _nothing(value: Any) -> Any:
-    """The type of a field that says nothing, by the value that one record has there."""
-    import pyarrow as pa
-
-    return pa.string() if value == "" else pa.list_(pa.null()) if value == [] else pa.null()
+    return Layout(
+        strict=schema(tuple(strict.items())) if known else None, tolerant=schema(tuple({**others, **tolerant}.items()))
+    )
 
 
 def all_columns(batch: pa.RecordBatch, names: Sequence[str]) -> list[pa.Array]:

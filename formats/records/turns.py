@@ -11,6 +11,8 @@ import numpy as np
 from formats.conversation import Plain, sums
 from formats.records.columns import (
     LEADING,
+    NULL,
+    TEXT,
     Layout,
     are_bare,
     as_texts,
@@ -20,6 +22,7 @@ from formats.records.columns import (
     is_list,
     layout,
     pick,
+    schema,
     taken,
     texts_in,
     valid,
@@ -85,8 +88,6 @@ def messages_layout(
     record: Any, *, lists: Sequence[str], keys: tuple[str, str], special: frozenset[str]
 ) -> Layout | None:
     """The layout of records like this one, which has a list of messages or is one; as for `plain_turns`."""
-    import pyarrow as pa
-
     bare = type(record) is list
     if not bare and type(record) is not dict:
         return None
@@ -94,16 +95,19 @@ def messages_layout(
     if name is None:
         return None
     messages = record if bare else record[name]
-    if type(messages) is not list or not all(type(message) is dict for message in messages):
+    if type(messages) is not list or set(map(type, messages)) != {dict}:
         return None
-    barred = sorted(special - set(keys))
-    if any(message.get(one) is not None for message in messages for one in barred):
-        return None
-    simple = all(message.keys() <= set(keys) for message in messages)
-    both = [(key, pa.string()) for key in keys]
-    strict = {name: pa.list_(pa.struct(both))}
+    simple = True
+    for message in messages:
+        more = message.keys() - keys
+        if more:
+            simple = False
+            if any(message[one] is not None for one in more & special):
+                return None
+    both = tuple((key, TEXT) for key in keys)
+    strict = {name: both}
     if bare:
-        return Layout(strict=pa.schema(strict), tolerant=None, key=name) if simple else None
-    tolerant = {name: pa.list_(pa.struct([*both, *((one, pa.null()) for one in barred)]))}
-    found = layout(record, strict, tolerant, lists)
+        return Layout(strict=schema(((name, both),)), tolerant=None, key=name) if simple else None
+    barred = tuple((one, NULL) for one in sorted(special - {*keys}))
+    found = layout(record, strict, {name: (*both, *barred)}, lists)
     return found if found is None or simple else replace(found, strict=None)

@@ -59,11 +59,11 @@ class Texts(Records):
         begins, ends: int64[n]: where each begins and ends in it, without white space around it.
     """
 
-    def __init__(self, first: int, raw: bytes, begins: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
+    def __init__(self, first: int, raw: bytes | memoryview, begins: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
         super().__init__(first)
         self.raw, self.begins, self.ends = raw, begins, ends
         for at in self._spaced():
-            text = raw[begins[at] : ends[at]]
+            text = bytes(raw[begins[at] : ends[at]])
             begins[at] += len(text) - len(text.lstrip(SPACE))
             ends[at] = begins[at] + len(text.strip(SPACE))
 
@@ -99,15 +99,21 @@ class Texts(Records):
 
     def some(self, places: Sequence[int]) -> list[Any]:
         """The records at some places, each by itself."""
-        return [self.raw[self.begins[place] : self.ends[place]] for place in places]
+        return [bytes(self.raw[self.begins[place] : self.ends[place]]) for place in places]
 
-    def other(self, begin: int, end: int, opening: int, closing: int) -> int | None:
-        """The first of the texts from one place to another that does not begin and end with certain bytes."""
+    def part(self, places: Sequence[int]) -> Texts:
+        """Those at some places, rising, by themselves."""
+        if not isinstance(places, range):
+            return Texts.of_items(self.first, self.some(places))
+        begins, ends = self.begins[places.start : places.stop], self.ends[places.start : places.stop]
+        return Texts(self.first, memoryview(self.raw)[begins[0] : ends[-1]], begins - begins[0], ends - begins[0])
+
+    def other(self, opening: int, closing: int) -> int | None:
+        """The place of the first text that does not begin and end with certain bytes."""
         values = np.frombuffer(self.raw, dtype=np.uint8)
-        begins, ends = self.begins[begin:end], self.ends[begin:end]
-        inside = np.minimum(begins, len(values) - 1)
-        odd = (ends - begins < 2) | (values[inside] != opening) | (values[ends - 1] != closing)
-        return begin + int(odd.argmax()) if odd.any() else None
+        inside = np.minimum(self.begins, len(values) - 1)
+        odd = (self.ends - self.begins < 2) | (values[inside] != opening) | (values[self.ends - 1] != closing)
+        return int(odd.argmax()) if odd.any() else None
 
 
 class Rows(Records):

@@ -1,6 +1,7 @@
 """Reading JSON straight into columns: what it gives is what `json` and one record at a time give."""
 
 import json
+import random
 
 import pyarrow as pa
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from formats.errors import RecordError
 from formats.records import FieldMap, get
-from preprocess.plainly import _together, read_plain
+from preprocess.plainly import _Reading, read_plain
 from preprocess.sources import Records, Rows, Texts, parse
 
 TEXT = st.text(st.sampled_from('ab"\\{}[],:\n\u2028é中👍\0'), max_size=6)
@@ -219,7 +220,9 @@ USUAL = {
 def test_the_usual_records_are_read_together(form, more):
     lines = [json.dumps({**USUAL[form], **more}).encode()] * 3
     records = Texts.of_items(0, lines)
-    assert len(_together(get(form), records, 0, 3, FieldMap(), strict=True).rows) == 3
+    reading = _Reading(get(form), records, FieldMap())
+    reading._together(range(3))
+    assert len(reading.found[0][1].rows) == 3
     assert sorted(found_in(form, records)) == [0, 1, 2]
     assert sorted(found_in(form, Texts.of_items(0, [*lines, b'{"other": 1}', *lines, b'"x"']))) == [0, 1, 2, 4, 5, 6]
 
@@ -240,7 +243,9 @@ def test_a_system_prompt_beside_the_conversation_is_its_first_turn(form):
 )
 def test_records_that_are_a_bare_value_are_read_together(form, bare):
     records = Texts.of_items(0, [json.dumps(bare, indent=1).encode()] * 3)
-    assert len(_together(get(form), records, 0, 3, FieldMap(), strict=True).rows) == 3
+    reading = _Reading(get(form), records, FieldMap())
+    reading._together(range(3))
+    assert len(reading.found[0][1].rows) == 3
 
 
 @pytest.mark.parametrize(
@@ -267,6 +272,34 @@ def test_a_field_that_not_every_parser_takes_is_looked_at_closely(form, value):
     usual = json.dumps({**USUAL[form], "x": "Inf or more Information, Infinity: {" + "[{" * 20}).encode()
     assert sorted(found_in(form, Texts.of_items(0, [usual, odd, usual]))) == [0, 2]
     assert found_in(form, Texts.of_items(0, [odd])) == {}
+
+
+ODD = [
+    {"messages": [{"role": "user", "content": "q", "weight": 0}, {"role": "assistant", "content": "a"}]},
+    {"messages": [{"role": "user", "content": ["q"]}, {"role": "assistant", "content": "a"}]},
+    {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": None, "tool_calls": []}]},
+    {**USUAL["openai"], "tools": [{"name": "x"}]},
+    {"messages": "none"},
+    ["bare"],
+    7,
+]
+
+
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.1, 0.5, 1])
+@pytest.mark.parametrize("more", [{}, {"id": 1}])
+def test_odd_records_cost_no_others(share, more):
+    dice = random.Random(1)
+    lines, plain = [], []
+    for number in range(3000):
+        if dice.random() < share:
+            line = json.dumps(dice.choice(ODD)).encode()
+            lines.append(dice.choice([line, line, line[:-1], line.replace(b"q", b"\xff"), b"{}"]))
+        else:
+            plain.append(number)
+            lines.append(json.dumps({**USUAL["openai"], **more}).encode())
+    found = found_in("openai", Texts.of_items(0, lines))
+    assert [row for row, (_, texts) in found.items() if texts == ["q", "a"]] == plain
+    assert check("openai", Texts.of_items(0, lines[:500]), [parse(line) for line in lines[:500]]) is not None
 
 
 def test_other_records_are_left_alone():
