@@ -20,6 +20,7 @@ INERT, DOUBTFUL, UNKNOWN = range(3)
 MANY = 0xC0
 """Bytes from here on begin a character of several bytes."""
 NEAR = range(1, 5)
+"""How far apart two first bytes of characters may be to be of one range."""
 PICTURES = range(0x1F000, 0x1FC00)
 """Beyond the basic plane, the blocks in which nothing composes."""
 

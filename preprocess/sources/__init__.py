@@ -16,7 +16,7 @@ Blank lines are no records. Records are numbered from 0 within their part; final
 
 from preprocess.sources.find import find_sources
 from preprocess.sources.parts import Part, cut
-from preprocess.sources.reader import PartReader, first_records, parse, sample, whole_of
+from preprocess.sources.reader import PartReader, parse, sample, whole_of
 from preprocess.sources.records import Records, Rows, Texts
 from preprocess.sources.source import Item, Source
 
@@ -30,7 +30,6 @@ __all__ = [
     "Texts",
     "cut",
     "find_sources",
-    "first_records",
     "parse",
     "sample",
     "whole_of",

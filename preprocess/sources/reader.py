@@ -96,25 +96,20 @@ class PartReader:
             yield from array.items(blocks(file, part.begin, part.end, self._digest), part.end, source.path)
 
 
-def first_records(source: Source, count: int) -> list[Item]:
-    """The first records of a source, as a part gives them.
+def sample(source: Source, count: int) -> list[Item]:
+    """The first records of a source, as a part gives them, but parsed.
 
     Raises:
         DataError: as for a part.
     """
     items = (item for batch in PartReader(source, whole_of(source)).batches() for item in batch)
-    return list(islice(items, count))
+    return [(at, parse(item) if isinstance(item, bytes) else item) for at, item in islice(items, count)]
 
 
 def whole_of(source: Source) -> Part:
     """All of a source as one part; DataError for a damaged table."""
     units = len(tables.unit_sizes(source)) if source.kind in ("parquet", "arrow") else 0
     return Part(end=source.bytes, last=units)
-
-
-def sample(source: Source, count: int) -> list[Item]:
-    """The same, parsed."""
-    return [(at, parse(item) if isinstance(item, bytes) else item) for at, item in first_records(source, count)]
 
 
 def _of_lines(chunks: Iterator[bytes | RecordError]) -> Iterator[Records]:
