@@ -24,15 +24,15 @@ from typing import Any
 import click
 import numpy as np
 
-from formats.errors import RecordError, UsageError
-from formats.records import FieldMap, detect, get
-from formats.shards.files import sha256_file
-from preprocess.config import JobConfig
-from preprocess.overlong import fit
-from preprocess.pipeline import Pipeline
-from preprocess.sources import PartReader, Records, Source, find_sources, sample, whole_of
-from preprocess.token_engine import choose_engine
-from preprocess.tokenizer import Tokenizer
+from sft_shards.formats.errors import RecordError, UsageError
+from sft_shards.formats.records import FieldMap, detect, get
+from sft_shards.formats.shards.files import sha256_file
+from sft_shards.preprocess.config import JobConfig
+from sft_shards.preprocess.pipeline.pipeline import Pipeline
+from sft_shards.preprocess.pipeline.truncation import fit
+from sft_shards.preprocess.sources import PartReader, Records, Source, find_sources, sample, whole_of
+from sft_shards.preprocess.tokenizer.backends import choose_engine
+from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 
 def careful(pipeline: Pipeline, records: Records, form: str) -> tuple[list[Any], list[Any], list[tuple[int, str]]]:
@@ -107,7 +107,7 @@ def same_shards(files: list[str], folder: Path, template: str, map_role: tuple[s
             output = Path(name) / engine
             options = ["--tokenizer", folder, "--template", template, "--workers", "1", "--tokenizer-engine", engine]
             options += [word for pair in map_role for word in ("--map-role", pair)]
-            program = "from preprocess.cli import main; main()"
+            program = "from sft_shards.preprocess.cli import main; main()"
             call = [sys.executable, "-c", program, "run", *files, "--output", output, *options, "--json"]
             done = subprocess.run([*map(str, call)], capture_output=True, text=True, check=False)
             if done.returncode:

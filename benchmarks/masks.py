@@ -19,14 +19,14 @@ import click
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from formats.conversation import Conversation
-from formats.errors import RecordError, UsageError
-from formats.records import FieldMap, detect
-from formats.templates import ChatTemplate, Rendering, Spoken, TrainOn
-from preprocess.encode import Encoded, Encoder
-from preprocess.pipeline import load_template
-from preprocess.sources import find_sources, sample
-from preprocess.tokenizer import Tokenizer
+from sft_shards.formats.conversation import Conversation
+from sft_shards.formats.errors import RecordError, UsageError
+from sft_shards.formats.records import FieldMap, detect
+from sft_shards.formats.templates import ChatTemplate, Rendering, Spoken, TrainOn
+from sft_shards.preprocess.pipeline.pipeline import load_template
+from sft_shards.preprocess.pipeline.reference import Encoded, Encoder
+from sft_shards.preprocess.sources import find_sources, sample
+from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 logging.getLogger("transformers").setLevel(logging.ERROR)
 

@@ -20,7 +20,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from trainer import checks, config, cpu, environment, flags, hf_config, megatron
+from sft_shards.trainer import compatibility, yaml_config
+from sft_shards.trainer.launch import environment
+from sft_shards.trainer.mcore import compat, cpu_device, flags
+from sft_shards.trainer.model import hf_config
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 GPUS = {"mi300x": 192, "mi355x": 288}
@@ -45,19 +48,19 @@ def world(path: Path) -> int:
 def validated(path: Path) -> Any:
     """Megatron's validated arguments of a recipe, for all of its GPUs."""
     os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE=str(world(path)))
-    file = config.read(str(path))
+    file = yaml_config.read(str(path))
     shape = hf_config.read(file.own["hf-config"])
     resolved = flags.resolve(
-        megatron.parser(), config=file.megatron, config_path=str(path), flags=(), forced=WITHOUT_ENGINE, shape=shape
+        compat.parser(), config=file.megatron, config_path=str(path), flags=(), forced=WITHOUT_ENGINE, shape=shape
     )
-    checks.layout(resolved.args, world(path), epochs=True)
+    compatibility.layout(resolved.args, world(path), epochs=True)
     extra = (
         "--train-iters=1000",
         "--tokenizer-type=NullTokenizer",
         f"--vocab-size={shape.vocab_size}",
         f"--max-position-embeddings={shape.max_positions}",
     )
-    return megatron.configure((*resolved.argv, *extra), {"padded_vocab_size": shape.vocab_size}).args
+    return compat.configure((*resolved.argv, *extra), {"padded_vocab_size": shape.vocab_size}).args
 
 
 def estimate(path: Path) -> dict[str, Any]:
@@ -111,10 +114,10 @@ def main() -> None:
     parser.add_argument("recipes", nargs="*", type=Path)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
-    environment.apply(environment.plan(cpu.environment(1, 1), {}), os.environ)
-    with megatron.quiet():
-        cpu.install()
-        megatron.parser()
+    environment.apply(environment.plan(cpu_device.environment(1, 1), {}), os.environ)
+    with compat.quiet():
+        cpu_device.install()
+        compat.parser()
         importlib.import_module("megatron.training.theoretical_memory_usage")
     with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
         rows = pool.map(estimate, asked.recipes or recipes(), chunksize=1)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 done = subprocess.run(
-    [sys.executable, "-m", "preprocess.cli", *sys.argv[1:]],
+    [sys.executable, "-m", "sft_shards.preprocess.cli", *sys.argv[1:]],
     stdout=subprocess.DEVNULL,
     stderr=subprocess.PIPE,
     text=True,

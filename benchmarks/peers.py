@@ -393,11 +393,11 @@ def run_peer(name: str, checkout: str, program: str, cases: list[Case]) -> dict[
 
 def ours(case: Case) -> dict[str, Any]:
     """Our shards of a case, made by the command itself."""
-    from formats.shards import ShardDirectory
+    from sft_shards.formats.shards import ShardDirectory
 
     output = Path(case["folder"]) / "shards"
     options = ["--tokenizer", case["folder"], "--output", str(output), "--format", "openai", "--workers", "1"]
-    program = "from preprocess.cli import main; main()"
+    program = "from sft_shards.preprocess.cli import main; main()"
     call = [sys.executable, "-c", program, "run", records(case), *options]
     done = subprocess.run(call, capture_output=True, text=True)
     if done.returncode:

@@ -86,10 +86,10 @@ def ours(spec: Spec) -> Contender:
 
 def our_task(spec: Spec) -> Contender:
     """The same, of which only the task's time counts: reading, rendering, tokenizing, masking and writing a shard."""
-    import preprocess.task
+    import sft_shards.preprocess.tasks.task
 
     work, read = ours(spec)
-    run_task, spent = preprocess.task.run_task, [0.0]
+    run_task, spent = sft_shards.preprocess.tasks.task.run_task, [0.0]
 
     def clocked(*arguments: Any, **more: Any) -> Any:
         before = cpu_seconds()
@@ -113,7 +113,7 @@ def our_task(spec: Spec) -> Contender:
 
 def our_command(arguments: list[str]) -> None:
     """Our command with its words kept to itself."""
-    from preprocess.cli import cli
+    from sft_shards.preprocess.cli import cli
 
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         cli(["run", *arguments], standalone_mode=False)
@@ -121,7 +121,7 @@ def our_command(arguments: list[str]) -> None:
 
 def read_ours(output: Path) -> Sequences:
     """What a shard directory holds."""
-    from formats.shards import ShardDirectory
+    from sft_shards.formats.shards import ShardDirectory
 
     train = ShardDirectory(output).split("train")
     rows = [train[row] for row in range(len(train))]
@@ -457,21 +457,21 @@ def compare(found: Sequences, path: str) -> dict[str, Any]:
 STAGES: tuple[tuple[str, str, str], ...] = (
     ("formats/records", "", "parse"),
     ("preprocess/sources", "", "parse"),
-    ("preprocess/plainly.py", "", "parse"),
+    ("preprocess/pipeline/read.py", "", "parse"),
     ("formats/templates", "", "render"),
     ("formats/conversation", "", "render"),
-    ("preprocess/aligned.py", "masks", "mask"),
-    ("preprocess/aligned.py", "", "tokenize"),
-    ("preprocess/fast.py", "", "render"),
-    ("preprocess/composed.py", "", "render"),
-    ("preprocess/encode.py", "token_mask", "mask"),
-    ("preprocess/encode.py", "_masked", "mask"),
-    ("preprocess/lengths.py", "", "mask"),
-    ("preprocess/encode.py", "", "tokenize"),
-    ("preprocess/token_engine.py", "", "tokenize"),
-    ("preprocess/tokenizer.py", "", "load the tokenizer"),
-    ("preprocess/task.py", "", "write"),
-    ("preprocess/writer.py", "", "write"),
+    ("preprocess/pipeline/tokenize.py", "masks", "mask"),
+    ("preprocess/pipeline/tokenize.py", "", "tokenize"),
+    ("preprocess/pipeline/render.py", "", "render"),
+    ("preprocess/tokenizer/nfc.py", "", "render"),
+    ("preprocess/pipeline/reference.py", "token_mask", "mask"),
+    ("preprocess/pipeline/reference.py", "_masked", "mask"),
+    ("preprocess/tokenizer/byte_lengths.py", "", "mask"),
+    ("preprocess/pipeline/reference.py", "", "tokenize"),
+    ("preprocess/tokenizer/backends.py", "", "tokenize"),
+    ("preprocess/tokenizer/tokenizer.py", "", "load the tokenizer"),
+    ("preprocess/tasks/task.py", "", "write"),
+    ("preprocess/tasks/writer.py", "", "write"),
     ("formats/shards", "", "write"),
 )
 """Where a task's time belongs: by a part of the file's path and a function's name (empty: any), the first that fits,
@@ -507,7 +507,7 @@ def stage(frame: types.FrameType | None) -> str:
     while frame is not None:
         stack.append((frame.f_code.co_filename, frame.f_code.co_name))
         frame = frame.f_back
-    if not any(path.endswith("preprocess/task.py") and name == "run_task" for path, name in stack):
+    if not any(path.endswith("preprocess/tasks/task.py") and name == "run_task" for path, name in stack):
         return "outside of the task: plan, tokenizer, check of the engine, end"
     for path, name in stack:
         if name in APART and "/preprocess/" in path:
@@ -528,9 +528,9 @@ def prepare(data: Path, folder: Path, tokenizer: Path, marked: Path | None, role
     """Write the corpus and the two tokenizer folders; what they hold, for the report."""
     from transformers import PreTrainedTokenizerFast
 
-    from formats.errors import RecordError, UsageError
-    from formats.records import FieldMap, detect
-    from preprocess.sources import find_sources, sample
+    from sft_shards.formats.errors import RecordError, UsageError
+    from sft_shards.formats.records import FieldMap, detect
+    from sft_shards.preprocess.sources import find_sources, sample
 
     plain = PreTrainedTokenizerFast.from_pretrained(str(tokenizer))
     control = [token for token in plain.all_special_tokens if token]
@@ -785,7 +785,7 @@ def _command(run: Run, source: Path, workers: int, cores: set[int]) -> tuple[flo
     output = run.folder / "scaled"
     call = ["run", str(source), "--output", str(output), "--tokenizer", str(run.folder / "plain")]
     call += ["--format", "openai", "--workers", str(workers), "--json"]
-    program = f"import os, sys; os.sched_setaffinity(0, {cores}); from preprocess.cli import main; main()"
+    program = f"import os, sys; os.sched_setaffinity(0, {cores}); from sft_shards.preprocess.cli import main; main()"
     cpu, wall = cpu_seconds(), time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", program, *call], capture_output=True, text=True, env={**os.environ, **QUIET}
@@ -927,7 +927,7 @@ def main() -> None:
 
 def _knows_engines() -> bool:
     """Whether our command has `--tokenizer-engine`."""
-    from preprocess.cli import cli
+    from sft_shards.preprocess.cli import cli
 
     return any("--tokenizer-engine" in option.opts for option in cli.commands["run"].params)
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from formats.shards import ShardDirectory
-from trainer.cache import Cache
-from trainer.data import Reader
-from trainer.plan import make_plan
+from sft_shards.formats.shards import ShardDirectory
+from sft_shards.trainer.data.cache import Cache
+from sft_shards.trainer.data.pack_plan import make_plan
+from sft_shards.trainer.data.samples import Reader
 
 
 def main() -> None:

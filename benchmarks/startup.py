@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from formats.shards import (
+from sft_shards.formats.shards import (
     MASK_DTYPE,
     Counts,
     FileInfo,
@@ -29,7 +29,7 @@ from formats.shards import (
     TokenizerInfo,
     token_dtype,
 )
-from formats.shards.files import sha256_file
+from sft_shards.formats.shards.files import sha256_file
 
 MEASURE = """
 import json, sys, time
@@ -40,7 +40,11 @@ def memory():
     kb = {row.split(":")[0]: int(row.split()[1]) for row in rows[1:] if row}
     return kb["Rss"] / 1024, (kb["Private_Clean"] + kb["Private_Dirty"]) / 1024, kb["Anonymous"] / 1024
 from fractions import Fraction
-from trainer import checks, cache, data, mixture, plan
+from sft_shards.trainer import compatibility
+from sft_shards.trainer.data import cache
+from sft_shards.trainer.data import samples
+from sft_shards.trainer.data import mixture
+from sft_shards.trainer.data import pack_plan
 before = memory()
 began = time.perf_counter()
 (directory,) = checks.open_shards([sys.argv[1]])

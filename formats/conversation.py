@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from formats.errors import RecordError
+from sft_shards.formats.errors import RecordError
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -29,7 +29,7 @@ class RecordError(ValueError):
 
     >>> raise RecordError("no_assistant_turn", "roles are user, user")
     Traceback (most recent call last):
-    formats.errors.RecordError: no_assistant_turn: roles are user, user
+    sft_shards.formats.errors.RecordError: no_assistant_turn: roles are user, user
     """
 
     def __init__(self, reason: str, detail: str) -> None:

@@ -6,7 +6,7 @@ import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 
-from formats.errors import UsageError
+from sft_shards.formats.errors import UsageError
 
 
 def site_options(values: Sequence[str]) -> dict[str, str]:

@@ -14,11 +14,11 @@ from typing import Any, NoReturn
 
 import click
 
-from formats.errors import DataError, UsageError
-from formats.sbatch import site_options
-from preprocess import startup
-from preprocess.cli_directories import COMMANDS
-from preprocess.options import DIRECTORY, check_limit_text, job_options, resolved
+from sft_shards.formats.errors import DataError, UsageError
+from sft_shards.formats.sbatch import site_options
+from sft_shards.preprocess import runtime
+from sft_shards.preprocess.directories.cli import COMMANDS
+from sft_shards.preprocess.options import DIRECTORY, check_limit_text, job_options, resolved
 
 OUTPUT = click.option("--output", type=DIRECTORY, required=True, help="The shard directory that was planned.")
 LIMIT = click.option("--max-rejects", metavar="N|F%", help="Fail if more records are left out; any number without.")
@@ -70,19 +70,19 @@ def run(context: click.Context, /, **options: Any) -> None:
     if engine["engine"] == "kubernetes":
         _print_kubernetes(output, engine)
         return
-    from preprocess.config import JobConfig
-    from preprocess.job import plan_only
-    from preprocess.job import run as run_job
+    from sft_shards.preprocess.config import JobConfig
+    from sft_shards.preprocess.job import plan_only
+    from sft_shards.preprocess.job import run as run_job
 
     config = JobConfig(**options)
     if config.trust_remote_code:
-        startup.keep_torch()
+        runtime.keep_torch()
     done = None if overwrite or engine["dry_run"] else _made_already(config, output, max_rejects)
     if done is not None:
         _report(output, done, as_json)
         return
     if engine["engine"] == "slurm":
-        from preprocess.engines.slurm import Slurm, follow
+        from sft_shards.preprocess.engines.slurm import Slurm, follow
 
         slurm = Slurm(
             array=engine["array"],
@@ -104,13 +104,13 @@ def run(context: click.Context, /, **options: Any) -> None:
         if not engine["follow"]:
             return
         follow(plan, output, jobs)
-        from formats.shards import Manifest
+        from sft_shards.formats.shards import Manifest
 
         _report(output, Manifest.read(output), as_json)
         return
     runner = None
     if engine["engine"] == "ray":
-        from preprocess.engines.ray import run_ray
+        from sft_shards.preprocess.engines.ray import run_ray
 
         def runner(plan: Any, output: Path, tokenizer: Any) -> None:
             run_ray(plan, output, address=engine["ray_address"], workers=engine["workers"])
@@ -129,8 +129,8 @@ def run(context: click.Context, /, **options: Any) -> None:
 
 
 def _made_already(config: Any, output: Path, max_rejects: str | None = None) -> Any:
-    from formats.shards.manifest import NAME
-    from preprocess.again import made_already
+    from sft_shards.formats.shards.manifest import NAME
+    from sft_shards.preprocess.tasks.rerun import made_already
 
     if not (output / NAME).is_file():
         return None
@@ -141,7 +141,7 @@ def _made_already(config: Any, output: Path, max_rejects: str | None = None) -> 
 
 
 def _announce(plan: Any, tokenizer: Any) -> None:
-    from preprocess.example import announcement
+    from sft_shards.preprocess.preview import announcement
 
     for line in announcement(plan, tokenizer, colour=sys.stderr.isatty()):
         click.echo(line, err=True, color=sys.stderr.isatty())
@@ -164,7 +164,7 @@ ENGINE_OPTIONS = (
 
 def _print_kubernetes(output: Path, engine: dict[str, Any]) -> None:
     """Print the manifest; the pods plan with this very call, less what is about engines."""
-    from preprocess.engines.kubernetes import Kubernetes
+    from sft_shards.preprocess.engines.kubernetes import Kubernetes
 
     dropped = {f"--{name.replace('_', '-')}" for name in (*ENGINE_OPTIONS, "output", "max_rejects")}
     flags = {"--dry-run", "--follow"}
@@ -200,8 +200,8 @@ def plan(context: click.Context, /, **options: Any) -> None:
     options = resolved(context, options)
     output, as_json, overwrite = options.pop("output"), options.pop("as_json"), options.pop("overwrite")
     older, patience = options.pop("extend"), options.pop("patience")
-    from preprocess.config import JobConfig
-    from preprocess.job import plan_only
+    from sft_shards.preprocess.config import JobConfig
+    from sft_shards.preprocess.job import plan_only
 
     config = JobConfig(**options)
     if not overwrite and _made_already(config, output) is not None:
@@ -236,8 +236,8 @@ def task(
     """
     if indexes and (rank is not None or world_size is not None):
         raise UsageError("--index names tasks, --rank a share of them; give one")
-    from preprocess.engines.share import find_share
-    from preprocess.job import run_tasks
+    from sft_shards.preprocess.engines.task_share import find_share
+    from sft_shards.preprocess.job import run_tasks
 
     share = None if indexes else find_share(rank, world_size, os.environ)
 
@@ -271,7 +271,7 @@ def finalize(output: Path, max_rejects: str | None, wait: float, as_json: bool) 
     If tasks are missing it publishes nothing, lists them with the command that makes them, and exits with 1.
     """
     check_limit_text(max_rejects)
-    from preprocess.job import await_tasks, finalize_only
+    from sft_shards.preprocess.job import await_tasks, finalize_only
 
     await_tasks(output, wait)
     _report(output, finalize_only(output, max_rejects=max_rejects), as_json)
@@ -307,8 +307,8 @@ for command in COMMANDS:
 
 def main() -> NoReturn:
     """Run the command; errors are one line on standard error, and the exit status says whose they are."""
-    if startup.is_ours():
-        startup.without_torch()
+    if runtime.is_ours():
+        runtime.without_torch()
     try:
         cli(standalone_mode=False)
     except (UsageError, DataError) as error:

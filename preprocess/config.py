@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from formats.errors import UsageError, nearest
-from formats.records import FieldMap
-from formats.records import formats as record_formats
-from formats.templates import TRAIN_ON, TrainOn
-from preprocess.encode import STRADDLE
-from preprocess.overlong import OVERLONG
-from preprocess.token_engine import ENGINES
+from sft_shards.formats.errors import UsageError, nearest
+from sft_shards.formats.records import FieldMap
+from sft_shards.formats.records import formats as record_formats
+from sft_shards.formats.templates import TRAIN_ON, TrainOn
+from sft_shards.preprocess.pipeline.reference import STRADDLE
+from sft_shards.preprocess.pipeline.truncation import OVERLONG
+from sft_shards.preprocess.tokenizer.backends import ENGINES
 
 AUTO = "auto"
 

@@ -9,19 +9,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from formats.errors import DataError, UsageError
-from formats.shards import Manifest
-from formats.shards.manifest import NAME
-from preprocess import extend
-from preprocess import plan as planning
-from preprocess.config import JobConfig
-from preprocess.engines.local import run_local
-from preprocess.finalize import finalize
-from preprocess.lock import job_lock
-from preprocess.plan import Plan, make_plan, planned_tokenizer
-from preprocess.sources.spool import spool
-from preprocess.tokenizer import Tokenizer
-from preprocess.work import LOCK, WORK, clear, is_finished
+from sft_shards.formats.errors import DataError, UsageError
+from sft_shards.formats.shards import Manifest
+from sft_shards.formats.shards.manifest import NAME
+from sft_shards.preprocess.config import JobConfig
+from sft_shards.preprocess.engines.local import run_local
+from sft_shards.preprocess.sources.stdin import spool
+from sft_shards.preprocess.tasks import plan as planning
+from sft_shards.preprocess.tasks import reuse
+from sft_shards.preprocess.tasks.finalize import finalize
+from sft_shards.preprocess.tasks.lock import job_lock
+from sft_shards.preprocess.tasks.plan import Plan, make_plan, planned_tokenizer
+from sft_shards.preprocess.tasks.workdir import LOCK, WORK, clear, is_finished
+from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 Runner = Callable[[Plan, Path, Tokenizer], None]
 """Runs every task that is not finished."""
@@ -83,7 +83,7 @@ def _plan_and_write(config: JobConfig, output: Path, older: Path | None) -> tupl
         plan = make_plan(config, tokenizer, lambda: spool(output / WORK))
         plan.write(output, tokenizer)
         if older is not None:
-            extend.write_candidates(plan, output, older)
+            reuse.write_candidates(plan, output, older)
     except BaseException:
         if new:
             clear(output)

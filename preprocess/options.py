@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from formats.errors import UsageError, nearest
+from sft_shards.formats.errors import UsageError, nearest
 
 DIRECTORY = click.Path(path_type=Path)
 FRACTION = click.FloatRange(0, 1, max_open=True)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from formats.errors import DataError, RecordError
-from preprocess.inspect import Stretch, coloured, stretches
-from preprocess.pipeline import Pipeline
-from preprocess.plan import Plan
-from preprocess.sources import Records, sample
-from preprocess.tokenizer import Tokenizer
+from sft_shards.formats.errors import DataError, RecordError
+from sft_shards.preprocess.directories.show import Stretch, coloured, stretches
+from sft_shards.preprocess.pipeline.pipeline import Pipeline
+from sft_shards.preprocess.sources import Records, sample
+from sft_shards.preprocess.tasks.plan import Plan
+from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 TRIED = 20
 """Records of the first file, of which the first that becomes a sequence is shown."""

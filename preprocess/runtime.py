@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 KEEP = "SFT_SHARDS_KEEP_TORCH"
-OURS = ("sft-preprocess", "cli.py", "preload.py")
+OURS = ("sft-preprocess", "cli.py", "forkserver_preload.py")
 
 
 def without_torch() -> None:

@@ -16,12 +16,9 @@ settings.register_profile("repo", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("repo")
 
 ROOT = Path(__file__).parents[1]
-# Helpers beside this file (`slurm_cluster`) are imported by their names; behind the packages, whose names the rooms bear.
-sys.path.append(str(Path(__file__).parent))
-
 DATA = Path(__file__).parent / "data"
 TESTDATA = Path(os.environ.get("SFT_SHARDS_TESTDATA", Path(__file__).parent.parent.parent / "shared" / "testdata"))
-collect_ignore = [] if TESTDATA.is_dir() else ["preprocess/test_oracle.py"]
+collect_ignore = [] if TESTDATA.is_dir() else ["preprocess/pipeline/test_oracle.py"]
 CHATML = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
@@ -141,7 +138,7 @@ def preprocess(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
     """Run `sft-preprocess` in this process; gives its exit status, standard output and standard error."""
-    from preprocess.cli import main
+    from sft_shards.preprocess.cli import main
 
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["sft-preprocess", *map(str, arguments)])

@@ -1,6 +1,7 @@
 """The rules of the house that no single module can keep by itself."""
 
 import ast
+import configparser
 import subprocess
 import sys
 from pathlib import Path
@@ -8,59 +9,77 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+ROOMS = ("formats", "preprocess", "trainer")
 MAY_IMPORT = {"formats": {"formats"}, "preprocess": {"formats", "preprocess"}, "trainer": {"formats", "trainer"}}
 # The trainer needs no raw record and no template, whatever layer they are in.
 NEVER = {
-    "trainer": {"formats.records", "formats.templates", "jinja2"},
+    "trainer": {"sft_shards.formats.records", "sft_shards.formats.templates", "jinja2"},
     "formats": {"torch", "megatron"},
+    "preprocess": {"torch", "megatron"},
 }
-NEVER["preprocess"] = {"torch", "megatron"}
-FILES = sorted(path for room in MAY_IMPORT for path in (ROOT / room).rglob("*.py"))
+FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 
 
 def imports(path: Path) -> set[str]:
+    """Every module that a file imports, `from package import module` spelled out."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             found |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            found.add(node.module or "")
+            found |= {node.module or "", *(f"{node.module}.{name.name}" for name in node.names)}
     return found
+
+
+def ours(name: str) -> str | None:
+    """The part of an import below `sft_shards.`; None for anything else."""
+    return name.removeprefix("sft_shards.") if name.startswith("sft_shards.") else None
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_layers(path: Path) -> None:
     room = path.relative_to(ROOT).parts[0]
     for name in imports(path):
-        top = name.split(".")[0]
-        assert top not in MAY_IMPORT or top in MAY_IMPORT[room], f"{path} imports {name}"
+        assert name.split(".")[0] not in ROOMS, f"{path} imports {name}, not by its name below sft_shards"
+        below = ours(name)
+        assert below is None or below.split(".")[0] in MAY_IMPORT[room], f"{path} imports {name}"
         forbidden = {one for one in NEVER[room] if name == one or name.startswith(f"{one}.")}
         assert not forbidden, f"{path} imports {name}"
 
 
+def test_every_folder_with_modules_is_a_package_that_is_installed() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    packages = set(config["options"]["packages"].split())
+    assert packages == {"sft_shards." + ".".join(path.relative_to(ROOT).parent.parts) for path in FILES}
+
+
 def modules_after(statement: str) -> set[str]:
-    code = f"{statement}\nimport sys; print(' '.join(sys.modules))"
+    code = f"{statement}\nimport sys; print(' '.join(name for name, module in sys.modules.items() if module))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     return set(done.stdout.split())
 
 
+def module_name(path: Path) -> str:
+    return "sft_shards." + ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
 def test_preprocess_needs_no_torch_and_no_megatron() -> None:
-    everything = "; ".join(
-        f"import {'.'.join(path.relative_to(ROOT).with_suffix('').parts)}"
-        for path in (ROOT / "preprocess").glob("[a-z]*.py")
-    )
-    loaded = modules_after(everything)
-    assert {"preprocess.cli", "formats.shards"} <= loaded
+    names = [module_name(path) for path in FILES if path.relative_to(ROOT).parts[0] == "preprocess"]
+    loaded = modules_after("; ".join(f"import {name}" for name in names))
+    assert set(names) <= loaded
     assert not {"torch", "megatron"} & loaded
 
 
-@pytest.mark.parametrize("command", ["preprocess.cli", "trainer.cli"])
+@pytest.mark.parametrize("command", ["sft_shards.preprocess.cli", "sft_shards.trainer.cli"])
 def test_commands_start_without_heavy_imports(command: str) -> None:
     assert not {"torch", "megatron", "transformers", "datasets", "ray"} & modules_after(f"import {command}")
 
 
-@pytest.mark.parametrize("package", ["formats.records", "formats.templates", "formats.shards"])
+@pytest.mark.parametrize(
+    "package", ["sft_shards.formats.records", "sft_shards.formats.templates", "sft_shards.formats.shards"]
+)
 def test_what_a_package_exports_is_there_and_sorted(package: str) -> None:
     module = __import__(package, fromlist=["__all__"])
     assert all(hasattr(module, name) for name in module.__all__)
@@ -79,7 +98,7 @@ RUN_OPTIONS = (
 
 
 def test_the_options_that_others_rely_on() -> None:
-    from preprocess.cli import cli
+    from sft_shards.preprocess.cli import cli
 
     options = {name for parameter in cli.commands["run"].params for name in parameter.opts}
     assert set(RUN_OPTIONS.split()) <= options

@@ -46,7 +46,7 @@ def test_what_is_copied_is_there_and_is_all_that_the_package_needs() -> None:
     assert all((ROOT / source).exists() for source in copied())
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
-    packages = [line.rstrip("*") for line in config["options.packages.find"]["include"].split()]
+    packages = {name.split(".")[1] for name in config["options"]["packages"].split()}
     readme = config["metadata"]["long_description"].removeprefix("file: ")
     needed = {"setup.cfg", "pyproject.toml", readme, config["metadata"]["license_files"], *packages}
     assert needed <= set(copied())

@@ -6,8 +6,8 @@
 
 In five lines, with no Megatron in sight (what `pretrain()` is given is this data set):
 
-    from formats.shards import ShardDirectory
-    from trainer.data import TrainSamples, select
+    from sft_shards.formats.shards import ShardDirectory
+    from sft_shards.trainer.data.samples import TrainSamples, select
     train = select([ShardDirectory("shards").split("train")], seq_length=512, overlong="truncate")
     samples = TrainSamples(train, seq_length=512, pad_id=0, seed=1234, count=1000)
     print(samples[0]["labels"], samples[0]["loss_mask"])

@@ -8,12 +8,13 @@ from typing import Any
 
 import click
 
-from formats.errors import DataError, UsageError
-from trainer import checks, config, fit, hf_config, options, stages
-from trainer.doctor.cli import doctor
-from trainer.isolation import ISOLATIONS
-from trainer.job import BATCHING, DEVICES, OVERLONG, Job
-from trainer.preemption import StoppedError
+from sft_shards.formats.errors import DataError, UsageError
+from sft_shards.trainer import compatibility, options, stage_registry, yaml_config
+from sft_shards.trainer.doctor.cli import doctor
+from sft_shards.trainer.isolation.choose import ISOLATIONS
+from sft_shards.trainer.job import BATCHING, DEVICES, OVERLONG, Job
+from sft_shards.trainer.launch.preemption import StoppedError
+from sft_shards.trainer.model import fit, hf_config
 
 INTERRUPTED = 130
 
@@ -77,7 +78,7 @@ def cli(ctx: click.Context, /, shards: tuple[str, ...], config_path: str | None,
     if ctx.invoked_subcommand is not None:
         return
     where = options.check(ctx, own)
-    file = config.read(config_path) if config_path else config.Config()
+    file = yaml_config.read(config_path) if config_path else yaml_config.Config()
     directories = tuple(shards or file.own.get("shards", ()))
     if not directories:
         raise UsageError("--shards is missing: name the directory that 'sft-preprocess run' wrote")
@@ -89,10 +90,10 @@ def cli(ctx: click.Context, /, shards: tuple[str, ...], config_path: str | None,
         flags=tuple(ctx.meta["flags"]),
         **{**in_file, **_given(own)},
     )
-    stages.check(job.stage)
+    stage_registry.check(job.stage)
     if job.epochs is not None:
-        checks.parse_epochs(job.epochs)
-    opened = checks.open_shards(checks.parse_shards(text)[0] for text in directories)
+        compatibility.parse_epochs(job.epochs)
+    opened = compatibility.open_shards(compatibility.parse_shards(text)[0] for text in directories)
     if job.hf_config is not None:
         fit.check_shards(hf_config.read(job.hf_config), opened[0].manifest.tokenizer, opened[0].path)
     _start(job, nproc or file.own.get("nproc"), where)
@@ -101,16 +102,16 @@ def cli(ctx: click.Context, /, shards: tuple[str, ...], config_path: str | None,
 def _start(job: Job, nproc: int | None, where: options.Where) -> None:
     """Start the job on this machine, submit it, or show what either would do."""
     if where.slurm is not None:
-        from trainer.slurm import submit
+        from sft_shards.trainer.launch.slurm import submit
 
         submit(job, nproc, where)
         return
-    from trainer.launch import launch, plan
-    from trainer.megatron import check_installed
+    from sft_shards.trainer.launch.launcher import launch, plan
+    from sft_shards.trainer.mcore.compat import check_installed
 
     check_installed()
     if where.dry_run:
-        from trainer.dry_run import check, script
+        from sft_shards.trainer.launch.dry_run import check, script
 
         planned = plan(job, nproc, where.nodes)
         click.echo(script(planned, check(planned)), nl=False)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from formats.errors import DataError, UsageError
-from formats.shards import ShardDirectory, TokenizerInfo, vocabulary_hash
+from sft_shards.formats.errors import DataError, UsageError
+from sft_shards.formats.shards import ShardDirectory, TokenizerInfo, vocabulary_hash
 
 
 def parse_shards(text: str) -> tuple[str, Fraction]:

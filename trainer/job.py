@@ -19,11 +19,11 @@ class Job:
     shards: tuple[str, ...]
     """`DIR` or `DIR:WEIGHT`, in the order given."""
     stage: str = "sft"
-    """Name of a stage, see `trainer.stages`."""
+    """Name of a stage, see `sft_shards.trainer.stage_registry`."""
     batching: str = "packed"
     """One of `BATCHING`: samples full of conversations, or one in each."""
     isolation: str = "auto"
-    """One of `trainer.isolation.ISOLATIONS`."""
+    """One of `sft_shards.trainer.isolation.choose.ISOLATIONS`."""
     trial: str = ""
     """What the trial of packed attention said; empty: it passed, or was not needed."""
     attention: str = ""
@@ -31,7 +31,7 @@ class Job:
     epochs: str | None = None
     """Epochs of the mixture, as a decimal number; None: Megatron's --train-iters or --train-samples say how long."""
     cache_dir: str | None = None
-    """Where plans are kept; None: `trainer.cache.default_root()`."""
+    """Where plans are kept; None: `sft_shards.trainer.data.cache.default_root()`."""
     device: str = "gpu"
     """One of `DEVICES`."""
     overlong: str = "truncate"
@@ -60,7 +60,7 @@ class Job:
         return self.config.get(name, self.config.get(name.replace("-", "_")))
 
     def dumps(self) -> str:
-        """The job as one line of JSON, the single argument of `python -m trainer.worker`."""
+        """The job as one line of JSON, the single argument of `python -m sft_shards.trainer.worker`."""
         return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
 
     @classmethod

@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from formats.errors import UsageError
-from formats.sbatch import site_options
-from trainer import nodes
-from trainer.nodes import Nodes
+from sft_shards.formats.errors import UsageError
+from sft_shards.formats.sbatch import site_options
+from sft_shards.trainer.launch import nodes
+from sft_shards.trainer.launch.nodes import Nodes
 
 RUNTIMES = ("pyxis", "apptainer", "docker")
 OPTIONS = (
@@ -59,7 +59,7 @@ class Where:
     dry_run: bool
     nodes: Nodes
     slurm: Any
-    """A `trainer.slurm.Slurm`, or None."""
+    """A `sft_shards.trainer.launch.slurm.Slurm`, or None."""
     words: tuple[str, ...]
     """The rest of the call, as the batch script repeats it on each node."""
 
@@ -85,8 +85,8 @@ def check(ctx: click.Context, options: dict[str, Any]) -> Where:
         raise UsageError(
             f"{_option(twice[0])} is found out by the batch script of --slurm; leave it out, and give --nodes"
         )
-    from trainer.container import Container, check_image
-    from trainer.slurm import Slurm
+    from sft_shards.trainer.launch.container import Container, check_image
+    from sft_shards.trainer.launch.slurm import Slurm
 
     container = None
     if own["container"]:

@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from formats.errors import UsageError
-from trainer import checkpoint, checks, cpu, fit, flags, hf_config, isolation, megatron, stages, summary
-from trainer.cache import Cache, default_root
-from trainer.job import Job
-from trainer.model import has_transformer_engine
-from trainer.stage import Setup, Stage
+from sft_shards.formats.errors import UsageError
+from sft_shards.trainer import compatibility, stage_registry, summary
+from sft_shards.trainer.data.cache import Cache, default_root
+from sft_shards.trainer.isolation import choose
+from sft_shards.trainer.job import Job
+from sft_shards.trainer.mcore import checkpoint_args, compat, cpu_device, flags
+from sft_shards.trainer.model import fit, hf_config
+from sft_shards.trainer.model.provider import has_transformer_engine
+from sft_shards.trainer.stage import Setup, Stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +38,9 @@ class Decision:
     summary: tuple[str, ...]
     """What is shown before training."""
 
-    def configure(self) -> megatron.Configuration:
+    def configure(self) -> compat.Configuration:
         """Have Megatron validate the flags (its global state is set); UsageError where it refuses them."""
-        return megatron.configure(self.argv, {"padded_vocab_size": self.padded})
+        return compat.configure(self.argv, {"padded_vocab_size": self.padded})
 
 
 def decide(job: Job, world: int) -> Decision:
@@ -50,22 +53,22 @@ def decide(job: Job, world: int) -> Decision:
         UsageError: the flags are wrong.
         DataError: the shards are, or do not fit the model.
     """
-    parser = megatron.parser()
+    parser = compat.parser()
     shape = hf_config.read(job.hf_config) if job.hf_config is not None else None
-    forced = dict(cpu.FORCED) if job.device == "cpu" else {}
+    forced = dict(cpu_device.FORCED) if job.device == "cpu" else {}
     given: dict[str, Any] = {"config": job.config, "config_path": job.config_path, "flags": job.flags}
     resolved = flags.resolve(parser, **given, forced=forced, shape=shape)
     if resolved.args.use_checkpoint_args:
         if shape is not None:
             raise UsageError("--hf-config and --use-checkpoint-args both say the model's shape; leave one of them out")
-        shape = checkpoint.read(parser, resolved.args)
+        shape = checkpoint_args.read(parser, resolved.args)
         resolved = flags.resolve(parser, **given, forced={**forced, "use-checkpoint-args": False}, shape=shape)
     args = resolved.args
-    layout = checks.layout(args, world, epochs=job.epochs is not None)
-    shards = [checks.parse_shards(text) for text in job.shards]
-    directories = checks.open_shards(path for path, _ in shards)
+    layout = compatibility.layout(args, world, epochs=job.epochs is not None)
+    shards = [compatibility.parse_shards(text) for text in job.shards]
+    directories = compatibility.open_shards(path for path, _ in shards)
     first = directories[0]
-    checks.check_tokenizer(args, first.manifest.tokenizer, first.path)
+    compatibility.check_tokenizer(args, first.manifest.tokenizer, first.path)
     positions, rows = layout.seq_length, 0
     if shape is not None:
         fit.check_length(shape, layout.seq_length, stretched="max_position_embeddings" in resolved.given)
@@ -74,12 +77,12 @@ def decide(job: Job, world: int) -> Decision:
         said = {"vocab_size", "padded_vocab_size", "make_vocab_size_divisible_by"} & resolved.given
         rows = 0 if said else shape.vocab_size
     info = first.manifest.tokenizer
-    vocabulary, padded = checks.model_vocabulary(args, info, layout.tensor, first.path, rows=rows)
+    vocabulary, padded = compatibility.model_vocabulary(args, info, layout.tensor, first.path, rows=rows)
     setup = Setup(
         job=job,
         args=args,
         layout=layout,
-        isolation=isolation.choose(
+        isolation=choose.choose(
             asked=job.isolation,
             batching=job.batching,
             device=job.device,
@@ -91,15 +94,15 @@ def decide(job: Job, world: int) -> Decision:
         directories=tuple(
             (name, weight, directory)
             for name, (_, weight), directory in zip(
-                checks.short_names(each.path for each in directories), shards, directories, strict=True
+                compatibility.short_names(each.path for each in directories), shards, directories, strict=True
             )
         ),
         cache=Cache(Path(job.cache_dir) if job.cache_dir else default_root()),
     )
-    stage = stages.load(job.stage)(setup)
+    stage = stage_registry.load(job.stage)(setup)
 
     if job.epochs is not None:
-        steps = -(-stage.samples(checks.parse_epochs(job.epochs)) // layout.global_batch)
+        steps = -(-stage.samples(compatibility.parse_epochs(job.epochs)) // layout.global_batch)
     else:
         steps = args.train_iters or -(-args.train_samples // layout.global_batch)
     valid = stage.valid_samples()
@@ -145,7 +148,7 @@ def _gradients(resolved: flags.Flags) -> list[str]:
 
 
 def _signals(resolved: flags.Flags) -> list[str]:
-    """A run that saves checkpoints saves one when it is told to stop; `trainer.preemption` passes SIGTERM on."""
+    """A run that saves checkpoints saves one when it is told to stop; `trainer.launch.preemption` passes SIGTERM on."""
     if "exit_signal" in resolved.given:
         raise UsageError(
             "--exit-signal: workers are always told by SIGTERM, whatever signal sft-train gets; leave it out"

@@ -15,17 +15,17 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from formats.errors import DataError
-from formats.shards import ShardDirectory
-from trainer import model
-from trainer.cache import Cache
-from trainer.checks import Layout
-from trainer.data import EvalSamples, Reader, TrainSamples
-from trainer.forward import ForwardStep
-from trainer.isolation import Isolation
-from trainer.job import Job
-from trainer.mixture import Mixture, Source
-from trainer.plan import Plan, make_plan
+from sft_shards.formats.errors import DataError
+from sft_shards.formats.shards import ShardDirectory
+from sft_shards.trainer.compatibility import Layout
+from sft_shards.trainer.data.cache import Cache
+from sft_shards.trainer.data.mixture import Mixture, Source
+from sft_shards.trainer.data.pack_plan import Plan, make_plan
+from sft_shards.trainer.data.samples import EvalSamples, Reader, TrainSamples
+from sft_shards.trainer.isolation.choose import Isolation
+from sft_shards.trainer.job import Job
+from sft_shards.trainer.mcore.forward_step import ForwardStep
+from sft_shards.trainer.model import provider
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +115,7 @@ class Stage:
 
     def model_provider(self) -> Callable[..., Any]:
         """Megatron's model_provider."""
-        return model.model_provider
+        return provider.model_provider
 
 
 class PretrainStage(Stage):

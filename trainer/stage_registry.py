@@ -1,7 +1,7 @@
-"""What kind of training: `--stage NAME`. Named here without importing torch, made in `trainer.stage`.
+"""What kind of training: `--stage NAME`. Named here without importing torch, made in `sft_shards.trainer.stage`.
 
 Other packages add stages by an entry point of the group `sft_shards.stages` that loads a subclass of
-`trainer.stage.Stage`; in their setup.cfg:
+`sft_shards.trainer.stage.Stage`; in their setup.cfg:
 
     [options.entry_points]
     sft_shards.stages =
@@ -14,10 +14,10 @@ import importlib
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from formats.errors import DataError, UsageError, nearest
+from sft_shards.formats.errors import DataError, UsageError, nearest
 
 GROUP = "sft_shards.stages"
-BUILT_IN = {"sft": "trainer.stage:Stage", "pretrain": "trainer.stage:PretrainStage"}
+BUILT_IN = {"sft": "sft_shards.trainer.stage:Stage", "pretrain": "sft_shards.trainer.stage:PretrainStage"}
 
 
 def known() -> dict[str, EntryPoint]:
@@ -45,7 +45,7 @@ def load(name: str) -> type[Any]:
         found = entry.load()
     except (ImportError, AttributeError) as error:
         raise DataError(f"--stage {name}: {entry.value} cannot be loaded ({error}); install it again") from None
-    base = importlib.import_module("trainer.stage").Stage
+    base = importlib.import_module("sft_shards.trainer.stage").Stage
     if not (isinstance(found, type) and issubclass(found, base)):
-        raise DataError(f"--stage {name}: {entry.value} is not a subclass of trainer.stage.Stage")
+        raise DataError(f"--stage {name}: {entry.value} is not a subclass of sft_shards.trainer.stage.Stage")
     return found

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from trainer.mixture import Mixture
-from trainer.plan import Counts
-from trainer.stage import Setup, Stage
+from sft_shards.trainer.data.mixture import Mixture
+from sft_shards.trainer.data.pack_plan import Counts
+from sft_shards.trainer.stage import Setup, Stage
 
 
 def lines(setup: Setup, stage: Stage, *, vocabulary: int, padded: int, eval_iters: int, steps: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""One training process: `torchrun … -m trainer.worker JOB`, started by `trainer.launch`.
+"""One training process: `torchrun … -m sft_shards.trainer.worker JOB`, started by `sft_shards.trainer.launch.launcher`.
 
     Job ─▶ decision ─▶ Megatron's pretrain()
 
@@ -15,15 +15,15 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 
-from formats.errors import DataError, UsageError
-from trainer import cpu, megatron
-from trainer.agree import trial_of_all
-from trainer.decision import decide
-from trainer.job import Job
-from trainer.provider import DatasetProvider
+from sft_shards.formats.errors import DataError, UsageError
+from sft_shards.trainer.isolation.consensus import trial_of_all
+from sft_shards.trainer.job import Job
+from sft_shards.trainer.mcore import compat, cpu_device
+from sft_shards.trainer.mcore.dataset_provider import DatasetProvider
+from sft_shards.trainer.resolve import decide
 
 
-def prepare(job: Job) -> tuple[megatron.Configuration, DatasetProvider]:
+def prepare(job: Job) -> tuple[compat.Configuration, DatasetProvider]:
     """Check the call and the shards, and have Megatron validate its flags.
 
     Returns:
@@ -33,12 +33,12 @@ def prepare(job: Job) -> tuple[megatron.Configuration, DatasetProvider]:
         UsageError: the flags are wrong.
         DataError: the shards are, or do not fit the model.
     """
-    megatron.check_installed()
+    compat.check_installed()
     first = os.environ.get("RANK", "0") == "0"
-    with megatron.quiet():
+    with compat.quiet():
         if job.device == "cpu":
-            cpu.install()
-        warning = megatron.check_version()
+            cpu_device.install()
+        warning = compat.check_version()
     if first:
         _show([f"warning: {warning}"] if warning else [])
     job = dataclasses.replace(job, trial=trial_of_all(job.trial, os.environ))
@@ -59,7 +59,7 @@ def run(job: Job) -> None:
     stage = provider.stage
     model, step = stage.model_provider(), stage.forward_step()
     try:
-        megatron.pretrain(args, provider=provider, model_provider=model, forward_step=step)
+        compat.pretrain(args, provider=provider, model_provider=model, forward_step=step)
     finally:
         # Told to stop by another node, this worker has saved already: its own SIGTERM, coming late, must not make its
         # end look like a failure, or torchrun's agents wait for each other.

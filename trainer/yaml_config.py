@@ -5,7 +5,7 @@
     swiglu: true             # a switch: true sets it, false leaves it
     log-interval: 5
 
-Only shape is checked here, names where Megatron's parser is at hand (`trainer.flags`), because the command
+Only shape is checked here, names where Megatron's parser is at hand (`trainer.mcore.flags`), because the command
 itself must start without importing torch.
 """
 
@@ -17,9 +17,9 @@ from typing import Any
 
 import yaml
 
-from formats.errors import UsageError
-from trainer.isolation import ISOLATIONS
-from trainer.job import BATCHING, DEVICES, OVERLONG
+from sft_shards.formats.errors import UsageError
+from sft_shards.trainer.isolation.choose import ISOLATIONS
+from sft_shards.trainer.job import BATCHING, DEVICES, OVERLONG
 
 CHOICES = {"device": DEVICES, "overlong": OVERLONG, "batching": BATCHING, "isolation": ISOLATIONS}
 OWN = ("shards", "device", "nproc", "stage", "batching", "isolation", "overlong", "epochs", "cache-dir", "hf-config")

@@ -4,7 +4,7 @@
 
 In five lines:
 
-    from formats.records import FieldMap, detect
+    from sft_shards.formats.records import FieldMap, detect
     rows = [{"instruction": "Name a colour.", "output": "Blue."}]
     form = detect(enumerate(rows), FieldMap(), "rows")
     conversation = form.read(rows[0], FieldMap())
@@ -13,8 +13,8 @@ In five lines:
 A package of your own adds a format by the entry point group `sft_shards.records`.
 """
 
-from formats.records.columns import Layout
-from formats.records.detect import PlainFormat, RecordFormat, detect, formats, get
-from formats.records.fields import FieldMap
+from sft_shards.formats.records.arrow_columns import Layout
+from sft_shards.formats.records.detect import PlainFormat, RecordFormat, detect, formats, get
+from sft_shards.formats.records.fields import FieldMap
 
 __all__ = ["FieldMap", "Layout", "PlainFormat", "RecordFormat", "detect", "formats", "get"]

@@ -7,10 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from formats.conversation import INPUT, Conversation, Plain, Shape, Turn
-from formats.errors import RecordError
-from formats.records.columns import TEXT, Kind, Layout, are_bare, filled, layout, taken, texts_in, valid
-from formats.records.fields import MISSING, SYSTEM, FieldMap, optional_text, refuse_media, text
+from sft_shards.formats.conversation import INPUT, Conversation, Plain, Shape, Turn
+from sft_shards.formats.errors import RecordError
+from sft_shards.formats.records.arrow_columns import (
+    TEXT,
+    Kind,
+    Layout,
+    are_bare,
+    filled,
+    layout,
+    taken,
+    texts_in,
+    valid,
+)
+from sft_shards.formats.records.fields import MISSING, SYSTEM, FieldMap, optional_text, refuse_media, text
 
 if TYPE_CHECKING:
     import pyarrow as pa

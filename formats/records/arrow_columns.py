@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from formats.conversation import Plain, Shape, sums, utf8
-from formats.records.fields import BESIDE, SYSTEM, FieldMap
+from sft_shards.formats.conversation import Plain, Shape, sums, utf8
+from sft_shards.formats.records.fields import BESIDE, SYSTEM, FieldMap
 
 if TYPE_CHECKING:
     import pyarrow as pa

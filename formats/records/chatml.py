@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from formats.conversation import Conversation, Plain, Turn, utf8
-from formats.errors import RecordError
-from formats.records.columns import (
+from sft_shards.formats.conversation import Conversation, Plain, Turn, utf8
+from sft_shards.formats.errors import RecordError
+from sft_shards.formats.records.arrow_columns import (
     PLAIN_ROLES,
     TEXT,
     Kind,
@@ -24,8 +24,8 @@ from formats.records.columns import (
     texts_in,
     valid,
 )
-from formats.records.fields import FieldMap, text
-from formats.records.openai import ROLE_NAMES
+from sft_shards.formats.records.fields import FieldMap, text
+from sft_shards.formats.records.openai import ROLE_NAMES
 
 if TYPE_CHECKING:
     import pyarrow as pa

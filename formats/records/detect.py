@@ -7,14 +7,14 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Protocol
 
-from formats.conversation import Conversation, Plain
-from formats.errors import UsageError, nearest
-from formats.records.alpaca import Alpaca
-from formats.records.chatml import ChatML
-from formats.records.columns import Layout
-from formats.records.fields import FieldMap
-from formats.records.openai import OpenAI
-from formats.records.sharegpt import ShareGPT
+from sft_shards.formats.conversation import Conversation, Plain
+from sft_shards.formats.errors import UsageError, nearest
+from sft_shards.formats.records.alpaca import Alpaca
+from sft_shards.formats.records.arrow_columns import Layout
+from sft_shards.formats.records.chatml import ChatML
+from sft_shards.formats.records.fields import FieldMap
+from sft_shards.formats.records.openai import OpenAI
+from sft_shards.formats.records.sharegpt import ShareGPT
 
 if TYPE_CHECKING:
     import pyarrow as pa

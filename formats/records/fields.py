@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from formats.errors import RecordError
+from sft_shards.formats.errors import RecordError
 
 MISSING = object()
 
@@ -18,7 +18,7 @@ class FieldMap:
     columns: Mapping[str, str] = field(default_factory=dict)
     """Field of the format → column of the record; dots step into nested columns."""
     roles: Mapping[str, str] = field(default_factory=dict)
-    """Role as it stands in the record → one of `formats.conversation.ROLES`."""
+    """Role as it stands in the record → one of `sft_shards.formats.conversation.ROLES`."""
 
     def look_up(self, record: Mapping[str, Any], name: str, spellings: Sequence[str] = ()) -> Any:
         """The value of a field: of the column that the user named, else of the first spelling that has one. None where

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from formats.conversation import Plain, sums
-from formats.records.columns import (
+from sft_shards.formats.conversation import Plain, sums
+from sft_shards.formats.records.arrow_columns import (
     LEADING,
     NULL,
     TEXT,
@@ -27,7 +27,7 @@ from formats.records.columns import (
     texts_in,
     valid,
 )
-from formats.records.fields import SYSTEM, FieldMap
+from sft_shards.formats.records.fields import SYSTEM, FieldMap
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -7,11 +7,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from formats.conversation import Conversation, Plain, Turn
-from formats.errors import RecordError
-from formats.records.columns import PLAIN_ROLES, Layout
-from formats.records.fields import MISSING, SYSTEM, FieldMap, optional_text, refuse_media, text
-from formats.records.turns import messages_layout, plain_turns
+from sft_shards.formats.conversation import Conversation, Plain, Turn
+from sft_shards.formats.errors import RecordError
+from sft_shards.formats.records.arrow_columns import PLAIN_ROLES, Layout
+from sft_shards.formats.records.fields import MISSING, SYSTEM, FieldMap, optional_text, refuse_media, text
+from sft_shards.formats.records.messages import messages_layout, plain_turns
 
 if TYPE_CHECKING:
     import pyarrow as pa

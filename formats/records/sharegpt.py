@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from formats.conversation import Conversation, Plain, Turn
-from formats.records.columns import Layout
-from formats.records.fields import MISSING, FieldMap, text
-from formats.records.openai import (
+from sft_shards.formats.conversation import Conversation, Plain, Turn
+from sft_shards.formats.records.arrow_columns import Layout
+from sft_shards.formats.records.fields import MISSING, FieldMap, text
+from sft_shards.formats.records.messages import messages_layout, plain_turns
+from sft_shards.formats.records.openai import (
     LISTS,
     SPECIAL,
     first_message,
@@ -18,7 +19,6 @@ from formats.records.openai import (
     read_weight,
     tool_call,
 )
-from formats.records.turns import messages_layout, plain_turns
 
 if TYPE_CHECKING:
     import pyarrow as pa

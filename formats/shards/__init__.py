@@ -5,16 +5,16 @@
 
 In five lines:
 
-    from formats.shards import ShardDirectory
+    from sft_shards.formats.shards import ShardDirectory
     directory = ShardDirectory("shards")
     train = directory.split("train")
     tokens, loss_mask = train[0]
     print(directory.manifest.splits["train"].trained_tokens, train.lengths().max())
 """
 
-from formats.shards.directory import Shard, ShardDirectory, Split
-from formats.shards.indexed import MASK_DTYPE, IndexedReader, IndexedWriter, token_dtype
-from formats.shards.manifest import (
+from sft_shards.formats.shards.directory import Shard, ShardDirectory, Split
+from sft_shards.formats.shards.indexed import MASK_DTYPE, IndexedReader, IndexedWriter, token_dtype
+from sft_shards.formats.shards.manifest import (
     SPLITS,
     Counts,
     FileInfo,

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from formats.errors import DataError, UsageError, nearest
-from formats.shards.indexed import MASK_DTYPE, IndexedReader, token_dtype
-from formats.shards.manifest import Manifest, ShardInfo
+from sft_shards.formats.errors import DataError, UsageError, nearest
+from sft_shards.formats.shards.indexed import MASK_DTYPE, IndexedReader, token_dtype
+from sft_shards.formats.shards.manifest import Manifest, ShardInfo
 
 
 class Shard:

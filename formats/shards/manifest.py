@@ -14,8 +14,8 @@ from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any
 
-from formats.errors import DataError
-from formats.shards.files import atomic_write, json_bytes
+from sft_shards.formats.errors import DataError
+from sft_shards.formats.shards.files import atomic_write, json_bytes
 
 SCHEMA = 1
 NAME = "manifest.json"

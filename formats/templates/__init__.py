@@ -4,7 +4,7 @@
 
 In five lines:
 
-    from formats.templates import ChatTemplate, TemplateTokens, TrainOn, template_source
+    from sft_shards.formats.templates import ChatTemplate, TemplateTokens, TrainOn, template_source
     tokens = TemplateTokens(variables={"bos_token": "", "eos_token": "</s>"}, control=("</s>",), stop=("</s>",))
     template = ChatTemplate("alpaca", template_source("alpaca"), tokens)
     rendering = template.render(conversation)
@@ -13,10 +13,10 @@ In five lines:
 A package of your own adds a template by the entry point group `sft_shards.templates`.
 """
 
-from formats.templates.chat import ChatTemplate, TemplateTokens
-from formats.templates.registry import TOKENIZER, sources, template_source
-from formats.templates.rendering import TRAIN_ON, Rendering, Span, Spoken, TrainOn
-from formats.templates.trace import Skeleton, Tracer, Trim
+from sft_shards.formats.templates.chat_template import ChatTemplate, TemplateTokens
+from sft_shards.formats.templates.registry import TOKENIZER, sources, template_source
+from sft_shards.formats.templates.rendering import TRAIN_ON, Rendering, Span, Spoken, TrainOn
+from sft_shards.formats.templates.skeleton import Skeleton, Tracer, Trim
 
 __all__ = [
     "TOKENIZER",

@@ -17,8 +17,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from formats.errors import RecordError
-from formats.templates.anchors import CALL, CONTENT, REASONING, Anchor
+from sft_shards.formats.errors import RecordError
+from sft_shards.formats.templates.anchors import CALL, CONTENT, REASONING, Anchor
 
 OPEN, AFTER, CLOSE = "\ufdd0", "\ufdd1", "\ufdd2"
 FILL = "\ufdd3"

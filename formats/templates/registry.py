@@ -6,7 +6,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from importlib.resources import files
 
-from formats.errors import UsageError, nearest
+from sft_shards.formats.errors import UsageError, nearest
 
 GROUP = "sft_shards.templates"
 """Entry point group: a text (or a function without arguments that returns one) registers under its name."""
@@ -16,7 +16,7 @@ TOKENIZER = "tokenizer"
 @cache
 def sources() -> dict[str, str]:
     """The Jinja text of every template but the tokenizer's, by name."""
-    folder = files("formats.templates.builtin")
+    folder = files("sft_shards.formats.templates.builtin")
     known = {
         entry.name.removesuffix(".jinja"): entry.read_text("utf-8")
         for entry in sorted(folder.iterdir(), key=lambda entry: entry.name)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from formats.conversation import Conversation
+from sft_shards.formats.conversation import Conversation
 
 Span = tuple[int, int]
 TRAIN_ON = ("all", "last", "weight", "everything")

@@ -24,7 +24,7 @@ import jinja2.nodes
 import jinja2.parser
 import jinja2.sandbox
 
-from formats.errors import RecordError
+from sft_shards.formats.errors import RecordError
 
 DAY = date(2024, 7, 26)
 """What `strftime_now` answers with, whatever the day: the date that Llama 3.1's own template falls back to."""

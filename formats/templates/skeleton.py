@@ -25,9 +25,9 @@ import jinja2.nodes
 import numpy as np
 from numpy.typing import NDArray
 
-from formats.conversation import Shape, plain_messages
-from formats.templates.rendering import Rendering, Span
-from formats.templates.sandbox import Sandbox, furnish
+from sft_shards.formats.conversation import Shape, plain_messages
+from sft_shards.formats.templates.rendering import Rendering, Span
+from sft_shards.formats.templates.sandbox import Sandbox, furnish
 
 GAP = re.compile("\ufdd6(\\d+)((?:\ufdd8\\d+)*)\ufdd7")
 """The mark of a text, and what was taken off it, as places in `Answers.trims`."""

@@ -14,12 +14,12 @@ from contextlib import suppress
 from itertools import count, pairwise
 from typing import Any
 
-from formats.conversation import Conversation
-from formats.errors import RecordError
-from formats.templates.anchors import CALL, CONTENT, REASONING, Anchor, Anchors
-from formats.templates.marks import THINK, take_out, ways
-from formats.templates.rendering import Spoken
-from formats.templates.sandbox import GENERATION_END, GENERATION_START
+from sft_shards.formats.conversation import Conversation
+from sft_shards.formats.errors import RecordError
+from sft_shards.formats.templates.anchors import CALL, CONTENT, REASONING, Anchor, Anchors
+from sft_shards.formats.templates.markers import THINK, take_out, ways
+from sft_shards.formats.templates.rendering import Spoken
+from sft_shards.formats.templates.sandbox import GENERATION_END, GENERATION_START
 
 EMPTY_THINK = re.compile(r"<think>\s*</think>\n{0,2}")
 EMPTY_THINK_OPENED = re.compile(r"\s*</think>\n{0,2}")

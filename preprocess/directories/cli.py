@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from formats.errors import UsageError
-from preprocess.options import DIRECTORY
+from sft_shards.formats.errors import UsageError
+from sft_shards.preprocess.options import DIRECTORY
 
 
 @click.command()
@@ -20,7 +20,7 @@ from preprocess.options import DIRECTORY
 @click.option("--json", "as_json", is_flag=True, help="Print ids, mask and text as JSON.")
 def inspect(directory: Path, split: str, row: int, color: str, as_json: bool) -> None:
     """Show one sequence, and what of it carries loss."""
-    from preprocess.inspect import show
+    from sft_shards.preprocess.directories.show import show
 
     colour = color == "always" or (color == "auto" and sys.stdout.isatty())
     try:
@@ -36,7 +36,7 @@ def inspect(directory: Path, split: str, row: int, color: str, as_json: bool) ->
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as a JSON list.")
 def verify(directory: Path, quick: bool, as_json: bool) -> None:
     """Check every byte, pair, id and count of a shard directory; exit 1 and list what is wrong."""
-    from preprocess.verify import verify as find
+    from sft_shards.preprocess.directories.verify import verify as find
 
     findings = find(directory, quick=quick)
     if as_json:
@@ -54,8 +54,8 @@ def verify(directory: Path, quick: bool, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the names as JSON.")
 def formats(as_json: bool) -> None:
     """List the record formats and templates that are known, those of other packages included."""
-    from formats.records import formats as known
-    from formats.templates import sources
+    from sft_shards.formats.records import formats as known
+    from sft_shards.formats.templates import sources
 
     records = {name: form.fields for name, form in known().items()}
     if as_json:
@@ -77,7 +77,7 @@ def formats(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 def list_directories(directories: tuple[Path, ...], as_json: bool) -> None:
     """List what shard directories hold, a line for each split."""
-    from preprocess.compare import summary, table
+    from sft_shards.preprocess.directories.compare import summary, table
 
     found = [summary(directory) for directory in directories]
     click.echo(json.dumps(found, ensure_ascii=False) if as_json else table(found))
@@ -89,7 +89,7 @@ def list_directories(directories: tuple[Path, ...], as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the differences as a JSON list.")
 def diff(one: Path, other: Path, as_json: bool) -> None:
     """Say in what two shard directories differ; exit 1 if they do."""
-    from preprocess.compare import compare
+    from sft_shards.preprocess.directories.compare import compare
 
     found = compare(one, other)
     if as_json:
@@ -107,8 +107,8 @@ def diff(one: Path, other: Path, as_json: bool) -> None:
 @click.option("--overwrite", is_flag=True, help="Remove the shard directory at --output first.")
 def merge(directories: tuple[Path, ...], output: Path, overwrite: bool) -> None:
     """Put shard directories together without tokenizing again, in the order of their paths."""
-    from preprocess.compare import summary, table
-    from preprocess.merge import merge as merge_directories
+    from sft_shards.preprocess.directories.compare import summary, table
+    from sft_shards.preprocess.directories.merge import merge as merge_directories
 
     merge_directories(directories, output, overwrite=overwrite)
     click.echo(table([summary(output)]))

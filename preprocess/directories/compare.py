@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from formats.shards import Manifest
-from preprocess.plan import differences
+from sft_shards.formats.shards import Manifest
+from sft_shards.preprocess.tasks.plan import differences
 
 
 def summary(directory: Path) -> dict[str, Any]:

@@ -15,16 +15,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from formats.errors import UsageError
-from formats.shards import SPLITS, Counts, FileInfo, Manifest, ShardInfo, SplitInfo
-from formats.shards.files import atomic_write, fsync_directory, sha256_file, write_json
-from formats.shards.manifest import NAME as MANIFEST
-from preprocess.extend import link_or_copy
-from preprocess.job import prepare_output
-from preprocess.lock import job_lock
-from preprocess.plan import differences
-from preprocess.work import WORK, clear
-from preprocess.writer import REJECTS
+from sft_shards.formats.errors import UsageError
+from sft_shards.formats.shards import SPLITS, Counts, FileInfo, Manifest, ShardInfo, SplitInfo
+from sft_shards.formats.shards.files import atomic_write, fsync_directory, sha256_file, write_json
+from sft_shards.formats.shards.manifest import NAME as MANIFEST
+from sft_shards.preprocess.job import prepare_output
+from sft_shards.preprocess.tasks.lock import job_lock
+from sft_shards.preprocess.tasks.plan import differences
+from sft_shards.preprocess.tasks.reuse import link_or_copy
+from sft_shards.preprocess.tasks.workdir import WORK, clear
+from sft_shards.preprocess.tasks.writer import REJECTS
 
 NAME = "merge.json"
 

@@ -11,8 +11,8 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from formats.shards import ShardDirectory
-from preprocess.tokenizer import Tokenizer
+from sft_shards.formats.shards import ShardDirectory
+from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)

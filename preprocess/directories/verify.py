@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from formats.errors import DataError
-from formats.shards import SPLITS, Manifest, ShardInfo, SplitInfo
-from formats.shards.directory import Shard
-from formats.shards.files import sha256_file
-from formats.shards.manifest import NAME
-from preprocess.provenance import composed_sha256
-from preprocess.work import WORK
-from preprocess.writer import REJECTS
+from sft_shards.formats.errors import DataError
+from sft_shards.formats.shards import SPLITS, Manifest, ShardInfo, SplitInfo
+from sft_shards.formats.shards.directory import Shard
+from sft_shards.formats.shards.files import sha256_file
+from sft_shards.formats.shards.manifest import NAME
+from sft_shards.preprocess.sources.content_hash import composed_sha256
+from sft_shards.preprocess.tasks.workdir import WORK
+from sft_shards.preprocess.tasks.writer import REJECTS
 
 CHUNK = 1 << 24
 

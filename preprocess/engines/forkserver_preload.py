@@ -10,14 +10,14 @@ import gc
 import os
 from pathlib import Path
 
-from preprocess.startup import one_thread, without_torch
+from sft_shards.preprocess.runtime import one_thread, without_torch
 
 without_torch()
 one_thread()
 
 import pyarrow.parquet
 
-from preprocess.engines import worker
+from sft_shards.preprocess.engines import worker
 
 if os.environ.get(worker.JOB):
     with contextlib.suppress(Exception):  # a worker meets the same and says it

@@ -16,13 +16,13 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from pathlib import Path
 
-from formats.errors import DataError
-from preprocess.engines import worker
-from preprocess.plan import Plan, Task
-from preprocess.progress import Progress
-from preprocess.task import planned_pipeline, run_task
-from preprocess.tokenizer import Tokenizer
-from preprocess.work import is_finished
+from sft_shards.formats.errors import DataError
+from sft_shards.preprocess.engines import worker
+from sft_shards.preprocess.progress import Progress
+from sft_shards.preprocess.tasks.plan import Plan, Task
+from sft_shards.preprocess.tasks.task import planned_pipeline, run_task
+from sft_shards.preprocess.tasks.workdir import is_finished
+from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 ATTEMPTS = 3
 """How often a task is begun before the job gives up on it: workers die for reasons that pass."""
@@ -75,7 +75,7 @@ class _Slot:
 
     def __init__(self, output: Path) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["preprocess.engines.preload"])
+        context.set_forkserver_preload(["sft_shards.preprocess.engines.forkserver_preload"])
         os.environ[worker.JOB] = os.path.abspath(output)
         self.counts, self._theirs = context.Pipe(duplex=False)
         self.pool = ProcessPoolExecutor(

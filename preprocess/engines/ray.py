@@ -12,13 +12,13 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from formats.errors import DataError, UsageError
-from preprocess.engines.local import ATTEMPTS
-from preprocess.engines.worker import Job
-from preprocess.plan import Plan
-from preprocess.progress import Progress
-from preprocess.startup import one_thread, without_torch
-from preprocess.work import is_finished
+from sft_shards.formats.errors import DataError, UsageError
+from sft_shards.preprocess.engines.local import ATTEMPTS
+from sft_shards.preprocess.engines.worker import Job
+from sft_shards.preprocess.progress import Progress
+from sft_shards.preprocess.runtime import one_thread, without_torch
+from sft_shards.preprocess.tasks.plan import Plan
+from sft_shards.preprocess.tasks.workdir import is_finished
 
 _jobs: dict[str, Job] = {}
 IN_FLIGHT = 10_000

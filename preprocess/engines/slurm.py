@@ -16,13 +16,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from formats import sbatch
-from formats.errors import DataError
-from formats.shards.files import atomic_write
-from formats.shards.manifest import NAME
-from preprocess.plan import Plan
-from preprocess.progress import Progress
-from preprocess.work import WORK, is_finished
+from sft_shards.formats import sbatch
+from sft_shards.formats.errors import DataError
+from sft_shards.formats.shards.files import atomic_write
+from sft_shards.formats.shards.manifest import NAME
+from sft_shards.preprocess.progress import Progress
+from sft_shards.preprocess.tasks.plan import Plan
+from sft_shards.preprocess.tasks.workdir import WORK, is_finished
 
 CALLER = "--engine slurm"
 POLL = 2.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from formats.errors import UsageError
+from sft_shards.formats.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)

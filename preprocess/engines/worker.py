@@ -10,10 +10,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from preprocess.pipeline import Pipeline
-from preprocess.plan import Plan, check_versions, planned_tokenizer
-from preprocess.startup import one_thread
-from preprocess.task import planned_pipeline, run_task
+from sft_shards.preprocess.pipeline.pipeline import Pipeline
+from sft_shards.preprocess.runtime import one_thread
+from sft_shards.preprocess.tasks.plan import Plan, check_versions, planned_tokenizer
+from sft_shards.preprocess.tasks.task import planned_pipeline, run_task
 
 JOB = "SFT_SHARDS_JOB"
 """Environment: the output folder whose job is loaded before workers are forked."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from formats.shards import SPLITS
+from sft_shards.formats.shards import SPLITS
 
 
 def count_trained(loss_mask: NDArray[np.uint8], lengths: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -15,22 +15,22 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from formats.conversation import Conversation, Plain
-from formats.errors import DataError, RecordError
-from formats.records import PlainFormat, RecordFormat, get
-from formats.shards import SPLITS
-from formats.templates import TOKENIZER, ChatTemplate, Rendering, Span, template_source
-from preprocess.aligned import Masked, encode, masks
-from preprocess.batch import Batch, Reject
-from preprocess.config import JobConfig
-from preprocess.encode import Encoded, Encoder
-from preprocess.fast import Renderer, Texts
-from preprocess.lengths import byte_lengths
-from preprocess.overlong import fit
-from preprocess.plainly import read_plain
-from preprocess.sources import Records, parse
-from preprocess.token_engine import Engine, Flat, HuggingFace
-from preprocess.tokenizer import Tokenizer
+from sft_shards.formats.conversation import Conversation, Plain
+from sft_shards.formats.errors import DataError, RecordError
+from sft_shards.formats.records import PlainFormat, RecordFormat, get
+from sft_shards.formats.shards import SPLITS
+from sft_shards.formats.templates import TOKENIZER, ChatTemplate, Rendering, Span, template_source
+from sft_shards.preprocess.config import JobConfig
+from sft_shards.preprocess.pipeline.batch import Batch, Reject
+from sft_shards.preprocess.pipeline.read import read_plain
+from sft_shards.preprocess.pipeline.reference import Encoded, Encoder
+from sft_shards.preprocess.pipeline.render import Renderer, Texts
+from sft_shards.preprocess.pipeline.tokenize import Masked, encode, masks
+from sft_shards.preprocess.pipeline.truncation import fit
+from sft_shards.preprocess.sources import Records, parse
+from sft_shards.preprocess.tokenizer.backends import Engine, Flat, HuggingFace
+from sft_shards.preprocess.tokenizer.byte_lengths import byte_lengths
+from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 ALWAYS_VERIFIED = 100
 """The first records of a task that go the fast way are all compared with the careful way."""

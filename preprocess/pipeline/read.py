@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from formats.conversation import Plain, Shape, sums
-from formats.errors import RecordError
-from formats.records import FieldMap, Layout, PlainFormat
-from preprocess.sources import Records, Rows, Texts, parse
+from sft_shards.formats.conversation import Plain, Shape, sums
+from sft_shards.formats.errors import RecordError
+from sft_shards.formats.records import FieldMap, Layout, PlainFormat
+from sft_shards.preprocess.sources import Records, Rows, Texts, parse
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from formats.errors import RecordError, UsageError
-from formats.templates import Rendering, Span
-from preprocess.tokenizer import Tokenizer
+from sft_shards.formats.errors import RecordError, UsageError
+from sft_shards.formats.templates import Rendering, Span
+from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend

@@ -1,7 +1,7 @@
 """The way that most records take: no Jinja, no offsets, nothing done for one record that can be done for many.
 
 A record that is nothing but roles and texts, in an order that was seen before, is rendered by filling a skeleton
-(`formats.templates.trace`); a batch of renderings is encoded at once, and its masks follow from the byte lengths of
+(`formats.templates.skeleton`); a batch of renderings is encoded at once, and its masks follow from the byte lengths of
 the ids. Wherever one of the conditions of this does not hold, the record takes the careful way in `pipeline`, and a
 sample of those that went this way is compared with the careful way's result.
 """
@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from formats.conversation import INPUT, Conversation, Plain, Shape, Turn, sums, utf8
-from formats.errors import RecordError
-from formats.records.columns import cut_out, taken
-from formats.templates import ChatTemplate, Skeleton, Tracer, TrainOn, Trim
-from preprocess.composed import is_inert, unsettled
-from preprocess.outer import may_begin_with_space, may_end_with_space
+from sft_shards.formats.conversation import INPUT, Conversation, Plain, Shape, Turn, sums, utf8
+from sft_shards.formats.errors import RecordError
+from sft_shards.formats.records.arrow_columns import cut_out, taken
+from sft_shards.formats.templates import ChatTemplate, Skeleton, Tracer, TrainOn, Trim
+from sft_shards.preprocess.pipeline.whitespace import may_begin_with_space, may_end_with_space
+from sft_shards.preprocess.tokenizer.nfc import is_inert, unsettled
 
 if TYPE_CHECKING:
     import pyarrow as pa

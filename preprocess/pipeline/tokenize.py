@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.fast import Texts
-from preprocess.lengths import ByteLengths, pack, unpacked_lengths
-from preprocess.token_engine import Engine, Flat
+from sft_shards.preprocess.pipeline.render import Texts
+from sft_shards.preprocess.tokenizer.backends import Engine, Flat
+from sft_shards.preprocess.tokenizer.byte_lengths import ByteLengths, pack, unpacked_lengths
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from formats.errors import DataError, RecordError
-from preprocess.encode import Encoded
+from sft_shards.formats.errors import DataError, RecordError
+from sft_shards.preprocess.pipeline.reference import Encoded
 
 OVERLONG = ("drop", "truncate", "turns", "tail", "error")
 

@@ -4,7 +4,7 @@
 
 In five lines:
 
-    from preprocess.sources import PartReader, cut, find_sources
+    from sft_shards.preprocess.sources import PartReader, cut, find_sources
     source = find_sources(["tests/data/openai_tr.jsonl"])[0]
     for part in cut(source, target=1 << 26):
         for batch in PartReader(source, part).batches():
@@ -14,11 +14,11 @@ Lines end at a newline byte and nowhere else: U+2028 and U+0085 are ordinary cha
 Blank lines are no records. Records are numbered from 0 within their part; finalize adds where the part begins.
 """
 
-from preprocess.sources.find import find_sources
-from preprocess.sources.parts import Part, cut
-from preprocess.sources.reader import PartReader, parse, sample, whole_of
-from preprocess.sources.records import Records, Rows, Texts
-from preprocess.sources.source import Item, Source
+from sft_shards.preprocess.sources.find import find_sources
+from sft_shards.preprocess.sources.partition import Part, cut
+from sft_shards.preprocess.sources.raw_records import Records, Rows, Texts
+from sft_shards.preprocess.sources.reader import PartReader, parse, sample, whole_of
+from sft_shards.preprocess.sources.source import Item, Source
 
 __all__ = [
     "Item",

@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from formats.errors import UsageError
-from preprocess.sources.source import Source
-from preprocess.sources.streams import compression_of, read_head
+from sft_shards.formats.errors import UsageError
+from sft_shards.preprocess.sources.source import Source
+from sft_shards.preprocess.sources.streams import compression_of, read_head
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".csv", ".tsv")
 PACKED = (".gz", ".zst")

@@ -8,9 +8,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from formats.errors import UsageError
-from preprocess.sources.kinds import SUFFIXES, look_at, readable
-from preprocess.sources.source import Source
+from sft_shards.formats.errors import UsageError
+from sft_shards.preprocess.sources.detect import SUFFIXES, look_at, readable
+from sft_shards.preprocess.sources.source import Source
 
 STDIN = "-"
 HUB = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+){0,2}")

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from formats.errors import DataError, RecordError
-from preprocess.sources.lines import MAX_RECORD
-from preprocess.sources.streams import BOM
+from sft_shards.formats.errors import DataError, RecordError
+from sft_shards.preprocess.sources.lines import MAX_RECORD
+from sft_shards.preprocess.sources.streams import BOM
 
 QUOTE, BACKSLASH, COMMA, OPEN, CLOSE = b'"\\,{}'
 STEP = np.zeros(256, dtype=np.int8)

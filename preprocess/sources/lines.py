@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
-from formats.errors import RecordError
-from preprocess.sources.streams import BATCH, BOM, blocks
+from sft_shards.formats.errors import RecordError
+from sft_shards.preprocess.sources.streams import BATCH, BOM, blocks
 
 MAX_RECORD = 1 << 26
 """Bytes that one record may have: a longer one is left out, so that memory stays bounded."""

@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from preprocess.sources import array, tables
-from preprocess.sources.source import Source
-from preprocess.sources.streams import blocks
+from sft_shards.preprocess.sources import json_array, tables
+from sft_shards.preprocess.sources.source import Source
+from sft_shards.preprocess.sources.streams import blocks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ def cut(source: Source, target: int) -> list[Part]:
     if source.kind == "json":
         with open(source.file, "rb") as file:
             stream = blocks(file, 0, source.bytes, _Nothing())
-            return _by_offsets(source.bytes, _chosen(array.ends(stream, source.path), target), target)
+            return _by_offsets(source.bytes, _chosen(json_array.ends(stream, source.path), target), target)
     return _by_offsets(source.bytes, list(range(target, source.bytes, target)), target)
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from formats.errors import RecordError
-from preprocess.sources.source import Item
+from sft_shards.formats.errors import RecordError
+from sft_shards.preprocess.sources.source import Item
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,13 +12,21 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from formats.errors import DataError, RecordError
-from preprocess.sources import array, tables
-from preprocess.sources.lines import MAX_RECORD, line_chunks, range_chunks
-from preprocess.sources.parts import Part
-from preprocess.sources.records import Records, Texts
-from preprocess.sources.source import Item, Source
-from preprocess.sources.streams import BATCH, BLOCK, BOM, blocks, compressed_blocks, hash_range, open_compressed
+from sft_shards.formats.errors import DataError, RecordError
+from sft_shards.preprocess.sources import json_array, tables
+from sft_shards.preprocess.sources.lines import MAX_RECORD, line_chunks, range_chunks
+from sft_shards.preprocess.sources.partition import Part
+from sft_shards.preprocess.sources.raw_records import Records, Texts
+from sft_shards.preprocess.sources.source import Item, Source
+from sft_shards.preprocess.sources.streams import (
+    BATCH,
+    BLOCK,
+    BOM,
+    blocks,
+    compressed_blocks,
+    hash_range,
+    open_compressed,
+)
 
 ENDLESS = 1 << 62
 
@@ -90,10 +98,10 @@ class PartReader:
     def _items(self) -> Iterator[bytes | RecordError]:
         source, part = self.source, self.part
         if source.compression:
-            yield from array.items(compressed_blocks(source), ENDLESS, source.path)
+            yield from json_array.items(compressed_blocks(source), ENDLESS, source.path)
             return
         with open(source.file, "rb") as file:
-            yield from array.items(blocks(file, part.begin, part.end, self._digest), part.end, source.path)
+            yield from json_array.items(blocks(file, part.begin, part.end, self._digest), part.end, source.path)
 
 
 def sample(source: Source, count: int) -> list[Item]:

@@ -6,7 +6,7 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from formats.errors import DataError, RecordError
+from sft_shards.formats.errors import DataError, RecordError
 
 Item = tuple[int, Any | RecordError]
 """A record's number within its part with the record: a JSON text that is still to be parsed (bytes), a row, or the

@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 from typing import IO
 
-from formats.errors import UsageError
-from formats.shards.files import fsync_directory, sha256_file
-from preprocess.sources.streams import BLOCK
+from sft_shards.formats.errors import UsageError
+from sft_shards.formats.shards.files import fsync_directory, sha256_file
+from sft_shards.preprocess.sources.streams import BLOCK
 
 
 def spool(folder: Path, stream: IO[bytes] | None = None) -> Path:

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import IO, Any
 
-from preprocess.sources.source import Source
+from sft_shards.preprocess.sources.source import Source
 
 BLOCK = 1 << 20
 """Bytes read at a time; a scan is fastest over what fits into a core's cache."""

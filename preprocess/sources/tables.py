@@ -11,10 +11,10 @@ import io
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
-from formats.errors import DataError, RecordError
-from preprocess.sources.lines import MAX_RECORD
-from preprocess.sources.records import Records, Rows
-from preprocess.sources.source import Source
+from sft_shards.formats.errors import DataError, RecordError
+from sft_shards.preprocess.sources.lines import MAX_RECORD
+from sft_shards.preprocess.sources.raw_records import Records, Rows
+from sft_shards.preprocess.sources.source import Source
 
 if TYPE_CHECKING:
     import pyarrow as pa

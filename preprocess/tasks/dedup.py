@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from formats.shards import SPLITS, IndexedReader
-from formats.shards.files import fsync_directory, write_json
-from preprocess.batch import Batch, Reject, count_trained
-from preprocess.work import RECEIPT, WORK, read_receipt, task_folder
+from sft_shards.formats.shards import SPLITS, IndexedReader
+from sft_shards.formats.shards.files import fsync_directory, write_json
+from sft_shards.preprocess.pipeline.batch import Batch, Reject, count_trained
+from sft_shards.preprocess.tasks.workdir import RECEIPT, WORK, read_receipt, task_folder
 
 if TYPE_CHECKING:
-    from preprocess.plan import Plan, Task
+    from sft_shards.preprocess.tasks.plan import Plan, Task
 
 NAME = "digests.npz"
 
@@ -86,7 +86,7 @@ def deduplicate(plan: Plan, output: Path, vocab_size: int) -> None:
 
 def _rewrite(task: Task, output: Path, found: Digests, keep: NDArray[np.bool_], vocab_size: int) -> None:
     """Make a task's folder again without some of its sequences."""
-    from preprocess.writer import REJECTS, TaskWriter
+    from sft_shards.preprocess.tasks.writer import REJECTS, TaskWriter
 
     old = task_folder(output, task.number)
     receipt = read_receipt(output, task.number)

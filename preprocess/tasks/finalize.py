@@ -15,17 +15,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from formats.errors import DataError
-from formats.shards import SPLITS, Counts, FileInfo, Manifest, ShardInfo, SplitInfo
-from formats.shards.files import atomic_write, fsync_directory, sha256_file
-from formats.templates import TOKENIZER, template_source
-from preprocess.dedup import deduplicate
-from preprocess.pipeline import load_template
-from preprocess.plan import Plan, Task
-from preprocess.provenance import composed_sha256
-from preprocess.tokenizer import Tokenizer
-from preprocess.work import WORK, clear, read_receipt, task_folder
-from preprocess.writer import REJECTS, ROWS, reject_line, shift_rows
+from sft_shards.formats.errors import DataError
+from sft_shards.formats.shards import SPLITS, Counts, FileInfo, Manifest, ShardInfo, SplitInfo
+from sft_shards.formats.shards.files import atomic_write, fsync_directory, sha256_file
+from sft_shards.formats.templates import TOKENIZER, template_source
+from sft_shards.preprocess.pipeline.pipeline import load_template
+from sft_shards.preprocess.sources.content_hash import composed_sha256
+from sft_shards.preprocess.tasks.dedup import deduplicate
+from sft_shards.preprocess.tasks.plan import Plan, Task
+from sft_shards.preprocess.tasks.workdir import WORK, clear, read_receipt, task_folder
+from sft_shards.preprocess.tasks.writer import REJECTS, ROWS, reject_line, shift_rows
+from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 Receipts = Mapping[int, dict[str, Any]]
 

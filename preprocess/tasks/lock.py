@@ -17,9 +17,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from formats.errors import DataError
-from formats.shards.manifest import NAME
-from preprocess.work import LOCK, WORK
+from sft_shards.formats.errors import DataError
+from sft_shards.formats.shards.manifest import NAME
+from sft_shards.preprocess.tasks.workdir import LOCK, WORK
 
 BUSY = (errno.EAGAIN, errno.EACCES)
 

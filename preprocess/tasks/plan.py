@@ -19,17 +19,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from formats.errors import DataError, RecordError, UsageError
-from formats.records import detect, get
-from formats.shards.files import atomic_write, sha256_file, write_json
-from formats.templates import TOKENIZER
-from preprocess.config import AUTO, JobConfig
-from preprocess.pipeline import load_template
-from preprocess.sources import Part, Source, cut, find_sources, sample
-from preprocess.token_engine import choose_engine
-from preprocess.tokenizer import LOADED, Tokenizer
-from preprocess.versions import versions
-from preprocess.work import TASKS, WORK
+from sft_shards.formats.errors import DataError, RecordError, UsageError
+from sft_shards.formats.records import detect, get
+from sft_shards.formats.shards.files import atomic_write, sha256_file, write_json
+from sft_shards.formats.templates import TOKENIZER
+from sft_shards.preprocess.config import AUTO, JobConfig
+from sft_shards.preprocess.pipeline.pipeline import load_template
+from sft_shards.preprocess.sources import Part, Source, cut, find_sources, sample
+from sft_shards.preprocess.tasks.versions import versions
+from sft_shards.preprocess.tasks.workdir import TASKS, WORK
+from sft_shards.preprocess.tokenizer.backends import choose_engine
+from sft_shards.preprocess.tokenizer.tokenizer import LOADED, Tokenizer
 
 NAME = "plan.json"
 SAMPLE = 200

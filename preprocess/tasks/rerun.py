@@ -13,20 +13,20 @@ from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
-from formats.errors import DataError, UsageError
-from formats.shards import Manifest
-from formats.shards.manifest import NAME
-from preprocess.config import JobConfig
-from preprocess.finalize import check_rejects
-from preprocess.lock import job_lock
-from preprocess.pipeline import load_template
-from preprocess.plan import differences
-from preprocess.sources import find_sources
-from preprocess.sources.spool import spool
-from preprocess.sources.streams import hash_range
-from preprocess.tokenizer import Tokenizer
-from preprocess.versions import versions
-from preprocess.work import WORK, clear
+from sft_shards.formats.errors import DataError, UsageError
+from sft_shards.formats.shards import Manifest
+from sft_shards.formats.shards.manifest import NAME
+from sft_shards.preprocess.config import JobConfig
+from sft_shards.preprocess.pipeline.pipeline import load_template
+from sft_shards.preprocess.sources import find_sources
+from sft_shards.preprocess.sources.stdin import spool
+from sft_shards.preprocess.sources.streams import hash_range
+from sft_shards.preprocess.tasks.finalize import check_rejects
+from sft_shards.preprocess.tasks.lock import job_lock
+from sft_shards.preprocess.tasks.plan import differences
+from sft_shards.preprocess.tasks.versions import versions
+from sft_shards.preprocess.tasks.workdir import WORK, clear
+from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 SHOWN = 5
 PUBLISHED = ("kind", "compression", "bytes")

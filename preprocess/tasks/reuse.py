@@ -16,14 +16,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from formats.errors import DataError, UsageError
-from formats.shards import Manifest
-from formats.shards.files import sha256_file, write_json
-from formats.shards.manifest import NAME as MANIFEST
-from preprocess.plan import Plan, Task, differences
-from preprocess.sources.streams import hash_range
-from preprocess.work import WORK
-from preprocess.writer import KINDS, REJECTS, ROWS, reject_line, shift_rows
+from sft_shards.formats.errors import DataError, UsageError
+from sft_shards.formats.shards import Manifest
+from sft_shards.formats.shards.files import sha256_file, write_json
+from sft_shards.formats.shards.manifest import NAME as MANIFEST
+from sft_shards.preprocess.sources.streams import hash_range
+from sft_shards.preprocess.tasks.plan import Plan, Task, differences
+from sft_shards.preprocess.tasks.workdir import WORK
+from sft_shards.preprocess.tasks.writer import KINDS, REJECTS, ROWS, reject_line, shift_rows
 
 NAME = "extend.json"
 FREE = ("inputs",)

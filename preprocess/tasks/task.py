@@ -18,17 +18,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from formats.errors import DataError
-from formats.shards.files import fsync_directory, write_json
-from formats.shards.manifest import NAME
-from preprocess.extend import adopt
-from preprocess.pipeline import Pipeline
-from preprocess.plan import Plan, Task
-from preprocess.sources import PartReader
-from preprocess.token_engine import Fastokens
-from preprocess.tokenizer import Tokenizer
-from preprocess.work import RECEIPT, WORK, read_receipt, task_folder
-from preprocess.writer import TaskWriter
+from sft_shards.formats.errors import DataError
+from sft_shards.formats.shards.files import fsync_directory, write_json
+from sft_shards.formats.shards.manifest import NAME
+from sft_shards.preprocess.pipeline.pipeline import Pipeline
+from sft_shards.preprocess.sources import PartReader
+from sft_shards.preprocess.tasks.plan import Plan, Task
+from sft_shards.preprocess.tasks.reuse import adopt
+from sft_shards.preprocess.tasks.workdir import RECEIPT, WORK, read_receipt, task_folder
+from sft_shards.preprocess.tasks.writer import TaskWriter
+from sft_shards.preprocess.tokenizer.backends import Fastokens
+from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 RECORD = re.compile(r"record (\d+)(.*)", re.DOTALL)
 """How a pipeline's error begins: with the number of a record within the part."""

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from formats.shards import MASK_DTYPE, SPLITS, IndexedWriter, token_dtype
-from formats.shards.files import sha256_file
-from preprocess.batch import Batch, Reject
-from preprocess.dedup import Digests
+from sft_shards.formats.shards import MASK_DTYPE, SPLITS, IndexedWriter, token_dtype
+from sft_shards.formats.shards.files import sha256_file
+from sft_shards.preprocess.pipeline.batch import Batch, Reject
+from sft_shards.preprocess.tasks.dedup import Digests
 
 KINDS = ("tokens", "loss_mask")
 ROWS = "rows.parquet"

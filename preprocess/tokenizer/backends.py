@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from formats.errors import UsageError
-from preprocess.composed import settled
-from preprocess.tokenizer import Tokenizer
+from sft_shards.formats.errors import UsageError
+from sft_shards.preprocess.tokenizer.nfc import settled
+from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.tokenizer import Tokenizer
+from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>$")
 SPACE_MARK = "▁"

@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from formats.errors import UsageError
-from formats.shards import vocabulary_hash
-from formats.shards.files import json_bytes
+from sft_shards.formats.errors import UsageError
+from sft_shards.formats.shards import vocabulary_hash
+from sft_shards.formats.shards.files import json_bytes
 
 TERMINATORS = (
     "<|im_end|>",

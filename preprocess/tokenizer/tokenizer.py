@@ -12,11 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from formats.errors import DataError, UsageError
-from formats.shards import TokenizerInfo, token_dtype
-from formats.shards.files import sha256_file
-from formats.templates import TemplateTokens
-from preprocess.loading import Facts, load, one_line
+from sft_shards.formats.errors import DataError, UsageError
+from sft_shards.formats.shards import TokenizerInfo, token_dtype
+from sft_shards.formats.shards.files import sha256_file
+from sft_shards.formats.templates import TemplateTokens
+from sft_shards.preprocess.tokenizer.metadata import Facts, load, one_line
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend

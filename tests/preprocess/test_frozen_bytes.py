@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyarrow.parquet
 import pytest
-from jobs import DATA, SMALL, TOKENIZER, call
+from preprocess_jobs import DATA, SMALL, TOKENIZER, call
 
 FROZEN = Path(__file__).with_name("frozen_bytes.json")
 

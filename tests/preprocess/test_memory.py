@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from jobs import INPUTS, TOKENIZER, command
+from preprocess_jobs import INPUTS, TOKENIZER, command
 
 MIB = 1 << 20
 PARTS = 1 << 40

@@ -23,7 +23,7 @@ def test_the_documented_example_registers_a_format_and_a_template(tmp_path: Path
     (tmp_path / "in.jsonl").write_text('{"q": "Name a colour.", "a": "Blue."}\n{"q": "x", "a": 7}\n')
 
     def call(*arguments: object) -> str:
-        code = f"import sys; sys.path.insert(0, {str(site)!r}); from preprocess.cli import main; main()"
+        code = f"import sys; sys.path.insert(0, {str(site)!r}); from sft_shards.preprocess.cli import main; main()"
         done = subprocess.run(
             [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT
         )

@@ -4,23 +4,23 @@ import subprocess
 import sys
 
 import pytest
-from jobs import INPUTS, SMALL, call, contents, error_line
+from preprocess_jobs import INPUTS, SMALL, call, contents, error_line
 
 BLOCKED = """
 import sys
 sys.modules["transformers"] = None
 if __name__ == "__main__":
-    from preprocess.cli import main
+    from sft_shards.preprocess.cli import main
     main()
 """
 SHARED = """
-import preprocess.engines.worker as worker
+import sft_shards.preprocess.engines.worker as worker
 
 def refuse(*_):
     raise SystemExit("a worker loads for itself")
 
 if __name__ == "__main__":
-    from preprocess.cli import main
+    from sft_shards.preprocess.cli import main
     main()
 else:
     worker.planned_pipeline = refuse

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trainer.doctor.examine import CHECKS, Check, examine
-from trainer.doctor.imports import Imported
-from trainer.doctor.machine import Machine
-from trainer.doctor.report import Finding
+from sft_shards.trainer.doctor.examine import CHECKS, Check, examine
+from sft_shards.trainer.doctor.imports import Imported
+from sft_shards.trainer.doctor.machine import Machine
+from sft_shards.trainer.doctor.report import Finding
 
 GIB = 1 << 30
 MI300X = {"name": "AMD Instinct MI300X", "arch": "gfx942", "free": 191 * GIB, "total": 192 * GIB}

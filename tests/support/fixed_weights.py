@@ -6,13 +6,13 @@ import json
 import sys
 from typing import Any
 
-import alone
+import single_rank
 
-from trainer.job import Job
+from sft_shards.trainer.job import Job
 
 
 def main(shards: str, flags: list[str]) -> None:
-    model, provider = alone.build(Job(shards=(shards,), device="cpu", batching="padded", flags=tuple(flags)))
+    model, provider = single_rank.build(Job(shards=(shards,), device="cpu", batching="padded", flags=tuple(flags)))
     import torch
     from torch.utils.data import default_collate
 

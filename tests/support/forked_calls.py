@@ -15,7 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from trainer import cli, cpu, megatron
+from sft_shards.trainer import cli
+from sft_shards.trainer.mcore import compat, cpu_device
 
 
 def call(words: list[str], variables: dict[str, str]) -> list[Any]:
@@ -40,13 +41,13 @@ def call(words: list[str], variables: dict[str, str]) -> list[Any]:
 
 
 def main(path: str) -> None:
-    with megatron.quiet():
-        cpu.install()
+    with compat.quiet():
+        cpu_device.install()
         importlib.import_module("megatron.training.arguments")
         importlib.import_module("megatron.core.models.gpt.gpt_layer_specs")
     import torch
 
-    cpu.install = lambda: None
+    cpu_device.install = lambda: None
     torch.cuda.is_available = lambda: False  # the stand-in says that there is one
     print(json.dumps([call(each["words"], each["variables"]) for each in json.loads(Path(path).read_text())]))
 

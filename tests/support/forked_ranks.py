@@ -2,7 +2,7 @@
 
     forked.py JOBS.json      [{"job": Job, "nproc": 2, "kill": "text" or null}, …]
 
-Each rank is what torchrun would start (`trainer.worker.main` in its own process, with the same environment). With
+Each rank is what torchrun would start (`sft_shards.trainer.worker.main` in its own process, with the same environment). With
 `kill` all ranks get SIGKILL as soon as the text is printed. The last line of output is a JSON list of [exit statuses,
 output].
 """
@@ -21,7 +21,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from trainer import cpu, environment, launch, megatron, worker
+from sft_shards.trainer import worker
+from sft_shards.trainer.launch import environment, launcher
+from sft_shards.trainer.mcore import compat, cpu_device
 
 
 def free_port() -> str:
@@ -76,12 +78,12 @@ def child(job: dict[str, Any], nproc: int, rank: int, port: str, log: Path) -> N
 
 
 def main(path: str) -> None:
-    environment.apply(environment.plan({**cpu.environment(1, 1), **launch.WARNINGS}, {}), os.environ)
-    with megatron.quiet():
-        cpu.install()
+    environment.apply(environment.plan({**cpu_device.environment(1, 1), **launcher.WARNINGS}, {}), os.environ)
+    with compat.quiet():
+        cpu_device.install()
         importlib.import_module("megatron.core.models.gpt.gpt_layer_specs")
         importlib.import_module("megatron.training.training")
-    cpu.install = lambda: None
+    cpu_device.install = lambda: None
     import torch
 
     torch.set_num_threads(1)

@@ -18,23 +18,26 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import alone
+import single_rank
 
-from trainer import cpu, environment, launch, megatron, model, worker
-from trainer.job import Job
+from sft_shards.trainer import worker
+from sft_shards.trainer.job import Job
+from sft_shards.trainer.launch import environment, launcher
+from sft_shards.trainer.mcore import compat, cpu_device
+from sft_shards.trainer.model import provider
 
 SEQ = 96
 
 
 def main(path: str, shards: str) -> None:
-    environment.apply(environment.plan({**cpu.environment(1, 1), **launch.WARNINGS}, {}), os.environ)
-    with megatron.quiet():
-        cpu.install()
+    environment.apply(environment.plan({**cpu_device.environment(1, 1), **launcher.WARNINGS}, {}), os.environ)
+    with compat.quiet():
+        cpu_device.install()
         for name in ("core.models.gpt.gpt_layer_specs", "training.initialize", "training.training"):
             importlib.import_module(f"megatron.{name}")
         import torch
         import transformers
-    cpu.install = lambda: None
+    cpu_device.install = lambda: None
 
     torch.set_num_threads(1)
     found = []
@@ -94,17 +97,17 @@ def compare(folder: str, shards: str, weights: dict[str, Any], tokens: Any, expe
 
     flags = (f"--seq-length={SEQ}", "--train-iters=1", "--lr=1e-3", "--eval-iters=0")
     job = Job(shards=(shards,), device="cpu", batching="padded", hf_config=folder, flags=flags)
-    alone.alone(job)
-    with megatron.quiet():
+    single_rank.alone(job)
+    with compat.quiet():
         configuration, _ = worker.prepare(job)
         from megatron.core.enums import ModelType
         from megatron.training.initialize import initialize_megatron
         from megatron.training.training import get_model
 
-        megatron.skip_compiling()
-        with megatron._command_line(configuration.argv):  # before 0.18 it parses again
-            initialize_megatron(**megatron.accepted(initialize_megatron, {"args_defaults": configuration.defaults}))
-        (ours,) = get_model(model.model_provider, ModelType.encoder_or_decoder, wrap_with_ddp=False)
+        compat.skip_compiling()
+        with compat._command_line(configuration.argv):  # before 0.18 it parses again
+            initialize_megatron(**compat.accepted(initialize_megatron, {"args_defaults": configuration.defaults}))
+        (ours,) = get_model(provider.model_provider, ModelType.encoder_or_decoder, wrap_with_ddp=False)
     args = configuration.args
     converted = convert(weights, args, {name for name, _ in ours.named_parameters()})
     missing, unexpected = ours.load_state_dict(converted, strict=False)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import sys
 
-import alone
 import numpy as np
+import single_rank
 
-from formats.shards import ShardDirectory
-from trainer.job import Job
+from sft_shards.formats.shards import ShardDirectory
+from sft_shards.trainer.job import Job
 
 
 def main(shards: str, flags: list[str]) -> None:
-    model = alone.train(Job(shards=(shards,), device="cpu", flags=tuple(flags)))
+    model = single_rank.train(Job(shards=(shards,), device="cpu", flags=tuple(flags)))
     import torch
 
     split = ShardDirectory(shards).split("train")

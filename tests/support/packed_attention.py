@@ -7,18 +7,18 @@ import json
 import sys
 from typing import Any
 
-import alone
 import numpy as np
+import single_rank
 
-from trainer.job import Job
+from sft_shards.trainer.job import Job
 
 
 def main(shards: str, flags: list[str]) -> None:
-    model, provider = alone.build(Job(shards=(shards,), device="cpu", flags=tuple(flags)))
+    model, provider = single_rank.build(Job(shards=(shards,), device="cpu", flags=tuple(flags)))
     import torch
     from torch.utils.data import default_collate
 
-    from trainer.forward import ForwardStep, loss_func
+    from sft_shards.trainer.mcore.forward_step import ForwardStep, loss_func
 
     stage = provider.stage
     mixture = stage.train

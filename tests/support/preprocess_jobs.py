@@ -16,7 +16,7 @@ SMALL = ["--tokenizer", TOKENIZER, "--shard-tokens", "6000", "--valid-fraction",
 
 
 def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "preprocess.cli", *map(str, arguments)]
+    return [sys.executable, "-m", "sft_shards.preprocess.cli", *map(str, arguments)]
 
 
 def call(*arguments: object, status: int = 0, **options) -> subprocess.CompletedProcess[str]:
@@ -64,7 +64,7 @@ def contents(directory: Path) -> dict[str, str]:
 
 def config(inputs=INPUTS, **changes):
     """The configuration that `SMALL` stands for."""
-    from preprocess.config import JobConfig
+    from sft_shards.preprocess.config import JobConfig
 
     values = {"shard_tokens": 6000, "valid_fraction": 0.1, "max_length": 600} | changes
     return JobConfig(inputs=tuple(map(str, inputs)), tokenizer=str(TOKENIZER), **values)

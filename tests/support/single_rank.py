@@ -6,8 +6,11 @@ import os
 import socket
 from typing import Any
 
-from trainer import cpu, environment, launch, megatron, model, worker
-from trainer.job import Job
+from sft_shards.trainer import worker
+from sft_shards.trainer.job import Job
+from sft_shards.trainer.launch import environment, launcher
+from sft_shards.trainer.mcore import compat, cpu_device
+from sft_shards.trainer.model import provider
 
 
 def alone(job: Job) -> None:
@@ -15,7 +18,7 @@ def alone(job: Job) -> None:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    environment.apply(environment.plan({**cpu.environment(2, 1), **launch.WARNINGS}, {}), os.environ)
+    environment.apply(environment.plan({**cpu_device.environment(2, 1), **launcher.WARNINGS}, {}), os.environ)
     os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="localhost", MASTER_PORT=str(port))
     assert job.device == "cpu"
 
@@ -29,7 +32,7 @@ def train(job: Job) -> Any:
         built.append(provide(*args, **kwargs))
         return built[-1]
 
-    provide, model.model_provider = model.model_provider, keep
+    provide, provider.model_provider = provider.model_provider, keep
     worker.run(job)
     return built[-1].eval()
 
@@ -37,13 +40,13 @@ def train(job: Job) -> Any:
 def build(job: Job) -> tuple[Any, Any]:
     """The untrained model, and the data set provider of the job."""
     alone(job)
-    configuration, provider = worker.prepare(job)
+    configuration, data_sets = worker.prepare(job)
     from megatron.core.enums import ModelType
     from megatron.training.initialize import initialize_megatron
     from megatron.training.training import get_model
 
-    megatron.skip_compiling()
+    compat.skip_compiling()
     initialize_megatron()
-    (built,) = get_model(model.model_provider, ModelType.encoder_or_decoder, wrap_with_ddp=False)
+    (built,) = get_model(provider.model_provider, ModelType.encoder_or_decoder, wrap_with_ddp=False)
     assert configuration.args.padded_vocab_size == 128
-    return built, provider
+    return built, data_sets

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from formats.shards import (
+from sft_shards.formats.shards import (
     MASK_DTYPE,
     Counts,
     FileInfo,
@@ -25,7 +25,7 @@ from formats.shards import (
     TokenizerInfo,
     token_dtype,
 )
-from formats.shards.files import sha256_file
+from sft_shards.formats.shards.files import sha256_file
 
 VOCABULARY = {f"t{number}": number for number in range(120)}
 STOP, PAD, USER, ASSISTANT = 1, 1, 2, 3
@@ -141,7 +141,7 @@ TOY_MODEL = [
 
 def sft_train(*words: object, timeout: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command as a user does."""
-    command = [sys.executable, "-m", "trainer.cli", *map(str, words)]
+    command = [sys.executable, "-m", "sft_shards.trainer.cli", *map(str, words)]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=timeout, env={**os.environ, **environment}, check=False
     )
@@ -192,3 +192,13 @@ def losses(output: str) -> dict[int, float]:
     """The training loss of each iteration, as printed (seven digits)."""
     found = re.findall(r"iteration +(\d+)/.*lm loss: (\S+)", output)
     return {int(step): float(loss) for step, loss in found}
+
+
+def tokenizer_folder(folder: Path, vocabulary: dict[str, int]) -> str:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="t0"))).save_pretrained(
+        folder
+    )
+    return str(folder)

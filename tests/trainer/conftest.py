@@ -1,12 +1,9 @@
-"""Makes the helpers beside the tests importable (`from toy import …`), by pytest and by the scripts it starts."""
+"""What the tests of the trainer share."""
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from toy import Run, random_pairs, run_forked, sft_train, write_shards
+from toy_runs import Run, random_pairs, run_forked, sft_train, write_shards
 
 MODEL = ["--num-layers=2", "--hidden-size=32", "--num-attention-heads=4", "--seq-length=32", "--lr=1e-3"]
 
@@ -27,7 +27,7 @@ def refused(code: int, words: str, *call: object) -> None:
 
 
 def test_help_is_quick_and_needs_no_torch() -> None:
-    script = "import sys, trainer.cli; code = trainer.cli.status(['--help']); print(code, 'torch' in sys.modules)"
+    script = "import sys, sft_shards.trainer.cli; code = sft_shards.trainer.cli.status(['--help']); print(code, 'torch' in sys.modules)"
     started = time.monotonic()
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert time.monotonic() - started < 3

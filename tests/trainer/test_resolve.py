@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from torch.distributed import TCPStore
 
-from formats.errors import UsageError
-from trainer import decision
-from trainer.agree import trial_of_all
-from trainer.flags import Flags
-from trainer.job import Job
+from sft_shards.formats.errors import UsageError
+from sft_shards.trainer import resolve
+from sft_shards.trainer.isolation.consensus import trial_of_all
+from sft_shards.trainer.job import Job
+from sft_shards.trainer.mcore.flags import Flags
 
 
 def resolved(given: set[str], **args: Any) -> Flags:
@@ -24,11 +24,11 @@ def resolved(given: set[str], **args: Any) -> Flags:
 
 def attention(kind: str, *given: str, backend: str = "fused", **args: Any) -> list[str]:
     setup: Any = SimpleNamespace(job=Job(shards=("a",), attention=backend), isolation=SimpleNamespace(kind=kind))
-    return decision._attention(setup, resolved(set(given), **args))
+    return resolve._attention(setup, resolved(set(given), **args))
 
 
 def test_attention_is_asked_for_where_transformer_engine_computes_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decision, "has_transformer_engine", lambda: True)
+    monkeypatch.setattr(resolve, "has_transformer_engine", lambda: True)
     assert attention("thd") == attention("single") == ["--attention-backend=fused"]
     assert attention("thd", backend="flash") == ["--attention-backend=flash"]
     assert attention("thd", backend="") == [], "not on AMD"
@@ -36,30 +36,30 @@ def test_attention_is_asked_for_where_transformer_engine_computes_it(monkeypatch
     assert attention("mask") == attention("single", transformer_impl="local") == [], "Megatron's own attention"
     old = Namespace(transformer_impl="transformer_engine")
     setup: Any = SimpleNamespace(job=Job(shards=("a",), attention="fused"), isolation=SimpleNamespace(kind="thd"))
-    assert decision._attention(setup, Flags(argv=(), args=old, given=frozenset())) == [], "a Megatron without the flag"
+    assert resolve._attention(setup, Flags(argv=(), args=old, given=frozenset())) == [], "a Megatron without the flag"
 
 
 def test_without_transformer_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decision, "has_transformer_engine", lambda: False)
+    monkeypatch.setattr(resolve, "has_transformer_engine", lambda: False)
     assert attention("single") == ["--no-rope-fusion", "--transformer-impl=local"]
     assert attention("mask") == attention("single", "transformer_impl") == ["--no-rope-fusion"]
 
 
 def test_gradients_are_added_up_in_a_kernel_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decision.importlib.util, "find_spec", lambda name: None)
-    assert decision._gradients(resolved(set())) == ["--no-gradient-accumulation-fusion"]
-    assert decision._gradients(resolved({"gradient_accumulation_fusion"})) == [], "the user has said it"
-    monkeypatch.setattr(decision.importlib.util, "find_spec", lambda name: name)
-    assert decision._gradients(resolved(set())) == []
+    monkeypatch.setattr(resolve.importlib.util, "find_spec", lambda name: None)
+    assert resolve._gradients(resolved(set())) == ["--no-gradient-accumulation-fusion"]
+    assert resolve._gradients(resolved({"gradient_accumulation_fusion"})) == [], "the user has said it"
+    monkeypatch.setattr(resolve.importlib.util, "find_spec", lambda name: name)
+    assert resolve._gradients(resolved(set())) == []
 
 
 def test_a_run_that_saves_saves_when_told_to_stop() -> None:
     known = {"exit_signal_handler": False}
-    assert decision._signals(resolved(set(), save="out", **known)) == ["--exit-signal-handler"]
-    assert decision._signals(resolved(set(), save=None, **known)) == []
-    assert decision._signals(resolved(set(), save="out")) == [], "a Megatron without the flag"
+    assert resolve._signals(resolved(set(), save="out", **known)) == ["--exit-signal-handler"]
+    assert resolve._signals(resolved(set(), save=None, **known)) == []
+    assert resolve._signals(resolved(set(), save="out")) == [], "a Megatron without the flag"
     with pytest.raises(UsageError, match="--exit-signal: "):
-        decision._signals(resolved({"exit_signal"}, save="out", **known))
+        resolve._signals(resolved({"exit_signal"}, save="out", **known))
 
 
 @pytest.mark.parametrize(

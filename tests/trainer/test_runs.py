@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from toy import TOY_MODEL, losses, random_pairs, sft_train, turn, write_shards
+from toy_runs import TOY_MODEL, losses, random_pairs, sft_train, turn, write_shards
 
 FLAGS = [*TOY_MODEL, "--seq-length=32", "--global-batch-size=4", "--lr=1e-2", "--micro-batch-size=2"]
 
@@ -87,7 +87,18 @@ def test_without_a_validation_split(tmp_path: Path) -> None:
 def test_it_ends_as_told_and_leaves_nobody_behind(
     shards: Path, tmp_path: Path, told: signal.Signals, status: int, words: str, saved: bool
 ) -> None:
-    command = [sys.executable, "-m", "trainer.cli", "--shards", shards, "--device", "cpu", "--nproc", 2, "--"]
+    command = [
+        sys.executable,
+        "-m",
+        "sft_shards.trainer.cli",
+        "--shards",
+        shards,
+        "--device",
+        "cpu",
+        "--nproc",
+        2,
+        "--",
+    ]
     mark = f"--wandb-exp-name=ended-{os.getpid()}-{told}"
     with subprocess.Popen(
         [*map(str, command), *FLAGS, "--train-iters=100000", f"--save={tmp_path}", "--ckpt-format=torch", mark],

@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from toy import TOY_MODEL, Run, losses, random_pairs, run_forked, write_shards
+from toy_runs import TOY_MODEL, Run, losses, random_pairs, run_forked, write_shards
 
-from formats.errors import DataError, UsageError
-from trainer import stages
+from sft_shards.formats.errors import DataError, UsageError
+from sft_shards.trainer import stage_registry
 
-PLUGIN = Path(__file__).parent / "plugin"
+PLUGIN = Path(__file__).parents[1] / "support" / "plugin"
 
 
 @pytest.fixture
@@ -22,15 +22,15 @@ def plugin(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.filterwarnings("ignore")  # Megatron's, at import
 def test_entry_points_are_found_and_checked(plugin: None) -> None:
-    assert {"sft", "pretrain", "holes", "theirs"} <= set(stages.known())
-    assert stages.load("holes").__name__ == "Holes"
-    assert stages.load("pretrain").every_token is True
+    assert {"sft", "pretrain", "holes", "theirs"} <= set(stage_registry.known())
+    assert stage_registry.load("holes").__name__ == "Holes"
+    assert stage_registry.load("pretrain").every_token is True
     with pytest.raises(DataError, match="toy_stages:Missing cannot be loaded"):
-        stages.load("broken")
+        stage_registry.load("broken")
     with pytest.raises(DataError, match="not a subclass"):
-        stages.load("function")
+        stage_registry.load("function")
     with pytest.raises(UsageError, match="did you mean 'holes'"):
-        stages.check("hole")
+        stage_registry.check("hole")
 
 
 def test_stages_train(plugin: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

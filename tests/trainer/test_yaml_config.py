@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from formats.errors import UsageError
-from trainer import config
+from sft_shards.formats.errors import UsageError
+from sft_shards.trainer import yaml_config
 
 
-def read(folder: Path, text: str) -> config.Config:
+def read(folder: Path, text: str) -> yaml_config.Config:
     path = folder / "run.yaml"
     path.write_text(text, "utf-8")
-    return config.read(str(path))
+    return yaml_config.read(str(path))
 
 
 def test_own_options_and_flags_are_told_apart(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_a_models_configuration_is_looked_for_beside_the_file(tmp_path: Path) ->
 
 
 def test_an_empty_file_is_an_empty_configuration(tmp_path: Path) -> None:
-    assert read(tmp_path, "# nothing\n") == config.Config()
+    assert read(tmp_path, "# nothing\n") == yaml_config.Config()
 
 
 @pytest.mark.parametrize(
@@ -63,4 +63,4 @@ def test_bad_files(tmp_path: Path, text: str, words: str) -> None:
 
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"none\.yaml: cannot read"):
-        config.read(str(tmp_path / "none.yaml"))
+        yaml_config.read(str(tmp_path / "none.yaml"))

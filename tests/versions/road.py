@@ -17,16 +17,24 @@ from pathlib import Path
 from runpy import run_path
 
 ROOT = Path(__file__).parent.parent.parent
-sys.path[:0] = [str(ROOT / "tests" / "trainer")]
+sys.path[:0] = [str(ROOT / "tests" / "support")]
 
-from toy import TOY_MODEL, losses, random_pairs, write_shards  # noqa: E402
+from toy_runs import TOY_MODEL, losses, random_pairs, write_shards  # noqa: E402
 
 EXPECTED = {1: 4.86484, 6: 4.750203}
 """Loss by step, on a CPU."""
 
 
 def train(folder: Path, *flags: str) -> str:
-    command = [sys.executable, "-m", "trainer.cli", "--shards", folder / "a", "--shards", f"{folder / 'b'}:0.5"]
+    command = [
+        sys.executable,
+        "-m",
+        "sft_shards.trainer.cli",
+        "--shards",
+        folder / "a",
+        "--shards",
+        f"{folder / 'b'}:0.5",
+    ]
     command += ["--device", "cpu", "--cache-dir", folder / "cache", "--", *TOY_MODEL, "--seq-length=96", "--lr=1e-2"]
     command += ["--global-batch-size=4", "--train-iters=6", "--eval-interval=6", *flags]
     path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))

@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from formats.errors import DataError
-from formats.shards.files import fsync_directory, write_json
+from sft_shards.formats.errors import DataError
+from sft_shards.formats.shards.files import fsync_directory, write_json
 
 BEAT = 2.0
 """Seconds between signs of life of a builder."""

@@ -17,8 +17,8 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.packing import random_words
-from trainer.plan import Counts, Plan
+from sft_shards.trainer.data.pack_plan import Counts, Plan
+from sft_shards.trainer.data.packing import random_words
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,11 +9,11 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from formats.errors import DataError
-from formats.shards import Split
-from trainer.cache import Arrays, Cache
-from trainer.packing import Packs, pack
-from trainer.selection import content, select
+from sft_shards.formats.errors import DataError
+from sft_shards.formats.shards import Split
+from sft_shards.trainer.data.cache import Arrays, Cache
+from sft_shards.trainer.data.packing import Packs, pack
+from sft_shards.trainer.data.selection import content, select
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ def make_plan(
     Args:
         batching: `packed` fills a sample with conversations, `padded` gives each its own.
         seed: of the shuffling in a packed plan.
-        seq_length, overlong, every_token: see `trainer.selection.select`.
+        seq_length, overlong, every_token: see `sft_shards.trainer.data.selection.select`.
     """
     if len(split) >= 1 << 32:
         raise DataError(f"{split.name}: {len(split)} conversations are too many for one directory; use several")

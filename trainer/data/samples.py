@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.mixture import Mixture
-from trainer.packing import shuffled
-from trainer.plan import Plan
+from sft_shards.trainer.data.mixture import Mixture
+from sft_shards.trainer.data.pack_plan import Plan
+from sft_shards.trainer.data.packing import shuffled
 
 Sample = dict[str, Any]
 """`tokens`, `labels`, `position_ids` int32[N]; `loss_mask` uint8[N] (0 or 1, aligned with `labels`); `source` int64,

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from formats.shards import Split
-from trainer.cache import Arrays, Cache
+from sft_shards.formats.shards import Split
+from sft_shards.trainer.data.cache import Arrays, Cache
 
 BLOCK = 1 << 22
 """Mask entries looked at together."""

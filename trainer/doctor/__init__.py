@@ -4,9 +4,9 @@
 
 In five lines:
 
-    from trainer.doctor.examine import examine
-    from trainer.doctor.imports import gather
-    from trainer.doctor.machine import Machine
+    from sft_shards.trainer.doctor.examine import examine
+    from sft_shards.trainer.doctor.imports import gather
+    from sft_shards.trainer.doctor.machine import Machine
     for finding in examine(Machine(device="cpu", imported=gather())):
         print(finding.status, finding.name, finding.found, finding.remedy)
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import grp
 import os
 
-from trainer.doctor.machine import Machine, amount
-from trainer.doctor.report import Finding, failing, ok, warning
+from sft_shards.trainer.doctor.machine import Machine, amount
+from sft_shards.trainer.doctor.report import Finding, failing, ok, warning
 
 KNOWN = {"gfx942": "MI300X, MI325X", "gfx950": "MI350X, MI355X"}
 """What the recipes in configs/ are written for."""

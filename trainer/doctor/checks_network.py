@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trainer.doctor.machine import Machine
-from trainer.doctor.report import Finding, failing, ok, warning
+from sft_shards.trainer.doctor.machine import Machine
+from sft_shards.trainer.doctor.report import Finding, failing, ok, warning
 
 RDMA = "/sys/class/infiniband"
 GID_INDEX = "3"
-"""NCCL_IB_GID_INDEX where it is not set, as trainer/amd.py sets it."""
+"""NCCL_IB_GID_INDEX where it is not set, as trainer/launch/amd.py sets it."""
 
 
 def matching(pattern: str, names: Sequence[str]) -> list[str]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from formats.errors import DataError, UsageError
-from formats.shards import ShardDirectory
-from trainer import checks
-from trainer.doctor.machine import Machine, amount
-from trainer.doctor.report import Finding, failing, ok, warning
+from sft_shards.formats.errors import DataError, UsageError
+from sft_shards.formats.shards import ShardDirectory
+from sft_shards.trainer import compatibility
+from sft_shards.trainer.doctor.machine import Machine, amount
+from sft_shards.trainer.doctor.report import Finding, failing, ok, warning
 
 NETWORK = re.compile("nfs4?|lustre|gpfs|beegfs|ceph|wekafs|cifs|smb3|glusterfs|pvfs2|afs|9p|virtiofs")
 """Types of file systems that are read over a network."""
@@ -23,8 +23,8 @@ def shards(machine: Machine) -> list[Finding]:
     found, whole = [], []
     for text in machine.shards:
         try:
-            path, _ = checks.parse_shards(text)
-            directory = checks.open_shards([path])[0]
+            path, _ = compatibility.parse_shards(text)
+            directory = compatibility.open_shards([path])[0]
             size = sum(_sizes(directory))
         except (DataError, UsageError) as error:
             found.append(_failing(f"shards {text}", error))
@@ -33,7 +33,7 @@ def shards(machine: Machine) -> list[Finding]:
         found.append(_where(machine, directory, size))
     if len(whole) > 1:
         try:
-            checks.open_shards(whole)
+            compatibility.open_shards(whole)
         except DataError as error:
             found.append(_failing("shards together", error))
     return found

@@ -1,17 +1,18 @@
 """Python, torch, Megatron and the kernels beside it: what is imported, from where, and what falls back without it.
 
-What falls back stands in trainer/model.py (layers), trainer/worker.py (flags) and trainer/isolation.py (attention).
-That HIP below 7.1 crashes with `--async-save`, and which `NVTE_*` Megatron asserts, is from Megatron's sources.
+What falls back stands in trainer/model/provider.py (layers), trainer/resolve.py (flags) and
+trainer/isolation/choose.py (attention). That HIP below 7.1 crashes with `--async-save`, and which `NVTE_*` Megatron
+asserts, is from Megatron's sources.
 """
 
 from __future__ import annotations
 
 import re
 
-from trainer.doctor.imports import Imported
-from trainer.doctor.machine import Machine
-from trainer.doctor.report import Finding, failing, ok, warning
-from trainer.megatron import NEWEST, OLDEST
+from sft_shards.trainer.doctor.imports import Imported
+from sft_shards.trainer.doctor.machine import Machine
+from sft_shards.trainer.doctor.report import Finding, failing, ok, warning
+from sft_shards.trainer.mcore.compat import NEWEST, OLDEST
 
 OLDEST_TORCH = (2, 6)
 """As setup.cfg asks for."""
@@ -159,7 +160,8 @@ def flash_attn(machine: Machine) -> list[Finding]:
 def attention_variables(machine: Machine) -> list[Finding]:
     """Megatron asserts that what images bake in agrees with --attention-backend (`auto` where it is not given).
 
-    On AMD GPUs trainer/amd.py takes them out of the environment and gives the flag; on the CPU they are taken out.
+    On AMD GPUs trainer/launch/amd.py takes them out of the environment and gives the flag; on the CPU they
+    are taken out.
     """
     name = "attention backend"
     given = {variable: machine.environ[variable] for variable in NVTE if variable in machine.environ}

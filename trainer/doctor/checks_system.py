@@ -11,10 +11,10 @@ import resource
 import tempfile
 from pathlib import Path
 
-from trainer.cache import default_root
-from trainer.doctor.checks_network import RDMA
-from trainer.doctor.machine import Machine, amount
-from trainer.doctor.report import Finding, failing, ok, warning
+from sft_shards.trainer.data.cache import default_root
+from sft_shards.trainer.doctor.checks_network import RDMA
+from sft_shards.trainer.doctor.machine import Machine, amount
+from sft_shards.trainer.doctor.report import Finding, failing, ok, warning
 
 SHM = "/dev/shm"  # noqa: S108 - it is measured, nothing is written
 SHARED = 1 << 30

@@ -9,12 +9,12 @@ import sys
 import click
 from click.core import ParameterSource
 
-from formats.errors import UsageError
-from trainer.doctor.examine import examine
-from trainer.doctor.imports import gather
-from trainer.doctor.machine import Machine
-from trainer.doctor.report import as_json, as_text, can_train
-from trainer.job import DEVICES
+from sft_shards.formats.errors import UsageError
+from sft_shards.trainer.doctor.examine import examine
+from sft_shards.trainer.doctor.imports import gather
+from sft_shards.trainer.doctor.machine import Machine
+from sft_shards.trainer.doctor.report import as_json, as_text, can_train
+from sft_shards.trainer.job import DEVICES
 
 
 @click.command()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from trainer.doctor import checks_gpu, checks_network, checks_shards, checks_software, checks_system
-from trainer.doctor.machine import Machine
-from trainer.doctor.report import Finding, failing
+from sft_shards.trainer.doctor import checks_gpu, checks_network, checks_shards, checks_software, checks_system
+from sft_shards.trainer.doctor.machine import Machine
+from sft_shards.trainer.doctor.report import Finding, failing
 
 Check = Callable[[Machine], list[Finding]]
 CHECKS: tuple[Check, ...] = (

@@ -1,4 +1,4 @@
-"""What can be imported here, found out in a process of its own: `python -m trainer.doctor.imports FILE`.
+"""What can be imported here, found out in a process of its own: `python -m sft_shards.trainer.doctor.imports FILE`.
 
 A broken ROCm installation does not raise on import, it aborts or hangs, and Megatron's import is slow and noisy. So
 a child imports one subject after the other and writes a line for each into FILE; when it dies, the subject that it
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainer.doctor.subjects import NEEDS, SUBJECTS, words
+from sft_shards.trainer.doctor.subjects import NEEDS, SUBJECTS, words
 
 SECONDS = 180.0
 """How long a child may take; imports from a cold network file system are slow."""
@@ -30,7 +30,7 @@ class Imported:
     """What came of one subject."""
 
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """What its function in `trainer.doctor.subjects` returns; empty where the import failed."""
+    """What its function in `sft_shards.trainer.doctor.subjects` returns; empty where the import failed."""
     failure: str = ""
     """Why it failed, in one line; "" where it worked."""
     missing: bool = False
@@ -67,7 +67,7 @@ def _gather(seconds: float, environ: Mapping[str, str] | None) -> dict[str, Impo
 
 def _child(answers: Path, seconds: float, environ: Mapping[str, str] | None) -> str:
     """Run a child until it ends, and say how it did."""
-    command = [sys.executable, "-W", "ignore", "-m", "trainer.doctor.imports", str(answers)]
+    command = [sys.executable, "-W", "ignore", "-m", "sft_shards.trainer.doctor.imports", str(answers)]
     noise = answers.with_name("noise")
     with open(noise, "wb") as file:
         child = subprocess.Popen(

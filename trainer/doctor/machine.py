@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainer import isolation
-from trainer.doctor.imports import Imported
+from sft_shards.trainer.doctor.imports import Imported
+from sft_shards.trainer.isolation import choose
 
 
 def _soft_limit(kind: int) -> int:
@@ -46,11 +46,11 @@ class Machine:
     """This machine, or one that a test made up."""
 
     device: str = "gpu"
-    """What training is asked of it, one of `trainer.job.DEVICES`."""
+    """What training is asked of it, one of `sft_shards.trainer.job.DEVICES`."""
     shards: tuple[str, ...] = ()
     """`DIR` or `DIR:WEIGHT`, as in --shards."""
     imported: Mapping[str, Imported]
-    """What `trainer.doctor.imports.gather` found."""
+    """What `sft_shards.trainer.doctor.imports.gather` found."""
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     python: tuple[int, int, int] = sys.version_info[:3]
     root: Path = Path("/")
@@ -62,8 +62,8 @@ class Machine:
     """Address of a host name; OSError where it has none."""
     cores: Callable[[], int] = _cores
     """Cores that this process may use."""
-    trial: Callable[[], str] = isolation.probe
-    """Tries packed attention on a GPU, see `trainer.isolation.probe`; "" where it is right."""
+    trial: Callable[[], str] = choose.probe
+    """Tries packed attention on a GPU, see `sft_shards.trainer.isolation.choose.probe`; "" where it is right."""
 
     def path(self, name: str) -> Path:
         """An absolute path, below `root`."""

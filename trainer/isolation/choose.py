@@ -20,10 +20,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from formats.errors import DataError, UsageError
+from sft_shards.formats.errors import DataError, UsageError
 
 ISOLATIONS = ("auto", "thd", "mask")
-PROBE = (sys.executable, "-m", "trainer.probe")
+PROBE = (sys.executable, "-m", "sft_shards.trainer.isolation.trial")
 PROBE_SECONDS = 180.0
 
 

@@ -1,4 +1,4 @@
-"""A trial of Transformer Engine's packed (thd) attention on this machine: `python -m trainer.probe` prints `ok`.
+"""A trial of Transformer Engine's packed (thd) attention on this machine: `python -m … .trial` prints `ok`.
 
 Two segments packed together must give what each gives alone, in output and gradient. Run in a process of its own and
 under a time limit, because where it does not work it aborts or hangs. Never run on an AMD GPU by this project.

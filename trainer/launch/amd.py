@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from trainer.environment import Wanted
-from trainer.job import Job
+from sft_shards.trainer.job import Job
+from sft_shards.trainer.launch.environment import Wanted
 
 MEGATRON: Wanted = {
     "CUDA_DEVICE_MAX_CONNECTIONS": ("1", "Megatron asserts it with TP > 1: keeps its kernels in launch order"),

@@ -11,17 +11,17 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from formats.errors import UsageError
-from trainer import amd
-from trainer.cache import default_root
-from trainer.checks import parse_shards
-from trainer.job import Job
+from sft_shards.formats.errors import UsageError
+from sft_shards.trainer.compatibility import parse_shards
+from sft_shards.trainer.data.cache import default_root
+from sft_shards.trainer.job import Job
+from sft_shards.trainer.launch import amd
 
 FOLDERS = ("save", "load", "pretrained-checkpoint", "tensorboard-dir", "tokenizer-model")
 """Megatron's flags that name folders."""
 CACHE = "SFT_SHARDS_CACHE"
 PASSED = ("MASTER_ADDR", "MASTER_PORT", "SLURM_NNODES", "SLURM_NODEID", "NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
-"""Variables that a Docker container does not see unless they are named, beside those of `trainer.amd`."""
+"""Variables that a Docker container does not see unless they are named, beside those of `trainer.launch.amd`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Container:
 
     image: str
     runtime: str
-    """One of `trainer.options.RUNTIMES`."""
+    """One of `sft_shards.trainer.options.RUNTIMES`."""
     mounts: tuple[str, ...] = ()
     """`SRC` or `SRC:DST`, beside those that follow from the call."""
     options: tuple[str, ...] = ()

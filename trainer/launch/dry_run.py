@@ -11,10 +11,11 @@ import os
 import shlex
 from collections.abc import Iterator, Sequence
 
-from trainer import cpu, environment, megatron
-from trainer.decision import Decision, decide
-from trainer.launch import Launch, torchrun, warn
-from trainer.model import has_transformer_engine
+from sft_shards.trainer.launch import environment
+from sft_shards.trainer.launch.launcher import Launch, torchrun, warn
+from sft_shards.trainer.mcore import compat, cpu_device
+from sft_shards.trainer.model.provider import has_transformer_engine
+from sft_shards.trainer.resolve import Decision, decide
 
 
 def check(planned: Launch) -> Decision:
@@ -25,10 +26,10 @@ def check(planned: Launch) -> Decision:
     """
     environment.apply(planned.variables, os.environ)
     os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE=str(planned.world), LOCAL_WORLD_SIZE=str(planned.nproc))
-    megatron.check_installed()
-    with megatron.quiet():
-        cpu.install()
-        warning = megatron.check_version()
+    compat.check_installed()
+    with compat.quiet():
+        cpu_device.install()
+        warning = compat.check_version()
     warn(warning)
     decision = decide(planned.job, planned.world)
     decision.configure()

@@ -17,14 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from formats.errors import DataError, UsageError
-from trainer import amd, cpu, environment
-from trainer.environment import Variable, Wanted
-from trainer.isolation import probe
-from trainer.job import Job
-from trainer.model import has_transformer_engine
-from trainer.nodes import Nodes
-from trainer.preemption import Handler, StoppedError
+from sft_shards.formats.errors import DataError, UsageError
+from sft_shards.trainer.isolation.choose import probe
+from sft_shards.trainer.job import Job
+from sft_shards.trainer.launch import amd, environment
+from sft_shards.trainer.launch.environment import Variable, Wanted
+from sft_shards.trainer.launch.nodes import Nodes
+from sft_shards.trainer.launch.preemption import Handler, StoppedError
+from sft_shards.trainer.mcore import cpu_device
+from sft_shards.trainer.model.provider import has_transformer_engine
 
 USUAL_GPUS = 8
 """On each node of AMD's, where a plan is made on a machine without any."""
@@ -54,7 +55,13 @@ class Launch:
 
     def torchrun(self) -> list[str]:
         """The arguments of the torchrun command that this start stands for."""
-        return [*self.nodes.torchrun(), f"--nproc-per-node={self.nproc}", "-m", "trainer.worker", self.job.dumps()]
+        return [
+            *self.nodes.torchrun(),
+            f"--nproc-per-node={self.nproc}",
+            "-m",
+            "sft_shards.trainer.worker",
+            self.job.dumps(),
+        ]
 
 
 def plan(job: Job, nproc: int | None, nodes: Nodes, *, here: bool = True) -> Launch:
@@ -69,7 +76,7 @@ def plan(job: Job, nproc: int | None, nodes: Nodes, *, here: bool = True) -> Lau
     """
     if job.device == "cpu":
         nproc = nproc or 1
-        wanted = cpu.environment(_cores(), nproc, alone=nodes.count == 1)
+        wanted = cpu_device.environment(_cores(), nproc, alone=nodes.count == 1)
         gpus, warning = 0, ""
     else:
         import torch

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass
 
-from formats.errors import UsageError
+from sft_shards.formats.errors import UsageError
 
 PORT = 29500
 """torchrun's own default."""

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-WORKER = "trainer.worker"
+WORKER = "sft_shards.trainer.worker"
 
 
 class StoppedError(Exception):

@@ -1,7 +1,7 @@
 """One readable batch script that trains on many nodes: `sft-train … --slurm --nodes N`.
 
 Slurm starts one `sft-train` on each node, and each of them its own workers. When nodes are taken away or the time
-limit comes near, `sft-train` saves a checkpoint and leaves with status 200 (`trainer.preemption`), and the script puts
+limit comes near, `sft-train` saves a checkpoint and leaves with status 200 (`launch.preemption`), and the script puts
 the job into the queue again. A failed job is not requeued: it would fail again.
 """
 
@@ -14,14 +14,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from formats import sbatch
-from formats.errors import DataError
-from formats.shards.files import atomic_write
-from trainer.container import Container
-from trainer.job import Job
-from trainer.megatron import check_installed
-from trainer.options import Where
-from trainer.preemption import StoppedError
+from sft_shards.formats import sbatch
+from sft_shards.formats.errors import DataError
+from sft_shards.formats.shards.files import atomic_write
+from sft_shards.trainer.job import Job
+from sft_shards.trainer.launch.container import Container
+from sft_shards.trainer.launch.preemption import StoppedError
+from sft_shards.trainer.mcore.compat import check_installed
+from sft_shards.trainer.options import Where
 
 NAME = "sft-train.sbatch"
 ON_NODE = (
@@ -99,7 +99,7 @@ class Slurm:
         if self.setup or self.container:
             return "sft-train"
         own = Path(sys.executable).with_name("sft-train")
-        return shlex.join([str(own)] if own.exists() else [sys.executable, "-m", "trainer.cli"])
+        return shlex.join([str(own)] if own.exists() else [sys.executable, "-m", "sft_shards.trainer.cli"])
 
 
 def submit(job: Job, nproc: int | None, where: Where) -> None:
@@ -132,8 +132,8 @@ def _checked(job: Job, nproc: int | None, where: Where) -> list[str]:
         check_installed()
     except DataError:
         return [*said, "Megatron is not installed on this machine: its flags are checked when the job starts"]
-    from trainer.dry_run import check, notes
-    from trainer.launch import plan
+    from sft_shards.trainer.launch.dry_run import check, notes
+    from sft_shards.trainer.launch.launcher import plan
 
     planned = plan(job, nproc, where.nodes, here=False)
     return [*said, *notes(planned), *check(planned).summary]

@@ -12,9 +12,9 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from formats.errors import UsageError
-from trainer import megatron
-from trainer.hf_config import Shape
+from sft_shards.formats.errors import UsageError
+from sft_shards.trainer.mcore import compat
+from sft_shards.trainer.model.hf_config import Shape
 
 FLAGS = (
     "num-layers",
@@ -74,7 +74,7 @@ def read(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Shape:
     flag, folder = held[0]
     from megatron.training.checkpointing import load_args_from_checkpoint
 
-    with megatron.quiet():
+    with compat.quiet():
         found = load_args_from_checkpoint(copy.copy(args), load_arg=flag)
     if not isinstance(found, tuple):
         raise UsageError(f"{folder}: this checkpoint does not say how it was made; give --hf-config instead")

@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from formats.errors import DataError, UsageError
-from trainer import adamw
-from trainer.flags import Parser
+from sft_shards.formats.errors import DataError, UsageError
+from sft_shards.trainer.mcore import adamw_patch
+from sft_shards.trainer.mcore.flags import Parser
 
 OLDEST, NEWEST = (0, 12), (0, 19)
 """What was tried; newer ones are tried with a warning."""
@@ -153,7 +153,7 @@ def pretrain(
     from megatron.training import pretrain as megatron_pretrain
 
     skip_compiling()
-    adamw.repair()
+    adamw_patch.repair()
     wanted = {
         "train_valid_test_dataset_provider": provider,
         "model_provider": model_provider,

@@ -14,8 +14,8 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from trainer.amd import ATTENTION
-from trainer.environment import Wanted
+from sft_shards.trainer.launch.amd import ATTENTION
+from sft_shards.trainer.launch.environment import Wanted
 
 FORCED: dict[str, Any] = {
     "distributed-backend": "gloo",

@@ -11,7 +11,7 @@ class DatasetProvider:
     """Called by `pretrain()` on every rank; every rank makes the same data sets."""
 
     stage: Any
-    """A `trainer.stage.Stage`."""
+    """A `sft_shards.trainer.stage.Stage`."""
     eval_pass: int
     """Samples of one evaluation, a multiple of the evaluation batch; 0: there is none."""
     is_distributed: bool = True

@@ -2,7 +2,7 @@
 
     defaults < YAML file < after `--` < what the device needs
 
-The model's shape (`trainer.hf_config`) stands beside the file: what is said twice must be said alike.
+The model's shape (`sft_shards.trainer.model.hf_config`) stands beside the file: what is said twice must be said alike.
 
 Names are checked against the parser of the Megatron that is installed, so what is known is never a list of ours.
 """
@@ -15,9 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from formats.errors import UsageError
-from trainer.config import OWN
-from trainer.hf_config import Shape
+from sft_shards.formats.errors import UsageError
+from sft_shards.trainer.model.hf_config import Shape
+from sft_shards.trainer.yaml_config import OWN
 
 DEFAULTS: dict[str, Any] = {
     "calculate-per-token-loss": True,  # one objective on every layout: the token-weighted mean

@@ -2,7 +2,7 @@
 
 Every rank reads its own batch: items are pure functions of their number, so the tensor and pipeline ranks of one
 data-parallel rank read the same thing, and nothing is broadcast. Megatron never shifts: labels and mask come
-shifted from `trainer.data`.
+shifted from `sft_shards.trainer.data.samples`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from trainer import megatron
-from trainer.isolation import block_mask, packed_seq_params
+from sft_shards.trainer.isolation.choose import block_mask, packed_seq_params
+from sft_shards.trainer.mcore import compat
 
 Report = dict[str, Any]
 Reduced = tuple[torch.Tensor, torch.Tensor, Report]
@@ -26,7 +26,7 @@ class ForwardStep:
     """One micro-batch through this rank's part of the model, as Megatron's schedules call it."""
 
     isolation: str
-    """`thd`, `mask` or `single`, see `trainer.isolation`."""
+    """`thd`, `mask` or `single`, see `sft_shards.trainer.isolation.choose`."""
     sources: tuple[str, ...] = ()
     """Names of the directories whose loss is reported by itself in an evaluation; none: only the whole."""
 
@@ -88,9 +88,9 @@ def loss_func(
     """
     rows = losses.reshape(loss_mask.shape).float() * loss_mask
     total, count = rows.sum(), loss_mask.sum().detach()
-    report = {"lm loss": megatron.report(total.detach(), count)}
+    report = {"lm loss": compat.report(total.detach(), count)}
     for number, name in enumerate(sources):
         assert source is not None
         here = (source == number).unsqueeze(1)
-        report[f"lm loss/{name}"] = megatron.report((rows.detach() * here).sum(), (loss_mask * here).sum())
+        report[f"lm loss/{name}"] = compat.report((rows.detach() * here).sum(), (loss_mask * here).sum())
     return total, count.to(torch.int), report

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from formats.errors import DataError, UsageError
-from formats.shards import TokenizerInfo, vocabulary_hash
-from trainer.hf_config import Shape
+from sft_shards.formats.errors import DataError, UsageError
+from sft_shards.formats.shards import TokenizerInfo, vocabulary_hash
+from sft_shards.trainer.model.hf_config import Shape
 
 
 def check_shards(shape: Shape, info: TokenizerInfo, shards: Path) -> None:

@@ -6,7 +6,7 @@
 What the file says and Megatron cannot do (other rotary scalings, biases elsewhere, a sliding window) is refused; a
 key that is not there is taken only where every version of transformers agrees on what is meant. What belongs to
 training (dropout, the weight of a load-balancing loss, the initial weights) is left to the recipe. That a model built
-by these flags gives the logits of transformers is held by tests/trainer/test_oracle.py.
+by these flags gives the logits of transformers is held by tests/trainer/mcore/test_loss_oracle.py.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from formats.errors import UsageError
+from sft_shards.formats.errors import UsageError
 
 SUPPORTED = (
     "LlamaForCausalLM",

@@ -12,7 +12,7 @@ from argparse import Namespace
 from functools import cache
 from typing import Any
 
-from trainer import megatron
+from sft_shards.trainer.mcore import compat
 
 
 def model_provider(
@@ -34,7 +34,7 @@ def model_provider(
     from megatron.training import get_args
 
     args = get_args()
-    config = config if config is not None else megatron.transformer_config(args)
+    config = config if config is not None else compat.transformer_config(args)
     optional = {"vp_stage": vp_stage, "pg_collection": pg_collection, "rope_scaling_factor": args.rope_scaling_factor}
     return GPTModel(
         config=config,
@@ -50,7 +50,7 @@ def model_provider(
         rotary_percent=args.rotary_percent,
         rotary_base=args.rotary_base,
         rope_scaling=args.use_rope_scaling,
-        **megatron.accepted(GPTModel.__init__, optional),
+        **compat.accepted(GPTModel.__init__, optional),
     )
 
 
@@ -64,14 +64,14 @@ def layer_spec(args: Namespace, config: Any, vp_stage: int | None) -> Any:
     if args.num_experts:
         optional = {"normalization": args.normalization, "vp_stage": vp_stage}
         block = specs.get_gpt_decoder_block_spec
-        return block(config, use_transformer_engine=engine, **megatron.accepted(block, optional))
+        return block(config, use_transformer_engine=engine, **compat.accepted(block, optional))
     make = specs.get_gpt_layer_with_transformer_engine_spec if engine else specs.get_gpt_layer_local_spec
     optional = {
         "qk_layernorm": config.qk_layernorm,
         "multi_latent_attention": config.multi_latent_attention,
         "normalization": args.normalization,
     }
-    return make(**megatron.accepted(make, optional))
+    return make(**compat.accepted(make, optional))
 
 
 @cache

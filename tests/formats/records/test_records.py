@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from formats.errors import RecordError, UsageError
-from formats.records import FieldMap, detect, get
+from sft_shards.formats.errors import RecordError, UsageError
+from sft_shards.formats.records import FieldMap, detect, get
 
 NO_MAP = FieldMap()
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from formats.errors import DataError
-from formats.shards import IndexedReader, IndexedWriter, token_dtype
-from formats.shards.indexed import index_bytes
+from sft_shards.formats.errors import DataError
+from sft_shards.formats.shards import IndexedReader, IndexedWriter, token_dtype
+from sft_shards.formats.shards.indexed import index_bytes
 
 
 def write(prefix: Path, sequences: list[list[int]], dtype: str = "uint16", limit: int = 65_500) -> None:

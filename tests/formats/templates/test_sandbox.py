@@ -3,9 +3,9 @@
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from formats.errors import RecordError
-from formats.templates import sandbox
-from formats.templates.sandbox import compile_template, render
+from sft_shards.formats.errors import RecordError
+from sft_shards.formats.templates import sandbox
+from sft_shards.formats.templates.sandbox import compile_template, render
 
 
 def run(source, **variables):

@@ -5,11 +5,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_templates import ALWAYS_HEADER, CHATML, GENERATION, LLAMA2, LLAMA2_TRIMS, THINKS, TOKENS, TRIMS
+from template_texts import ALWAYS_HEADER, CHATML, GENERATION, LLAMA2, LLAMA2_TRIMS, THINKS, TOKENS, TRIMS
 
-from formats.conversation import INPUT, Conversation, Plain, Turn, plain_digest, plain_messages
-from formats.errors import RecordError
-from formats.templates import ChatTemplate, Tracer, TrainOn, sources, template_source
+from sft_shards.formats.conversation import INPUT, Conversation, Plain, Turn, plain_digest, plain_messages
+from sft_shards.formats.errors import RecordError
+from sft_shards.formats.templates import ChatTemplate, Tracer, TrainOn, sources, template_source
 
 TEMPLATES = {
     "chatml": CHATML,
@@ -54,7 +54,7 @@ def only(shape, texts) -> Plain:
 @settings(max_examples=30)
 @given(st.data(), st.integers(1, 3), st.booleans(), st.booleans())
 def test_what_is_filled_is_what_jinja_gives(name, data, rounds, system, extra):
-    from preprocess.fast import Renderer, conversation_of
+    from sft_shards.preprocess.pipeline.render import Renderer, conversation_of
 
     template = ChatTemplate("t", TEMPLATES[name], TOKENS)
     renderer = Renderer(template, TrainOn())
@@ -95,7 +95,7 @@ def test_white_space_after_an_empty_think_block_is_the_turn_s_own(said):
     ],
 )
 def test_texts_that_a_template_trims_are_filled_all_the_same(name, texts):
-    from preprocess.fast import Renderer, conversation_of
+    from sft_shards.preprocess.pipeline.render import Renderer, conversation_of
 
     template = ChatTemplate("t", TEMPLATES[name], TOKENS)
     shape = ("user", "assistant")
@@ -109,7 +109,7 @@ def test_texts_that_a_template_trims_are_filled_all_the_same(name, texts):
 
 @pytest.mark.parametrize("name", sorted(set(TEMPLATES) - {"macro"}))
 def test_ordinary_conversations_are_filled(name):
-    from preprocess.fast import Renderer
+    from sft_shards.preprocess.pipeline.render import Renderer
 
     template = ChatTemplate("t", TEMPLATES[name], TOKENS)
     renderer = Renderer(template, TrainOn())

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from jobs import INPUTS, config, contents
+from preprocess_jobs import INPUTS, config, contents
 
-from formats.errors import DataError
-from formats.shards import FileInfo, Manifest
-from formats.shards.files import sha256_file
-from preprocess.job import run
-from preprocess.verify import verify
+from sft_shards.formats.errors import DataError
+from sft_shards.formats.shards import FileInfo, Manifest
+from sft_shards.formats.shards.files import sha256_file
+from sft_shards.preprocess.directories.verify import verify
+from sft_shards.preprocess.job import run
 
 CORRUPTIONS = 1000
 

@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
-from jobs import INPUTS, SMALL, call, contents, error_line, start
+from preprocess_jobs import INPUTS, SMALL, call, contents, error_line, start
 
-from formats.errors import UsageError
-from preprocess.engines.share import Share, find_share
+from sft_shards.formats.errors import UsageError
+from sft_shards.preprocess.engines.task_share import Share, find_share
 
 
 @pytest.fixture(scope="module")
@@ -105,13 +105,13 @@ def test_workers_that_die_cost_nothing_but_time(tmp_path, reference):
 POISON = """
 import os, signal, sys
 sys.argv[0] = "sft-preprocess"
-import preprocess.engines.worker as worker
-from jobs import config
-import preprocess.job as job
+import sft_shards.preprocess.engines.worker as worker
+from preprocess_jobs import config
+import sft_shards.preprocess.job as job
 from pathlib import Path
 
 if __name__ == "__main__":
-    from preprocess.cli import main
+    from sft_shards.preprocess.cli import main
     main()
 elif os.environ.get("POISON"):
     # In a worker: one task kills every worker that takes it, the others are as ever.

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from jobs import INPUTS, SMALL, call, contents, error_line
+from preprocess_jobs import INPUTS, SMALL, call, contents, error_line
 from slurm_cluster import SlurmCluster
 
 

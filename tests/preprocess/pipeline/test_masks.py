@@ -6,12 +6,12 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from formats.conversation import Conversation, Turn
-from formats.errors import RecordError, UsageError
-from formats.templates import ChatTemplate, Rendering, TrainOn
-from preprocess.encode import Encoder, token_mask
-from preprocess.pipeline import load_template
-from preprocess.tokenizer import Tokenizer
+from sft_shards.formats.conversation import Conversation, Turn
+from sft_shards.formats.errors import RecordError, UsageError
+from sft_shards.formats.templates import ChatTemplate, Rendering, TrainOn
+from sft_shards.preprocess.pipeline.pipeline import load_template
+from sft_shards.preprocess.pipeline.reference import Encoder, token_mask
+from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 KINDS = ("bytes", "bytes-nfc", "spm", "metaspace")
 SPANS = (

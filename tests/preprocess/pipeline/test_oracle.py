@@ -8,14 +8,14 @@ import json
 import os
 from pathlib import Path
 
-from formats.conversation import Conversation, Turn
-from formats.records import FieldMap, get
-from formats.templates import ChatTemplate, TrainOn
-from preprocess.encode import Encoder
-from preprocess.pipeline import load_template
-from preprocess.tokenizer import Tokenizer
+from sft_shards.formats.conversation import Conversation, Turn
+from sft_shards.formats.records import FieldMap, get
+from sft_shards.formats.templates import ChatTemplate, TrainOn
+from sft_shards.preprocess.pipeline.pipeline import load_template
+from sft_shards.preprocess.pipeline.reference import Encoder
+from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
-BESIDE = Path(__file__).parents[3] / "shared" / "testdata"
+BESIDE = Path(__file__).parents[4] / "shared" / "testdata"
 TESTDATA = Path(os.environ.get("SFT_SHARDS_TESTDATA", BESIDE))
 SYSTEM = (
     "You are a helpful, respectful and honest assistant. Always answer as helpfully as possible, while being safe. Your "

@@ -10,21 +10,21 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from formats.errors import DataError, RecordError, UsageError
-from formats.records import FieldMap, formats, get
-from preprocess.aligned import align, encode, masks
-from preprocess.batch import Batch
-from preprocess.composed import settled
-from preprocess.config import JobConfig
-from preprocess.encode import token_mask
-from preprocess.fast import Texts as FilledTexts
-from preprocess.lengths import byte_lengths
-from preprocess.overlong import fit
-from preprocess.pipeline import Pipeline
-from preprocess.plainly import read_plain
-from preprocess.sources import Records, Texts
-from preprocess.token_engine import Fastokens, Flat, HuggingFace, choose_engine, hard_texts
-from preprocess.tokenizer import Tokenizer
+from sft_shards.formats.errors import DataError, RecordError, UsageError
+from sft_shards.formats.records import FieldMap, formats, get
+from sft_shards.preprocess.config import JobConfig
+from sft_shards.preprocess.pipeline.batch import Batch
+from sft_shards.preprocess.pipeline.pipeline import Pipeline
+from sft_shards.preprocess.pipeline.read import read_plain
+from sft_shards.preprocess.pipeline.reference import token_mask
+from sft_shards.preprocess.pipeline.render import Texts as FilledTexts
+from sft_shards.preprocess.pipeline.tokenize import align, encode, masks
+from sft_shards.preprocess.pipeline.truncation import fit
+from sft_shards.preprocess.sources import Records, Texts
+from sft_shards.preprocess.tokenizer.backends import Fastokens, Flat, HuggingFace, choose_engine, hard_texts
+from sft_shards.preprocess.tokenizer.byte_lengths import byte_lengths
+from sft_shards.preprocess.tokenizer.nfc import settled
+from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 KINDS = ("bytes", "bytes-nfc", "spm", "metaspace")
 WORDS = st.sampled_from(
@@ -140,7 +140,7 @@ def make_pipeline(
     "options", [{}, {"max_length": 30, "overlong": "truncate"}, {"straddle": "skip", "train_on": "last"}], ids=str
 )
 def test_both_ways_give_the_same(make_tokenizer, monkeypatch, kind, template, options):
-    monkeypatch.setattr("preprocess.pipeline.ALWAYS_VERIFIED", 0)
+    monkeypatch.setattr("sft_shards.preprocess.pipeline.pipeline.ALWAYS_VERIFIED", 0)
     pipeline = make_pipeline(make_tokenizer(kind), template, **options)
 
     @settings(max_examples=15)
@@ -155,7 +155,7 @@ def test_both_ways_give_the_same(make_tokenizer, monkeypatch, kind, template, op
 @pytest.mark.parametrize("name", ["alpaca_en.json", "chatml_zh.jsonl", "openai_tr.jsonl", "openai_tools.jsonl"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_both_ways_give_the_same_on_real_data(data, make_tokenizer, monkeypatch, name, kind):
-    monkeypatch.setattr("preprocess.pipeline.ALWAYS_VERIFIED", 0)
+    monkeypatch.setattr("sft_shards.preprocess.pipeline.pipeline.ALWAYS_VERIFIED", 0)
     raw = (data / name).read_text("utf-8")
     records = json.loads(raw) if name.endswith(".json") else [json.loads(line) for line in raw.split("\n") if line]
     form = name.split("_")[0]
@@ -236,7 +236,7 @@ def test_masks_by_lengths_are_masks_by_offsets(make_tokenizer, kind):
 
 
 def test_text_that_is_not_in_normal_form_takes_the_careful_way(make_tokenizer, monkeypatch):
-    monkeypatch.setattr("preprocess.pipeline.ALWAYS_VERIFIED", 0)
+    monkeypatch.setattr("sft_shards.preprocess.pipeline.pipeline.ALWAYS_VERIFIED", 0)
     texts = ["café", "cafe\u0301", "\u0958", "\u0301x", "naïve", "plain"]
     records = [
         {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "yes"}]} for text in texts
@@ -401,7 +401,7 @@ def test_a_difference_that_no_sum_shows_is_found_by_the_sample(make_tokenizer):
 
 
 def test_the_sample_is_seeded_and_of_the_size_asked_for(make_tokenizer, monkeypatch):
-    monkeypatch.setattr("preprocess.pipeline.ALWAYS_VERIFIED", 0)
+    monkeypatch.setattr("sft_shards.preprocess.pipeline.pipeline.ALWAYS_VERIFIED", 0)
     pipeline = make_pipeline(make_tokenizer("bytes"))
     object.__setattr__(pipeline.config, "verify_every", 100)
     chosen = pipeline._sampled(np.arange(100_000))

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from formats.errors import RecordError
-from formats.records import FieldMap, get
-from preprocess.plainly import _Reading, read_plain
-from preprocess.sources import Records, Rows, Texts, parse
+from sft_shards.formats.errors import RecordError
+from sft_shards.formats.records import FieldMap, get
+from sft_shards.preprocess.pipeline.read import _Reading, read_plain
+from sft_shards.preprocess.sources import Records, Rows, Texts, parse
 
 TEXT = st.text(st.sampled_from('ab"\\{}[],:\n\u2028é中👍\0'), max_size=6)
 ROLE = st.sampled_from(["user", "assistant", "human", "gpt", "system", "robot"])

@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from jobs import TOKENIZER, call, error_line
+from preprocess_jobs import TOKENIZER, call, error_line
 
-from formats.errors import DataError, RecordError
-from preprocess.encode import Encoded
-from preprocess.overlong import fit
+from sft_shards.formats.errors import DataError, RecordError
+from sft_shards.preprocess.pipeline.reference import Encoded
+from sft_shards.preprocess.pipeline.truncation import fit
 
 MASK = [0, 0, 1, 1, 0, 0, 1, 1, 1, 0]
 

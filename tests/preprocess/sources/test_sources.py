@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from formats.errors import DataError, RecordError, UsageError
-from preprocess.sources import PartReader, array, cut, find_sources, lines, reader, sample, streams
-from preprocess.sources.spool import spool
+from sft_shards.formats.errors import DataError, RecordError, UsageError
+from sft_shards.preprocess.sources import PartReader, cut, find_sources, json_array, lines, reader, sample, streams
+from sft_shards.preprocess.sources.stdin import spool
 
 RECORDS = [
     {"instruction": f'Question {at} \u2028\u0085 "x\\', "output": "[{" * (at % 3) + "é" * at} for at in range(60)
@@ -142,7 +142,7 @@ def test_an_array_that_is_no_array_is_refused_before_anything_is_written(tmp_pat
     with pytest.raises(DataError, match=match):
         cut(source, 100)
     with pytest.raises(DataError, match=match):
-        list(array.items([(0, path.read_bytes())], 1 << 40, "a.json"))
+        list(json_array.items([(0, path.read_bytes())], 1 << 40, "a.json"))
 
 
 def test_a_line_without_end_is_left_out_and_the_next_one_read(tmp_path, monkeypatch):

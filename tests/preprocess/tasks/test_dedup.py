@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from formats.shards import ShardDirectory
-from preprocess.config import JobConfig
-from preprocess.dedup import NAME
-from preprocess.job import finalize_only, plan_only, run_tasks
-from preprocess.work import task_folder
+from sft_shards.formats.shards import ShardDirectory
+from sft_shards.preprocess.config import JobConfig
+from sft_shards.preprocess.job import finalize_only, plan_only, run_tasks
+from sft_shards.preprocess.tasks.dedup import NAME
+from sft_shards.preprocess.tasks.workdir import task_folder
 
 
 def messages(question, answer):
@@ -66,7 +66,7 @@ def test_stopped_in_the_middle_it_goes_on(inputs, bpe_folder, tmp_path, monkeypa
     def job(out, fail_at=None):
         plan = plan_only(config, out)
         run_tasks(out, lambda plan: [task.number for task in plan.tasks])
-        from preprocess import dedup
+        from sft_shards.preprocess.tasks import dedup
 
         rename, calls = dedup.os.rename, []
 

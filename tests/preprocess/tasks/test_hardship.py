@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from jobs import INPUTS, SMALL, call, command, contents, error_line, start
+from preprocess_jobs import INPUTS, SMALL, call, command, contents, error_line, start
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_a_source_that_changes_or_goes_between_plan_and_task(tmp_path, sources):
 
 
 def test_a_source_that_changes_while_it_is_read(tmp_path, sources):
-    from preprocess.sources import PartReader, cut, find_sources
+    from sft_shards.preprocess.sources import PartReader, cut, find_sources
 
     [source] = find_sources([str(sources[1])])
     reader = PartReader(source, cut(source, 1 << 30)[0])
@@ -126,7 +126,7 @@ import random, sys, time
 dice = random.Random(1)
 for name in ("time", "time_ns"):
     setattr(time, name, lambda scale=1 if name == "time" else 10**9: type(scale)(dice.randrange(4 * 10**9) * scale))
-from preprocess.cli import main
+from sft_shards.preprocess.cli import main
 main()
 """
 
@@ -180,7 +180,7 @@ import errno, fcntl
 def without(*_):
     raise OSError(errno.ENOLCK, "No locks available")
 fcntl.flock = without
-from preprocess.cli import main
+from sft_shards.preprocess.cli import main
 main()
 """
 

@@ -9,19 +9,19 @@ import signal
 import time
 
 import pytest
-from jobs import INPUTS, call, config, contents
+from preprocess_jobs import INPUTS, call, config, contents
 
-from formats.shards import Manifest
+from sft_shards.formats.shards import Manifest
 
 RUNS = 60
 WORKER_RUNS = 8
 server = multiprocessing.get_context("forkserver")
-server.set_forkserver_preload(["preprocess.engines.preload", "preprocess.job"])
+server.set_forkserver_preload(["sft_shards.preprocess.engines.forkserver_preload", "sft_shards.preprocess.job"])
 
 
 def job(inputs, output, workers, doomed_step, before):
     """In a process of its own: the job, which kills itself at its n-th rename or link, if it is to."""
-    from preprocess.job import run
+    from sft_shards.preprocess.job import run
 
     steps = 0
 

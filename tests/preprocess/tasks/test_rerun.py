@@ -8,9 +8,9 @@ import shutil
 import sys
 
 import pytest
-from jobs import INPUTS, SMALL, contents, error_line
+from preprocess_jobs import INPUTS, SMALL, contents, error_line
 
-from preprocess import again
+from sft_shards.preprocess.tasks import rerun
 
 
 @pytest.fixture
@@ -88,8 +88,8 @@ def test_another_configuration(preprocess, made, folder, make_tokenizer, monkeyp
     assert "config.inputs" in refused(preprocess, made, "run", folder / INPUTS[0].name, *SMALL)
     other = [*SMALL, "--tokenizer", make_tokenizer("bytes")]
     assert "config.tokenizer: " in refused(preprocess, made, "run", folder, *other)
-    versions = again.versions()
-    monkeypatch.setattr(again, "versions", lambda: {**versions, "numpy": "0"})
+    versions = rerun.versions()
+    monkeypatch.setattr(rerun, "versions", lambda: {**versions, "numpy": "0"})
     assert "versions.numpy" in refused(preprocess, made, "run", folder, *SMALL)
 
 

@@ -5,11 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
-from jobs import INPUTS, SMALL, TOKENIZER, contents
+from preprocess_jobs import INPUTS, SMALL, TOKENIZER, contents
 
-import preprocess.task
-from formats.shards import Manifest, ShardDirectory
-from preprocess.verify import verify
+import sft_shards.preprocess.tasks.task
+from sft_shards.formats.shards import Manifest, ShardDirectory
+from sft_shards.preprocess.directories.verify import verify
 
 
 @pytest.fixture
@@ -25,13 +25,13 @@ def sources(tmp_path):
 def made(monkeypatch):
     """The tasks that are tokenized, and not taken over."""
     numbers = []
-    true_write = preprocess.task._write
+    true_write = sft_shards.preprocess.tasks.task._write
 
     def write(task, *arguments):
         numbers.append(task.number)
         return true_write(task, *arguments)
 
-    monkeypatch.setattr(preprocess.task, "_write", write)
+    monkeypatch.setattr(sft_shards.preprocess.tasks.task, "_write", write)
     return numbers
 
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocess import composed
-from preprocess.composed import is_inert, settled
-from preprocess.token_engine import COMPOSES
-from preprocess.tokenizer import Tokenizer
+from sft_shards.preprocess.tokenizer import nfc
+from sft_shards.preprocess.tokenizer.backends import COMPOSES
+from sft_shards.preprocess.tokenizer.nfc import is_inert, settled
+from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 HARD = "ae\u0301\u0316\u0338 =>\u0958\u09c7\u09be\u1100\u1161\u11a8가각\u2126Ω\u0340ự한글 中文，Привет 👍🏽\u0e38\u0e48\u0897\U000105c9"
 TEXT = st.text(st.sampled_from(HARD) | st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
@@ -19,7 +19,7 @@ TEXT = st.text(st.sampled_from(HARD) | st.characters(exclude_categories=["Cs"]),
 def unsettled(texts):
     raw = [text.encode() for text in texts]
     values, ends = np.frombuffer(b"".join(raw), dtype=np.uint8), np.cumsum([0, *map(len, raw)]).astype(np.int32)
-    return composed.unsettled(values, ends).tolist()
+    return nfc.unsettled(values, ends).tolist()
 
 
 @given(st.text(st.sampled_from("ae>=\u09c7\u1100가中\n"), max_size=2), TEXT, TEXT)

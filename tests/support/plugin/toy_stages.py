@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.stage import Stage
+from sft_shards.trainer.stage import Stage
 
 
 class Changed:

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from formats.errors import DataError
-from trainer import cache as module
-from trainer.cache import Cache, default_root
+from sft_shards.formats.errors import DataError
+from sft_shards.trainer.data import cache as module
+from sft_shards.trainer.data.cache import Cache, default_root
 
 KEY = {"n": 3}
 BUILDER = """
 import sys, time, pathlib, numpy as np
-from trainer.cache import Cache
+from sft_shards.trainer.data.cache import Cache
 root, log, seconds = pathlib.Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 def build():
     with open(log, "a") as file:

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toy import random_pairs, write_shards
+from toy_runs import random_pairs, write_shards
 
-from formats.shards import ShardDirectory
-from trainer.cache import Cache
-from trainer.mixture import Mixture, Source
-from trainer.packing import Packs
-from trainer.plan import Counts, Plan, make_plan
+from sft_shards.formats.shards import ShardDirectory
+from sft_shards.trainer.data.cache import Cache
+from sft_shards.trainer.data.mixture import Mixture, Source
+from sft_shards.trainer.data.pack_plan import Counts, Plan, make_plan
+from sft_shards.trainer.data.packing import Packs
 
 NO_COUNTS = Counts(stored=0, conversations=0, positions=0, trained_tokens=0, cut=0, overlong=0, untrained=0)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.packing import Packs, pack, random_words, shuffled
+from sft_shards.trainer.data.packing import Packs, pack, random_words, shuffled
 
 LENGTHS = st.integers(1, 40).flatmap(
     lambda capacity: st.tuples(st.just(capacity), st.lists(st.integers(1, capacity), max_size=120))

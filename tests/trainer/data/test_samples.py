@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy import PAD, STOP, Pair, random_pairs, turn, write_shards
+from toy_runs import PAD, STOP, Pair, random_pairs, turn, write_shards
 
-from formats.shards import ShardDirectory
-from trainer.cache import Cache
-from trainer.data import EvalSamples, Reader, TrainSamples
-from trainer.mixture import Mixture, Source
-from trainer.plan import Plan, make_plan
+from sft_shards.formats.shards import ShardDirectory
+from sft_shards.trainer.data.cache import Cache
+from sft_shards.trainer.data.mixture import Mixture, Source
+from sft_shards.trainer.data.pack_plan import Plan, make_plan
+from sft_shards.trainer.data.samples import EvalSamples, Reader, TrainSamples
 
 
 def plan(folder: Path, pairs: list[Pair], *, seq_length: int, batching: str = "packed", seed: int = 5) -> Plan:

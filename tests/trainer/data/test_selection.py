@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy import Pair, turn, write_shards
+from toy_runs import Pair, turn, write_shards
 
-from formats.shards import ShardDirectory
-from trainer import selection
-from trainer.cache import Cache
-from trainer.selection import Selection, select
+from sft_shards.formats.shards import ShardDirectory
+from sft_shards.trainer.data import selection
+from sft_shards.trainer.data.cache import Cache
+from sft_shards.trainer.data.selection import Selection, select
 
 
 def chosen(folder: Path, pairs: list[Pair], *, seq_length: int, overlong: str, every_token: bool = False) -> Selection:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from machines import (
+from fake_machines import (
     CARD,
     DIED,
     FILES,
@@ -28,14 +28,14 @@ from machines import (
     fake,
     only,
 )
-from toy import random_pairs, write_shards
+from toy_runs import random_pairs, write_shards
 
-from trainer import megatron
-from trainer.doctor import checks_gpu, checks_network, checks_shards, checks_software, checks_system
-from trainer.doctor.examine import CHECKS, examine
-from trainer.doctor.imports import Imported
-from trainer.doctor.machine import Machine, amount
-from trainer.doctor.report import Finding, as_json, as_text, can_train, failing, ok, warning
+from sft_shards.trainer.doctor import checks_gpu, checks_network, checks_shards, checks_software, checks_system
+from sft_shards.trainer.doctor.examine import CHECKS, examine
+from sft_shards.trainer.doctor.imports import Imported
+from sft_shards.trainer.doctor.machine import Machine, amount
+from sft_shards.trainer.doctor.report import Finding, as_json, as_text, can_train, failing, ok, warning
+from sft_shards.trainer.mcore import compat
 
 GPU_FILES = [name for name in FILES if name.startswith(("/dev/kfd", "/dev/dri", "/sys/class/kfd"))]
 NO_GPU = {"devices": [], "reason": "RuntimeError: No HIP GPUs are available", "rccl": "2.27.7"}
@@ -227,7 +227,7 @@ def test_attention_variables(tmp_path: Path, values: dict[str, str], device: str
 
 def test_attention_variables_are_those_that_megatron_asserts() -> None:
     """The table against the source of the installed Megatron."""
-    with megatron.quiet():
+    with compat.quiet():
         module = importlib.import_module(LANGUAGE_MODULE)
     source = inspect.getsource(module.LanguageModule._set_attention_backend)
     for backend, values in checks_software.BACKENDS.items():

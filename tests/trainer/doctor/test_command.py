@@ -7,12 +7,12 @@ import os
 from pathlib import Path
 
 import pytest
-from toy import random_pairs, sft_train, write_shards
+from toy_runs import random_pairs, sft_train, write_shards
 
-from trainer.doctor.imports import Imported, gather
-from trainer.doctor.subjects import SUBJECTS
+from sft_shards.trainer.doctor.imports import Imported, gather
+from sft_shards.trainer.doctor.subjects import SUBJECTS
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 BLOCK = """
 import sys
 

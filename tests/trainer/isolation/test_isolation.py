@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from formats.errors import DataError, UsageError
-from trainer import isolation
-from trainer.isolation import Isolation, block_mask, choose, packed_seq_params, probe
+from sft_shards.formats.errors import DataError, UsageError
+from sft_shards.trainer.isolation.choose import ISOLATIONS, Isolation, block_mask, choose, packed_seq_params, probe
 
 
 def chosen(*, given: tuple[str, ...] = (), flags: dict[str, Any] | None = None, **asked: Any) -> Isolation:
@@ -109,4 +108,4 @@ def test_packed_attention_is_told_where_each_begins(monkeypatch: pytest.MonkeyPa
 
 
 def test_every_way_is_known() -> None:
-    assert isolation.ISOLATIONS == ("auto", "thd", "mask")
+    assert ISOLATIONS == ("auto", "thd", "mask")

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from toy import TOY_MODEL, random_pairs, run_script, write_shards
+from toy_runs import TOY_MODEL, random_pairs, run_script, write_shards
 
 
 @pytest.mark.parametrize("positions", ["rope", "learned_absolute"])

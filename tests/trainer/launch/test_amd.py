@@ -6,9 +6,9 @@ import subprocess
 
 import pytest
 
-from trainer import amd, environment
-from trainer.amd import wanted
-from trainer.job import Job
+from sft_shards.trainer.job import Job
+from sft_shards.trainer.launch import amd, environment
+from sft_shards.trainer.launch.amd import wanted
 
 JOB = Job(shards=("a",))
 

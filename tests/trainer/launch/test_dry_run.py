@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from toy import TOY_MODEL, losses, random_pairs, run_script, write_shards
+from toy_runs import TOY_MODEL, losses, random_pairs, run_script, write_shards
 
 MODEL = [*TOY_MODEL, "--seq-length=32", "--lr=1e-2"]
 LLAMA = {
@@ -114,7 +114,7 @@ def test_what_a_gpu_node_would_run(found: Found, folder: Path) -> None:
     assert "NCCL_ALGO" not in alone
     assert "--exit-signal-handler" not in alone
     words = torchrun(alone)
-    assert words[1:-1] == ["--standalone", "--nproc-per-node=8", "-m", "trainer.worker"]
+    assert words[1:-1] == ["--standalone", "--nproc-per-node=8", "-m", "sft_shards.trainer.worker"]
     assert "#   --attention-backend" not in alone, "there is no Transformer Engine here"
     assert json.loads(words[-1])["attention"] == "fused"
     assert "8 process(es), TP 2 x PP 2 x DP 2" in nodes

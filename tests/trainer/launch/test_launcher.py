@@ -12,12 +12,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from formats.errors import DataError, UsageError
-from trainer import launch, nodes, worker
-from trainer.job import Job
-from trainer.launch import Launch, plan
-from trainer.nodes import Nodes
-from trainer.preemption import StoppedError
+from sft_shards.formats.errors import DataError, UsageError
+from sft_shards.trainer import worker
+from sft_shards.trainer.job import Job
+from sft_shards.trainer.launch import launcher, nodes
+from sft_shards.trainer.launch.launcher import Launch, plan
+from sft_shards.trainer.launch.nodes import Nodes
+from sft_shards.trainer.launch.preemption import StoppedError
 
 JOB = Job(shards=("a b", "ç"), config={"lr": 0.1, "x": [1]}, config_path="run.yaml", flags=("--num-layers", "2"))
 ONE = Nodes()
@@ -26,7 +27,7 @@ ONE = Nodes()
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
     found: list[Launch] = []
-    monkeypatch.setattr(launch, "_run", found.append)
+    monkeypatch.setattr(launcher, "_run", found.append)
     monkeypatch.setattr(os, "environ", dict(os.environ))
     return found
 
@@ -39,7 +40,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch, count: int, hip: str | None = None) ->
 
 def test_the_job_travels_whole() -> None:
     words = Launch(job=JOB, nproc=2, nodes=ONE, variables=(), gpus=0, warning="").torchrun()
-    assert words[:-1] == ["--standalone", "--nproc-per-node=2", "-m", "trainer.worker"]
+    assert words[:-1] == ["--standalone", "--nproc-per-node=2", "-m", "sft_shards.trainer.worker"]
     assert Job.loads(words[-1]) == JOB
 
 
@@ -47,8 +48,8 @@ def test_one_worker_per_gpu(monkeypatch: pytest.MonkeyPatch, started: list[Launc
     gpus(monkeypatch, 8, hip="6.4")
     os.environ.pop("HSA_NO_SCRATCH_RECLAIM", None)
     os.environ["NVTE_FUSED_ATTN"] = "1"
-    launch.launch(JOB, None, ONE)
-    launch.launch(JOB, 4, Nodes(count=2, rank=1, master_addr="node0", master_port=5))
+    launcher.launch(JOB, None, ONE)
+    launcher.launch(JOB, 4, Nodes(count=2, rank=1, master_addr="node0", master_port=5))
     assert [(each.nproc, each.world, each.job.attention) for each in started] == [(8, 8, "fused"), (4, 8, "fused")]
     where = ["--nnodes=2", "--node-rank=1", "--master-addr=node0", "--master-port=5", "--nproc-per-node=4"]
     assert started[1].torchrun()[:5] == where
@@ -64,9 +65,9 @@ def test_packed_attention_is_tried_as_it_will_be_used(monkeypatch: pytest.Monkey
         return "it hung"
 
     gpus(monkeypatch, 1, hip="6.4")
-    monkeypatch.setattr(launch, "has_transformer_engine", lambda: True)
-    monkeypatch.setattr(launch, "probe", probe)
-    launch.launch(JOB, None, ONE)
+    monkeypatch.setattr(launcher, "has_transformer_engine", lambda: True)
+    monkeypatch.setattr(launcher, "probe", probe)
+    launcher.launch(JOB, None, ONE)
     assert tried == [{"NVTE_FLASH_ATTN": "0", "NVTE_FUSED_ATTN": "1", "NVTE_UNFUSED_ATTN": "0"}]
     assert started[0].job.trial == "it hung"
 
@@ -74,10 +75,10 @@ def test_packed_attention_is_tried_as_it_will_be_used(monkeypatch: pytest.Monkey
 def test_too_few_gpus(monkeypatch: pytest.MonkeyPatch, started: list[Launch]) -> None:
     gpus(monkeypatch, 2)
     with pytest.raises(UsageError, match="--nproc 4, but 2"):
-        launch.launch(JOB, 4, ONE)
+        launcher.launch(JOB, 4, ONE)
     gpus(monkeypatch, 0)
     with pytest.raises(DataError, match="--device cpu"):
-        launch.launch(JOB, None, ONE)
+        launcher.launch(JOB, None, ONE)
     assert started == []
 
 
@@ -98,9 +99,9 @@ def test_on_the_cpu_no_gpu_is_asked_for(monkeypatch: pytest.MonkeyPatch, started
     os.environ.update(OMP_NUM_THREADS="7", GPU_MAX_HW_QUEUES="")
     os.environ.pop("GLOO_SOCKET_IFNAME", None)
     cpu = Job(shards=("a",), device="cpu")
-    launch.launch(cpu, None, Nodes(count=2, rank=0, master_addr="localhost"))
+    launcher.launch(cpu, None, Nodes(count=2, rank=0, master_addr="localhost"))
     assert "GLOO_SOCKET_IFNAME" not in os.environ, "another machine is not reached through lo"
-    launch.launch(cpu, None, ONE)
+    launcher.launch(cpu, None, ONE)
     assert [each.nproc for each in started] == [1, 1]
     assert os.environ["OMP_NUM_THREADS"] == "7"
     assert os.environ["TORCHDYNAMO_DISABLE"] == "1"
@@ -161,12 +162,12 @@ def test_told_to_stop(
     find = importlib.import_module
     modules = {"torch.distributed.run": FailedWorkers}
     monkeypatch.setattr(
-        launch, "importlib", SimpleNamespace(import_module=lambda name: modules.get(name) or find(name))
+        launcher, "importlib", SimpleNamespace(import_module=lambda name: modules.get(name) or find(name))
     )
     before = signal.getsignal(signal.SIGTERM)
     planned = Launch(job=Job(shards=("a",), flags=flags), nproc=1, nodes=ONE, variables=(), gpus=0, warning="")
     with pytest.raises(error, match=words):
-        launch._run(planned)
+        launcher._run(planned)
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -199,4 +200,4 @@ def test_a_port_that_is_taken() -> None:
         master = Nodes(count=2, rank=0, master_addr="localhost", master_port=port)
         planned = Launch(job=JOB, nproc=1, nodes=master, variables=(), gpus=0, warning="")
         with pytest.raises(DataError, match=rf"the machines did not meet at localhost:{port} \(.*is this port free"):
-            launch._run(planned)
+            launcher._run(planned)

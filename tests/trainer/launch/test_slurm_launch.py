@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from slurm_cluster import SlurmCluster
-from toy import TOY_MODEL, Run, losses, random_pairs, run_forked, sft_train, write_shards
+from toy_runs import TOY_MODEL, Run, losses, random_pairs, run_forked, sft_train, write_shards
 
 STEPS, TOLD = 30, 5
 MODEL = [*TOY_MODEL, "--seq-length=64", "--global-batch-size=4", "--lr=3e-3", f"--train-iters={STEPS}"]

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from formats.errors import UsageError
-from formats.sbatch import site_options
-from trainer.container import Container, check_image, folders
-from trainer.job import Job
-from trainer.slurm import Slurm
+from sft_shards.formats.errors import UsageError
+from sft_shards.formats.sbatch import site_options
+from sft_shards.trainer.job import Job
+from sft_shards.trainer.launch.container import Container, check_image, folders
+from sft_shards.trainer.launch.slurm import Slurm
 
 CALL = ["--shards", "sh", "--epochs", "3", "--", "--save=out dir", "--load", "out dir", "--lr", "$HOME"]
 JOB = Job(shards=("sh",), epochs="3", flags=tuple(CALL[5:]))

@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 
 import pytest
-from toy import Run, losses, random_pairs, run_forked, write_shards
+from toy_runs import Run, losses, random_pairs, run_forked, write_shards
 
-from formats.errors import UsageError
-from trainer import checkpoint, flags
+from sft_shards.formats.errors import UsageError
+from sft_shards.trainer.mcore import checkpoint_args, flags
 
 SHAPE = [
     "--num-layers=2", "--hidden-size=32", "--num-attention-heads=4", "--group-query-attention", "--num-query-groups=2",
@@ -26,7 +26,7 @@ def test_the_next_run_has_the_same_model(tmp_path: Path) -> None:
     saved = str(tmp_path / "saved")
     again = [*RUN, "--train-iters=4", f"--load={saved}", "--override-opt-param-scheduler"]
     from_checkpoint = [*again, "--use-checkpoint-args"]
-    model = str(Path(__file__).parents[2] / "configs/models/qwen3-8b.json")
+    model = str(Path(__file__).parents[3] / "configs/models/qwen3-8b.json")
     runs = [
         Run(shards=[shards], flags=[*SHAPE, *RUN, "--train-iters=2", f"--save={saved}"]),
         Run(shards=[shards], flags=[*SHAPE, *again]),
@@ -49,4 +49,4 @@ def test_the_next_run_has_the_same_model(tmp_path: Path) -> None:
 def test_a_folder_without_a_checkpoint(tmp_path: Path) -> None:
     args = argparse.Namespace(load=None, pretrained_checkpoint=str(tmp_path))
     with pytest.raises(UsageError, match=r"--pretrained-checkpoint .*: no checkpoint there"):
-        checkpoint.read(flags.Parser(), args)
+        checkpoint_args.read(flags.Parser(), args)

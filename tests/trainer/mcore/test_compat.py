@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from formats.errors import DataError
-from trainer import megatron
+from sft_shards.formats.errors import DataError
+from sft_shards.trainer.mcore import compat
 
 
 @pytest.mark.filterwarnings("ignore")  # Megatron's, at import
@@ -22,13 +22,13 @@ def test_newer_ones_are_tried(
     monkeypatch: pytest.MonkeyPatch, text: str, version: tuple[int, int], warning: str
 ) -> None:
     monkeypatch.setattr("megatron.core.__version__", text)
-    assert megatron.version() == version
-    assert warning in megatron.check_version()
-    assert bool(megatron.check_version()) == bool(warning)
+    assert compat.version() == version
+    assert warning in compat.check_version()
+    assert bool(compat.check_version()) == bool(warning)
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_older_ones_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("megatron.core.__version__", "0.11.0")
     with pytest.raises(DataError, match=r"0\.11 is too old"):
-        megatron.check_version()
+        compat.check_version()

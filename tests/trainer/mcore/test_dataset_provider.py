@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trainer.provider import DatasetProvider
+from sft_shards.trainer.mcore.dataset_provider import DatasetProvider
 
 
 class Stage:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from toy import TOY_MODEL, join, run_script, turn, write_shards
+from toy_runs import TOY_MODEL, join, run_script, turn, write_shards
 
 SEQ = 20
 PAIRS = [

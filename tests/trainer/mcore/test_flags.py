@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from formats.errors import UsageError
-from trainer import cpu, flags
-from trainer.hf_config import Shape
+from sft_shards.formats.errors import UsageError
+from sft_shards.trainer.mcore import cpu_device, flags
+from sft_shards.trainer.model.hf_config import Shape
 
 
 def parser() -> flags.Parser:
@@ -137,6 +137,6 @@ def test_a_switch_that_the_device_cannot_do_is_taken_out() -> None:
 
 
 def test_flags_that_this_megatron_lacks_are_not_forced_on_it() -> None:
-    found = resolve(forced=cpu.FORCED)
+    found = resolve(forced=cpu_device.FORCED)
     assert "--no-rope-fusion" in found.argv
     assert not any("gloo" in word for word in found.argv)

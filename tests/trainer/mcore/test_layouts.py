@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy import TOY_MODEL, Run, losses, random_pairs, run_forked, write_shards
+from toy_runs import TOY_MODEL, Run, losses, random_pairs, run_forked, write_shards
 
 STEPS = 5
 CONVERSATIONS, PACKS = 40, 16

@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 import pytest
-from toy import random_pairs, run_script, write_shards
+from toy_runs import random_pairs, run_script, write_shards
 
 TOLERANCE = 1e-4
 """Of float32 logits of a size around 10."""

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from toy import STOP, TOY_MODEL, Pair, join, run_script, turn, write_shards
+from toy_runs import STOP, TOY_MODEL, Pair, join, run_script, turn, write_shards
 
 AFTER = 4
 """What the template writes after a stop token: never trained, the same id everywhere."""

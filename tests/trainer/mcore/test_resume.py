@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import numpy as np
-from toy import TOY_MODEL, Run, losses, random_pairs, run_forked, write_shards
+from toy_runs import TOY_MODEL, Run, losses, random_pairs, run_forked, write_shards
 
 STEPS, SAVED = 40, 20
 

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_checks import args, tokenizer_folder
-from toy import VOCABULARY, Run, random_pairs, run_forked, sft_train, write_shards
+from megatron_flags import args
+from toy_runs import VOCABULARY, Run, random_pairs, run_forked, sft_train, tokenizer_folder, write_shards
 
-from formats.errors import DataError, UsageError
-from formats.shards import ShardDirectory, TokenizerInfo
-from trainer import checks, fit
-from trainer.hf_config import Shape
+from sft_shards.formats.errors import DataError, UsageError
+from sft_shards.formats.shards import ShardDirectory, TokenizerInfo
+from sft_shards.trainer import compatibility
+from sft_shards.trainer.model import fit
+from sft_shards.trainer.model.hf_config import Shape
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 48,
@@ -81,7 +82,7 @@ def test_samples_longer_than_the_model_was_trained_for() -> None:
 
 @pytest.mark.parametrize(("rows", "tensor", "expected"), [(130, 1, 130), (136, 8, 136), (130, 4, 512), (0, 1, 128)])
 def test_the_rows_of_the_checkpoint_are_those_of_the_model(shards: Path, rows: int, tensor: int, expected: int) -> None:
-    assert checks.model_vocabulary(args(), info(shards), tensor, shards, rows=rows) == (120, expected)
+    assert compatibility.model_vocabulary(args(), info(shards), tensor, shards, rows=rows) == (120, expected)
 
 
 def test_what_is_said_about_the_vocabulary_wins_over_the_model(shards: Path, tmp_path: Path) -> None:

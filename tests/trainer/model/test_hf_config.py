@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from formats.errors import UsageError
-from trainer import hf_config
+from sft_shards.formats.errors import UsageError
+from sft_shards.trainer.model import hf_config
 
-MODELS = Path(__file__).parents[2] / "configs/models"
+MODELS = Path(__file__).parents[3] / "configs/models"
 
 EVERYWHERE = {
     "swiglu": True, "normalization": "RMSNorm", "disable-bias-linear": True, "position-embedding-type": "rope",

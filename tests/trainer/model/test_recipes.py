@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 import yaml
-from toy import Run, losses, random_pairs, run_forked, write_shards
+from toy_runs import Run, losses, random_pairs, run_forked, write_shards
 
-from trainer import config, hf_config
+from sft_shards.trainer import yaml_config
+from sft_shards.trainer.model import hf_config
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RECIPES = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.stem != "demo-cpu")
 MODELS = ("llama3.1-8b", "llama3.3-70b", "qwen2.5-7b", "qwen3-8b", "qwen3-30b-a3b")
 REDUCED = {
@@ -41,7 +42,7 @@ def test_a_recipe_says_where_its_numbers_come_from_and_how_it_is_run(path: Path)
     assert f"--config configs/{path.name} " in text
     assert "Not run on an AMD GPU" in text
     assert yaml.safe_load(text)["hf-config"] == f"models/{path.stem.split('.mi')[0]}.json"
-    assert config.read(str(path)).megatron["bf16"] is True
+    assert yaml_config.read(str(path)).megatron["bf16"] is True
 
 
 def test_megatron_takes_them_at_full_size_and_they_fit(tmp_path: Path) -> None:
@@ -64,7 +65,7 @@ def test_megatron_takes_them_at_full_size_and_they_fit(tmp_path: Path) -> None:
 
 
 def reduced(folder: Path, path: Path) -> Run:
-    file = config.read(str(path))
+    file = yaml_config.read(str(path))
     shape = json.loads(Path(file.own["hf-config"]).read_text())
     small = {key: value for key, value in REDUCED.items() if key in shape or key == "head_dim"}
     target = folder / f"{path.stem}.json"
@@ -112,7 +113,7 @@ def test_a_base_checkpoint_starts_a_run_and_not_its_second_part(tmp_path: Path) 
 
 
 def test_shapes_are_read_from_beside_the_recipe() -> None:
-    found: dict[str, Any] = {path.stem: config.read(str(path)).own["hf-config"] for path in RECIPES}
+    found: dict[str, Any] = {path.stem: yaml_config.read(str(path)).own["hf-config"] for path in RECIPES}
     assert all(hf_config.read(shape).flags["num-layers"] >= 28 for shape in found.values())
 
 

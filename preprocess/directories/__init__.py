@@ -1,0 +1,1 @@
+"""Commands on finished shard directories: show, verify, compare, merge."""

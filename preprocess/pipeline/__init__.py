@@ -1,0 +1,1 @@
+"""Turn batches of raw records into batches of tokens and loss masks."""

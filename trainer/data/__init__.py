@@ -1,0 +1,1 @@
+"""Turn shard directories into training samples: selection, packing, mixture."""

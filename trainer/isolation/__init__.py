@@ -1,0 +1,1 @@
+"""Keep conversations that are packed together from seeing each other."""

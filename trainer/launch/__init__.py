@@ -1,0 +1,1 @@
+"""Start the worker processes on one machine or many."""
