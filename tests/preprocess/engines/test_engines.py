@@ -128,7 +128,7 @@ def test_a_task_that_kills_its_workers_fails_after_three_and_the_others_are_not_
     script = tmp_path / "poison.py"
     script.write_text(POISON)
     output = tmp_path / "out"
-    path = os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[2])))
+    path = str(Path(__file__).parents[2] / "support")
     environment = {**os.environ, "POISON": "3", "PYTHONPATH": path}
     arguments = list(map(str, ["run", *INPUTS, *SMALL, "--output", output, "--workers", 2]))
     done = subprocess.run(
