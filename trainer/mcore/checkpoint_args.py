@@ -14,7 +14,7 @@ from typing import Any
 
 from sft_shards.formats.errors import UsageError
 from sft_shards.trainer.mcore import compat
-from sft_shards.trainer.model.hf_config import Shape
+from sft_shards.trainer.model.hf_config import ModelShape
 
 FLAGS = (
     "num-layers",
@@ -55,7 +55,7 @@ WITH_EXPERTS = ("moe-",)
 WITH_GROUPS = ("num-query-groups",)
 
 
-def read(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Shape:
+def read(parser: argparse.ArgumentParser, args: argparse.Namespace) -> ModelShape:
     """The shape of the model that `--load`, or else `--pretrained-checkpoint`, names.
 
     Raises:
@@ -81,7 +81,7 @@ def read(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Shape:
     return shape(parser, found[1], str(folder))
 
 
-def shape(parser: argparse.ArgumentParser, saved: argparse.Namespace, path: str) -> Shape:
+def shape(parser: argparse.ArgumentParser, saved: argparse.Namespace, path: str) -> ModelShape:
     """The shape in a checkpoint's arguments, as `parser` spells its flags."""
     actions = parser._option_string_actions
     flags: dict[str, Any] = {}
@@ -97,7 +97,7 @@ def shape(parser: argparse.ArgumentParser, saved: argparse.Namespace, path: str)
         if action.nargs == 0:
             value = value == action.const
         flags[name] = str(value).replace(" ", "") if isinstance(value, list) else getattr(value, "name", value)
-    return Shape(
+    return ModelShape(
         path=path,
         flags=flags,
         vocab_size=saved.padded_vocab_size,

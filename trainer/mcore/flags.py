@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from sft_shards.formats.errors import UsageError
-from sft_shards.trainer.model.hf_config import Shape
+from sft_shards.trainer.model.hf_config import ModelShape
 from sft_shards.trainer.yaml_config import OWN
 
 DEFAULTS: dict[str, Any] = {
@@ -59,7 +59,7 @@ def resolve(
     config_path: str,
     flags: Iterable[str],
     forced: Mapping[str, Any] | None = None,
-    shape: Shape | None = None,
+    shape: ModelShape | None = None,
 ) -> Flags:
     """Put the flags together.
 
@@ -98,7 +98,7 @@ def resolve(
     return Flags(argv=tuple(argv), args=args, given=given)
 
 
-def _model(parser: argparse.ArgumentParser, shape: Shape) -> list[str]:
+def _model(parser: argparse.ArgumentParser, shape: ModelShape) -> list[str]:
     """A model's shape as words of a command line; UsageError where this Megatron lacks a flag that it needs."""
     actions = parser._option_string_actions
     for name, value in shape.flags.items():
@@ -108,7 +108,7 @@ def _model(parser: argparse.ArgumentParser, shape: Shape) -> list[str]:
     return as_argv(actions, known)
 
 
-def _agree(parser: argparse.ArgumentParser, shape: Shape, words: Sequence[str], where: str) -> None:
+def _agree(parser: argparse.ArgumentParser, shape: ModelShape, words: Sequence[str], where: str) -> None:
     """UsageError where `words` say something else about the model than its shape does; repeating it is fine."""
     actions = parser._option_string_actions
     wanted, _ = parser.parse_known_args(_model(parser, shape))

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.shards import TokenizerInfo, vocabulary_hash
-from sft_shards.trainer.model.hf_config import Shape
+from sft_shards.trainer.model.hf_config import ModelShape
 
 
-def check_shards(shape: Shape, info: TokenizerInfo, shards: Path) -> None:
+def check_shards(shape: ModelShape, info: TokenizerInfo, shards: Path) -> None:
     """Do these shards' ids mean to the model what they mean to their tokenizer?
 
     The vocabulary is compared with that of the `tokenizer.json` beside the config.json, where there is one.
@@ -43,7 +43,7 @@ def check_shards(shape: Shape, info: TokenizerInfo, shards: Path) -> None:
         )
 
 
-def check_length(shape: Shape, seq_length: int, *, stretched: bool) -> None:
+def check_length(shape: ModelShape, seq_length: int, *, stretched: bool) -> None:
     """Was the model trained for samples of so many positions, and does it look back over all of them?
 
     Args:

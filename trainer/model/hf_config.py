@@ -1,12 +1,13 @@
-"""The shape of a model from its Hugging Face `config.json`, as Megatron's flags: nobody copies twenty numbers.
+"""A model shape as Megatron's flags, from a Hugging Face `config.json`: nobody copies twenty numbers.
 
     shape = read("models/Llama-3.1-8B")
     shape.flags["num-layers"], shape.flags["rotary-base"], shape.vocab_size      # 32, 500000, 128256
 
-What the file says and Megatron cannot do (other rotary scalings, biases elsewhere, a sliding window) is refused; a
-key that is not there is taken only where every version of transformers agrees on what is meant. What belongs to
-training (dropout, the weight of a load-balancing loss, the initial weights) is left to the recipe. That a model built
-by these flags gives the logits of transformers is held by tests/trainer/mcore/test_loss_oracle.py.
+What is particular to an architecture stands in `architectures`. What the file says and Megatron cannot do (other
+rotary scalings, biases elsewhere) is refused; a key that is missing is completed only where every version of
+transformers agrees on its meaning. What belongs to training (dropout, the weight of a load-balancing loss) is left
+to the recipe. tests/trainer/model/test_architectures.py shows that a model built from these flags gives the logits
+of transformers.
 """
 
 from __future__ import annotations
@@ -18,78 +19,119 @@ from pathlib import Path
 from typing import Any
 
 from sft_shards.formats.errors import UsageError
+from sft_shards.trainer.model.architectures import ARCHITECTURES, Architecture, Experts
 
-SUPPORTED = (
-    "LlamaForCausalLM",
-    "MistralForCausalLM",
-    "Qwen2ForCausalLM",
-    "Qwen3ForCausalLM",
-    "Qwen3MoeForCausalLM",
-)
 LLAMA3_SCALING = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 """What Megatron's --use-rope-scaling does; only the factor is a flag (tags 0.12 to 0.19, and main)."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
-    """A model's shape."""
+class ModelShape:
+    """Widths, depth and kind of a model."""
 
     path: str
     """The file, for messages."""
     flags: dict[str, Any]
     """Megatron's flags by name: a value; True or False, a switch that must be set or must not; None, not to be set."""
     vocab_size: int
-    """Rows of the checkpoint's embedding, often more than the tokenizer has ids."""
+    """Rows of the model's embedding, often more than the tokenizer has ids."""
     max_positions: int
     """Positions that the model was trained for."""
     window: int | None
     """Positions that attention looks back; None: all."""
+    architecture: str = ""
+    """Its name in `ARCHITECTURES`; "": the shape comes from a Megatron checkpoint."""
 
 
-def read(path: str) -> Shape:
+def read(path: str, *, option: str = "--hf-config") -> ModelShape:
     """The shape of the model in a folder with a `config.json`, or in such a file.
+
+    Args:
+        option: how the user named the path, for messages.
 
     Raises:
         UsageError: no such file, not JSON, another architecture, or something in it that Megatron cannot do.
     """
     file = Path(path) / "config.json" if Path(path).is_dir() else Path(path)
+    remedy = "name a model's folder or its config.json"
     try:
         raw = json.loads(file.read_text("utf-8"))
     except OSError as error:
-        raise UsageError(
-            f"--hf-config {path}: cannot read {file} ({error.strerror}); name a model's folder or its config.json"
-        ) from None
+        raise UsageError(f"{option} {path}: cannot read {file} ({error.strerror}); {remedy}") from None
     except ValueError:
-        raise UsageError(f"--hf-config {path}: {file} is not JSON; name a model's folder or its config.json") from None
+        raise UsageError(f"{option} {path}: {file} is not JSON; {remedy}") from None
     if not isinstance(raw, dict):
-        raise UsageError(f"--hf-config {path}: {file} holds no mapping; name a model's folder or its config.json")
-    return shape(raw, str(file))
+        raise UsageError(f"{option} {path}: {file} holds no mapping; {remedy}")
+    return model_shape(raw, str(file))
 
 
-def shape(config: Mapping[str, Any], path: str) -> Shape:
-    """The shape that a `config.json` describes.
+def model_shape(config: Mapping[str, Any], path: str) -> ModelShape:
+    """The model shape that a `config.json` describes.
 
     Raises:
         UsageError: as `read`.
     """
-    keys = _Keys(config, path)
+    keys = Keys(config, path)
     names = config.get("architectures") or []
     name = names[0] if isinstance(names, list) and len(names) == 1 else ""
-    if name not in SUPPORTED:
+    if name not in ARCHITECTURES:
         raise UsageError(
-            f"{path}: architecture {', '.join(map(str, names)) or 'unnamed'} is not one of {', '.join(SUPPORTED)}; "
+            f"{path}: architecture {', '.join(map(str, names)) or 'unnamed'} is not one of {', '.join(ARCHITECTURES)}; "
             "give the model's shape by Megatron's flags instead"
         )
+    kind = ARCHITECTURES[name]
     if (activation := config.get("hidden_act", "silu")) != "silu":
         raise keys.refused("hidden_act", activation, "silu")
     for key in ("attention_bias", "mlp_bias"):
-        if config.get(key):
+        if config.get(key) and key != kind.qkv_bias:
             raise keys.refused(key, True, "false")
+    return ModelShape(
+        path=path,
+        flags={
+            **_layers(keys, kind),
+            **_rotary(keys, kind),
+            **(_experts(keys, kind.experts) if kind.experts else {"num-experts": None}),
+        },
+        vocab_size=keys.count("vocab_size"),
+        max_positions=keys.count("max_position_embeddings"),
+        window=_window(keys, kind),
+        architecture=name,
+    )
+
+
+class Keys:
+    """A configuration whose numbers are asked for by name."""
+
+    def __init__(self, config: Mapping[str, Any], path: str) -> None:
+        self.config, self.path = config, path
+
+    def number(self, key: str) -> float:
+        """A number above 0; UsageError otherwise."""
+        value = self.config.get(key)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+            held = f"{key} is {value!r}" if key in self.config else f"{key} is missing"
+            raise UsageError(f"{self.path}: {held}, a number above 0 is expected; is this the config.json of a model?")
+        return value
+
+    def count(self, key: str) -> int:
+        """A whole number above 0; UsageError otherwise."""
+        value = self.number(key)
+        if value != int(value):
+            raise self.refused(key, value, "a whole number")
+        return int(value)
+
+    def refused(self, key: str, value: object, wanted: str) -> UsageError:
+        """The error for a value that Megatron cannot express."""
+        return UsageError(f"{self.path}: {key} is {value!r}, Megatron can do {wanted} only; train it with another tool")
+
+
+def _layers(keys: Keys, kind: Architecture) -> dict[str, Any]:
+    config = keys.config
     heads, hidden = keys.count("num_attention_heads"), keys.count("hidden_size")
-    groups = heads if name == "LlamaForCausalLM" and not config.get("num_key_value_heads") else None
-    groups = groups or keys.count("num_key_value_heads")
-    derived = None if name.startswith("Qwen3") or hidden % heads else hidden // heads
-    flags: dict[str, Any] = {
+    stated = kind.grouped or config.get("num_key_value_heads")
+    groups = keys.count("num_key_value_heads") if stated else heads
+    derived = hidden // heads if kind.head_dim == "derived" and not hidden % heads else 0
+    return {
         "num-layers": keys.count("num_hidden_layers"),
         "hidden-size": hidden,
         "ffn-hidden-size": keys.count("intermediate_size"),
@@ -101,46 +143,18 @@ def shape(config: Mapping[str, Any], path: str) -> Shape:
         "normalization": "RMSNorm",
         "norm-epsilon": keys.number("rms_norm_eps"),
         "disable-bias-linear": True,
-        "add-qkv-bias": name == "Qwen2ForCausalLM",
-        "qk-layernorm": name.startswith("Qwen3"),
+        "add-qkv-bias": bool(config.get(kind.qkv_bias, True)) if isinstance(kind.qkv_bias, str) else kind.qkv_bias,
+        "qk-layernorm": kind.qk_norm,
         "untie-embeddings-and-output-weights": not config.get("tie_word_embeddings", False),
-        **_rotary(keys),
-        **(_experts(keys) if name == "Qwen3MoeForCausalLM" else {"num-experts": None}),
     }
-    windowed = name == "MistralForCausalLM" or (name.startswith("Qwen") and config.get("use_sliding_window"))
-    return Shape(
-        path=path,
-        flags=flags,
-        vocab_size=keys.count("vocab_size"),
-        max_positions=keys.count("max_position_embeddings"),
-        window=keys.count("sliding_window") if windowed and config.get("sliding_window") else None,
-    )
 
 
-class _Keys:
-    """A configuration whose numbers are asked for by name."""
-
-    def __init__(self, config: Mapping[str, Any], path: str) -> None:
-        self.config, self.path = config, path
-
-    def number(self, key: str) -> float:
-        value = self.config.get(key)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
-            held = f"{key} is {value!r}" if key in self.config else f"{key} is missing"
-            raise UsageError(f"{self.path}: {held}, a number above 0 is expected; is this the config.json of a model?")
-        return value
-
-    def count(self, key: str) -> int:
-        value = self.number(key)
-        if value != int(value):
-            raise self.refused(key, value, "a whole number")
-        return int(value)
-
-    def refused(self, key: str, value: object, wanted: str) -> UsageError:
-        return UsageError(f"{self.path}: {key} is {value!r}, Megatron can do {wanted} only; train it with another tool")
+def _window(keys: Keys, kind: Architecture) -> int | None:
+    held = kind.window == "always" or (kind.window and keys.config.get(kind.window))
+    return keys.count("sliding_window") if held and keys.config.get("sliding_window") else None
 
 
-def _rotary(keys: _Keys) -> dict[str, Any]:
+def _rotary(keys: Keys, kind: Architecture) -> dict[str, Any]:
     """Rotary positions, from `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (4)."""
     new, old = keys.config.get("rope_parameters") or {}, keys.config.get("rope_scaling") or {}
     rope: dict[str, Any] = {}
@@ -151,43 +165,43 @@ def _rotary(keys: _Keys) -> dict[str, Any]:
                 raise UsageError(
                     f"{keys.path}: {key} is {rope[key]!r} in one place and {value!r} in another; repair it"
                 )
-    partial = rope.pop("partial_rotary_factor", None) or keys.config.get("partial_rotary_factor") or 1.0
-    kind, base = rope.pop("rope_type", "default"), rope.pop("rope_theta", 10000)
-    theta = _Keys({"rope_theta": base}, keys.path).count("rope_theta")
+    partial = rope.pop("partial_rotary_factor", None) or keys.config.get("partial_rotary_factor") or kind.rotary_percent
+    scaling, base = rope.pop("rope_type", "default"), rope.pop("rope_theta", 10000)
     flags: dict[str, Any] = {
         "position-embedding-type": "rope",
-        "rotary-base": theta,
+        "rotary-base": Keys({"rope_theta": base}, keys.path).count("rope_theta"),
         "rotary-percent": partial,
-        "rotary-interleaved": False,
-        "use-rope-scaling": kind == "llama3",
+        "rotary-interleaved": kind.rotary_interleaved,
+        "use-rope-scaling": scaling == "llama3",
         "rotary-seq-len-interpolation-factor": None,
     }
     if any(isinstance(value, dict) for value in rope.values()):
         raise keys.refused("rope_parameters", rope, "the same rotary positions in all layers")
-    if kind == "default":
+    if scaling == "default":
         return flags
-    if kind != "llama3":
-        raise keys.refused("rope_type", kind, "'default' and 'llama3'")
-    factor = _Keys(rope, keys.path).number("factor")
+    if scaling != "llama3":
+        raise keys.refused("rope_type", scaling, "'default' and 'llama3'")
+    factor = Keys(rope, keys.path).number("factor")
     for key, wanted in LLAMA3_SCALING.items():
         if rope.get(key) != wanted:
             raise keys.refused(f"{key} of its rotary scaling", rope.get(key), f"{wanted:g}")
     return {**flags, "rope-scaling-factor": factor}
 
 
-def _experts(keys: _Keys) -> dict[str, Any]:
-    """A mixture of experts: softmax over all of them, the best taken, their weights summing to 1 where it says so."""
+def _experts(keys: Keys, kind: Experts) -> dict[str, Any]:
+    """A mixture of experts: softmax over all, the best are taken, their weights sum to 1 where the model says so."""
     config, layers = keys.config, keys.count("num_hidden_layers")
-    step = config.get("decoder_sparse_step") or 1
-    dense = set(config.get("mlp_only_layers") or ())
+    step = (config.get("decoder_sparse_step") or 1) if kind.sparse else 1
+    dense = set(config.get("mlp_only_layers") or ()) if kind.sparse else set()
     pattern = [int(layer not in dense and (layer + 1) % step == 0) for layer in range(layers)]
-    if "norm_topk_prob" not in config:
-        raise UsageError(f"{keys.path}: norm_topk_prob is missing; is this the config.json of a model?")
+    if kind.normalised and kind.normalised not in config:
+        raise UsageError(f"{keys.path}: {kind.normalised} is missing; is this the config.json of a model?")
     return {
-        "num-experts": keys.count("num_experts" if "num_experts" in config else "num_local_experts"),
-        "moe-ffn-hidden-size": keys.count("moe_intermediate_size"),
+        "num-experts": keys.count(next((key for key in kind.count if key in config), kind.count[0])),
+        "moe-ffn-hidden-size": keys.count(kind.hidden),
         "moe-router-topk": keys.count("num_experts_per_tok"),
         "moe-router-score-function": "softmax",
-        "moe-router-pre-softmax": not config["norm_topk_prob"],  # else softmax over the best: the same, normalized
+        # softmax over the chosen ones equals softmax over all, normalised
+        "moe-router-pre-softmax": bool(kind.normalised) and not config[kind.normalised],
         "moe-layer-freq": 1 if all(pattern) else str(pattern).replace(" ", ""),
     }

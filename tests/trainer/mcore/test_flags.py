@@ -10,7 +10,7 @@ import pytest
 
 from sft_shards.formats.errors import UsageError
 from sft_shards.trainer.mcore import cpu_device, flags
-from sft_shards.trainer.model.hf_config import Shape
+from sft_shards.trainer.model.hf_config import ModelShape
 
 
 def parser() -> flags.Parser:
@@ -83,7 +83,7 @@ def test_what_is_refused(config: dict[str, Any], words: tuple[str, ...], message
     assert message in str(error.value)
 
 
-SHAPE = Shape(
+SHAPE = ModelShape(
     path="m/config.json",
     flags={"num-layers": 2, "swiglu": False, "disable-bias-linear": True, "norm-epsilon": 1e-6, "num-experts": None},
     vocab_size=120,
@@ -92,7 +92,7 @@ SHAPE = Shape(
 )
 
 
-def with_shape(config: dict[str, Any] | None = None, *words: str, shape: Shape = SHAPE) -> flags.Flags:
+def with_shape(config: dict[str, Any] | None = None, *words: str, shape: ModelShape = SHAPE) -> flags.Flags:
     return flags.resolve(parser(), config=config or {}, config_path="run.yaml", flags=words, shape=shape)
 
 

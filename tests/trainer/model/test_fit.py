@@ -14,7 +14,7 @@ from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.shards import ShardDirectory, TokenizerInfo
 from sft_shards.trainer import compatibility
 from sft_shards.trainer.model import fit
-from sft_shards.trainer.model.hf_config import Shape
+from sft_shards.trainer.model.hf_config import ModelShape
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 48,
@@ -31,9 +31,9 @@ def info(shards: Path) -> TokenizerInfo:
     return ShardDirectory(shards).manifest.tokenizer
 
 
-def shape(path: Path | str = "config.json", **change: Any) -> Shape:
+def shape(path: Path | str = "config.json", **change: Any) -> ModelShape:
     known: dict[str, Any] = {"flags": {}, "vocab_size": 120, "max_positions": 64, "window": None}
-    return Shape(path=str(path), **{**known, **change})
+    return ModelShape(path=str(path), **{**known, **change})
 
 
 def test_ids_without_a_row(shards: Path) -> None:

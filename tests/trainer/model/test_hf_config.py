@@ -70,8 +70,8 @@ def published(name: str) -> dict[str, Any]:
     return raw
 
 
-def changed(name: str = "llama3.1-8b", **change: Any) -> hf_config.Shape:
-    return hf_config.shape({**published(name), **change}, "config.json")
+def changed(name: str = "llama3.1-8b", **change: Any) -> hf_config.ModelShape:
+    return hf_config.model_shape({**published(name), **change}, "config.json")
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -99,7 +99,7 @@ def test_llama_2_had_no_groups_and_no_rotary_base() -> None:
     raw = published("llama3.1-8b")
     for key in ("num_key_value_heads", "rope_theta", "rope_scaling", "attention_bias", "mlp_bias"):
         del raw[key]
-    found = hf_config.shape(raw, "config.json").flags
+    found = hf_config.model_shape(raw, "config.json").flags
     assert (found["group-query-attention"], found["rotary-base"]) == (False, 10000)
     assert "num-query-groups" not in found
 
@@ -115,8 +115,8 @@ def test_mistral_and_its_window() -> None:
 def test_transformers_5_writes_rotary_positions_in_one_mapping(name: str) -> None:
     raw = published(name)
     old = {"rope_theta": raw.pop("rope_theta"), "rope_type": "default", **(raw.pop("rope_scaling") or {})}
-    assert hf_config.shape({**raw, "rope_parameters": old}, "x").flags == PUBLISHED[name][0]
-    assert hf_config.shape({**published(name), "rope_parameters": old}, "x").flags == PUBLISHED[name][0]
+    assert hf_config.model_shape({**raw, "rope_parameters": old}, "x").flags == PUBLISHED[name][0]
+    assert hf_config.model_shape({**published(name), "rope_parameters": old}, "x").flags == PUBLISHED[name][0]
 
 
 def test_the_older_spelling_of_the_kind_of_scaling() -> None:
@@ -132,7 +132,7 @@ def test_experts_in_some_layers_only() -> None:
     assert changed("qwen3-30b-a3b", norm_topk_prob=False).flags["moe-router-pre-softmax"] is True
     renamed = published("qwen3-30b-a3b")
     renamed["num_local_experts"] = renamed.pop("num_experts")
-    assert hf_config.shape(renamed, "x").flags["num-experts"] == 128
+    assert hf_config.model_shape(renamed, "x").flags["num-experts"] == 128
 
 
 SCALING = {"rope_type": "llama3", "factor": 8.0, **hf_config.LLAMA3_SCALING}
@@ -173,11 +173,11 @@ def test_a_key_that_is_missing_is_named() -> None:
     raw = published("qwen3-8b")
     del raw["head_dim"]
     with pytest.raises(UsageError, match="head_dim is missing"):
-        hf_config.shape(raw, "x")
+        hf_config.model_shape(raw, "x")
     moe = published("qwen3-30b-a3b")
     del moe["norm_topk_prob"]
     with pytest.raises(UsageError, match="norm_topk_prob is missing"):
-        hf_config.shape(moe, "x")
+        hf_config.model_shape(moe, "x")
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
