@@ -16,7 +16,8 @@ A package of your own adds a template by the entry point group `sft_shards.templ
 from sft_shards.formats.templates.chat_template import ChatTemplate, TemplateTokens
 from sft_shards.formats.templates.registry import TOKENIZER, sources, template_source
 from sft_shards.formats.templates.rendering import TRAIN_ON, Rendering, Span, Spoken, TrainOn
-from sft_shards.formats.templates.skeleton import Skeleton, Tracer, Trim
+from sft_shards.formats.templates.skeleton import Skeleton, Tracer
+from sft_shards.formats.templates.traced_text import Trim
 
 __all__ = [
     "TOKENIZER",

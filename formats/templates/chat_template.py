@@ -14,9 +14,9 @@ import jinja2
 
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError, UsageError
-from sft_shards.formats.templates.markers import RESERVED, StandIns, all_texts
 from sft_shards.formats.templates.rendering import Rendering
 from sft_shards.formats.templates.sandbox import compile_template, render
+from sft_shards.formats.templates.sentinels import RESERVED, StandIns, all_texts
 from sft_shards.formats.templates.turn_spans import by_generation, by_marks
 
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")

@@ -25,13 +25,12 @@ import jinja2.parser
 import jinja2.sandbox
 
 from sft_shards.formats.errors import RecordError
+from sft_shards.formats.templates.sentinels import GENERATION_END, GENERATION_START
 
 DAY = date(2024, 7, 26)
 """What `strftime_now` answers with, whatever the day: the date that Llama 3.1's own template falls back to."""
 SECONDS = 20.0
 CHARACTERS = 64 << 20
-GENERATION_START, GENERATION_END = "\ufdd4", "\ufdd5"
-"""Noncharacters that stand around what a template marks with `{% generation %}` until they are taken out again."""
 DICT_NAMES = frozenset(dir(dict))
 PADDING_METHODS = ("center", "ljust", "rjust", "zfill", "expandtabs")
 UNBOUNDED = re.compile(r"\d{5,}|\*|:[^}]*\{")

@@ -17,32 +17,14 @@ from typing import Any
 from sft_shards.formats.conversation import Conversation
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.templates.anchors import CALL, CONTENT, REASONING, Anchor, Anchors
-from sft_shards.formats.templates.markers import THINK, take_out, ways
+from sft_shards.formats.templates.markers import take_out, ways
 from sft_shards.formats.templates.rendering import Spoken
-from sft_shards.formats.templates.sandbox import GENERATION_END, GENERATION_START
+from sft_shards.formats.templates.sentinels import GENERATION_END, GENERATION_START
+from sft_shards.formats.templates.thinking import THINK, after_empty_think, opened_think
 
-EMPTY_THINK = re.compile(r"<think>\s*</think>\n{0,2}")
-EMPTY_THINK_OPENED = re.compile(r"\s*</think>\n{0,2}")
-"""Templates write at most an empty line behind the block; white space after that is the turn's own."""
-OPENING = "<think>"
 OTHER_SPACE = " \n"
 
 Render = Callable[[list[dict[str, Any]]], str]
-
-
-def after_empty_think(text: str, start: int) -> int:
-    """Where a turn's own words begin, `start` being the end of its header: after a think block with nothing in it,
-    of which the header may hold the first half."""
-    pattern = EMPTY_THINK if _opened_think(text, 0, start) is None else EMPTY_THINK_OPENED
-    found = pattern.match(text, start)
-    return found.end() if found else start
-
-
-def _opened_think(text: str, begin: int, end: int) -> int | None:
-    """Where in text[begin:end] the `<think>` starts behind which there is nothing but white space."""
-    while end > begin and text[end - 1].isspace():
-        end -= 1
-    return end - len(OPENING) if text.endswith(OPENING, begin, end) else None
 
 
 def by_generation(text: str, messages: list[dict[str, Any]], stop: re.Pattern[str]) -> tuple[str, tuple[Spoken, ...]]:
@@ -183,7 +165,7 @@ def _after_header(text: str, left: int, first: Anchor, header: str) -> int | Non
         found = text.rfind(header, left, first.start)
         if found >= 0:
             return found + len(header)
-    return _opened_think(text, left, first.start) if first.kind == REASONING else None
+    return opened_think(text, left, first.start) if first.kind == REASONING else None
 
 
 class _Leads:

@@ -22,10 +22,11 @@ from sft_shards.formats.shards import SPLITS
 from sft_shards.formats.templates import TOKENIZER, ChatTemplate, Rendering, Span, template_source
 from sft_shards.preprocess.config import JobConfig
 from sft_shards.preprocess.pipeline.batch import Batch, Reject
+from sft_shards.preprocess.pipeline.masks import Masked, masks
 from sft_shards.preprocess.pipeline.read import read_plain
 from sft_shards.preprocess.pipeline.reference import Encoded, Encoder
 from sft_shards.preprocess.pipeline.render import Renderer, Texts
-from sft_shards.preprocess.pipeline.tokenize import Masked, encode, masks
+from sft_shards.preprocess.pipeline.tokenize import encode
 from sft_shards.preprocess.pipeline.truncation import fit
 from sft_shards.preprocess.sources import Records, parse
 from sft_shards.preprocess.tokenizer.backends import Engine, Flat, HuggingFace

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sft_shards.formats.errors import RecordError, UsageError
 from sft_shards.formats.templates import Rendering, Span
+from sft_shards.preprocess.pipeline.masks import token_mask
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -136,36 +137,3 @@ class Encoder:
                 ids += encoding.ids
                 offsets += [(left + one, left + other) for one, other in encoding.offsets]
         return Pieces(ids=ids, offsets=offsets)
-
-
-def token_mask(
-    offsets: NDArray[np.int64], trained: Sequence[Span], *, train_straddling: bool
-) -> tuple[NDArray[np.uint8], int]:
-    """The loss mask of tokens from their characters.
-
-    A token carries loss where it holds a character of a trained span. One without characters (a space that
-    SentencePiece put there) carries loss where it stands inside of a span or at its start.
-
-    Args:
-        offsets: int64[L, 2], [start, end) of each token in characters.
-        trained: spans in order, apart from each other.
-        train_straddling: whether a token that begins before a span and ends inside it carries loss.
-
-    Returns:
-        u8[L], and how many tokens straddle the start of a span.
-    """
-    mask = np.zeros(len(offsets), dtype=np.uint8)
-    if not trained:
-        return mask, 0
-    bounds = np.asarray(trained, dtype=np.int64)
-    starts, ends = offsets[:, 0], offsets[:, 1]
-    empty = starts == ends
-    # The first span that ends after the token begins is the only one it can overlap from the left.
-    span = np.searchsorted(bounds[:, 1], starts, side="right")
-    inside = span < len(bounds)
-    first = bounds[np.minimum(span, len(bounds) - 1)]
-    mask[inside & np.where(empty, starts >= first[:, 0], ends > first[:, 0])] = 1
-    straddles = inside & ~empty & (starts < first[:, 0]) & (ends > first[:, 0])
-    if not train_straddling:
-        mask[straddles] = 0
-    return mask, int(straddles.sum())

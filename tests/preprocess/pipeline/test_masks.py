@@ -9,8 +9,9 @@ from transformers import PreTrainedTokenizerFast
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError, UsageError
 from sft_shards.formats.templates import ChatTemplate, Rendering, TrainOn
+from sft_shards.preprocess.pipeline.masks import token_mask
 from sft_shards.preprocess.pipeline.pipeline import load_template
-from sft_shards.preprocess.pipeline.reference import Encoder, token_mask
+from sft_shards.preprocess.pipeline.reference import Encoder
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 KINDS = ("bytes", "bytes-nfc", "spm", "metaspace")

@@ -14,11 +14,11 @@ from sft_shards.formats.errors import DataError, RecordError, UsageError
 from sft_shards.formats.records import FieldMap, formats, get
 from sft_shards.preprocess.config import JobConfig
 from sft_shards.preprocess.pipeline.batch import Batch
+from sft_shards.preprocess.pipeline.masks import masks, token_mask
 from sft_shards.preprocess.pipeline.pipeline import Pipeline
 from sft_shards.preprocess.pipeline.read import read_plain
-from sft_shards.preprocess.pipeline.reference import token_mask
 from sft_shards.preprocess.pipeline.render import Texts as FilledTexts
-from sft_shards.preprocess.pipeline.tokenize import align, encode, masks
+from sft_shards.preprocess.pipeline.tokenize import align, encode
 from sft_shards.preprocess.pipeline.truncation import fit
 from sft_shards.preprocess.sources import Records, Texts
 from sft_shards.preprocess.tokenizer.backends import Fastokens, Flat, HuggingFace, choose_engine, hard_texts
