@@ -1,6 +1,6 @@
 """Call `sft-train` several times, each in a fork of a process that has imported everything: seconds instead of tens.
 
-    calls.py CALLS.json      [[{"variables": {…}, "words": […]}], …]
+    forked_calls.py CALLS.json      [[{"variables": {…}, "words": […]}], …]
 
 The last line of output is a JSON list of [exit status, standard output, standard error].
 """

@@ -1,6 +1,6 @@
 """Run jobs one after the other, each in forks of a process that has imported everything: seconds instead of tens.
 
-    forked.py JOBS.json      [{"job": Job, "nproc": 2, "kill": "text" or null}, …]
+    forked_ranks.py JOBS.json      [{"job": Job, "nproc": 2, "kill": "text" or null}, …]
 
 Each rank is what torchrun would start (`sft_shards.trainer.worker.main` in its own process, with the same environment). With
 `kill` all ranks get SIGKILL as soon as the text is printed. The last line of output is a JSON list of [exit statuses,

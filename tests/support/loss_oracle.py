@@ -1,6 +1,6 @@
 """Transformers' logits beside Megatron's: a tiny model of each architecture, random weights, shape by --hf-config.
 
-    oracle.py CASES.json SHARDS      [{"name": …, "kind": "Llama", "config": {…}, "altered": [{…}, …]}, …]
+    loss_oracle.py CASES.json SHARDS      [{"name": …, "kind": "Llama", "config": {…}, "altered": [{…}, …]}, …]
 
 Each case is a fork of a process that has imported everything. It builds the transformers model, saves its config.json
 as `save_pretrained` does, lets `worker.prepare` make Megatron's arguments from it, builds the GPTModel, copies the

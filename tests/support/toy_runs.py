@@ -169,7 +169,7 @@ class Run:
 
 
 def run_forked(folder: Path, runs: Sequence[Run], *, timeout: float = 580) -> list[str]:
-    """The output of each run, in this order, one after the other; see `forked.py`."""
+    """The output of each run, in this order, one after the other; see `forked_ranks.py`."""
     jobs = [
         {
             "job": {"shards": [*map(str, run.shards)], "device": "cpu", "flags": [*run.flags], **run.options},
@@ -181,7 +181,7 @@ def run_forked(folder: Path, runs: Sequence[Run], *, timeout: float = 580) -> li
     path = folder / "jobs.json"
     path.write_text(json.dumps(jobs))
     outputs = []
-    done = run_script("forked.py", path, timeout=timeout)
+    done = run_script("forked_ranks.py", path, timeout=timeout)
     for run, (codes, output) in zip(runs, json.loads(done.stdout.splitlines()[-1]), strict=True):
         assert codes == [-9 if run.kill else run.code] * run.nproc, output[-4000:]
         outputs.append(output)

@@ -15,7 +15,7 @@ def test_a_pack_is_its_conversations_one_by_one(tmp_path: Path, positions: str) 
     flags = [flag for flag in TOY_MODEL if "position" not in flag]
     flags += [f"--position-embedding-type={positions}", "--num-query-groups=2", "--group-query-attention"]
     flags += ["--seq-length=96", "--train-iters=2", "--lr=1e-3", "--init-method-std=0.2"]
-    found = json.loads(run_script("packed.py", shards, *flags).stdout.splitlines()[-1])
+    found = json.loads(run_script("packed_attention.py", shards, *flags).stdout.splitlines()[-1])
     assert found["conversations"] == 30
     assert found["packs"] < 10
     assert found["parameters"] > 10

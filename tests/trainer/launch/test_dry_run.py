@@ -89,7 +89,7 @@ def found(shards: Path, folder: Path) -> tuple[dict[str, str], list[tuple[int, s
     calls = [*good.values(), *((words, {}) for words, _, _ in bad)]
     every = [{"words": ["--dry-run", *map(str, words)], "variables": variables} for words, variables in calls]
     (folder / "calls.json").write_text(json.dumps(every))
-    answers = json.loads(run_script("calls.py", folder / "calls.json").stdout.splitlines()[-1])
+    answers = json.loads(run_script("forked_calls.py", folder / "calls.json").stdout.splitlines()[-1])
     for name, (code, _, said) in zip(good, answers, strict=False):
         assert (code, said) == (0, ""), name
     return {name: answer[1] for name, answer in zip(good, answers, strict=False)}, answers[len(good) :]

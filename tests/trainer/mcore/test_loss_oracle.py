@@ -70,7 +70,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("oracle")
     shards = write_shards(folder / "shards", {"train": random_pairs(4, seed=1)})
     (folder / "cases.json").write_text(json.dumps(CASES))
-    found = json.loads(run_script("oracle.py", folder / "cases.json", shards).stdout.splitlines()[-1])
+    found = json.loads(run_script("loss_oracle.py", folder / "cases.json", shards).stdout.splitlines()[-1])
     return {each["name"]: each for each in found}
 
 
