@@ -1,25 +1,16 @@
-"""The one shape that every record format is read into, and every template is rendered from."""
+"""Conversations: what every record format is read into, and every template renders."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from sft_shards.formats.columnar import INPUT, RoleSequence, text_only_digest
 from sft_shards.formats.errors import RecordError
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-Shape = tuple[str, ...]
-"""The roles of a plain conversation, one for each text; an Alpaca input is a text of its own with the role `INPUT`."""
-INPUT = "input"
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
@@ -98,9 +89,9 @@ class Conversation:
         """The turns as chat templates expect them."""
         return [turn.message() for turn in self.turns]
 
-    def plain(self) -> tuple[Shape, list[str]] | None:
-        """The shape and the texts of a conversation that is nothing but roles and texts; None for any other."""
-        shape: list[str] = []
+    def text_only(self) -> tuple[RoleSequence, list[str]] | None:
+        """Return the role sequence and the texts, or None where the conversation holds anything else."""
+        roles: list[str] = []
         texts: list[str] = []
         for turn in self.turns:
             more = (
@@ -108,93 +99,33 @@ class Conversation:
             )
             if turn.content is None or more or not turn.weight:
                 return None
-            shape.append(turn.role)
+            roles.append(turn.role)
             texts.append(turn.content)
             if turn.context is not None:
-                shape.append(INPUT)
+                roles.append(INPUT)
                 texts.append(turn.context)
-        return None if self.tools else (tuple(shape), texts)
+        return None if self.tools else (tuple(roles), texts)
+
+    @classmethod
+    def from_text_only(cls, roles: RoleSequence, texts: Sequence[str]) -> Conversation:
+        """Build the conversation that `text_only` takes apart.
+
+        Raises:
+            RecordError: as for any conversation.
+        """
+        turns: list[Turn] = []
+        for role, text in zip(roles, texts, strict=True):
+            if role == INPUT:
+                turns[-1] = Turn(role=turns[-1].role, content=turns[-1].content, context=text)
+            else:
+                turns.append(Turn(role=role, content=text))
+        return cls(turns=tuple(turns))
 
     def digest(self) -> bytes:
-        """16 bytes that are equal exactly when two conversations are: what splits and duplicates go by."""
-        plain = self.plain()
-        if plain is not None:
-            return plain_digest(*plain)
+        """Return 16 bytes that are equal exactly when two conversations are; splits and duplicates go by them."""
+        text_only = self.text_only()
+        if text_only is not None:
+            return text_only_digest(*text_only)
         value = [[{**turn.message(), "weight": turn.weight} for turn in self.turns], list(self.tools)]
         text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(text.encode("utf-8"), digest_size=16).digest()
-
-
-class Plain(NamedTuple):
-    """Some of several records, as conversations that are nothing but roles and texts, in columns."""
-
-    rows: NDArray[np.int64]
-    """int64[n], rising: which records they are."""
-    kinds: Sequence[Shape]
-    """The shapes that they have."""
-    numbers: NDArray[np.int64]
-    """int64[n]: the shape of each, as a place in `kinds`."""
-    texts: pa.StringArray
-    """The texts of all, one after the other: as many of each as its shape is long. UTF-8, with no gaps in between."""
-
-    @property
-    def firsts(self) -> NDArray[np.int64]:
-        """int64[n + 1]: the first text of each, and the number of all."""
-        return sums(np.asarray([len(kind) for kind in self.kinds], dtype=np.int64)[self.numbers])
-
-    def only(self, keep: NDArray[np.bool_]) -> Plain:
-        """Those of the conversations that `keep`, bool[n], says."""
-        import pyarrow as pa
-
-        if keep.all():
-            return self
-        texts = self.texts.filter(pa.array(np.repeat(keep, np.diff(self.firsts))))
-        return Plain(self.rows[keep], self.kinds, self.numbers[keep], texts)
-
-    def digests(self) -> Iterator[bytes]:
-        """`Conversation.digest` of each."""
-        values, ends = utf8(self.texts)
-        letters = sums((values & 0xC0) != 0x80)  # bytes that begin a character
-        sizes = list(map(str, np.diff(letters[ends]).tolist()))
-        heads, raw, bounds = list(map(",".join, self.kinds)), values.tobytes(), ends.tolist()
-        for number, (first, last) in zip(self.numbers.tolist(), pairwise(self.firsts.tolist()), strict=True):
-            yield _digest(heads[number], sizes[first:last], raw[bounds[first] : bounds[last]])
-
-
-def sums(sizes: NDArray[Any]) -> NDArray[np.int64]:
-    """int64[n + 1]: the sums of the sizes before each, and of all."""
-    out = np.zeros(len(sizes) + 1, dtype=np.int64)
-    np.cumsum(sizes, out=out[1:])
-    return out
-
-
-def utf8(texts: pa.StringArray) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-    """The bytes of texts, u8[B], and where each begins in them with the end of the last, int32[n + 1]; not copied."""
-    if not len(texts):
-        return np.zeros(0, dtype=np.uint8), np.zeros(1, dtype=np.int32)
-    _, bounds, raw = texts.buffers()
-    ends = np.frombuffer(bounds, dtype=np.int32)[texts.offset : texts.offset + len(texts) + 1]
-    values = np.frombuffer(raw, dtype=np.uint8) if raw is not None else np.zeros(0, dtype=np.uint8)
-    return values[ends[0] : ends[-1]], ends - ends[0] if ends[0] else ends
-
-
-def plain_digest(shape: Shape, texts: Sequence[str]) -> bytes:
-    """`Conversation.digest` of a plain conversation, without making it one."""
-    return _digest(",".join(shape), [str(len(text)) for text in texts], "".join(texts).encode())
-
-
-def _digest(roles: str, sizes: Sequence[str], texts: bytes) -> bytes:
-    head = ",".join([roles, *sizes]).encode()
-    return hashlib.blake2b(head + b"|" + texts, digest_size=16).digest()
-
-
-def plain_messages(shape: Shape, texts: Sequence[Any]) -> list[dict[str, Any]]:
-    """`Conversation.messages` of a plain conversation, without making it one."""
-    messages: list[dict[str, Any]] = []
-    for role, text in zip(shape, texts, strict=True):
-        if role == INPUT:
-            last = messages[-1]
-            last |= {"instruction": last["content"], "input": text, "content": last["content"] + "\n\n" + text}
-        else:
-            messages.append({"role": role, "content": text})
-    return messages

@@ -13,8 +13,10 @@ In five lines:
 A package of your own adds a format by the entry point group `sft_shards.records`.
 """
 
-from sft_shards.formats.records.arrow_columns import Layout
-from sft_shards.formats.records.detect import PlainFormat, RecordFormat, detect, formats, get
+from sft_shards.formats.records.base import ColumnarFormat, RecordFormat
+from sft_shards.formats.records.detect import detect
 from sft_shards.formats.records.fields import FieldMap
+from sft_shards.formats.records.json_schemas import JsonSchemas
+from sft_shards.formats.records.registry import formats, get
 
-__all__ = ["FieldMap", "Layout", "PlainFormat", "RecordFormat", "detect", "formats", "get"]
+__all__ = ["ColumnarFormat", "FieldMap", "JsonSchemas", "RecordFormat", "detect", "formats", "get"]

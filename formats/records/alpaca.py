@@ -7,20 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sft_shards.formats.conversation import INPUT, Conversation, Plain, Shape, Turn
+from sft_shards.formats.columnar import INPUT, RoleSequence, TextOnlyConversations
+from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.records.arrow_columns import (
-    TEXT,
-    Kind,
-    Layout,
     are_bare,
     filled,
-    layout,
     taken,
     texts_in,
     valid,
 )
 from sft_shards.formats.records.fields import MISSING, SYSTEM, FieldMap, optional_text, refuse_media, text
+from sft_shards.formats.records.json_schemas import TEXT, FieldKind, JsonSchemas, schemas_for
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,23 +66,23 @@ class Alpaca:
         turns.append(Turn(role="assistant", content=output))
         return Conversation(turns=tuple(turns))
 
-    def layout(self, record: object, fields: FieldMap) -> Layout | None:
-        """As `PlainFormat.layout`."""
+    def json_schemas(self, record: object, fields: FieldMap) -> JsonSchemas | None:
+        """See `ColumnarFormat.json_schemas`."""
         if type(record) is not dict:
             return None
-        strict: dict[str, Kind] = {}
-        barred: list[str] = []
+        strict: dict[str, FieldKind] = {}
+        must_be_empty: list[str] = []
         for name, columns in _plain_columns(fields).items():
             there = [column for column in columns if record.get(column) is not None]
             if not there and (name != "input" or not columns):
                 return None
             chosen = there[0] if there else columns[0]
             strict[chosen] = TEXT
-            barred += [column for column in columns if column != chosen]
-        return layout(record, strict, strict, barred)
+            must_be_empty += [column for column in columns if column != chosen]
+        return schemas_for(record, strict, strict, must_be_empty)
 
-    def plain(self, batch: pa.RecordBatch, fields: FieldMap) -> Plain | None:
-        """As `PlainFormat.plain`; a record of one round."""
+    def read_columns(self, batch: pa.RecordBatch, fields: FieldMap) -> TextOnlyConversations | None:
+        """See `ColumnarFormat.read_columns`. Records of one round only."""
         columns = _plain_columns(fields)
         if not all(columns.values()):
             return None
@@ -94,13 +92,17 @@ class Alpaca:
         rows = np.logical_and.reduce([are_bare(batch), valid(texts[1]), valid(texts[3]), *certain])
         there = np.stack([prompted, rows, with_context, rows], axis=1) & rows[:, None]
         places = np.arange(batch.num_rows)[:, None] + batch.num_rows * np.arange(len(texts))
-        numbers = (2 * prompted + with_context)[rows]
-        return Plain(np.flatnonzero(rows), KINDS, numbers, taken(texts, places[there]))
+        return TextOnlyConversations(
+            rows=np.flatnonzero(rows),
+            role_sequences=ROLE_SEQUENCES,
+            sequence_ids=(2 * prompted + with_context)[rows],
+            texts=taken(texts, places[there]),
+        )
 
 
-SHORT: Shape = ("user", "assistant")
-LONG: Shape = ("user", INPUT, "assistant")
-KINDS = (SHORT, LONG, ("system", *SHORT), ("system", *LONG))
+SHORT: RoleSequence = ("user", "assistant")
+LONG: RoleSequence = ("user", INPUT, "assistant")
+ROLE_SEQUENCES = (SHORT, LONG, ("system", *SHORT), ("system", *LONG))
 
 
 def _plain_columns(fields: FieldMap) -> dict[str, tuple[str, ...]]:

@@ -9,30 +9,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_shards.formats.conversation import Conversation, Plain, Turn, utf8
+from sft_shards.formats.columnar import TextOnlyConversations, utf8_buffers
+from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.records.arrow_columns import (
-    PLAIN_ROLES,
-    TEXT,
-    Kind,
-    Layout,
-    coded,
     cut_out,
-    gathered,
-    layout,
-    schema,
     texts_in,
     valid,
 )
 from sft_shards.formats.records.fields import FieldMap, text
+from sft_shards.formats.records.json_schemas import TEXT, FieldKind, JsonSchemas, schema, schemas_for
 from sft_shards.formats.records.openai import ROLE_NAMES
+from sft_shards.formats.records.role_sequences import TEXT_ONLY_ROLES, encode_roles, group_turns
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 START, END = "<|im_start|>", "<|im_end|>"
 TURN = re.compile(r"<\|im_start\|>([^\n<]*)\r?\n(.*?)<\|im_end\|>\s*", re.DOTALL)
-KNOWN = {role: role for role in PLAIN_ROLES}
+KNOWN = {role: role for role in TEXT_ONLY_ROLES}
 
 
 class ChatML:
@@ -67,18 +62,18 @@ class ChatML:
             begin = found.end()
         return Conversation(turns=tuple(turns))
 
-    def layout(self, record: object, fields: FieldMap) -> Layout | None:
-        """As `PlainFormat.layout`."""
+    def json_schemas(self, record: object, fields: FieldMap) -> JsonSchemas | None:
+        """See `ColumnarFormat.json_schemas`."""
         names = fields.column("text")
         if not names:
             return None
-        wanted: dict[str, Kind] = {names[0]: TEXT}
+        wanted: dict[str, FieldKind] = {names[0]: TEXT}
         if isinstance(record, str):
-            return Layout(strict=schema(tuple(wanted.items())), tolerant=None, key=names[0])
-        return layout(record, wanted, wanted, ()) if type(record) is dict and names[0] in record else None
+            return JsonSchemas(strict=schema(tuple(wanted.items())), tolerant=None, value_field=names[0])
+        return schemas_for(record, wanted, wanted, ()) if type(record) is dict and names[0] in record else None
 
-    def plain(self, batch: pa.RecordBatch, fields: FieldMap) -> Plain | None:
-        """As `PlainFormat.plain`."""
+    def read_columns(self, batch: pa.RecordBatch, fields: FieldMap) -> TextOnlyConversations | None:
+        """See `ColumnarFormat.read_columns`."""
         texts, certain = texts_in(batch, fields.column("text"))
         return _plain(texts, certain & valid(texts), fields)
 
@@ -87,11 +82,11 @@ class ChatML:
         return fields.look_up(record, "text") if isinstance(record, Mapping) else record
 
 
-def _plain(texts: pa.StringArray, rows: NDArray[np.bool_], fields: FieldMap) -> Plain:
+def _plain(texts: pa.StringArray, rows: NDArray[np.bool_], fields: FieldMap) -> TextOnlyConversations:
     """What is plain among texts: those that are turns to the letter, with nothing but white space in between."""
     import pyarrow as pa
 
-    values, bounds = utf8(texts)
+    values, bounds = utf8_buffers(texts)
     raw = values.tobytes()
     starts, ends = _places(values, bounds, START.encode()), _places(values, bounds, END.encode())
     begun, ended = (np.searchsorted(found, bounds) for found in (starts, ends))
@@ -116,9 +111,9 @@ def _plain(texts: pa.StringArray, rows: NDArray[np.bool_], fields: FieldMap) -> 
     rows[owner[~sound]] = False
     owned = rows[owner]
     names = [raw[begin:end] for begin, end in zip(heads[owned].tolist(), lines[owned].tolist(), strict=True)]
-    codes, shapes = coded(pa.array(names, pa.string()), fields, KNOWN)
+    codes, table = encode_roles(pa.array(names, pa.string()), fields, KNOWN)
     contents = cut_out(values, lines[owned] + 1, ends[owned])
-    return gathered(rows, np.where(rows, turns, 0), codes, shapes, contents)
+    return group_turns(rows, np.where(rows, turns, 0), codes, table, contents)
 
 
 def _places(values: NDArray[np.uint8], bounds: NDArray[np.int32], word: bytes) -> NDArray[np.int64]:

@@ -1,84 +1,17 @@
-"""Finding out a file's format from its records, and the formats there are: ours and those of other packages."""
+"""Finding out which format the records of a file have, by asking every known format about a sample."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import cache
-from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Protocol
 
-from sft_shards.formats.conversation import Conversation, Plain
-from sft_shards.formats.errors import UsageError, nearest
-from sft_shards.formats.records.alpaca import Alpaca
-from sft_shards.formats.records.arrow_columns import Layout
-from sft_shards.formats.records.chatml import ChatML
+from sft_shards.formats.errors import UsageError
+from sft_shards.formats.records.base import RecordFormat
 from sft_shards.formats.records.fields import FieldMap
-from sft_shards.formats.records.openai import OpenAI
-from sft_shards.formats.records.sharegpt import ShareGPT
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-GROUP = "sft_shards.records"
-"""Entry point group: a class or object with the members of `RecordFormat` registers under its name."""
-
-
-class RecordFormat(Protocol):
-    """What turns a raw row into a conversation."""
-
-    name: str
-    fields: tuple[str, ...]
-    """The fields that `--field FIELD=COLUMN` can rename."""
-
-    def matches(self, record: object, fields: FieldMap) -> bool:
-        """Whether a record looks like this format; must not raise."""
-        ...
-
-    def read(self, record: object, fields: FieldMap) -> Conversation:
-        """The conversation, or a `RecordError` that says what is wrong with the record."""
-        ...
-
-
-class PlainFormat(RecordFormat, Protocol):
-    """A format with a short cut for records that are nothing but roles and texts. It is optional."""
-
-    def layout(self, record: object, fields: FieldMap) -> Layout | None:
-        """How JSON records like this one are read into columns; None where it is not plain itself."""
-        ...
-
-    def plain(self, batch: pa.RecordBatch, fields: FieldMap) -> Plain | None:
-        """Those of several records of which `read(record, fields).plain()` gives something, and what it gives; not one
-        that takes a closer look, or is an error. None where one cannot tell of any.
-
-        Whoever calls looks at the texts: where one of them has nothing but white space, what is given here of its
-        record means nothing.
-
-        Args:
-            batch: a row for each record, and a column for each field; a field that a record has not is null. Fields
-                that `layout` lets be may be missing.
-        """
-        ...
-
-
-@cache
-def formats() -> dict[str, RecordFormat]:
-    """Every known format by name: the built-in ones, then those registered under `sft_shards.records`."""
-    known: dict[str, RecordFormat] = {one.name: one for one in (Alpaca(), ChatML(), OpenAI(), ShareGPT())}
-    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
-        found = point.load()
-        known[point.name] = found() if isinstance(found, type) else found
-    return known
-
-
-def get(name: str) -> RecordFormat:
-    """A format by its name; UsageError with the nearest one otherwise."""
-    if name not in formats():
-        raise UsageError(f"no record format {name!r}; {nearest(name, formats())}")
-    return formats()[name]
+from sft_shards.formats.records.registry import formats
 
 
 def detect(sample: Iterable[tuple[int, object]], fields: FieldMap, where: str) -> RecordFormat:
-    """The one format that the sampled records of a file have.
+    """Return the one format that the sampled records of a file have.
 
     Args:
         sample: (record number, record); records that could not be parsed are left out by the caller.

@@ -1,4 +1,4 @@
-"""Plain records that have a list of messages: what OpenAI's and ShareGPT's formats have in common."""
+"""Text-only records with a list of messages: what OpenAI's and ShareGPT's formats have in common."""
 
 from __future__ import annotations
 
@@ -8,32 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sft_shards.formats.conversation import Plain, sums
+from sft_shards.formats.columnar import TextOnlyConversations, prefix_sums
 from sft_shards.formats.records.arrow_columns import (
-    LEADING,
-    NULL,
-    TEXT,
-    Layout,
     are_bare,
     as_texts,
-    coded,
     filled,
-    gathered,
     is_list,
-    layout,
     pick,
-    schema,
     taken,
     texts_in,
     valid,
 )
 from sft_shards.formats.records.fields import SYSTEM, FieldMap
+from sft_shards.formats.records.json_schemas import NULL, TEXT, JsonSchemas, schema, schemas_for
+from sft_shards.formats.records.role_sequences import LEADING_SYSTEM, encode_roles, group_turns
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def plain_turns(
+def read_message_columns(
     batch: pa.RecordBatch,
     fields: FieldMap,
     *,
@@ -41,7 +35,7 @@ def plain_turns(
     keys: tuple[str, str],
     names: Mapping[str, str | None],
     special: frozenset[str],
-) -> Plain | None:
+) -> TextOnlyConversations | None:
     """What is plain among records that have a list of messages.
 
     Args:
@@ -71,23 +65,23 @@ def plain_turns(
     prompts, certain = texts_in(batch, SYSTEM)
     prompted = filled(prompts)
     rows = are_bare(batch) & certain & (sizes > 0)
-    bounds = sums(sizes)
+    bounds = prefix_sums(sizes)
     if odd.any():
-        bad = sums(odd)
+        bad = prefix_sums(odd)
         rows &= bad[bounds[1:]] == bad[bounds[:-1]]
-    codes, shapes = coded(roles, fields, names)
+    codes, table = encode_roles(roles, fields, names)
     if prompted.any():
         before = bounds[:-1][prompted]
-        codes = np.insert(codes, before, LEADING)
+        codes = np.insert(codes, before, LEADING_SYSTEM)
         places = np.insert(np.arange(len(texts)), before, len(texts) + np.flatnonzero(prompted))
         texts, sizes = taken([texts, prompts], places), sizes + prompted
-    return gathered(rows, sizes, codes, shapes, texts)
+    return group_turns(rows, sizes, codes, table, texts)
 
 
-def messages_layout(
+def message_schemas(
     record: Any, *, lists: Sequence[str], keys: tuple[str, str], special: frozenset[str]
-) -> Layout | None:
-    """The layout of records like this one, which has a list of messages or is one; as for `plain_turns`."""
+) -> JsonSchemas | None:
+    """The layout of records like this one, which has a list of messages or is one; as for `read_message_columns`."""
     bare = type(record) is list
     if not bare and type(record) is not dict:
         return None
@@ -107,7 +101,7 @@ def messages_layout(
     both = tuple((key, TEXT) for key in keys)
     strict = {name: both}
     if bare:
-        return Layout(strict=schema(((name, both),)), tolerant=None, key=name) if simple else None
+        return JsonSchemas(strict=schema(((name, both),)), tolerant=None, value_field=name) if simple else None
     barred = tuple((one, NULL) for one in sorted(special - {*keys}))
-    found = layout(record, strict, {name: (*both, *barred)}, lists)
+    found = schemas_for(record, strict, {name: (*both, *barred)}, lists)
     return found if found is None or simple else replace(found, strict=None)

@@ -7,11 +7,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sft_shards.formats.conversation import Conversation, Plain, Turn
+from sft_shards.formats.columnar import TextOnlyConversations
+from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError
-from sft_shards.formats.records.arrow_columns import PLAIN_ROLES, Layout
 from sft_shards.formats.records.fields import MISSING, SYSTEM, FieldMap, optional_text, refuse_media, text
-from sft_shards.formats.records.messages import messages_layout, plain_turns
+from sft_shards.formats.records.json_schemas import JsonSchemas
+from sft_shards.formats.records.messages import message_schemas, read_message_columns
+from sft_shards.formats.records.role_sequences import TEXT_ONLY_ROLES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,20 +50,20 @@ class OpenAI:
         turns += [_turn(message, fields) for message in messages_of(record, fields)]
         return Conversation(turns=tuple(turns), tools=read_tools(record, fields))
 
-    def layout(self, record: object, fields: FieldMap) -> Layout | None:
-        """As `PlainFormat.layout`."""
+    def json_schemas(self, record: object, fields: FieldMap) -> JsonSchemas | None:
+        """See `ColumnarFormat.json_schemas`."""
         names = _plain_names(fields)
-        return names and messages_layout(record, lists=names[0], keys=names[1], special=SPECIAL)
+        return names and message_schemas(record, lists=names[0], keys=names[1], special=SPECIAL)
 
-    def plain(self, batch: pa.RecordBatch, fields: FieldMap) -> Plain | None:
-        """As `PlainFormat.plain`."""
+    def read_columns(self, batch: pa.RecordBatch, fields: FieldMap) -> TextOnlyConversations | None:
+        """See `ColumnarFormat.read_columns`."""
         names = _plain_names(fields)
         if names is None:
             return None
-        return plain_turns(batch, fields, lists=names[0], keys=names[1], names=_PLAIN_ROLES, special=SPECIAL)
+        return read_message_columns(batch, fields, lists=names[0], keys=names[1], names=_KNOWN, special=SPECIAL)
 
 
-_PLAIN_ROLES = {role: role for role in PLAIN_ROLES} | {"function": "tool"}
+_KNOWN = {role: role for role in TEXT_ONLY_ROLES} | {"function": "tool"}
 
 
 def _plain_names(fields: FieldMap) -> tuple[Sequence[str], tuple[str, str]] | None:

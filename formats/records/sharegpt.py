@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sft_shards.formats.conversation import Conversation, Plain, Turn
-from sft_shards.formats.records.arrow_columns import Layout
+from sft_shards.formats.columnar import TextOnlyConversations
+from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.records.fields import MISSING, FieldMap, text
-from sft_shards.formats.records.messages import messages_layout, plain_turns
+from sft_shards.formats.records.json_schemas import JsonSchemas
+from sft_shards.formats.records.messages import message_schemas, read_message_columns
 from sft_shards.formats.records.openai import (
     LISTS,
     SPECIAL,
@@ -66,17 +67,17 @@ class ShareGPT:
                 turns.append(Turn(role=role, content=value, weight=read_weight(entry)))
         return Conversation(turns=tuple(turns), tools=read_tools(record, fields))
 
-    def layout(self, record: object, fields: FieldMap) -> Layout | None:
-        """As `PlainFormat.layout`."""
+    def json_schemas(self, record: object, fields: FieldMap) -> JsonSchemas | None:
+        """See `ColumnarFormat.json_schemas`."""
         lists = _plain_lists(fields)
-        return messages_layout(record, lists=lists, keys=KEYS, special=SPECIAL) if lists else None
+        return message_schemas(record, lists=lists, keys=KEYS, special=SPECIAL) if lists else None
 
-    def plain(self, batch: pa.RecordBatch, fields: FieldMap) -> Plain | None:
-        """As `PlainFormat.plain`."""
+    def read_columns(self, batch: pa.RecordBatch, fields: FieldMap) -> TextOnlyConversations | None:
+        """See `ColumnarFormat.read_columns`."""
         lists = _plain_lists(fields)
         if not lists:
             return None
-        return plain_turns(batch, fields, lists=lists, keys=KEYS, names=ROLE_NAMES, special=SPECIAL)
+        return read_message_columns(batch, fields, lists=lists, keys=KEYS, names=ROLE_NAMES, special=SPECIAL)
 
 
 def _plain_lists(fields: FieldMap) -> tuple[str, ...]:

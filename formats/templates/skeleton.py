@@ -24,7 +24,7 @@ import jinja2.nodes
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_shards.formats.conversation import Shape, plain_messages
+from sft_shards.formats.columnar import RoleSequence, text_only_messages
 from sft_shards.formats.templates.rendering import Rendering, Span
 from sft_shards.formats.templates.sandbox import Sandbox, furnish
 from sft_shards.formats.templates.traced_text import GAP, Answers, Trim, Untraceable, Watched, bare
@@ -145,7 +145,7 @@ class Tracer:
             self._template = environment.from_string(source)
 
     def trace(
-        self, shape: Shape, contents: Sequence[str], rendering: Rendering, spans: Sequence[Span]
+        self, shape: RoleSequence, contents: Sequence[str], rendering: Rendering, spans: Sequence[Span]
     ) -> Skeleton | None:
         """The skeleton for a shape, from one conversation of it and its rendering by Jinja.
 
@@ -160,7 +160,7 @@ class Tracer:
             return None
         answers = Answers()
         texts = [Watched.message(number, answers) for number in range(len(contents))]
-        messages = plain_messages(shape, texts)
+        messages = text_only_messages(shape, texts)
         variables = {**self.variables, "messages": messages, "tools": None, "documents": None}
         try:
             pieces = list(self._template.generate(add_generation_prompt=False, **variables))

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_shards.formats.conversation import Conversation, Plain
+from sft_shards.formats.columnar import TextOnlyConversations
+from sft_shards.formats.conversation import Conversation
 from sft_shards.formats.errors import DataError, RecordError
-from sft_shards.formats.records import PlainFormat, RecordFormat, get
+from sft_shards.formats.records import ColumnarFormat, RecordFormat, get
 from sft_shards.formats.shards import SPLITS
 from sft_shards.formats.templates import TOKENIZER, ChatTemplate, Rendering, Span, template_source
 from sft_shards.preprocess.config import JobConfig
@@ -98,8 +99,8 @@ class Pipeline:
         """
         format_ = get(form)
         fast, fitting = None, np.zeros(0, dtype=np.int64)
-        if self._table is not None and hasattr(format_, "plain"):
-            texts, plain = self._renderer.render(read_plain(cast(PlainFormat, format_), records, self._fields))
+        if self._table is not None and isinstance(format_, ColumnarFormat):
+            texts, plain = self._renderer.render(read_plain(format_, records, self._fields))
             if len(plain.rows):
                 fast = self._fast(plain, texts, records, format_)
                 if len(plain.rows) == len(records) and fast.fits.all():
@@ -111,7 +112,7 @@ class Pipeline:
 
     def _fast(
         self,
-        plain: Plain,
+        plain: TextOnlyConversations,
         texts: Texts,
         records: Records,
         format_: RecordFormat,

@@ -11,14 +11,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sft_shards.formats.conversation import Plain, Shape, sums
+from sft_shards.formats.columnar import RoleSequence, TextOnlyConversations, prefix_sums
 from sft_shards.formats.errors import RecordError
-from sft_shards.formats.records import FieldMap, Layout, PlainFormat
+from sft_shards.formats.records import ColumnarFormat, FieldMap, JsonSchemas
 from sft_shards.preprocess.sources import Records, Rows, Texts, parse
 
 if TYPE_CHECKING:
@@ -34,10 +35,10 @@ NEAR = 256
 """Texts that are tried together after an odd one; where another is among them, each is looked at by itself first."""
 
 
-def read_plain(format_: PlainFormat, records: Records, fields: FieldMap) -> Plain:
+def read_plain(format_: ColumnarFormat, records: Records, fields: FieldMap) -> TextOnlyConversations:
     """What a format finds plain among records."""
     if isinstance(records, Rows):
-        return _joined([(range(len(records)), format_.plain(records.batch, fields))])
+        return _joined([(range(len(records)), format_.read_columns(records.batch, fields))])
     if not isinstance(records, Texts):
         return _joined([])
     reading = _Reading(format_, records, fields)
@@ -63,8 +64,8 @@ class _Reading:
         found: places, rising, and what is plain of the texts there.
     """
 
-    def __init__(self, format_: PlainFormat, records: Texts, fields: FieldMap) -> None:
-        self.found: list[tuple[Sequence[int], Plain | None]] = []
+    def __init__(self, format_: ColumnarFormat, records: Texts, fields: FieldMap) -> None:
+        self.found: list[tuple[Sequence[int], TextOnlyConversations | None]] = []
         self._format, self._records, self._fields = format_, records, fields
         self._strict = True
         """Whether to see first if records have no other fields, which is faster where it is so."""
@@ -89,7 +90,7 @@ class _Reading:
     def _sift(self, places: Sequence[int]) -> None:
         """Read those of them that are plain by themselves, as far as they look alike."""
         looks = [(at, layout) for at in places if (layout := self._layout(at)) is not None]
-        for _, alike in groupby(looks, key=lambda one: (one[1].key, id(one[1].tolerant))):
+        for _, alike in groupby(looks, key=lambda one: (one[1].value_field, id(one[1].tolerant))):
             self._settle([at for at, _ in alike])
 
     def _settle(self, places: Sequence[int]) -> None:
@@ -106,9 +107,9 @@ class _Reading:
                 elif len(some) > 1:
                     left += [some[len(some) // 2 :], some[: len(some) // 2]]
 
-    def _layout(self, place: int) -> Layout | None:
+    def _layout(self, place: int) -> JsonSchemas | None:
         value = parse(self._records.some([place])[0])
-        return None if isinstance(value, RecordError) else self._format.layout(value, self._fields)
+        return None if isinstance(value, RecordError) else self._format.json_schemas(value, self._fields)
 
     def _together(self, places: Sequence[int]) -> None:
         """Read some at once; `_Odd` if one cannot tell of all what is plain."""
@@ -118,8 +119,8 @@ class _Reading:
         part = self._records.part(places)
         _check_whole(part, layout)
         raw = part.raw
-        if layout.key:
-            name = json.dumps(layout.key).encode()
+        if layout.value_field:
+            name = json.dumps(layout.value_field).encode()
             raw = b"\n".join([b"".join([b"{", name, b":", text, b"}"]) for text in part.some(range(len(part)))])
         batch = row = None
         if layout.strict is not None and (self._strict or layout.tolerant is None):
@@ -129,10 +130,10 @@ class _Reading:
             batch, row = _read(raw, layout.tolerant, "ignore")
         if batch is None or batch.num_rows != len(part):
             raise _Odd(row if row is not None and row < len(part) else None)
-        self.found.append((places, self._format.plain(batch, self._fields)))
+        self.found.append((places, self._format.read_columns(batch, self._fields)))
 
 
-def _check_whole(texts: Texts, layout: Layout) -> None:
+def _check_whole(texts: Texts, layout: JsonSchemas) -> None:
     """See that each text is one object, or all of them together are no JSON at all.
 
     Each begins with an opening brace and ends with a closing one, and nowhere inside of a JSON text may one brace
@@ -142,7 +143,7 @@ def _check_whole(texts: Texts, layout: Layout) -> None:
     """
     first = texts.raw[texts.begins[0]]
     closing = {ord("{"): ord("}"), ord("["): ord("]")}.get(first, first)
-    if bool(layout.key) == (first == ord("{")):
+    if bool(layout.value_field) == (first == ord("{")):
         raise _Odd(0)
     other = texts.other(first, closing)
     if other is not None:
@@ -154,7 +155,7 @@ def _check_tame(texts: Texts) -> None:
     which brackets in texts are taken too), and infinity as no other parser spells it."""
     braces = np.frombuffer(texts.raw, dtype=np.uint8) | np.uint8(0x20)  # which makes braces of brackets
     places = np.flatnonzero((braces == ord("{")) | (braces == ord("}")))
-    depths = sums(np.where(braces[places] == ord("{"), 1, -1))
+    depths = prefix_sums(np.where(braces[places] == ord("{"), 1, -1))
     first = np.append(np.searchsorted(places, texts.begins), len(places))
     deep = np.flatnonzero(depths[1:] - np.repeat(depths[first[:-1]], np.diff(first)) > DEPTH)
     if len(deep):
@@ -184,22 +185,24 @@ def _read(raw: bytes | memoryview, schema: pa.Schema, unexpected: str) -> tuple[
     return (batches[0] if batches else None), None
 
 
-def _joined(found: list[tuple[Sequence[int], Plain | None]]) -> Plain:
+def _joined(found: list[tuple[Sequence[int], TextOnlyConversations | None]]) -> TextOnlyConversations:
     """What is plain of several stretches as one, rows being places in all."""
     import pyarrow as pa
 
     parts = [(np.asarray(places, dtype=np.int64), plain) for places, plain in found if plain is not None]
     if len(parts) == 1:
         places, plain = parts[0]
-        return plain._replace(rows=places[plain.rows])
+        return replace(plain, rows=places[plain.rows])
     none = np.zeros(0, dtype=np.int64)
-    kinds: list[Shape] = []
+    kinds: list[RoleSequence] = []
     for _, plain in parts:
-        kinds += plain.kinds
-    bounds = sums(np.asarray([len(plain.kinds) for _, plain in parts], dtype=np.int64))
-    return Plain(
-        np.concatenate([none, *(places[plain.rows] for places, plain in parts)]),
-        kinds,
-        np.concatenate([none, *(plain.numbers + base for base, (_, plain) in zip(bounds, parts, strict=False))]),
-        pa.concat_arrays([plain.texts for _, plain in parts] or [pa.array([], pa.string())]),
+        kinds += plain.role_sequences
+    bounds = prefix_sums(np.asarray([len(plain.role_sequences) for _, plain in parts], dtype=np.int64))
+    return TextOnlyConversations(
+        rows=np.concatenate([none, *(places[plain.rows] for places, plain in parts)]),
+        role_sequences=kinds,
+        sequence_ids=np.concatenate(
+            [none, *(plain.sequence_ids + first for first, (_, plain) in zip(bounds, parts, strict=False))]
+        ),
+        texts=pa.concat_arrays([plain.texts for _, plain in parts] or [pa.array([], pa.string())]),
     )

@@ -9,7 +9,7 @@ sample of those that went this way is compared with the careful way's result.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_shards.formats.conversation import INPUT, Conversation, Plain, Shape, Turn, sums, utf8
+from sft_shards.formats.columnar import RoleSequence, TextOnlyConversations, prefix_sums, utf8_buffers
+from sft_shards.formats.conversation import Conversation
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.records.arrow_columns import cut_out, taken
 from sft_shards.formats.templates import ChatTemplate, Skeleton, Tracer, TrainOn, Trim
@@ -45,7 +46,7 @@ class Renderer:
         self.policy = policy
         self.composes = composes
         self._tracer = Tracer(template.source, dict(template.tokens.variables))
-        self._numbers: dict[Shape, int] = {}
+        self._numbers: dict[RoleSequence, int] = {}
         """The place of a shape's skeleton in the table; `NONE` where it has none."""
         self._table = _Table()
         self._forbidden = set(THINK) | (set() if template.allow_control_tokens else set(template.tokens.control))
@@ -55,33 +56,33 @@ class Renderer:
         words = sorted((word.encode() for word in self._forbidden), key=len, reverse=True)
         self._pattern = re.compile(b"|".join(map(re.escape, words)))
 
-    def render(self, plain: Plain) -> tuple[Texts, Plain]:
+    def render(self, plain: TextOnlyConversations) -> tuple[Texts, TextOnlyConversations]:
         """The renderings of those of several plain conversations that could be made, and which these are; the others
         have to take the careful way."""
         numbers = self._skeletons(plain)
         keep = numbers != NONE
-        plain, numbers = plain.only(keep), numbers[keep]
+        plain, numbers = plain.filter(keep), numbers[keep]
         strange = self._strange(plain.texts)
         if strange.any():
-            keep = ~np.logical_or.reduceat(strange, plain.firsts[:-1])
-            plain, numbers = plain.only(keep), numbers[keep]
+            keep = ~np.logical_or.reduceat(strange, plain.text_offsets[:-1])
+            plain, numbers = plain.filter(keep), numbers[keep]
         return self._table.fill(numbers, plain), plain
 
-    def _skeletons(self, plain: Plain) -> NDArray[np.int64]:
+    def _skeletons(self, plain: TextOnlyConversations) -> NDArray[np.int64]:
         """int64[n]: the skeletons of conversations, made where a shape is new."""
         known = self._numbers
-        if new := sorted({*plain.kinds} - known.keys())[: MOST_SKELETONS - len(known)]:
+        if new := sorted({*plain.role_sequences} - known.keys())[: MOST_SKELETONS - len(known)]:
             learnt = {shape: self._learn(shape) for shape in new}
             made = {shape: skeleton for shape, skeleton in learnt.items() if skeleton is not None}
             known |= dict.fromkeys(new, NONE) | dict(zip(made, self._table.add(made.values()), strict=True))
-        of_kinds = np.asarray([known.get(shape, NONE) for shape in plain.kinds], dtype=np.int64)
-        return of_kinds[plain.numbers]
+        of_kinds = np.asarray([known.get(shape, NONE) for shape in plain.role_sequences], dtype=np.int64)
+        return of_kinds[plain.sequence_ids]
 
     def _strange(self, texts: pa.StringArray) -> NDArray[np.bool_]:
         """bool[t]: the texts that are blank, that hold what might be a noncharacter (the marks of the careful way are
         some), that NFC would change where it must not, or to which the template could give another answer than the
         skeletons have."""
-        values, ends = utf8(texts)
+        values, ends = utf8_buffers(texts)
         strange = np.asarray(np.diff(ends) == 0)
         for at in np.flatnonzero(may_begin_with_space(values, ends)).tolist():
             strange[at] |= not values[ends[at] : ends[at + 1]].tobytes().decode().strip()
@@ -96,11 +97,11 @@ class Renderer:
             place = int(ends[owner + 1])  # what reaches into the next text must not hide what begins there
         return strange
 
-    def _learn(self, shape: Shape) -> Skeleton | None:
+    def _learn(self, shape: RoleSequence) -> Skeleton | None:
         """Make the skeleton of a shape by rendering one conversation of it with care; None where that fails."""
         plain = [f"x{number}" for number in range(len(shape))]
         try:
-            conversation = conversation_of(shape, plain)
+            conversation = Conversation.from_text_only(shape, plain)
             rendering = self.template.render(conversation)
         except RecordError:
             return None
@@ -114,17 +115,6 @@ class Renderer:
             self._forbidden |= skeleton.absent
             self._compile()
         return skeleton
-
-
-def conversation_of(shape: Shape, texts: Sequence[str]) -> Conversation:
-    """The conversation that is plain in this way."""
-    turns: list[Turn] = []
-    for role, text in zip(shape, texts, strict=True):
-        if role == INPUT:
-            turns[-1] = Turn(role=turns[-1].role, content=turns[-1].content, context=text)
-        else:
-            turns.append(Turn(role=role, content=text))
-    return Conversation(turns=tuple(turns))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,19 +169,19 @@ class _Table:
         self._skeletons += skeletons
         sizes = [(len(one.literals), len(one.spans)) for one in self._skeletons]
         words, spans = np.asarray(sizes, dtype=np.int64).reshape(-1, 2).T
-        self._facts = np.stack([sums(words)[:-1], sums(spans)[:-1], spans], axis=1)
+        self._facts = np.stack([prefix_sums(words)[:-1], prefix_sums(spans)[:-1], spans], axis=1)
         self._spans = np.concatenate([NO_SPANS, *(one.spans for one in self._skeletons)])
         self._words = pa.array(chain.from_iterable(one.literals for one in self._skeletons), pa.string())
         self._trims = [trims for one in self._skeletons for trims in (*one.trims, ())]
         self._trimming = np.asarray(list(map(bool, self._trims)), dtype=bool)
         return range(before, len(self._skeletons))
 
-    def fill(self, numbers: NDArray[np.int64], plain: Plain) -> Texts:
+    def fill(self, numbers: NDArray[np.int64], plain: TextOnlyConversations) -> Texts:
         """Fill skeletons, int64[n], with the texts of conversations."""
-        count, firsts = len(numbers), plain.firsts
+        count, firsts = len(numbers), plain.text_offsets
         gaps, texts = np.diff(firsts), np.arange(len(plain.texts))
         words, spans, several = self._facts[numbers].T
-        ends = sums(2 * gaps + 1)  # of each in pieces: literals and, between them, the texts
+        ends = prefix_sums(2 * gaps + 1)  # of each in pieces: literals and, between them, the texts
         places = np.empty(ends[-1], dtype=np.int64)
         filled = 2 * texts + np.repeat(np.arange(count), gaps) + 1
         before = texts + np.repeat(words - firsts[:-1], gaps)
@@ -199,10 +189,10 @@ class _Table:
         places[filled] = len(self._words) + texts
         places[filled - 1] = before
         places[ends[1:] - 1] = words + gaps
-        values, bounds = utf8(taken([self._words, contents], places))
-        _, inner = utf8(contents)
+        values, bounds = utf8_buffers(taken([self._words, contents], places))
+        _, inner = utf8_buffers(contents)
         owner = np.repeat(np.arange(count), several)
-        trained = self._spans[np.arange(len(owner)) + np.repeat(spans - sums(several)[:-1], several)]
+        trained = self._spans[np.arange(len(owner)) + np.repeat(spans - prefix_sums(several)[:-1], several)]
         preceding = inner[firsts[owner][:, None] + trained[:, ::2]] - inner[firsts[owner]][:, None]
         return Texts(
             values=values,
@@ -217,7 +207,7 @@ class _Table:
         trimming = self._trimming[words]
         if not trimming.any():
             return texts
-        values, ends = utf8(texts)
+        values, ends = utf8_buffers(texts)
         begins, stops = ends[:-1].copy(), ends[1:].copy()
         spaced = may_begin_with_space(values, ends) | may_end_with_space(values, ends)
         for at in np.flatnonzero(trimming & spaced).tolist():

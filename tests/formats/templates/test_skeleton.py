@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from template_texts import ALWAYS_HEADER, CHATML, GENERATION, LLAMA2, LLAMA2_TRIMS, THINKS, TOKENS, TRIMS
 
-from sft_shards.formats.conversation import INPUT, Conversation, Plain, Turn, plain_digest, plain_messages
+from sft_shards.formats.columnar import INPUT, TextOnlyConversations, text_only_digest, text_only_messages
+from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.templates import ChatTemplate, Tracer, TrainOn, sources, template_source
 
@@ -45,16 +46,21 @@ def shape_of(rounds, system, extra):
     return tuple(shape)
 
 
-def only(shape, texts) -> Plain:
+def only(shape, texts) -> TextOnlyConversations:
     """One conversation by itself."""
-    return Plain(np.zeros(1, dtype=np.int64), [shape], np.zeros(1, dtype=np.int64), pa.array(texts, pa.string()))
+    return TextOnlyConversations(
+        rows=np.zeros(1, dtype=np.int64),
+        role_sequences=[shape],
+        sequence_ids=np.zeros(1, dtype=np.int64),
+        texts=pa.array(texts, pa.string()),
+    )
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
 @settings(max_examples=30)
 @given(st.data(), st.integers(1, 3), st.booleans(), st.booleans())
 def test_what_is_filled_is_what_jinja_gives(name, data, rounds, system, extra):
-    from sft_shards.preprocess.pipeline.render import Renderer, conversation_of
+    from sft_shards.preprocess.pipeline.render import Renderer
 
     template = ChatTemplate("t", TEMPLATES[name], TOKENS)
     renderer = Renderer(template, TrainOn())
@@ -64,8 +70,8 @@ def test_what_is_filled_is_what_jinja_gives(name, data, rounds, system, extra):
     made, rendered = renderer.render(only(shape, texts))
     if not len(rendered.rows):
         return
-    conversation = conversation_of(shape, texts)
-    assert conversation.plain() == (shape, list(texts))
+    conversation = Conversation.from_text_only(shape, texts)
+    assert conversation.text_only() == (shape, list(texts))
     rendering = template.render(conversation)
     assert made.texts == [rendering.text]
     raw = rendering.text.encode()
@@ -95,13 +101,13 @@ def test_white_space_after_an_empty_think_block_is_the_turn_s_own(said):
     ],
 )
 def test_texts_that_a_template_trims_are_filled_all_the_same(name, texts):
-    from sft_shards.preprocess.pipeline.render import Renderer, conversation_of
+    from sft_shards.preprocess.pipeline.render import Renderer
 
     template = ChatTemplate("t", TEMPLATES[name], TOKENS)
     shape = ("user", "assistant")
     made, rendered = Renderer(template, TrainOn()).render(only(shape, texts))
     assert rendered.rows.tolist() == [0]
-    rendering = template.render(conversation_of(shape, texts))
+    rendering = template.render(Conversation.from_text_only(shape, texts))
     assert made.texts == [rendering.text]
     ((start, end),) = made.spans.tolist()
     assert texts[1].strip() in made.values[start:end].tobytes().decode()
@@ -161,6 +167,6 @@ def test_plain_conversations_have_the_digest_and_messages_of_their_parts(texts):
         conversation = Conversation(turns=tuple(turns))
     except RecordError:
         return
-    shape, parts = conversation.plain()
-    assert conversation.digest() == plain_digest(shape, parts)
-    assert conversation.messages() == plain_messages(shape, parts)
+    shape, parts = conversation.text_only()
+    assert conversation.digest() == text_only_digest(shape, parts)
+    assert conversation.messages() == text_only_messages(shape, parts)

@@ -68,7 +68,7 @@ def as_json(records, first=0) -> Texts:
 def plain_ones(form, records):
     """Rows, shapes and texts of what is plain."""
     plain = read_plain(get(form), as_json(records), FieldMap())
-    return plain.rows.tolist(), [plain.kinds[number] for number in plain.numbers], plain.texts.to_pylist()
+    return plain.rows.tolist(), [plain.role_sequences[number] for number in plain.sequence_ids], plain.texts.to_pylist()
 
 
 @settings(max_examples=400)
@@ -76,7 +76,7 @@ def plain_ones(form, records):
 def test_a_plain_reading_is_the_reading(record, form):
     rows, shapes, texts = plain_ones(form, [record])
     if rows and all(text.strip() for text in texts):
-        assert get(form).read(record, FieldMap()).plain() == (shapes[0], texts)
+        assert get(form).read(record, FieldMap()).text_only() == (shapes[0], texts)
 
 
 @settings(max_examples=200)
@@ -94,7 +94,9 @@ def test_records_among_others_are_read_as_they_are_alone(records, form):
 @given(st.lists(RECORD, min_size=1, max_size=6), st.sampled_from(["alpaca", "chatml", "openai", "sharegpt"]))
 def test_a_digest_is_that_of_the_conversation(records, form):
     plain = read_plain(get(form), as_json(records), FieldMap())
-    for row, digest, first, last in zip(plain.rows, plain.digests(), plain.firsts, plain.firsts[1:], strict=False):
+    for row, digest, first, last in zip(
+        plain.rows, plain.digests(), plain.text_offsets, plain.text_offsets[1:], strict=False
+    ):
         if all(text.strip() for text in plain.texts[first:last].to_pylist()):
             assert digest == get(form).read(records[row], FieldMap()).digest()
 

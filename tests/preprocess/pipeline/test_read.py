@@ -64,10 +64,10 @@ RECORDS = {
 def found_in(form, records, fields=None):
     plain = read_plain(get(form), records, fields or FieldMap())
     texts = plain.texts.to_pylist()
-    firsts = plain.firsts.tolist()
+    firsts = plain.text_offsets.tolist()
     return {
-        row: (plain.kinds[number], texts[first:last])
-        for row, number, first, last in zip(plain.rows.tolist(), plain.numbers, firsts, firsts[1:], strict=False)
+        row: (plain.role_sequences[number], texts[first:last])
+        for row, number, first, last in zip(plain.rows.tolist(), plain.sequence_ids, firsts, firsts[1:], strict=False)
     }
 
 
@@ -77,7 +77,7 @@ def expected_of(form, values, fields=None):
     for value in values:
         try:
             conversation = None if isinstance(value, RecordError) else get(form).read(value, fields or FieldMap())
-            out.append(conversation and conversation.plain())
+            out.append(conversation and conversation.text_only())
         except RecordError:
             out.append(None)
     return out

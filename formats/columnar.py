@@ -1,0 +1,121 @@
+"""Text-only conversations in columns: many at once, without a Python object for each.
+
+A conversation is text-only where it is nothing but roles and texts: no tools, no tool calls, no reasoning kept apart,
+no names, no weight of 0. Most training data is. As columns, a batch of them is three small integer arrays and one
+Arrow array of texts, so that reading, rendering and hashing are a few numpy and Arrow calls for thousands of records.
+The price is that this form holds nothing else; `Conversation` is the general form.
+
+Three conversations in columns, "u" standing for user, "a" for assistant:
+
+    rows            [0, 2, 3]                             record 1 is not text-only, and missing here
+    role_sequences  [(user, assistant), (system, user, assistant)]
+    sequence_ids    [0, 1, 0]                             record 2 has a system prompt
+    texts           ["Hi", "Hello", "Be brief", "Hi", "Yo", "Bye", "Ciao"]
+    text_offsets    [0, 2, 5, 7]                          record 2 has texts[2:5]
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+RoleSequence = tuple[str, ...]
+"""The roles of a text-only conversation, one for each text. An Alpaca input is a text of its own, with role `INPUT`."""
+INPUT = "input"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextOnlyConversations:
+    """The text-only conversations among some records, in columns."""
+
+    rows: NDArray[np.int64]
+    """int64[n], rising: the position of each conversation's record among the records that were read."""
+    role_sequences: Sequence[RoleSequence]
+    """The role sequences that occur."""
+    sequence_ids: NDArray[np.int64]
+    """int64[n], aligned with `rows`: index into `role_sequences`."""
+    texts: pa.StringArray
+    """The texts of all conversations, in order: as many for each as its role sequence has roles. No nulls; in the data
+    buffer each text begins where the one before it ends."""
+
+    @property
+    def text_offsets(self) -> NDArray[np.int64]:
+        """int64[n + 1]: conversation i has `texts[text_offsets[i]:text_offsets[i + 1]]`."""
+        lengths = np.asarray([len(roles) for roles in self.role_sequences], dtype=np.int64)
+        return prefix_sums(lengths[self.sequence_ids])
+
+    def filter(self, keep: NDArray[np.bool_]) -> TextOnlyConversations:
+        """Return the conversations that `keep`, bool[n], marks."""
+        import pyarrow as pa
+
+        if keep.all():
+            return self
+        texts = self.texts.filter(pa.array(np.repeat(keep, np.diff(self.text_offsets))))
+        return replace(self, rows=self.rows[keep], sequence_ids=self.sequence_ids[keep], texts=texts)
+
+    def digests(self) -> Iterator[bytes]:
+        """Yield `Conversation.digest` of each conversation."""
+        values, offsets = utf8_buffers(self.texts)
+        characters = prefix_sums((values & 0xC0) != 0x80)  # every byte but UTF-8's continuation bytes starts one
+        lengths = list(map(str, np.diff(characters[offsets]).tolist()))
+        roles, raw, bounds = list(map(",".join, self.role_sequences)), values.tobytes(), offsets.tolist()
+        for number, (first, last) in zip(self.sequence_ids.tolist(), pairwise(self.text_offsets.tolist()), strict=True):
+            yield _digest(roles[number], lengths[first:last], raw[bounds[first] : bounds[last]])
+
+
+def prefix_sums(values: NDArray[Any]) -> NDArray[np.int64]:
+    """Return int64[n + 1]: the sum of the values before each position, and of all.
+
+    For lengths these are offsets:
+
+    >>> prefix_sums(np.array([2, 3, 1])).tolist()
+    [0, 2, 5, 6]
+    """
+    out = np.zeros(len(values) + 1, dtype=np.int64)
+    np.cumsum(values, out=out[1:])
+    return out
+
+
+def utf8_buffers(texts: pa.StringArray) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """Return the bytes of all texts, u8[B], and their offsets into it, int32[n + 1], without copying the bytes.
+
+    A sliced array gives its own part only: `["ab", "c", "de"][1:]` gives the bytes `cde` and the offsets [0, 1, 3].
+    """
+    if not len(texts):
+        return np.zeros(0, dtype=np.uint8), np.zeros(1, dtype=np.int32)
+    _, raw_offsets, raw = texts.buffers()
+    offsets = np.frombuffer(raw_offsets, dtype=np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    values = np.frombuffer(raw, dtype=np.uint8) if raw is not None else np.zeros(0, dtype=np.uint8)
+    return values[offsets[0] : offsets[-1]], offsets - offsets[0] if offsets[0] else offsets
+
+
+def text_only_digest(roles: RoleSequence, texts: Sequence[str]) -> bytes:
+    """Return `Conversation.digest` of a text-only conversation, without building it."""
+    return _digest(",".join(roles), [str(len(text)) for text in texts], "".join(texts).encode())
+
+
+def _digest(roles: str, lengths: Sequence[str], texts: bytes) -> bytes:
+    """Hash roles, the lengths of the texts in characters (so that no text runs into the next), and the texts."""
+    head = ",".join([roles, *lengths]).encode()
+    return hashlib.blake2b(head + b"|" + texts, digest_size=16).digest()
+
+
+def text_only_messages(roles: RoleSequence, texts: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return `Conversation.messages` of a text-only conversation, without building it."""
+    messages: list[dict[str, Any]] = []
+    for role, text in zip(roles, texts, strict=True):
+        if role == INPUT:
+            last = messages[-1]
+            last |= {"instruction": last["content"], "input": text, "content": last["content"] + "\n\n" + text}
+        else:
+            messages.append({"role": role, "content": text})
+    return messages

@@ -1,0 +1,76 @@
+"""Arrow schemas for reading JSON records into columns.
+
+pyarrow's JSON reader is fast because it is told the type of every field beforehand. A format looks at one record and
+says which schemas suit it (`JsonSchemas`); records that do not match are noticed by the reader and read one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from sft_shards.formats.records.fields import BESIDE, SYSTEM
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FieldKind = str | tuple[tuple[str, str], ...]
+"""What a field holds: `TEXT`, `NULL`, `EMPTY_LIST`, or a list of messages, given by the kinds of their fields."""
+TEXT, NULL, EMPTY_LIST = "text", "null", "empty_list"
+
+
+@dataclass(frozen=True, kw_only=True)
+class JsonSchemas:
+    """Two Arrow schemas for the same records. A reader tries `strict`, which is faster, and then `tolerant`."""
+
+    strict: pa.Schema | None
+    """Every field that the records have, nested ones included: any other field is an error. None where the record that
+    was looked at has more fields than a text-only record needs."""
+    tolerant: pa.Schema | None
+    """Also the fields that must have no value, with type null; fields not named here are ignored. None where every
+    field has to be known."""
+    value_field: str = ""
+    """Where a record is a bare value and not an object: the field that it is wrapped in before it is read."""
+
+
+@lru_cache(maxsize=1024)
+def schema(fields: tuple[tuple[str, FieldKind], ...]) -> pa.Schema:
+    """Return Arrow's schema for fields of given kinds."""
+    import pyarrow as pa
+
+    types = {TEXT: pa.string(), NULL: pa.null(), EMPTY_LIST: pa.list_(pa.null())}
+
+    def arrow_type(kind: FieldKind) -> pa.DataType:
+        return types[kind] if isinstance(kind, str) else pa.list_(pa.struct([(key, types[one]) for key, one in kind]))
+
+    return pa.schema([(name, arrow_type(kind)) for name, kind in fields])
+
+
+def schemas_for(
+    record: Mapping[str, Any],
+    strict: Mapping[str, FieldKind],
+    tolerant: Mapping[str, FieldKind],
+    must_be_empty: Iterable[str],
+) -> JsonSchemas | None:
+    """Return the schemas for records like this one.
+
+    Args:
+        strict: the kind of each field that a text-only record needs.
+        tolerant: the kinds of the same fields in records that may hold other fields too.
+        must_be_empty: other fields that have no value in a text-only record, beside those in `BESIDE`.
+
+    Returns:
+        None where this record is not text-only.
+    """
+    others: dict[str, FieldKind] = {**dict.fromkeys((*BESIDE, *must_be_empty), NULL), **dict.fromkeys(SYSTEM, TEXT)}
+    for name in record.keys() & others.keys() - strict.keys():
+        value = record[name]
+        if value and name not in SYSTEM:
+            return None
+        others[name] = TEXT if value == "" or name in SYSTEM else EMPTY_LIST if value == [] else NULL
+    known = record.keys() <= strict.keys()
+    return JsonSchemas(
+        strict=schema(tuple(strict.items())) if known else None, tolerant=schema(tuple({**others, **tolerant}.items()))
+    )

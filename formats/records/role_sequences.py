@@ -1,0 +1,119 @@
+"""Role sequences of many conversations at once, compared as numbers.
+
+A batch holds thousands of conversations and a handful of different role sequences. Each role name becomes a code of
+one byte, the codes of a conversation become one integer, and numpy finds the different ones; Python looks at each
+role sequence once and not at each conversation.
+
+Three conversations (h human, g gpt, x a name that nobody knows), four, two and two texts long:
+
+    names    h g h g | h g | h x
+    codes    0 1 0 1 | 0 1 | 0 2                         a code is an index into the names that occur: [h, g, x]
+    lengths  [4, 2, 2]
+    keys     [4:0101, 2:01, 2:02]                        length in the highest byte, one byte for each code
+    ids      [2, 0, 1] into [(h, g), (h, x), (h, g, h, g)]
+    result   the first two conversations; the third has an unknown role and is read one by one
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sft_shards.formats.columnar import RoleSequence, TextOnlyConversations, prefix_sums
+from sft_shards.formats.records.fields import FieldMap
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TEXT_ONLY_ROLES = frozenset({"system", "user", "assistant", "tool"})
+LEADING_SYSTEM, UNKNOWN = 254, 255
+"""Codes of a system prompt that stands beside the list of messages, and of a role that no text-only record has."""
+PACKED = 7
+"""Codes that fit into an integer of eight bytes beside their number."""
+LONG = np.uint64(0xFF << 56)
+"""Keys from here on are running numbers of longer role sequences."""
+
+
+class RoleSequenceTable(dict[bytes, RoleSequence | None]):
+    """Role sequences by their codes, one byte for each role; None for one that is not text-only.
+
+    Args:
+        roles: what each code stands for; None for a role that no text-only record has.
+    """
+
+    def __init__(self, roles: Sequence[str | None]) -> None:
+        super().__init__()
+        self._roles = roles
+
+    def __missing__(self, codes: bytes) -> RoleSequence | None:
+        found = [
+            "system" if code == LEADING_SYSTEM else None if code == UNKNOWN else self._roles[code] for code in codes
+        ]
+        roles = tuple(role for role in found if role in TEXT_ONLY_ROLES)
+        known = roles if len(roles) == len(found) and "assistant" in roles else None
+        return self.setdefault(codes, known)
+
+
+def encode_roles(
+    names: pa.StringArray, fields: FieldMap, known: Mapping[str, str | None]
+) -> tuple[NDArray[np.uint8], RoleSequenceTable]:
+    """Return the code of each turn's role, u8[t], and what the codes stand for.
+
+    Args:
+        names: the role of each turn as its record spells it.
+        known: the format's own names of roles; those that the user gave in `fields` come first.
+    """
+    encoded = names.dictionary_encode()
+    codes = encoded.indices.fill_null(UNKNOWN).to_numpy(zero_copy_only=False)
+    words = encoded.dictionary.to_pylist()
+    roles = [fields.roles.get(word) or known.get(word) for word in words[:LEADING_SYSTEM]]
+    return np.where(codes < LEADING_SYSTEM, codes, UNKNOWN).astype(np.uint8), RoleSequenceTable(roles)
+
+
+def group_turns(
+    rows: NDArray[np.bool_],
+    lengths: NDArray[np.int64],
+    codes: NDArray[np.uint8],
+    table: RoleSequenceTable,
+    texts: pa.StringArray,
+) -> TextOnlyConversations:
+    """Return the conversations of those rows that have a text-only role sequence.
+
+    Args:
+        rows: bool[n]: the rows that may be text-only.
+        lengths: int64[n]: how many turns each row has.
+        codes: u8[sum(lengths)]: the role of each turn.
+        texts: the text of each turn, sum(lengths) in number.
+    """
+    import pyarrow as pa
+
+    ids, distinct = _distinct(lengths, codes)
+    known = [table[one] for one in distinct]
+    keep = rows & np.asarray([roles is not None for roles in known], dtype=bool)[ids]
+    return TextOnlyConversations(
+        rows=np.flatnonzero(keep),
+        role_sequences=[roles or () for roles in known],
+        sequence_ids=ids[keep],
+        texts=texts if keep.all() else texts.filter(pa.array(np.repeat(keep, lengths))),
+    )
+
+
+def _distinct(lengths: NDArray[np.int64], codes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], list[bytes]]:
+    """Return which of the distinct code sequences each conversation has, int64[n], and these.
+
+    Up to seven codes are compared as an integer of eight bytes; for longer sequences there is no such short cut.
+    """
+    offsets = prefix_sums(lengths)
+    position = np.arange(len(codes)) - np.repeat(offsets[:-1], lengths)
+    totals = np.zeros(len(codes) + 1, dtype=np.uint64)
+    np.cumsum(codes.astype(np.uint64) << (np.minimum(position, PACKED) * 8).astype(np.uint64), out=totals[1:])
+    keys = (totals[offsets[1:]] - totals[offsets[:-1]]) | (lengths.astype(np.uint64) << np.uint64(8 * PACKED))
+    raw, bounds = codes.tobytes(), offsets.tolist()
+    long: dict[bytes, int] = {}
+    for at in np.flatnonzero(lengths > PACKED).tolist():
+        keys[at] = LONG + np.uint64(long.setdefault(raw[bounds[at] : bounds[at + 1]], len(long)))
+    _, examples, ids = np.unique(keys, return_index=True, return_inverse=True)
+    return ids, [raw[bounds[at] : bounds[at + 1]] for at in examples.tolist()]
