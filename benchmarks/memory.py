@@ -20,8 +20,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from sft_shards.trainer import compatibility, yaml_config
-from sft_shards.trainer.launch import environment
+from sft_shards.trainer import parallel_layout, yaml_config
+from sft_shards.trainer.launch import cpu, environment
 from sft_shards.trainer.mcore import compat, cpu_device, flags
 from sft_shards.trainer.model import hf_config
 
@@ -53,7 +53,7 @@ def validated(path: Path) -> Any:
     resolved = flags.resolve(
         compat.parser(), config=file.megatron, config_path=str(path), flags=(), forced=WITHOUT_ENGINE, shape=shape
     )
-    compatibility.layout(resolved.args, world(path), epochs=True)
+    parallel_layout.from_flags(resolved.args, world(path), epochs=True)
     extra = (
         "--train-iters=1000",
         "--tokenizer-type=NullTokenizer",
@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("recipes", nargs="*", type=Path)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
-    environment.apply(environment.plan(cpu_device.environment(1, 1), {}), os.environ)
+    environment.apply(environment.plan(cpu.wanted(1, 1), {}), os.environ)
     with compat.quiet():
         cpu_device.install()
         compat.parser()

@@ -19,7 +19,7 @@ import numpy as np
 from sft_shards.formats.shards import ShardDirectory
 from sft_shards.trainer.data.cache import Cache
 from sft_shards.trainer.data.pack_plan import make_plan
-from sft_shards.trainer.data.samples import Reader
+from sft_shards.trainer.data.shards import Reader
 
 
 def main() -> None:

@@ -10,11 +10,13 @@ import click
 
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.trainer import compatibility, options, stage_registry, yaml_config
+from sft_shards.trainer.data.shards import open_shards, parse_shards
 from sft_shards.trainer.doctor.cli import doctor
 from sft_shards.trainer.isolation.choose import ISOLATIONS
-from sft_shards.trainer.job import BATCHING, DEVICES, OVERLONG, Job
+from sft_shards.trainer.job import BATCHING, DEVICES, OVERLONG, Job, parse_epochs
 from sft_shards.trainer.launch.preemption import StoppedError
-from sft_shards.trainer.model import fit, hf_config
+from sft_shards.trainer.launch.target import Target
+from sft_shards.trainer.model import hf_config
 
 INTERRUPTED = 130
 
@@ -62,7 +64,7 @@ class Command(click.Group):
     help="A conversation longer than --seq-length: cut its end off (truncate, the default) or leave it out (drop).",
 )
 @click.option("--cache-dir", metavar="DIR", help="Where plans are kept: $SFT_SHARDS_CACHE, or ~/.cache/sft-shards.")
-@options.where
+@options.target_options
 @click.pass_context
 def cli(ctx: click.Context, /, shards: tuple[str, ...], config_path: str | None, nproc: int | None, **own: Any) -> None:
     """Train on shards through Megatron's own pretrain().
@@ -77,7 +79,7 @@ def cli(ctx: click.Context, /, shards: tuple[str, ...], config_path: str | None,
     """
     if ctx.invoked_subcommand is not None:
         return
-    where = options.check(ctx, own)
+    target = options.check(ctx, own)
     file = yaml_config.read(config_path) if config_path else yaml_config.Config()
     directories = tuple(shards or file.own.get("shards", ()))
     if not directories:
@@ -92,31 +94,31 @@ def cli(ctx: click.Context, /, shards: tuple[str, ...], config_path: str | None,
     )
     stage_registry.check(job.stage)
     if job.epochs is not None:
-        compatibility.parse_epochs(job.epochs)
-    opened = compatibility.open_shards(compatibility.parse_shards(text)[0] for text in directories)
+        parse_epochs(job.epochs)
+    opened = open_shards(parse_shards(text)[0] for text in directories)
     if job.hf_config is not None:
-        fit.check_shards(hf_config.read(job.hf_config), opened[0].manifest.tokenizer, opened[0].path)
-    _start(job, nproc or file.own.get("nproc"), where)
+        compatibility.check_shards(hf_config.read(job.hf_config), opened[0].manifest.tokenizer, opened[0].path)
+    _start(job, nproc or file.own.get("nproc"), target)
 
 
-def _start(job: Job, nproc: int | None, where: options.Where) -> None:
+def _start(job: Job, nproc: int | None, target: Target) -> None:
     """Start the job on this machine, submit it, or show what either would do."""
-    if where.slurm is not None:
+    if target.slurm is not None:
         from sft_shards.trainer.launch.slurm import submit
 
-        submit(job, nproc, where)
+        submit(job, nproc, target.slurm, target.words, dry_run=target.dry_run)
         return
     from sft_shards.trainer.launch.launcher import launch, plan
     from sft_shards.trainer.mcore.compat import check_installed
 
     check_installed()
-    if where.dry_run:
+    if target.dry_run:
         from sft_shards.trainer.launch.dry_run import check, script
 
-        planned = plan(job, nproc, where.nodes)
+        planned = plan(job, nproc, target.nodes)
         click.echo(script(planned, check(planned)), nl=False)
         return
-    launch(job, nproc, where.nodes)
+    launch(job, nproc, target.nodes)
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

@@ -3,153 +3,11 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Iterable
-from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 from sft_shards.formats.errors import DataError, UsageError
-from sft_shards.formats.shards import ShardDirectory, TokenizerInfo, vocabulary_hash
-
-
-def parse_shards(text: str) -> tuple[str, Fraction]:
-    """The directory and the weight in `DIR[:WEIGHT]`; a directory whose own name ends so is taken as it is.
-
-    Raises:
-        UsageError: a weight of zero or below.
-    """
-    directory, colon, weight = text.rpartition(":")
-    if not colon or Path(text).exists():
-        return text, Fraction(1)
-    try:
-        value = Fraction(weight)
-    except (ValueError, ZeroDivisionError):
-        return text, Fraction(1)
-    if value <= 0:
-        raise UsageError(f"--shards {text}: a weight is above 0; leave the directory out to give it none")
-    return directory, value
-
-
-def parse_epochs(text: str) -> Fraction:
-    """The number of epochs; UsageError where it is none, or not above 0."""
-    try:
-        value = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        value = Fraction(0)
-    if value <= 0:
-        raise UsageError(f"--epochs {text}: a number above 0 is expected, such as 3 or 0.5")
-    return value
-
-
-def short_names(paths: Iterable[Path]) -> list[str]:
-    """A name for each directory: the last part of its path, or as many as it takes to tell them apart."""
-    parts = [path.absolute().parts for path in paths]
-    depth = 1
-    while depth < max(map(len, parts)) and len({each[-depth:] for each in parts}) < len(set(parts)):
-        depth += 1
-    names = ["/".join(each[-depth:]) for each in parts]
-    return [name if names.count(name) == 1 else f"{name}#{names[:n].count(name) + 1}" for n, name in enumerate(names)]
-
-
-def open_shards(paths: Iterable[str]) -> list[ShardDirectory]:
-    """Open the directories and check that they are of one vocabulary and hold something to train on.
-
-    Raises:
-        DataError: a directory that is not complete, another tokenizer's, without train split, or whose ids for EOS
-            or padding are outside its vocabulary.
-    """
-    directories = [ShardDirectory(path) for path in paths]
-    first = directories[0]
-    for directory in directories:
-        info = directory.manifest.tokenizer
-        for name, value in (("EOS", info.eos_id), ("padding", info.pad_id)):
-            if not 0 <= value < info.vocab_size:
-                raise DataError(
-                    f"{directory.path}: the {name} id {value} is outside its vocabulary of {info.vocab_size}; "
-                    "make the shards again"
-                )
-        if info.vocab_sha256 != first.manifest.tokenizer.vocab_sha256:
-            raise DataError(
-                f"{directory.path}: tokenized with {info.name}, {first.path} with {first.manifest.tokenizer.name}, and "
-                "their vocabularies differ; tokenize both with the tokenizer of the model"
-            )
-        if "train" not in directory.manifest.splits or not directory.manifest.splits["train"].sequences:
-            raise DataError(f"{directory.path}: its train split is empty; nothing to train on")
-    return directories
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """How one step is spread over processes."""
-
-    world: int
-    tensor: int
-    pipeline: int
-    data: int
-    seq_length: int
-    """Positions in a sample."""
-    micro_batch: int
-    """Samples per forward step."""
-    global_batch: int
-    """Samples per optimizer step, over all processes."""
-    eval_batch: int
-    """Samples per evaluation step, over all processes."""
-
-
-def layout(args: Namespace, world: int, *, epochs: bool = False) -> Layout:
-    """The layout that Megatron will make of these flags; what it needs and was not given is an error here.
-
-    Args:
-        epochs: --epochs says how long to train.
-
-    Raises:
-        UsageError: a flag is missing, or the numbers do not divide.
-    """
-    for flag in ("num-layers", "hidden-size", "num-attention-heads", "seq-length"):
-        if getattr(args, flag.replace("-", "_"), None) is None:
-            remedy = "give it" if flag == "seq-length" else "give the model's shape by --hf-config, or"
-            raise UsageError(f"--{flag} is missing: {remedy} after -- or in the YAML file")
-    given = [f"--{name}" for name in ("train-iters", "train-samples") if getattr(args, name.replace("-", "_"), None)]
-    if epochs and given:
-        raise UsageError(f"--epochs and {given[0]} both say how long to train; leave one of them out")
-    if not epochs and not given:
-        raise UsageError("--epochs is missing: say how long to train, or give --train-iters after --")
-    if epochs and args.rampup_batch_size:
-        raise UsageError("--epochs needs a batch size that does not change; give --train-samples instead")
-    if args.lr is None:
-        raise UsageError("--lr is missing: give a learning rate after -- or in the YAML file")
-    if args.context_parallel_size > 1:
-        raise UsageError("--context-parallel-size above 1 is not supported; use --tensor-model-parallel-size")
-    tensor, pipeline = args.tensor_model_parallel_size, args.pipeline_model_parallel_size
-    experts = (getattr(args, "expert_tensor_parallel_size", None) or tensor) * (
-        getattr(args, "expert_model_parallel_size", None) or 1
-    )
-    _divides(world, tensor * pipeline, f"TP {tensor} x PP {pipeline}")
-    _divides(world, experts * pipeline, f"EP x expert TP {experts} x PP {pipeline}")
-    data = world // (tensor * pipeline)
-    micro = args.micro_batch_size
-    batch = args.global_batch_size or micro * data
-    if micro < 1 or batch < 1 or batch % (micro * data):
-        raise UsageError(
-            f"--global-batch-size {batch} is not a multiple of --micro-batch-size {micro} x DP {data}; "
-            f"make it one, such as {max(1, batch // max(1, micro * data)) * max(1, micro) * data}"
-        )
-    return Layout(
-        world=world,
-        tensor=tensor,
-        pipeline=pipeline,
-        data=data,
-        seq_length=args.seq_length,
-        micro_batch=micro,
-        global_batch=batch,
-        eval_batch=getattr(args, "eval_global_batch_size", None) or batch,
-    )
-
-
-def _divides(world: int, size: int, layout: str) -> None:
-    if world % size:
-        few = "are too few for" if world < size else "do not divide into"
-        raise UsageError(f"{world} process(es) {few} {layout}: --nproc x nodes must be a multiple of {size}")
+from sft_shards.formats.shards import TokenizerInfo, vocabulary_hash
+from sft_shards.trainer.model.hf_config import ModelShape
 
 
 def model_vocabulary(
@@ -209,4 +67,59 @@ def check_tokenizer(args: Namespace, info: TokenizerInfo, path: Path) -> None:
         raise DataError(
             f"{path}: tokenized with {info.name} ({info.vocab_size} ids), whose vocabulary is not that of "
             f"--tokenizer-model {name} ({len(tokenizer)} ids); tokenize the data again with {name}"
+        )
+
+
+def check_shards(shape: ModelShape, info: TokenizerInfo, shards: Path) -> None:
+    """Do these shards' ids mean to the model what they mean to their tokenizer?
+
+    The vocabulary is compared with that of the `tokenizer.json` beside the config.json, where there is one.
+
+    Raises:
+        DataError: an id has no row in the embedding, or the tokenizer is another one.
+    """
+    if info.vocab_size > shape.vocab_size:
+        raise DataError(
+            f"{shards}: its ids reach {info.vocab_size - 1} ({info.name}), the embedding of {shape.path} has "
+            f"{shape.vocab_size} rows; use shards made with the model's tokenizer"
+        )
+    folder = Path(shape.path).parent
+    if Path(shape.path).name != "config.json" or not (folder / "tokenizer.json").is_file():
+        return
+    from tokenizers import Tokenizer
+
+    try:
+        vocabulary = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
+        if vocabulary_hash(vocabulary) != info.vocab_sha256:  # what else the folder's tokenizer_config.json adds
+            from transformers import AutoTokenizer
+
+            vocabulary = AutoTokenizer.from_pretrained(str(folder)).get_vocab()
+    except Exception as error:  # the library raises bare exceptions
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{folder}/tokenizer.json: cannot be loaded ({reason}); fetch the model again") from None
+    if vocabulary_hash(vocabulary) != info.vocab_sha256:
+        raise DataError(
+            f"{shards}: tokenized with {info.name} ({info.vocab_size} ids), whose vocabulary is not that of "
+            f"{folder}/tokenizer.json ({len(vocabulary)} ids); tokenize the data again with {folder}"
+        )
+
+
+def check_length(shape: ModelShape, seq_length: int, *, stretched: bool) -> None:
+    """Was the model trained for samples of so many positions, and does it look back over all of them?
+
+    Args:
+        stretched: the user gave --max-position-embeddings, so knows that it is more.
+
+    Raises:
+        UsageError: no.
+    """
+    if seq_length > shape.max_positions and not stretched:
+        raise UsageError(
+            f"--seq-length {seq_length} is beyond max_position_embeddings {shape.max_positions} of {shape.path}; "
+            f"shorten it, or give --max-position-embeddings {seq_length} to train the model for longer ones"
+        )
+    if shape.window is not None and seq_length > shape.window:
+        raise UsageError(
+            f"{shape.path}: sliding_window {shape.window} is below --seq-length {seq_length}, and Megatron's local "
+            f"attention has no such window; use --seq-length {shape.window} or less"
         )

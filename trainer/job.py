@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
+
+from sft_shards.formats.errors import UsageError
 
 DEVICES = ("gpu", "cpu")
 OVERLONG = ("truncate", "drop")
@@ -68,3 +71,14 @@ class Job:
         """The job that `dumps` wrote."""
         raw = json.loads(text)
         return cls(**{**raw, "shards": tuple(raw["shards"]), "flags": tuple(raw["flags"])})
+
+
+def parse_epochs(text: str) -> Fraction:
+    """The number of epochs; UsageError where it is none, or not above 0."""
+    try:
+        value = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        value = Fraction(0)
+    if value <= 0:
+        raise UsageError(f"--epochs {text}: a number above 0 is expected, such as 3 or 0.5")
+    return value

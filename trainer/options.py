@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -11,9 +10,11 @@ import click
 from sft_shards.formats.errors import UsageError
 from sft_shards.formats.sbatch import site_options
 from sft_shards.trainer.launch import nodes
+from sft_shards.trainer.launch.container import RUNTIMES, Container, check_image
 from sft_shards.trainer.launch.nodes import Nodes
+from sft_shards.trainer.launch.slurm import Slurm
+from sft_shards.trainer.launch.target import Target
 
-RUNTIMES = ("pyxis", "apptainer", "docker")
 OPTIONS = (
     click.option("--dry-run", is_flag=True, help="Check all, print environment, torchrun command and flags, and end."),
     click.option("--nnodes", type=click.IntRange(1), envvar="NNODES", help="Machines, by hand; default $NNODES or 1."),
@@ -45,26 +46,14 @@ FOR_SLURM = ("nodes", "slurm_option", "slurm_setup", "container")
 FOR_CONTAINER = ("container_runtime", "container_mount", "container_option")
 
 
-def where(command: Callable[..., Any]) -> Callable[..., Any]:
+def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Decorate a command with the options, in their order."""
     for option in reversed(OPTIONS):
         command = option(command)
     return command
 
 
-@dataclass(frozen=True, kw_only=True)
-class Where:
-    """The options, checked against each other."""
-
-    dry_run: bool
-    nodes: Nodes
-    slurm: Any
-    """A `sft_shards.trainer.launch.slurm.Slurm`, or None."""
-    words: tuple[str, ...]
-    """The rest of the call, as the batch script repeats it on each node."""
-
-
-def check(ctx: click.Context, options: dict[str, Any]) -> Where:
+def check(ctx: click.Context, options: dict[str, Any]) -> Target:
     """Take the options out of `options`, and check them.
 
     Raises:
@@ -80,14 +69,11 @@ def check(ctx: click.Context, options: dict[str, Any]) -> Where:
         by_hand = nodes.parse(
             own["nnodes"] or 1, own["node_rank"], own["master_addr"], own["master_port"] or nodes.PORT
         )
-        return Where(dry_run=own["dry_run"], nodes=by_hand, slurm=None, words=())
+        return Target(dry_run=own["dry_run"], nodes=by_hand, slurm=None, words=())
     if twice := [name for name in BY_HAND if name in given]:
         raise UsageError(
             f"{_option(twice[0])} is found out by the batch script of --slurm; leave it out, and give --nodes"
         )
-    from sft_shards.trainer.launch.container import Container, check_image
-    from sft_shards.trainer.launch.slurm import Slurm
-
     container = None
     if own["container"]:
         runtime = own["container_runtime"] or RUNTIMES[0]
@@ -101,7 +87,7 @@ def check(ctx: click.Context, options: dict[str, Any]) -> Where:
         setup=own["slurm_setup"] or "",
         container=container,
     )
-    return Where(
+    return Target(
         dry_run=own["dry_run"], nodes=Nodes(count=slurm.nodes), slurm=slurm, words=tuple(_words(ctx, set(own)))
     )
 

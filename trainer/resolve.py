@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from sft_shards.formats.errors import UsageError
-from sft_shards.trainer import compatibility, stage_registry, summary
+from sft_shards.trainer import compatibility, parallel_layout, stage_registry, summary
 from sft_shards.trainer.data.cache import Cache, default_root
+from sft_shards.trainer.data.shards import open_shards, parse_shards, short_names
 from sft_shards.trainer.isolation import choose
-from sft_shards.trainer.job import Job
+from sft_shards.trainer.job import Job, parse_epochs
 from sft_shards.trainer.mcore import checkpoint_args, compat, cpu_device, flags
-from sft_shards.trainer.model import fit, hf_config
+from sft_shards.trainer.model import hf_config
 from sft_shards.trainer.model.provider import has_transformer_engine
 from sft_shards.trainer.stage import Setup, Stage
 
@@ -64,14 +65,14 @@ def decide(job: Job, world: int) -> Decision:
         shape = checkpoint_args.read(parser, resolved.args)
         resolved = flags.resolve(parser, **given, forced={**forced, "use-checkpoint-args": False}, shape=shape)
     args = resolved.args
-    layout = compatibility.layout(args, world, epochs=job.epochs is not None)
-    shards = [compatibility.parse_shards(text) for text in job.shards]
-    directories = compatibility.open_shards(path for path, _ in shards)
+    layout = parallel_layout.from_flags(args, world, epochs=job.epochs is not None)
+    shards = [parse_shards(text) for text in job.shards]
+    directories = open_shards(path for path, _ in shards)
     first = directories[0]
     compatibility.check_tokenizer(args, first.manifest.tokenizer, first.path)
     positions, rows = layout.seq_length, 0
     if shape is not None:
-        fit.check_length(shape, layout.seq_length, stretched="max_position_embeddings" in resolved.given)
+        compatibility.check_length(shape, layout.seq_length, stretched="max_position_embeddings" in resolved.given)
         positions = shape.max_positions
         # Whoever says something about the vocabulary knows how the checkpoint was made.
         said = {"vocab_size", "padded_vocab_size", "make_vocab_size_divisible_by"} & resolved.given
@@ -94,7 +95,7 @@ def decide(job: Job, world: int) -> Decision:
         directories=tuple(
             (name, weight, directory)
             for name, (_, weight), directory in zip(
-                compatibility.short_names(each.path for each in directories), shards, directories, strict=True
+                short_names(each.path for each in directories), shards, directories, strict=True
             )
         ),
         cache=Cache(Path(job.cache_dir) if job.cache_dir else default_root()),
@@ -102,7 +103,7 @@ def decide(job: Job, world: int) -> Decision:
     stage = stage_registry.load(job.stage)(setup)
 
     if job.epochs is not None:
-        steps = -(-stage.samples(compatibility.parse_epochs(job.epochs)) // layout.global_batch)
+        steps = -(-stage.samples(parse_epochs(job.epochs)) // layout.global_batch)
     else:
         steps = args.train_iters or -(-args.train_samples // layout.global_batch)
     valid = stage.valid_samples()

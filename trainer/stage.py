@@ -17,15 +17,16 @@ from typing import Any
 
 from sft_shards.formats.errors import DataError
 from sft_shards.formats.shards import ShardDirectory
-from sft_shards.trainer.compatibility import Layout
 from sft_shards.trainer.data.cache import Cache
 from sft_shards.trainer.data.mixture import Mixture, Source
 from sft_shards.trainer.data.pack_plan import Plan, make_plan
-from sft_shards.trainer.data.samples import EvalSamples, Reader, TrainSamples
+from sft_shards.trainer.data.samples import EvalSamples, TrainSamples
+from sft_shards.trainer.data.shards import Reader
 from sft_shards.trainer.isolation.choose import Isolation
 from sft_shards.trainer.job import Job
 from sft_shards.trainer.mcore.forward_step import ForwardStep
 from sft_shards.trainer.model import provider
+from sft_shards.trainer.parallel_layout import ParallelLayout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ class Setup:
     job: Job
     args: Namespace
     """Megatron's flags as parsed, not yet validated by Megatron."""
-    layout: Layout
+    layout: ParallelLayout
     isolation: Isolation
     directories: tuple[tuple[str, Fraction, ShardDirectory], ...]
     """Name, weight and shards; all of one vocabulary."""

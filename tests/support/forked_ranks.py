@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sft_shards.trainer import worker
-from sft_shards.trainer.launch import environment, launcher
+from sft_shards.trainer.launch import cpu, environment, launcher
 from sft_shards.trainer.mcore import compat, cpu_device
 
 
@@ -78,7 +78,7 @@ def child(job: dict[str, Any], nproc: int, rank: int, port: str, log: Path) -> N
 
 
 def main(path: str) -> None:
-    environment.apply(environment.plan({**cpu_device.environment(1, 1), **launcher.WARNINGS}, {}), os.environ)
+    environment.apply(environment.plan({**cpu.wanted(1, 1), **launcher.WARNINGS}, {}), os.environ)
     with compat.quiet():
         cpu_device.install()
         importlib.import_module("megatron.core.models.gpt.gpt_layer_specs")

@@ -22,7 +22,7 @@ import single_rank
 
 from sft_shards.trainer import worker
 from sft_shards.trainer.job import Job
-from sft_shards.trainer.launch import environment, launcher
+from sft_shards.trainer.launch import cpu, environment, launcher
 from sft_shards.trainer.mcore import compat, cpu_device
 from sft_shards.trainer.model import provider
 
@@ -30,7 +30,7 @@ SEQ = 96
 
 
 def main(path: str, shards: str) -> None:
-    environment.apply(environment.plan({**cpu_device.environment(1, 1), **launcher.WARNINGS}, {}), os.environ)
+    environment.apply(environment.plan({**cpu.wanted(1, 1), **launcher.WARNINGS}, {}), os.environ)
     with compat.quiet():
         cpu_device.install()
         for name in ("core.models.gpt.gpt_layer_specs", "training.initialize", "training.training"):

@@ -18,7 +18,8 @@ def main(shards: str, flags: list[str]) -> None:
     import torch
     from torch.utils.data import default_collate
 
-    from sft_shards.trainer.mcore.forward_step import ForwardStep, loss_func
+    from sft_shards.trainer.mcore.forward_step import ForwardStep
+    from sft_shards.trainer.mcore.loss import loss_func
 
     stage = provider.stage
     mixture = stage.train

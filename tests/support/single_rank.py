@@ -8,8 +8,8 @@ from typing import Any
 
 from sft_shards.trainer import worker
 from sft_shards.trainer.job import Job
-from sft_shards.trainer.launch import environment, launcher
-from sft_shards.trainer.mcore import compat, cpu_device
+from sft_shards.trainer.launch import cpu, environment, launcher
+from sft_shards.trainer.mcore import compat
 from sft_shards.trainer.model import provider
 
 
@@ -18,7 +18,7 @@ def alone(job: Job) -> None:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    environment.apply(environment.plan({**cpu_device.environment(2, 1), **launcher.WARNINGS}, {}), os.environ)
+    environment.apply(environment.plan({**cpu.wanted(2, 1), **launcher.WARNINGS}, {}), os.environ)
     os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="localhost", MASTER_PORT=str(port))
     assert job.device == "cpu"
 

@@ -141,7 +141,7 @@ TOY_MODEL = [
 
 def sft_train(*words: object, timeout: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command as a user does."""
-    command = [sys.executable, "-m", "sft_shards.trainer.cli", *map(str, words)]
+    command = [sys.executable, "-m", "sft_shards.trainer", *map(str, words)]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=timeout, env={**os.environ, **environment}, check=False
     )

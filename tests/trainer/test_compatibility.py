@@ -1,106 +1,30 @@
-"""Shards against each other, against the call and against the model."""
+"""Shards and sequence length against the flags and against the model that --hf-config names."""
 
 from __future__ import annotations
 
-from fractions import Fraction
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from megatron_flags import args
-from toy_runs import VOCABULARY, random_pairs, tokenizer_folder, vocabulary_hash, write_shards
+from toy_runs import (
+    VOCABULARY,
+    Run,
+    random_pairs,
+    run_forked,
+    sft_train,
+    tokenizer_folder,
+    vocabulary_hash,
+    write_shards,
+)
 
 from sft_shards.formats.errors import DataError, UsageError
-from sft_shards.formats.shards import ShardDirectory
+from sft_shards.formats.shards import ShardDirectory, TokenizerInfo
 from sft_shards.trainer import compatibility
+from sft_shards.trainer.model.hf_config import ModelShape
 
 PAIRS = random_pairs(4, seed=1)
-
-
-def test_weights(tmp_path: Path) -> None:
-    assert compatibility.parse_shards("data") == ("data", 1)
-    assert compatibility.parse_shards("data:1") == compatibility.parse_shards("data:1.0") == ("data", 1)
-    assert compatibility.parse_shards("a:b:0.3") == ("a:b", Fraction(3, 10))
-    assert compatibility.parse_shards("data:1/3") == ("data", Fraction(1, 3))
-    assert compatibility.parse_shards("s3:data") == ("s3:data", 1)
-    for weight in ("0", "-1", "0.0"):
-        with pytest.raises(UsageError, match="above 0"):
-            compatibility.parse_shards(f"data:{weight}")
-    odd = tmp_path / "data:2"
-    odd.mkdir()
-    assert compatibility.parse_shards(str(odd)) == (str(odd), 1)
-
-
-@pytest.mark.parametrize("bad", ["0", "-1", "three", "1/0", "nan", "inf", ""])
-def test_epochs(bad: str) -> None:
-    assert compatibility.parse_epochs("0.5") == Fraction(1, 2)
-    with pytest.raises(UsageError, match="--epochs"):
-        compatibility.parse_epochs(bad)
-
-
-def test_names_are_as_short_as_they_can_be() -> None:
-    assert compatibility.short_names([Path("x/a"), Path("x/b")]) == ["a", "b"]
-    assert compatibility.short_names([Path("x/a"), Path("y/a")]) == ["x/a", "y/a"]
-    assert compatibility.short_names([Path("x/a"), Path("x/a"), Path("b")]) == ["a#1", "a#2", "b"]
-
-
-def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
-    a = write_shards(tmp_path / "a", {"train": PAIRS})
-    b = write_shards(tmp_path / "b", {"train": PAIRS}, vocabulary={f"x{i}": i for i in range(120)}, name="other")
-    assert len(compatibility.open_shards([str(a), str(a)])) == 2
-    with pytest.raises(DataError, match=r"tokenized with other, .* with toy"):
-        compatibility.open_shards([str(a), str(b)])
-
-
-@pytest.mark.parametrize(("ids", "word"), [({"eos": 120}, "EOS id 120"), ({"pad": -1}, "padding id -1")])
-def test_ids_outside_the_vocabulary(tmp_path: Path, ids: dict[str, int], word: str) -> None:
-    path = write_shards(tmp_path, {"train": PAIRS}, **ids)
-    with pytest.raises(DataError, match=word):
-        compatibility.open_shards([str(path)])
-
-
-def test_no_train_split(tmp_path: Path) -> None:
-    path = write_shards(tmp_path, {"valid": PAIRS})
-    with pytest.raises(DataError, match="train split is empty"):
-        compatibility.open_shards([str(path)])
-
-
-def test_the_layout_follows_from_the_flags() -> None:
-    found = compatibility.layout(args(tensor_model_parallel_size=2, micro_batch_size=2), 8)
-    assert (found.data, found.global_batch, found.eval_batch) == (4, 8, 8)
-
-
-@pytest.mark.parametrize(
-    ("given", "word"),
-    [
-        ({"seq_length": None}, "--seq-length is missing"),
-        ({"train_iters": None}, "--epochs is missing"),
-        ({"lr": None}, "--lr is missing"),
-        ({"context_parallel_size": 2}, "--context-parallel-size"),
-        ({"tensor_model_parallel_size": 3}, "multiple of 3"),
-        ({"tensor_model_parallel_size": 8}, "4 process.es. are too few for TP 8 x PP 1: --nproc x nodes"),
-        ({"expert_model_parallel_size": 8}, "EP x expert TP 8 x PP 1: --nproc x nodes must be a multiple of 8"),
-        ({"global_batch_size": 6, "micro_batch_size": 4}, "multiple of --micro-batch-size 4 x DP 4"),
-        ({"micro_batch_size": 0}, "multiple of --micro-batch-size 0"),
-    ],
-)
-def test_layouts_that_cannot_be(given: dict[str, Any], word: str) -> None:
-    with pytest.raises(UsageError, match=word):
-        compatibility.layout(args(**given), 4)
-
-
-@pytest.mark.parametrize(
-    ("given", "word"),
-    [
-        ({}, "--epochs and --train-iters both"),
-        ({"train_iters": None, "train_samples": 5}, "--epochs and --train-samples both"),
-        ({"train_iters": None, "rampup_batch_size": ["1", "1", "5"]}, "does not change"),
-    ],
-)
-def test_epochs_and_other_ways_to_say_how_long(given: dict[str, Any], word: str) -> None:
-    assert compatibility.layout(args(train_iters=None), 4, epochs=True).global_batch == 4
-    with pytest.raises(UsageError, match=word):
-        compatibility.layout(args(**given), 4, epochs=True)
 
 
 @pytest.mark.parametrize(
@@ -146,3 +70,110 @@ def test_the_tokenizer_that_the_user_names(tmp_path: Path) -> None:
 def test_the_hash_is_the_one_that_a_manifest_keeps() -> None:
     assert compatibility.vocabulary_hash(VOCABULARY) == vocabulary_hash(VOCABULARY)
     assert compatibility.vocabulary_hash({"b": 1, "a": 0, "é": 2}) == vocabulary_hash({"é": 2, "a": 0, "b": 1})
+
+
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 48,
+    "num_attention_heads": 4, "rms_norm_eps": 1e-5, "vocab_size": 120, "max_position_embeddings": 64,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shards(tmp_path_factory.mktemp("shards"), {"train": random_pairs(4, seed=1)})
+
+
+def info(shards: Path) -> TokenizerInfo:
+    return ShardDirectory(shards).manifest.tokenizer
+
+
+def shape(path: Path | str = "config.json", **change: Any) -> ModelShape:
+    known: dict[str, Any] = {"flags": {}, "vocab_size": 120, "max_positions": 64, "window": None}
+    return ModelShape(path=str(path), **{**known, **change})
+
+
+def test_ids_without_a_row(shards: Path) -> None:
+    compatibility.check_shards(shape(vocab_size=120), info(shards), shards)
+    with pytest.raises(DataError, match=r"ids reach 119 \(toy\), the embedding of config\.json has 119 rows"):
+        compatibility.check_shards(shape(vocab_size=119), info(shards), shards)
+
+
+def test_the_tokenizer_beside_the_model(shards: Path, tmp_path: Path) -> None:
+    same = tokenizer_folder(tmp_path / "same", VOCABULARY)
+    compatibility.check_shards(shape(f"{same}/config.json"), info(shards), shards)
+    swapped = tokenizer_folder(tmp_path / "swapped", {**VOCABULARY, "t50": 51, "t51": 50})
+    with pytest.raises(DataError, match=r"not that of .*swapped/tokenizer\.json \(120 ids\)"):
+        compatibility.check_shards(shape(f"{swapped}/config.json"), info(shards), shards)
+    compatibility.check_shards(
+        shape(f"{swapped}/shape.json"), info(shards), shards
+    )  # a shape of its own, not a model's folder
+    (tmp_path / "same/tokenizer.json").write_text("{")
+    with pytest.raises(DataError, match=r"tokenizer\.json: cannot be loaded"):
+        compatibility.check_shards(shape(f"{same}/config.json"), info(shards), shards)
+
+
+def test_tokens_that_only_the_tokenizers_configuration_adds(shards: Path, tmp_path: Path) -> None:
+    """As in folders of older models: tokenizer.json alone has fewer tokens than the loaded tokenizer."""
+    folder = Path(tokenizer_folder(tmp_path, {name: number for name, number in VOCABULARY.items() if number < 119}))
+    raw = json.loads((folder / "tokenizer_config.json").read_text())
+    kept = {
+        "content": "t119",
+        "lstrip": False,
+        "normalized": False,
+        "rstrip": False,
+        "single_word": False,
+        "special": True,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps({**raw, "added_tokens_decoder": {"119": kept}}))
+    compatibility.check_shards(shape(folder / "config.json"), info(shards), shards)
+
+
+def test_samples_longer_than_the_model_was_trained_for() -> None:
+    compatibility.check_length(shape(), 64, stretched=False)
+    compatibility.check_length(shape(), 65, stretched=True)
+    with pytest.raises(UsageError, match=r"--seq-length 65 is beyond max_position_embeddings 64"):
+        compatibility.check_length(shape(), 65, stretched=False)
+    compatibility.check_length(shape(window=32), 32, stretched=False)
+    with pytest.raises(UsageError, match=r"sliding_window 32 is below --seq-length 33"):
+        compatibility.check_length(shape(window=32), 33, stretched=False)
+
+
+@pytest.mark.parametrize(("rows", "tensor", "expected"), [(130, 1, 130), (136, 8, 136), (130, 4, 512), (0, 1, 128)])
+def test_the_rows_of_the_checkpoint_are_those_of_the_model(shards: Path, rows: int, tensor: int, expected: int) -> None:
+    assert compatibility.model_vocabulary(args(), info(shards), tensor, shards, rows=rows) == (120, expected)
+
+
+def test_what_is_said_about_the_vocabulary_wins_over_the_model(shards: Path, tmp_path: Path) -> None:
+    """A converter may have cut the embedding, or padded it."""
+    (tmp_path / "config.json").write_text(json.dumps({**LLAMA, "vocab_size": 200}))
+    flags = ["--seq-length=32", "--train-iters=1", "--lr=1e-3", "--eval-iters=0"]
+    said = {"200 rows": [], "128 rows": ["--make-vocab-size-divisible-by=64"], "256 rows": ["--vocab-size=250"]}
+    runs = [
+        Run(shards=[shards], flags=[*flags, *words], options={"hf_config": str(tmp_path)}) for words in said.values()
+    ]
+    for rows, output in zip(said, run_forked(tmp_path, runs), strict=True):
+        assert f"model vocabulary: {rows} for " in output
+
+
+def refused(code: int, words: str, *call: object) -> None:
+    done = sft_train(*call)
+    assert (done.returncode, done.stdout) == (code, ""), done.stdout + done.stderr
+    assert done.stderr.startswith("sft-train: ")
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+
+
+def test_the_command_says_it_before_a_worker_is_started(shards: Path, tmp_path: Path) -> None:
+    """Without --device cpu the next thing would be the GPU, which is not there."""
+    model = tmp_path / "model"
+    tokenizer_folder(model, {**VOCABULARY, "t50": 51, "t51": 50})
+    refused(2, "cannot read", "--shards", shards, "--hf-config", model)
+    (model / "config.json").write_text(json.dumps({**LLAMA, "architectures": ["GPT2LMHeadModel"]}))
+    refused(2, "GPT2LMHeadModel is not one of", "--shards", shards, "--hf-config", model)
+    (model / "config.json").write_text(json.dumps({**LLAMA, "vocab_size": 100}))
+    refused(1, "has 100 rows", "--shards", shards, "--hf-config", model)
+    (model / "config.json").write_text(json.dumps(LLAMA))
+    (tmp_path / "run.yaml").write_text("hf-config: model\n")  # found beside the file
+    refused(1, "tokenize the data again with", "--shards", shards, "--config", tmp_path / "run.yaml")
+    (model / "tokenizer.json").unlink()
+    refused(1, "no GPU is visible", "--shards", shards, "--config", tmp_path / "run.yaml")

@@ -90,7 +90,7 @@ def test_it_ends_as_told_and_leaves_nobody_behind(
     command = [
         sys.executable,
         "-m",
-        "sft_shards.trainer.cli",
+        "sft_shards.trainer",
         "--shards",
         shards,
         "--device",

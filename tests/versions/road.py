@@ -29,7 +29,7 @@ def train(folder: Path, *flags: str) -> str:
     command = [
         sys.executable,
         "-m",
-        "sft_shards.trainer.cli",
+        "sft_shards.trainer",
         "--shards",
         folder / "a",
         "--shards",

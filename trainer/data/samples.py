@@ -12,67 +12,14 @@ the GPU; the forward step widens them there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sft_shards.trainer.data.mixture import Mixture
-from sft_shards.trainer.data.pack_plan import Plan
 from sft_shards.trainer.data.packing import shuffled
-
-Sample = dict[str, Any]
-"""`tokens`, `labels`, `position_ids` int32[N]; `loss_mask` uint8[N] (0 or 1, aligned with `labels`); `source` int64,
-the number of the directory that all of it comes from."""
-Pair = tuple[NDArray[Any], NDArray[np.uint8]]
-"""Ids [L] and unshifted loss mask [L] of one conversation."""
-
-
-class Reader:
-    """Reads the packs of a plan out of the memory maps."""
-
-    def __init__(self, plan: Plan, *, seq_length: int, pad_id: int, every_token: bool, source: int = 0) -> None:
-        self.plan = plan
-        self.seq_length = seq_length
-        self.pad_id = pad_id
-        self.every_token = every_token
-        self.source = np.int64(source)
-        self._ramp = np.arange(seq_length, dtype=np.int32)
-
-    def conversations(self, number: int) -> list[Pair]:
-        """The conversations of pack `number`, whole."""
-        bounds, split = self.plan.packs.bounds, self.plan.split
-        return [split[row] for row in self.plan.packs.items[bounds[number] : bounds[number + 1]].tolist()]
-
-    def sample(self, conversations: Iterable[Pair]) -> Sample:
-        """Conversations as one sample; what one has beyond `seq_length` + 1 tokens is cut off."""
-        size = self.seq_length
-        tokens, labels = np.empty(size, dtype=np.int32), np.empty(size, dtype=np.int32)
-        loss_mask, position_ids = np.empty(size, dtype=np.uint8), np.empty(size, dtype=np.int32)
-        parts = [(ids[: size + 1], mask[1 : size + 1]) for ids, mask in conversations]
-        at = sum(len(mask) for _, mask in parts)
-        if parts:  # whole columns at a time: a pack has many conversations, and each numpy call its price
-            np.concatenate([ids[:-1] for ids, _ in parts], out=tokens[:at], casting="unsafe")
-            np.concatenate([ids[1:] for ids, _ in parts], out=labels[:at], casting="unsafe")
-            np.concatenate([mask for _, mask in parts], out=loss_mask[:at])
-            np.concatenate([self._ramp[: len(mask)] for _, mask in parts], out=position_ids[:at])
-        if self.every_token:
-            loss_mask[:at] = 1
-        tokens[at:] = self.pad_id
-        labels[at:] = self.pad_id
-        loss_mask[at:] = 0
-        position_ids[at:] = self._ramp[: size - at]
-        return {
-            "tokens": tokens,
-            "labels": labels,
-            "loss_mask": loss_mask,
-            "position_ids": position_ids,
-            "source": self.source,
-        }
-
-    def __getitem__(self, number: int) -> Sample:
-        return self.sample(self.conversations(number))
+from sft_shards.trainer.data.shards import Reader, Sample
 
 
 class TrainSamples:

@@ -13,7 +13,7 @@ from sft_shards.trainer.doctor.report import Finding, failing, ok, warning
 
 RDMA = "/sys/class/infiniband"
 GID_INDEX = "3"
-"""NCCL_IB_GID_INDEX where it is not set, as trainer/launch/amd.py sets it."""
+"""The NCCL_IB_GID_INDEX that RoCE v2 has on AMD's machines; trainer/launch/amd.py sets it."""
 
 
 def matching(pattern: str, names: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.shards import ShardDirectory
-from sft_shards.trainer import compatibility
+from sft_shards.trainer.data.shards import open_shards, parse_shards
 from sft_shards.trainer.doctor.machine import Machine, amount
 from sft_shards.trainer.doctor.report import Finding, failing, ok, warning
 
@@ -23,8 +23,8 @@ def shards(machine: Machine) -> list[Finding]:
     found, whole = [], []
     for text in machine.shards:
         try:
-            path, _ = compatibility.parse_shards(text)
-            directory = compatibility.open_shards([path])[0]
+            path, _ = parse_shards(text)
+            directory = open_shards([path])[0]
             size = sum(_sizes(directory))
         except (DataError, UsageError) as error:
             found.append(_failing(f"shards {text}", error))
@@ -33,7 +33,7 @@ def shards(machine: Machine) -> list[Finding]:
         found.append(_where(machine, directory, size))
     if len(whole) > 1:
         try:
-            compatibility.open_shards(whole)
+            open_shards(whole)
         except DataError as error:
             found.append(_failing("shards together", error))
     return found

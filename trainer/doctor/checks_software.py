@@ -7,28 +7,18 @@ asserts, is from Megatron's sources.
 
 from __future__ import annotations
 
-import re
-
 from sft_shards.trainer.doctor.imports import Imported
 from sft_shards.trainer.doctor.machine import Machine
 from sft_shards.trainer.doctor.report import Finding, failing, ok, warning
-from sft_shards.trainer.mcore.compat import NEWEST, OLDEST
+from sft_shards.trainer.mcore import attention_backends
+from sft_shards.trainer.mcore import hip as hip_versions
+from sft_shards.trainer.mcore.compat import NEWEST, OLDEST, parse_version, support
 
 OLDEST_TORCH = (2, 6)
 """As setup.cfg asks for."""
 NEWEST_PYTHON = (3, 13)
 INSTALL = "pip install 'sft-shards[train]'"
 IMAGE = "use AMD's image, see docs/image.md"
-BACKENDS = {"auto": (1, 1, 1), "flash": (1, 0, 0), "fused": (0, 1, 0), "unfused": (0, 0, 1), "local": (0, 0, 0)}
-"""What Megatron asserts of NVTE_FLASH_ATTN, NVTE_FUSED_ATTN and NVTE_UNFUSED_ATTN, where they are set, with each
---attention-backend (megatron/core/models/common/language_module, 0.16 to 0.19)."""
-NVTE = ("NVTE_FLASH_ATTN", "NVTE_FUSED_ATTN", "NVTE_UNFUSED_ATTN")
-
-
-def numbers(version: str) -> tuple[int, int]:
-    """Major and minor of a version; (0, 0) where it has none."""
-    found = re.match(r"(\d+)\.(\d+)", version)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def python(machine: Machine) -> list[Finding]:
@@ -61,7 +51,7 @@ def torch(machine: Machine) -> list[Finding]:
         if machine.amd_gpus() and not machine.gpus():
             return [failing("torch", f"{found}; the driver knows {len(machine.amd_gpus())} AMD GPU(s)", remedy)]
         return [(warning if cuda else failing)("torch", found, f"for AMD GPUs {remedy}")]
-    if numbers(version) < OLDEST_TORCH:
+    if (parse_version(version) or OLDEST_TORCH) < OLDEST_TORCH:
         return [warning("torch", found, f"nothing older than {'.'.join(map(str, OLDEST_TORCH))} was tried; update it")]
     return [ok("torch", found)]
 
@@ -71,8 +61,9 @@ def hip(machine: Machine) -> list[Finding]:
     version = machine.imported["torch"].facts.get("hip")
     if machine.device != "gpu" or not version:
         return []
-    if numbers(version) < (7, 1):
-        return [warning("HIP", version, "below 7.1 --async-save crashes (pinned memory and fork); leave it out")]
+    if not hip_versions.forks_safely(version):
+        first = ".".join(map(str, hip_versions.FORK_SAFE))
+        return [warning("HIP", version, f"below {first} --async-save crashes (pinned memory and fork); leave it out")]
     return [ok("HIP", version)]
 
 
@@ -90,9 +81,10 @@ def megatron(machine: Machine) -> list[Finding]:
         return [failing("Megatron", why, remedy)]
     if training != core:
         return [failing("Megatron", f"{found}, but its training part from {training}", "remove one of the two")]
-    if numbers(version) < OLDEST:
+    supported = support(version)
+    if supported == "too old":
         return [failing("Megatron", found, f"{oldest} or later is needed")]
-    if numbers(version) > NEWEST:
+    if supported == "untested":
         return [warning("Megatron", found, f"newer than any that was tried; use {newest} where something breaks")]
     return [ok("Megatron", found)]
 
@@ -164,13 +156,9 @@ def attention_variables(machine: Machine) -> list[Finding]:
     are taken out.
     """
     name = "attention backend"
-    given = {variable: machine.environ[variable] for variable in NVTE if variable in machine.environ}
+    given = {each: machine.environ[each] for each in attention_backends.VARIABLES if each in machine.environ}
     text = ", ".join(f"{variable}={value}" for variable, value in given.items())
-    fitting = [
-        backend
-        for backend, values in BACKENDS.items()
-        if all(given.get(variable, str(value)) == str(value) for variable, value in zip(NVTE, values, strict=True))
-    ]
+    fitting = attention_backends.agreeing(given)
     if "auto" in fitting:
         return [ok(name, text or "no NVTE_…_ATTN in the environment")]
     if machine.device == "cpu":

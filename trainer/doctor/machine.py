@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sft_shards.trainer.doctor.imports import Imported
-from sft_shards.trainer.isolation import choose
+from sft_shards.trainer.isolation.trial import probe
 
 
 def _soft_limit(kind: int) -> int:
@@ -62,8 +62,8 @@ class Machine:
     """Address of a host name; OSError where it has none."""
     cores: Callable[[], int] = _cores
     """Cores that this process may use."""
-    trial: Callable[[], str] = choose.probe
-    """Tries packed attention on a GPU, see `sft_shards.trainer.isolation.choose.probe`; "" where it is right."""
+    trial: Callable[[], str] = probe
+    """Tries packed attention on a GPU, see `sft_shards.trainer.isolation.trial.probe`; "" where it is right."""
 
     def path(self, name: str) -> Path:
         """An absolute path, below `root`."""

@@ -12,19 +12,12 @@ gave the right numbers (some ROCm images abort or hang in it), else `mask`; it n
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from sft_shards.formats.errors import DataError, UsageError
 
 ISOLATIONS = ("auto", "thd", "mask")
-PROBE = (sys.executable, "-m", "sft_shards.trainer.isolation.trial")
-PROBE_SECONDS = 180.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,27 +29,6 @@ class Isolation:
     reason: str
     flags: tuple[str, ...] = field(default=())
     """Megatron flags that go with it."""
-
-
-def probe(
-    command: Sequence[str] = PROBE, seconds: float = PROBE_SECONDS, variables: Mapping[str, str] | None = None
-) -> str:
-    """Try packed attention on this machine's first GPU, in a process of its own: "" if it is right, else why not.
-
-    Args:
-        variables: added to its environment, so that it tries the attention that will be trained with.
-    """
-    environment = {**os.environ, **(variables or {})}
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False, env=environment)
-    except subprocess.TimeoutExpired:
-        return f"no answer within {seconds:.0f} s"
-    if done.returncode < 0:
-        return f"it was ended by signal {-done.returncode}"
-    last = (done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or [""])[-1]
-    if done.returncode or last != "ok":
-        return last[:200] or f"exit status {done.returncode}"
-    return ""
 
 
 def choose(
@@ -119,41 +91,3 @@ def _mask(args: Namespace, given: frozenset[str], reason: str) -> Isolation:
         raise UsageError("--window-size replaces the block-diagonal mask; use --isolation thd or --batching padded")
     # Megatron's fused causal softmax ignores the mask it is given.
     return Isolation(kind="mask", reason=reason, flags=("--transformer-impl=local", "--no-masked-softmax-fusion"))
-
-
-def block_mask(position_ids: Any) -> Any:
-    """bool[b, 1, s, s], True where a position (third axis) does not see another (fourth), as Megatron masks.
-
-    Args:
-        position_ids: int[b, s], 0 at the first position of each conversation.
-    """
-    import torch
-
-    segment = (position_ids == 0).cumsum(dim=1)
-    size = position_ids.shape[1]
-    later = torch.ones(size, size, dtype=torch.bool, device=position_ids.device).triu(1)
-    return ((segment.unsqueeze(2) != segment.unsqueeze(1)) | later).unsqueeze(1)
-
-
-def packed_seq_params(position_ids: Any) -> Any:
-    """Megatron's PackedSeqParams for one row; on the CPU, so that nothing waits for the GPU.
-
-    Args:
-        position_ids: int[1, s] on the CPU, 0 at the first position of each conversation.
-    """
-    import torch
-    from megatron.core.packed_seq_params import PackedSeqParams
-
-    rows, size = position_ids.shape
-    assert rows == 1, "thd takes one row"
-    starts = torch.nonzero(position_ids[0] == 0).flatten()
-    bounds = torch.cat([starts, torch.tensor([size])]).to(torch.int32)
-    longest = int((bounds[1:] - bounds[:-1]).max())
-    on_gpu = bounds.cuda(non_blocking=True)
-    return PackedSeqParams(
-        qkv_format="thd",
-        cu_seqlens_q=on_gpu,
-        cu_seqlens_kv=on_gpu,
-        max_seqlen_q=longest,
-        max_seqlen_kv=longest,
-    )

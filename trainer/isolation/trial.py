@@ -7,10 +7,36 @@ under a time limit, because where it does not work it aborts or hangs. Never run
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 
+PROBE = (sys.executable, "-m", "sft_shards.trainer.isolation.trial")
+PROBE_SECONDS = 180.0
 LENGTHS = (48, 80)
 HEADS, CHANNELS = 4, 64
+
+
+def probe(
+    command: Sequence[str] = PROBE, seconds: float = PROBE_SECONDS, variables: Mapping[str, str] | None = None
+) -> str:
+    """Try packed attention on this machine's first GPU, in a process of its own: "" if it is right, else why not.
+
+    Args:
+        variables: added to its environment, so that it tries the attention that will be trained with.
+    """
+    environment = {**os.environ, **(variables or {})}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False, env=environment)
+    except subprocess.TimeoutExpired:
+        return f"no answer within {seconds:.0f} s"
+    if done.returncode < 0:
+        return f"it was ended by signal {-done.returncode}"
+    last = (done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or [""])[-1]
+    if done.returncode or last != "ok":
+        return last[:200] or f"exit status {done.returncode}"
+    return ""
 
 
 def main() -> int:

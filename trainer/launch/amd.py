@@ -6,11 +6,12 @@ by this project; docs/amd.md says line by line what was.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
+from sft_shards.trainer.doctor.checks_network import GID_INDEX
 from sft_shards.trainer.job import Job
 from sft_shards.trainer.launch.environment import Wanted
+from sft_shards.trainer.mcore import attention_backends, hip
 
 MEGATRON: Wanted = {
     "CUDA_DEVICE_MAX_CONNECTIONS": ("1", "Megatron asserts it with TP > 1: keeps its kernels in launch order"),
@@ -24,7 +25,7 @@ ROCM: Wanted = {
     "NCCL_CROSS_NIC": ("0", "rings stay on one network rail"),
     "NCCL_PXN_DISABLE": ("1", "no detour over another GPU of the node to reach a network card"),
     "NCCL_P2P_NET_CHUNKSIZE": ("524288", "larger pieces for pipeline and all-to-all traffic between nodes"),
-    "NCCL_IB_GID_INDEX": ("3", "addresses of RoCE v2"),
+    "NCCL_IB_GID_INDEX": (GID_INDEX, "addresses of RoCE v2"),
     "RCCL_MSCCL_ENABLE": ("0", "other collectives, which Primus turns off under Megatron"),
     "RCCL_MSCCLPP_ENABLE": ("0", "the same, in their newer form"),
     "NVTE_CK_USES_BWD_V3": ("1", "the faster backward of composable-kernel attention"),
@@ -37,14 +38,8 @@ DETERMINISTIC: Wanted = {
 DETERMINISTIC_ROCM: Wanted = {
     "ROCBLAS_DEFAULT_ATOMICS_MODE": ("0", "--deterministic-mode: matrix products without atomic additions"),
 }
-ATTENTION = ("NVTE_FLASH_ATTN", "NVTE_FUSED_ATTN", "NVTE_UNFUSED_ATTN")
-"""ROCm images set these, and Megatron 0.16 to 0.19 asserts that they agree with --attention-backend."""
-BACKENDS = {"1 0 0": "flash", "0 1 0": "fused", "0 0 1": "unfused", "1 1 1": "auto"}
-"""What they say, by the names of --attention-backend."""
 DEFAULT_BACKEND = "fused"
 """Composable kernels; what Primus chooses."""
-FORK_SAFE = (7, 1)
-"""HIP below it: a process that was forked off while memory is pinned crashes, and asynchronous saves fork."""
 
 
 def wanted(job: Job, environment: Mapping[str, str], *, rocm: bool) -> Wanted:
@@ -61,28 +56,22 @@ def wanted(job: Job, environment: Mapping[str, str], *, rocm: bool) -> Wanted:
         **MEGATRON,
         **ROCM,
         **({**DETERMINISTIC, **DETERMINISTIC_ROCM} if deterministic else {}),
-        **dict.fromkeys(ATTENTION, (None, reason)),
+        **dict.fromkeys(attention_backends.VARIABLES, (None, reason)),
     }
 
 
 def backend(job: Job, environment: Mapping[str, str]) -> str:
     """Transformer Engine's attention on AMD: what the user's flags say, else their environment, else ours."""
-    said = " ".join(environment.get(name, "") for name in ATTENTION)
-    return str(job.given("attention-backend") or BACKENDS.get(said, DEFAULT_BACKEND))
+    said = attention_backends.from_environment(environment)
+    return str(job.given("attention-backend") or said or DEFAULT_BACKEND)
 
 
-def as_environment(backend: str) -> dict[str, str]:
-    """A backend as Transformer Engine reads it: for a process without Megatron, which would set the same."""
-    said = {each: values for values, each in BACKENDS.items()}.get(backend)
-    return dict(zip(ATTENTION, said.split(), strict=True)) if said else {}
-
-
-def warning(job: Job, hip: str | None) -> str:
+def warning(job: Job, version: str | None) -> str:
     """What this version of HIP (`torch.version.hip`) is known not to do with these flags, or ""."""
-    found = re.match(r"(\d+)\.(\d+)", hip or "")
-    if not found or not job.given("async-save") or (int(found[1]), int(found[2])) >= FORK_SAFE:
+    if not version or not job.given("async-save") or hip.forks_safely(version):
         return ""
+    first = ".".join(map(str, hip.FORK_SAFE))
     return (
-        f"--async-save under HIP {found[0]}: below {FORK_SAFE[0]}.{FORK_SAFE[1]} the forked writer crashes on pinned "
+        f"--async-save under HIP {version}: below {first} the forked writer crashes on pinned "
         "memory; leave it out, or use a newer ROCm"
     )

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sft_shards.formats.errors import UsageError
-from sft_shards.trainer.compatibility import parse_shards
 from sft_shards.trainer.data.cache import default_root
+from sft_shards.trainer.data.shards import parse_shards
 from sft_shards.trainer.job import Job
 from sft_shards.trainer.launch import amd
+from sft_shards.trainer.mcore import attention_backends
 
+RUNTIMES = ("pyxis", "apptainer", "docker")
 FOLDERS = ("save", "load", "pretrained-checkpoint", "tensorboard-dir", "tokenizer-model")
 """Megatron's flags that name folders."""
 CACHE = "SFT_SHARDS_CACHE"
@@ -30,7 +32,7 @@ class Container:
 
     image: str
     runtime: str
-    """One of `sft_shards.trainer.options.RUNTIMES`."""
+    """One of `RUNTIMES`."""
     mounts: tuple[str, ...] = ()
     """`SRC` or `SRC:DST`, beside those that follow from the call."""
     options: tuple[str, ...] = ()
@@ -46,7 +48,14 @@ class Container:
             binds = [f"--bind={mount}" for mount in mounts]
             return ["apptainer", "exec", "--rocm", *binds, f"--pwd={os.getcwd()}", *self.options, self.image]
         known = dict.fromkeys(
-            (*PASSED, *amd.MEGATRON, *amd.ROCM, *amd.DETERMINISTIC, *amd.DETERMINISTIC_ROCM, *amd.ATTENTION)
+            (
+                *PASSED,
+                *amd.MEGATRON,
+                *amd.ROCM,
+                *amd.DETERMINISTIC,
+                *amd.DETERMINISTIC_ROCM,
+                *attention_backends.VARIABLES,
+            )
         )
         return [
             *("docker", "run", "--rm", "--init"),

@@ -4,7 +4,7 @@
     apply(variables, os.environ)
     print(*(variable.shell() for variable in variables), sep="\\n")      # what `sft-train --dry-run` shows
 
-What AMD's GPUs want stands in `trainer.launch.amd`, what the CPU wants in `trainer.mcore.cpu_device`.
+What AMD's GPUs want stands in `trainer.launch.amd`, what the CPU wants in `trainer.launch.cpu`.
 """
 
 from __future__ import annotations

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from sft_shards.formats.errors import DataError, UsageError
-from sft_shards.trainer.isolation.choose import probe
+from sft_shards.trainer.isolation.trial import probe
 from sft_shards.trainer.job import Job
-from sft_shards.trainer.launch import amd, environment
+from sft_shards.trainer.launch import amd, cpu, environment
 from sft_shards.trainer.launch.environment import Variable, Wanted
 from sft_shards.trainer.launch.nodes import Nodes
 from sft_shards.trainer.launch.preemption import Handler, StoppedError
-from sft_shards.trainer.mcore import cpu_device
+from sft_shards.trainer.mcore import attention_backends
 from sft_shards.trainer.model.provider import has_transformer_engine
 
 USUAL_GPUS = 8
@@ -76,7 +76,7 @@ def plan(job: Job, nproc: int | None, nodes: Nodes, *, here: bool = True) -> Lau
     """
     if job.device == "cpu":
         nproc = nproc or 1
-        wanted = cpu_device.environment(_cores(), nproc, alone=nodes.count == 1)
+        wanted = cpu.wanted(_cores(), nproc, alone=nodes.count == 1)
         gpus, warning = 0, ""
     else:
         import torch
@@ -111,7 +111,7 @@ def launch(job: Job, nproc: int | None, nodes: Nodes) -> None:
     warn(planned.warning)
     environment.apply(planned.variables, os.environ)
     if job.device == "gpu" and job.batching == "packed" and job.isolation == "auto" and has_transformer_engine():
-        trial = probe(variables=amd.as_environment(planned.job.attention))
+        trial = probe(variables=attention_backends.as_environment(planned.job.attention))
         planned = dataclasses.replace(planned, job=dataclasses.replace(planned.job, trial=trial))
     _run(planned)
 

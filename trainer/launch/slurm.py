@@ -19,9 +19,9 @@ from sft_shards.formats.errors import DataError
 from sft_shards.formats.shards.files import atomic_write
 from sft_shards.trainer.job import Job
 from sft_shards.trainer.launch.container import Container
+from sft_shards.trainer.launch.nodes import Nodes
 from sft_shards.trainer.launch.preemption import StoppedError
 from sft_shards.trainer.mcore.compat import check_installed
-from sft_shards.trainer.options import Where
 
 NAME = "sft-train.sbatch"
 ON_NODE = (
@@ -99,20 +99,25 @@ class Slurm:
         if self.setup or self.container:
             return "sft-train"
         own = Path(sys.executable).with_name("sft-train")
-        return shlex.join([str(own)] if own.exists() else [sys.executable, "-m", "sft_shards.trainer.cli"])
+        return shlex.join([str(own)] if own.exists() else [sys.executable, "-m", "sft_shards.trainer"])
 
 
-def submit(job: Job, nproc: int | None, where: Where) -> None:
-    """Check the call as far as this machine can, write the script and submit it; with --dry-run print it only.
+def submit(job: Job, nproc: int | None, slurm: Slurm, words: Sequence[str], *, dry_run: bool) -> None:
+    """Check the call as far as this machine can, write the script and submit it.
+
+    Args:
+        nproc: workers on each node; None: one per GPU, or one on the CPU.
+        words: the call of `sft-train` that the script repeats on each node.
+        dry_run: print the script and submit nothing.
 
     Raises:
         UsageError: the call is wrong, there is no Slurm here, or it refuses the options.
         DataError: the shards are, or do not fit the model.
     """
-    for line in _checked(job, nproc, where):
+    for line in _checked(job, nproc, Nodes(count=slurm.nodes)):
         print(f"sft-train: {line}", file=sys.stderr)
-    text = where.slurm.script(job, where.words)
-    if where.dry_run:
+    text = slurm.script(job, words)
+    if dry_run:
         print(text, end="")
         return
     path = folder(job) / NAME
@@ -120,10 +125,10 @@ def submit(job: Job, nproc: int | None, where: Where) -> None:
     with atomic_write(path) as file:
         file.write(text.encode("utf-8"))
     number = sbatch.submit("--slurm", str(path))
-    print(f"submitted {number}: {where.slurm.nodes} node(s); script {path}, log {path.parent}/sft-train-{number}.log")
+    print(f"submitted {number}: {slurm.nodes} node(s); script {path}, log {path.parent}/sft-train-{number}.log")
 
 
-def _checked(job: Job, nproc: int | None, where: Where) -> list[str]:
+def _checked(job: Job, nproc: int | None, nodes: Nodes) -> list[str]:
     """What is to be said about a call that is right."""
     said = []
     if not job.given("save") or job.given("save") != job.given("load"):
@@ -135,7 +140,7 @@ def _checked(job: Job, nproc: int | None, where: Where) -> list[str]:
     from sft_shards.trainer.launch.dry_run import check, notes
     from sft_shards.trainer.launch.launcher import plan
 
-    planned = plan(job, nproc, where.nodes, here=False)
+    planned = plan(job, nproc, nodes, here=False)
     return [*said, *notes(planned), *check(planned).summary]
 
 

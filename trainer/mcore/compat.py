@@ -17,7 +17,7 @@ import warnings
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.trainer.mcore import adamw_patch
@@ -59,13 +59,25 @@ def parser() -> Parser:
     return made
 
 
+def parse_version(text: str) -> tuple[int, int] | None:
+    """Return the major and minor number at the beginning of a version such as `0.19.2rc1`; None if there is none."""
+    found = re.match(r"(\d+)\.(\d+)", text)
+    return (int(found[1]), int(found[2])) if found else None
+
+
 def version() -> tuple[int, int]:
-    """Major and minor version of the Megatron that is imported."""
+    """Return the major and minor version of the Megatron that is imported."""
     import megatron.core
 
-    found = re.match(r"(\d+)\.(\d+)", megatron.core.__version__)
-    assert found, megatron.core.__version__
-    return int(found[1]), int(found[2])
+    found = parse_version(megatron.core.__version__)
+    assert found is not None, megatron.core.__version__
+    return found
+
+
+def support(version: str) -> Literal["too old", "tested", "untested"]:
+    """Say whether a version of Megatron can be used; `untested` are those newer than any that was run."""
+    found = parse_version(version)
+    return "untested" if found is None or found > NEWEST else "too old" if found < OLDEST else "tested"
 
 
 def check_version() -> str:
@@ -74,11 +86,15 @@ def check_version() -> str:
     Raises:
         DataError: it is too old.
     """
-    found = version()
-    if found < OLDEST:
-        raise DataError(f"Megatron {found[0]}.{found[1]} is too old; {OLDEST[0]}.{OLDEST[1]} or later is needed")
-    if found > NEWEST:
-        return f"Megatron {found[0]}.{found[1]} is newer than any that was tried ({NEWEST[0]}.{NEWEST[1]}); going on"
+    import megatron.core
+
+    found = ".".join(map(str, version()))
+    oldest, newest = ".".join(map(str, OLDEST)), ".".join(map(str, NEWEST))
+    supported = support(megatron.core.__version__)
+    if supported == "too old":
+        raise DataError(f"Megatron {found} is too old; {oldest} or later is needed")
+    if supported == "untested":
+        return f"Megatron {found} is newer than any that was tried ({newest}); going on"
     return ""
 
 

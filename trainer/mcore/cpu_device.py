@@ -14,9 +14,6 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from sft_shards.trainer.launch.amd import ATTENTION
-from sft_shards.trainer.launch.environment import Wanted
-
 FORCED: dict[str, Any] = {
     "distributed-backend": "gloo",
     "transformer-impl": "local",  # Transformer Engine is GPU code
@@ -32,23 +29,6 @@ FORCED: dict[str, Any] = {
 }
 """Megatron flags without which it would reach for a GPU kernel; they win over what the user gave.
 False takes a switch out."""
-
-
-def environment(cores: int, processes: int, *, alone: bool = True) -> Wanted:
-    """What must stand in the environment before torch is imported, with reasons.
-
-    Args:
-        cores, processes: on this machine.
-        alone: the run is on one machine.
-    """
-    wanted: Wanted = {
-        "CUDA_DEVICE_MAX_CONNECTIONS": ("1", "Megatron asserts it with TP > 1"),
-        "TORCHDYNAMO_DISABLE": ("1", "Megatron's jit decorators would compile for minutes"),
-        "OMP_NUM_THREADS": (str(max(1, cores // processes)), "the cores of this machine, shared by its processes"),
-    }
-    # The image's choice of attention kernels: Megatron ends where it does not agree with --attention-backend.
-    wanted = {**wanted, **dict.fromkeys(ATTENTION, (None, "for Transformer Engine, which the CPU does without"))}
-    return {**wanted, "GLOO_SOCKET_IFNAME": ("lo", "one machine: its host name is not resolved")} if alone else wanted
 
 
 def install() -> None:

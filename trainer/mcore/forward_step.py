@@ -14,11 +14,8 @@ from typing import Any
 
 import torch
 
-from sft_shards.trainer.isolation.choose import block_mask, packed_seq_params
-from sft_shards.trainer.mcore import compat
-
-Report = dict[str, Any]
-Reduced = tuple[torch.Tensor, torch.Tensor, Report]
+from sft_shards.trainer.isolation.attention import block_mask, packed_seq_params
+from sft_shards.trainer.mcore.loss import Reduced, loss_func
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,33 +61,3 @@ class ForwardStep:
         )
         sources = self.sources if not model.training else ()
         return output, partial(loss_func, batch["loss_mask"], source=batch["source"], sources=sources)
-
-
-def loss_func(
-    loss_mask: torch.Tensor,
-    losses: torch.Tensor,
-    *,
-    source: torch.Tensor | None = None,
-    sources: tuple[str, ...] = (),
-) -> Reduced:
-    """Sum of the losses of trained tokens, their number, and both for the log.
-
-    Args:
-        loss_mask: float32[b, s], 1 where the label carries loss.
-        losses: [b, s], cross entropy of each label.
-        source: int64[b], the directory of each row; needed with `sources`.
-        sources: names of directories to report one by one.
-
-    Returns:
-        The sum (float32), the number (int32; Megatron divides by its sum over the global batch with
-        --calculate-per-token-loss), and what is logged, sum over number: `lm loss`, and `lm loss/NAME` per source.
-        A mask of zeros gives 0, 0.
-    """
-    rows = losses.reshape(loss_mask.shape).float() * loss_mask
-    total, count = rows.sum(), loss_mask.sum().detach()
-    report = {"lm loss": compat.report(total.detach(), count)}
-    for number, name in enumerate(sources):
-        assert source is not None
-        here = (source == number).unsqueeze(1)
-        report[f"lm loss/{name}"] = compat.report((rows.detach() * here).sum(), (loss_mask * here).sum())
-    return total, count.to(torch.int), report

@@ -17,7 +17,8 @@ from sft_shards.formats.shards import ShardDirectory
 from sft_shards.trainer.data.cache import Cache
 from sft_shards.trainer.data.mixture import Mixture, Source
 from sft_shards.trainer.data.pack_plan import Plan, make_plan
-from sft_shards.trainer.data.samples import EvalSamples, Reader, TrainSamples
+from sft_shards.trainer.data.samples import EvalSamples, TrainSamples
+from sft_shards.trainer.data.shards import Reader
 
 
 def plan(folder: Path, pairs: list[Pair], *, seq_length: int, batching: str = "packed", seed: int = 5) -> Plan:

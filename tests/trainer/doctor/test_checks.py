@@ -35,7 +35,7 @@ from sft_shards.trainer.doctor.examine import CHECKS, examine
 from sft_shards.trainer.doctor.imports import Imported
 from sft_shards.trainer.doctor.machine import Machine, amount
 from sft_shards.trainer.doctor.report import Finding, as_json, as_text, can_train, failing, ok, warning
-from sft_shards.trainer.mcore import compat
+from sft_shards.trainer.mcore import attention_backends, compat
 
 GPU_FILES = [name for name in FILES if name.startswith(("/dev/kfd", "/dev/dri", "/sys/class/kfd"))]
 NO_GPU = {"devices": [], "reason": "RuntimeError: No HIP GPUs are available", "rccl": "2.27.7"}
@@ -230,11 +230,11 @@ def test_attention_variables_are_those_that_megatron_asserts() -> None:
     with compat.quiet():
         module = importlib.import_module(LANGUAGE_MODULE)
     source = inspect.getsource(module.LanguageModule._set_attention_backend)
-    for backend, values in checks_software.BACKENDS.items():
+    for backend, values in attention_backends.BACKENDS.items():
         body = re.split(r"(?:el)?if self\.config\.attention_backend == AttnBackend\.", source)
         (branch,) = [part for part in body if part.startswith(f"{backend}:")]
         said = dict(re.findall(r'"(NVTE_\w+)", (\d)', branch))
-        assert tuple(int(said[name]) for name in checks_software.NVTE) == values, backend
+        assert tuple(said[name] for name in attention_backends.VARIABLES) == values, backend
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from sft_shards.trainer.job import Job
 from sft_shards.trainer.launch import amd, environment
 from sft_shards.trainer.launch.amd import wanted
+from sft_shards.trainer.mcore import attention_backends
 
 JOB = Job(shards=("a",))
 
@@ -54,9 +55,9 @@ def test_attention_is_chosen_by_megatrons_flag(before: dict[str, str], flags: li
     """Megatron asserts that the variables agree with its flag, which is "auto" where it is not given."""
     job = Job(shards=("a",), flags=tuple(flags))
     assert amd.backend(job, before) == backend
-    assert not set(amd.ATTENTION) & set(applied(before, *flags))
-    tried = amd.as_environment(backend)
-    assert {name: tried[name] for name in amd.ATTENTION if name in tried} == tried
+    assert not set(attention_backends.VARIABLES) & set(applied(before, *flags))
+    tried = attention_backends.as_environment(backend)
+    assert {name: tried[name] for name in attention_backends.VARIABLES if name in tried} == tried
     assert amd.backend(JOB, tried) == backend, "the trial of packed attention tries what is trained with"
 
 

@@ -181,7 +181,7 @@ def test_saved_and_leaving_a_worker_is_told_in_vain(monkeypatch: pytest.MonkeyPa
         seen.append(signal.getsignal(signal.SIGTERM))
         raise SystemExit(0)  # as Megatron does
 
-    monkeypatch.setattr(worker.megatron, "pretrain", pretrain)
+    monkeypatch.setattr(worker.compat, "pretrain", pretrain)
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         with pytest.raises(SystemExit):

@@ -1,16 +1,14 @@
-"""How conversations are kept apart: what is chosen, what is refused, and what the attention is told."""
+"""How conversations are kept apart: what is chosen, and what is refused."""
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from typing import Any
 
 import pytest
-import torch
 
 from sft_shards.formats.errors import DataError, UsageError
-from sft_shards.trainer.isolation.choose import ISOLATIONS, Isolation, block_mask, choose, packed_seq_params, probe
+from sft_shards.trainer.isolation.choose import ISOLATIONS, Isolation, choose
 
 
 def chosen(*, given: tuple[str, ...] = (), flags: dict[str, Any] | None = None, **asked: Any) -> Isolation:
@@ -59,52 +57,6 @@ def test_what_is_chosen(asked: dict[str, Any], kind: str, reason: str) -> None:
 def test_what_cannot_be_is_never_given_up_silently(asked: dict[str, Any], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         chosen(**asked)
-
-
-@pytest.mark.parametrize(
-    ("code", "said"),
-    [
-        ("print('ok')", ""),
-        ("import os; os.abort()", "ended by signal 6"),
-        ("import time; time.sleep(60)", "no answer within 1 s"),
-        ("print('segments differ by 3'); raise SystemExit(1)", "segments differ by 3"),
-        ("raise RuntimeError('HIP error')", "HIP error"),
-        ("pass", "exit status 0"),
-    ],
-)
-def test_a_trial_that_hangs_or_aborts_is_an_answer(code: str, said: str) -> None:
-    found = probe((sys.executable, "-c", code), seconds=1 if "sleep" in code else 60)
-    assert found == said if not said else said in found
-
-
-def test_the_trial_on_a_machine_without_transformer_engine() -> None:
-    assert "Transformer Engine cannot be imported" in probe()
-
-
-POSITIONS = torch.tensor([[0, 1, 2, 0, 1, 0], [0, 1, 2, 3, 4, 0]])
-
-
-def test_the_mask_is_causal_within_a_conversation() -> None:
-    mask = block_mask(POSITIONS)
-    assert mask.shape == (2, 1, 6, 6)
-    segments = [[0, 0, 0, 1, 1, 2], [0, 0, 0, 0, 0, 1]]
-    for row, segment in enumerate(segments):
-        for query in range(6):
-            for key in range(6):
-                seen = key <= query and segment[key] == segment[query]
-                assert bool(mask[row, 0, query, key]) is not seen
-
-
-@pytest.mark.filterwarnings("ignore")  # Megatron's, at import
-def test_packed_attention_is_told_where_each_begins(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.Tensor, "cuda", lambda self, non_blocking=False: self)
-    params = packed_seq_params(POSITIONS[:1])
-    assert params.qkv_format == "thd"
-    assert params.cu_seqlens_q.tolist() == params.cu_seqlens_kv.tolist() == [0, 3, 5, 6]
-    assert params.cu_seqlens_q.dtype == torch.int32
-    assert (params.max_seqlen_q, params.max_seqlen_kv) == (3, 3)
-    with pytest.raises(AssertionError):
-        packed_seq_params(POSITIONS)
 
 
 def test_every_way_is_known() -> None:

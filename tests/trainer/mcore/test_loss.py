@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sft_shards.trainer.mcore.forward_step import loss_func
+from sft_shards.trainer.mcore.loss import loss_func
 
 
 def test_the_sum_the_number_and_the_report() -> None:

@@ -1,0 +1,89 @@
+"""How one training step is spread over processes: tensor, pipeline and data parallel sizes, and batch sizes.
+
+    found = from_flags(args, world=16)      # --tensor-model-parallel-size 4 --global-batch-size 32
+    found.tensor, found.data, found.global_batch        # 4, 4, 32
+
+Megatron derives the same numbers after its process groups exist. They are worked out here from the parsed flags, so
+that a wrong combination is an error before a process is started.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import dataclass
+
+from sft_shards.formats.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelLayout:
+    """How one step is spread over processes."""
+
+    world: int
+    tensor: int
+    pipeline: int
+    data: int
+    seq_length: int
+    """Positions in a sample."""
+    micro_batch: int
+    """Samples per forward step."""
+    global_batch: int
+    """Samples per optimizer step, over all processes."""
+    eval_batch: int
+    """Samples per evaluation step, over all processes."""
+
+
+def from_flags(args: Namespace, world: int, *, epochs: bool = False) -> ParallelLayout:
+    """The layout that Megatron will make of these flags; what it needs and was not given is an error here.
+
+    Args:
+        epochs: --epochs says how long to train.
+
+    Raises:
+        UsageError: a flag is missing, or the numbers do not divide.
+    """
+    for flag in ("num-layers", "hidden-size", "num-attention-heads", "seq-length"):
+        if getattr(args, flag.replace("-", "_"), None) is None:
+            remedy = "give it" if flag == "seq-length" else "give the model's shape by --hf-config, or"
+            raise UsageError(f"--{flag} is missing: {remedy} after -- or in the YAML file")
+    given = [f"--{name}" for name in ("train-iters", "train-samples") if getattr(args, name.replace("-", "_"), None)]
+    if epochs and given:
+        raise UsageError(f"--epochs and {given[0]} both say how long to train; leave one of them out")
+    if not epochs and not given:
+        raise UsageError("--epochs is missing: say how long to train, or give --train-iters after --")
+    if epochs and args.rampup_batch_size:
+        raise UsageError("--epochs needs a batch size that does not change; give --train-samples instead")
+    if args.lr is None:
+        raise UsageError("--lr is missing: give a learning rate after -- or in the YAML file")
+    if args.context_parallel_size > 1:
+        raise UsageError("--context-parallel-size above 1 is not supported; use --tensor-model-parallel-size")
+    tensor, pipeline = args.tensor_model_parallel_size, args.pipeline_model_parallel_size
+    experts = (getattr(args, "expert_tensor_parallel_size", None) or tensor) * (
+        getattr(args, "expert_model_parallel_size", None) or 1
+    )
+    _divides(world, tensor * pipeline, f"TP {tensor} x PP {pipeline}")
+    _divides(world, experts * pipeline, f"EP x expert TP {experts} x PP {pipeline}")
+    data = world // (tensor * pipeline)
+    micro = args.micro_batch_size
+    batch = args.global_batch_size or micro * data
+    if micro < 1 or batch < 1 or batch % (micro * data):
+        raise UsageError(
+            f"--global-batch-size {batch} is not a multiple of --micro-batch-size {micro} x DP {data}; "
+            f"make it one, such as {max(1, batch // max(1, micro * data)) * max(1, micro) * data}"
+        )
+    return ParallelLayout(
+        world=world,
+        tensor=tensor,
+        pipeline=pipeline,
+        data=data,
+        seq_length=args.seq_length,
+        micro_batch=micro,
+        global_batch=batch,
+        eval_batch=getattr(args, "eval_global_batch_size", None) or batch,
+    )
+
+
+def _divides(world: int, size: int, layout: str) -> None:
+    if world % size:
+        few = "are too few for" if world < size else "do not divide into"
+        raise UsageError(f"{world} process(es) {few} {layout}: --nproc x nodes must be a multiple of {size}")
