@@ -17,8 +17,8 @@ settings.load_profile("repo")
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(__file__).parent / "data"
-TESTDATA = Path(os.environ.get("SFT_SHARDS_TESTDATA", Path(__file__).parent.parent.parent / "shared" / "testdata"))
-collect_ignore = [] if TESTDATA.is_dir() else ["preprocess/pipeline/test_oracle.py"]
+KINDS = ("unit", "process", "megatron", "slurm")
+"""The markers of setup.cfg that say what a test needs; every test has exactly one."""
 CHATML = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
@@ -31,6 +31,21 @@ LLAMA2 = (
     "{% elif message.role == 'assistant' %}{{ ' ' + message.content + eos_token }}"
     "{% else %}{{ raise_exception('only user and assistant') }}{% endif %}{% endfor %}"
 )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """End the run if a test does not say what it needs."""
+    wrong = {}
+    for item in items:
+        kinds = [mark.name for mark in item.iter_markers() if mark.name in KINDS]
+        if len(kinds) != 1:
+            wrong[item.nodeid.partition("[")[0]] = " and ".join(kinds) or "none"
+    if wrong:
+        lines = [f"  {name}: {found}" for name, found in wrong.items()]
+        raise pytest.UsageError(
+            f"every test has exactly one marker of {', '.join(KINDS)} (`pytestmark = pytest.mark.unit` for a file):\n"
+            + "\n".join(lines)
+        )
 
 
 @pytest.fixture(scope="session")

@@ -37,6 +37,7 @@ def ours(name: str) -> str | None:
     return name.removeprefix("sft_shards.") if name.startswith("sft_shards.") else None
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_layers(path: Path) -> None:
     room = path.relative_to(ROOT).parts[0]
@@ -48,6 +49,7 @@ def test_layers(path: Path) -> None:
         assert not forbidden, f"{path} imports {name}"
 
 
+@pytest.mark.unit
 def test_every_folder_with_modules_is_a_package_that_is_installed() -> None:
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
@@ -65,6 +67,7 @@ def module_name(path: Path) -> str:
     return "sft_shards." + ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
+@pytest.mark.process
 def test_preprocess_needs_no_torch_and_no_megatron() -> None:
     names = [module_name(path) for path in FILES if path.relative_to(ROOT).parts[0] == "preprocess"]
     loaded = modules_after("; ".join(f"import {name}" for name in names))
@@ -72,11 +75,13 @@ def test_preprocess_needs_no_torch_and_no_megatron() -> None:
     assert not {"torch", "megatron"} & loaded
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("command", ["sft_shards.preprocess.cli", "sft_shards.trainer.cli"])
 def test_commands_start_without_heavy_imports(command: str) -> None:
     assert not {"torch", "megatron", "transformers", "datasets", "ray"} & modules_after(f"import {command}")
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     "package", ["sft_shards.formats.records", "sft_shards.formats.templates", "sft_shards.formats.shards"]
 )
@@ -86,6 +91,7 @@ def test_what_a_package_exports_is_there_and_sorted(package: str) -> None:
     assert len(set(module.__all__)) == len(module.__all__)
 
 
+@pytest.mark.unit
 def test_every_module_says_why_it_exists() -> None:
     for path in FILES:
         assert ast.get_docstring(ast.parse(path.read_text("utf-8"))), f"{path} has no docstring"
@@ -97,6 +103,7 @@ RUN_OPTIONS = (
 )
 
 
+@pytest.mark.unit
 def test_the_options_that_others_rely_on() -> None:
     from sft_shards.preprocess.cli import cli
 

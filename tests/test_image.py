@@ -15,6 +15,8 @@ from pathlib import Path
 import pip
 import pytest
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = ROOT / "docker/Dockerfile"
 INSTALL = ROOT / "docker/install.sh"

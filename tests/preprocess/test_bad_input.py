@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+pytestmark = pytest.mark.unit
+
 GOOD = {"instruction": "Name a colour.", "output": "Blue."}
 
 

@@ -9,6 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+pytestmark = pytest.mark.unit
+
 
 def stock(directory: Path, split: str = "train") -> list[tuple[list[int], list[int]]]:
     """Every sequence of a split through Megatron's own reader."""

@@ -16,6 +16,8 @@ import pyarrow.parquet
 import pytest
 from preprocess_jobs import DATA, SMALL, TOKENIZER, call
 
+pytestmark = pytest.mark.process
+
 FROZEN = Path(__file__).with_name("frozen_bytes.json")
 
 

@@ -9,6 +9,8 @@ import sys
 import pytest
 from preprocess_jobs import INPUTS, TOKENIZER, command
 
+pytestmark = pytest.mark.process
+
 MIB = 1 << 20
 PARTS = 1 << 40
 """Tokens a shard: everything in one task."""

@@ -6,6 +6,8 @@ import sys
 import pytest
 from preprocess_jobs import INPUTS, SMALL, call, contents, error_line
 
+pytestmark = pytest.mark.process
+
 BLOCKED = """
 import sys
 sys.modules["transformers"] = None

@@ -26,6 +26,7 @@ def refused(code: int, words: str, *call: object) -> None:
     assert done.stderr.count("\n") == 1, "one line, no traceback"
 
 
+@pytest.mark.process
 def test_help_is_quick_and_needs_no_torch() -> None:
     script = "import sys, sft_shards.trainer.cli; code = sft_shards.trainer.cli.status(['--help']); print(code, 'torch' in sys.modules)"
     started = time.monotonic()
@@ -35,6 +36,7 @@ def test_help_is_quick_and_needs_no_torch() -> None:
     assert done.stdout.endswith("0 False\n")
 
 
+@pytest.mark.process
 def test_calls_that_are_wrong(shards: Path, tmp_path: Path) -> None:
     refused(2, "--shards is missing")
     refused(2, "Megatron's flags go after '--'", "--shards", shards, "--num-layers", 2)
@@ -46,6 +48,7 @@ def test_calls_that_are_wrong(shards: Path, tmp_path: Path) -> None:
     refused(2, "No such command", "dance")
 
 
+@pytest.mark.process
 def test_shards_that_are_not(shards: Path, tmp_path: Path) -> None:
     refused(1, "no such shard directory", "--shards", tmp_path / "nothing")
     refused(1, "no manifest.json", "--shards", tmp_path)
@@ -55,6 +58,7 @@ def test_shards_that_are_not(shards: Path, tmp_path: Path) -> None:
     refused(1, "tokenized with x", "--shards", shards, "--shards", other)
 
 
+@pytest.mark.process
 def test_a_machine_without_a_gpu(shards: Path) -> None:
     import torch
 
@@ -63,6 +67,7 @@ def test_a_machine_without_a_gpu(shards: Path) -> None:
     refused(1, "--device cpu", "--shards", shards, "--", *MODEL, "--train-iters=1")
 
 
+@pytest.mark.megatron
 def test_what_only_a_worker_can_see(shards: Path, tmp_path: Path) -> None:
     """Through the workers that torchrun would start; that the launcher says their words, the tests below hold."""
     once = [*MODEL, "--train-iters=1"]
@@ -84,6 +89,7 @@ def test_what_only_a_worker_can_see(shards: Path, tmp_path: Path) -> None:
         assert "Traceback" not in output
 
 
+@pytest.mark.megatron
 def test_what_megatron_refuses_is_said_in_its_words(shards: Path) -> None:
     call = ["--shards", shards, "--device", "cpu", "--", *MODEL, "--train-iters=1", "--num-attention-heads=5"]
     done = sft_train(*call)
@@ -93,6 +99,7 @@ def test_what_megatron_refuses_is_said_in_its_words(shards: Path) -> None:
     assert "num_attention_heads is 5" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.megatron
 def test_damaged_shards(tmp_path: Path) -> None:
     path = write_shards(tmp_path, {"train": random_pairs(6, seed=1)})
     with open(path / "train/tokens/00000.bin", "ab") as file:

@@ -24,6 +24,8 @@ from sft_shards.formats.shards import ShardDirectory, TokenizerInfo
 from sft_shards.trainer import compatibility
 from sft_shards.trainer.model.hf_config import ModelShape
 
+pytestmark = pytest.mark.unit
+
 PAIRS = random_pairs(4, seed=1)
 
 

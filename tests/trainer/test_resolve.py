@@ -16,6 +16,8 @@ from sft_shards.trainer.isolation.consensus import trial_of_all
 from sft_shards.trainer.job import Job
 from sft_shards.trainer.mcore.flags import Flags
 
+pytestmark = pytest.mark.unit
+
 
 def resolved(given: set[str], **args: Any) -> Flags:
     known = {"transformer_impl": "transformer_engine", "apply_rope_fusion": True, "attention_backend": "auto"}

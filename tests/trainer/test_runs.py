@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from toy_runs import TOY_MODEL, losses, random_pairs, sft_train, turn, write_shards
 
+pytestmark = pytest.mark.megatron
+
 FLAGS = [*TOY_MODEL, "--seq-length=32", "--global-batch-size=4", "--lr=1e-2", "--micro-batch-size=2"]
 
 

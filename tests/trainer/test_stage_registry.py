@@ -20,6 +20,7 @@ def plugin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(PLUGIN))
 
 
+@pytest.mark.unit
 @pytest.mark.filterwarnings("ignore")  # Megatron's, at import
 def test_entry_points_are_found_and_checked(plugin: None) -> None:
     assert {"sft", "pretrain", "holes", "theirs"} <= set(stage_registry.known())
@@ -33,6 +34,7 @@ def test_entry_points_are_found_and_checked(plugin: None) -> None:
         stage_registry.check("hole")
 
 
+@pytest.mark.megatron
 def test_stages_train(plugin: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = random_pairs(12, seed=1, answer=(1, 8))
     shards = [write_shards(tmp_path / "shards", {"train": pairs})]

@@ -9,6 +9,8 @@ import pytest
 from sft_shards.formats.errors import UsageError
 from sft_shards.trainer import yaml_config
 
+pytestmark = pytest.mark.unit
+
 
 def read(folder: Path, text: str) -> yaml_config.Config:
     path = folder / "run.yaml"

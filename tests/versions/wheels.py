@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.megatron
+
 ROAD = Path(__file__).parent / "road.py"
 
 

@@ -7,6 +7,8 @@ import pytest
 from sft_shards.formats.errors import RecordError, UsageError
 from sft_shards.formats.records import FieldMap, detect, get
 
+pytestmark = pytest.mark.unit
+
 NO_MAP = FieldMap()
 
 

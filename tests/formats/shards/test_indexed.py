@@ -23,6 +23,7 @@ def write(prefix: Path, sequences: list[list[int]], dtype: str = "uint16", limit
 SEQUENCES = st.lists(st.lists(st.integers(0, 65_499), min_size=1, max_size=20), min_size=1, max_size=30)
 
 
+@pytest.mark.megatron
 @given(SEQUENCES, st.sampled_from(["uint16", "int32", "uint8"]))
 def test_stock_reader_reads_what_we_write(tmp_path_factory, sequences, dtype):
     from megatron.core.datasets.indexed_dataset import IndexedDataset
@@ -41,6 +42,7 @@ def test_stock_reader_reads_what_we_write(tmp_path_factory, sequences, dtype):
     assert [ours[row].tolist() for row in range(len(ours))] == sequences
 
 
+@pytest.mark.unit
 @given(SEQUENCES)
 def test_we_read_what_the_stock_builder_writes(tmp_path_factory, sequences):
     import torch
@@ -57,12 +59,14 @@ def test_we_read_what_the_stock_builder_writes(tmp_path_factory, sequences):
     assert mine.with_suffix(".bin").read_bytes() == prefix.with_suffix(".bin").read_bytes()
 
 
+@pytest.mark.unit
 def test_pointers_do_not_overflow_past_two_gib():
     lengths = np.full(5, 2**30, dtype=np.int32)
     raw = index_bytes(lengths, np.dtype(np.int32))
     assert struct.unpack_from("<5q", raw, 34 + 4 * 5) == tuple(row * 2**32 for row in range(5))
 
 
+@pytest.mark.unit
 def test_many_sequences_at_once_equal_one_by_one(tmp_path):
     one, many = tmp_path / "one", tmp_path / "many"
     write(one, [[1, 2], [3], [4, 5, 6]])
@@ -73,6 +77,7 @@ def test_many_sequences_at_once_equal_one_by_one(tmp_path):
     assert one.with_suffix(".idx").read_bytes() == many.with_suffix(".idx").read_bytes()
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("items", "lengths"), [([70_000], [1]), ([100], [1]), ([-1], [1]), ([1, 2], [2, 0]), ([1], [2])]
 )
@@ -82,6 +87,7 @@ def test_items_that_do_not_fit_are_refused(tmp_path, items, lengths):
         writer.append(np.asarray(items), np.asarray(lengths))
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(("vocabulary", "dtype"), [(65_499, "uint16"), (65_500, "int32"), (151_665, "int32")])
 def test_token_dtype(vocabulary, dtype):
     assert token_dtype(vocabulary) == np.dtype(dtype)
@@ -101,6 +107,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("name", DAMAGE)
 def test_a_damaged_pair_does_not_open(tmp_path, name):
     suffix, damage = DAMAGE[name]
@@ -111,6 +118,7 @@ def test_a_damaged_pair_does_not_open(tmp_path, name):
         IndexedReader(tmp_path / "x")
 
 
+@pytest.mark.unit
 def test_a_moved_pointer_is_found(tmp_path):
     write(tmp_path / "x", [[1, 2, 3], [4]])
     path = tmp_path / "x.idx"
@@ -121,6 +129,7 @@ def test_a_moved_pointer_is_found(tmp_path):
         IndexedReader(tmp_path / "x").check_layout()
 
 
+@pytest.mark.unit
 def test_a_missing_file_is_named(tmp_path):
     write(tmp_path / "x", [[1]])
     (tmp_path / "x.bin").unlink()

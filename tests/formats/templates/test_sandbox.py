@@ -7,6 +7,8 @@ from sft_shards.formats.errors import RecordError
 from sft_shards.formats.templates import sandbox
 from sft_shards.formats.templates.sandbox import compile_template, render
 
+pytestmark = pytest.mark.unit
+
 
 def run(source, **variables):
     return render(compile_template(source), messages=[], **variables)

@@ -12,6 +12,8 @@ from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.templates import ChatTemplate, Tracer, TrainOn, sources, template_source
 
+pytestmark = pytest.mark.unit
+
 TEMPLATES = {
     "chatml": CHATML,
     "trims": TRIMS,

@@ -16,6 +16,8 @@ from sft_shards.formats.shards.files import sha256_file
 from sft_shards.preprocess.directories.verify import verify
 from sft_shards.preprocess.job import run
 
+pytestmark = pytest.mark.unit
+
 CORRUPTIONS = 1000
 
 

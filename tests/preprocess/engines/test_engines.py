@@ -26,23 +26,27 @@ def reference(tmp_path_factory):
     return found
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("workers", [2, 3])
 def test_the_number_of_workers_changes_no_byte(tmp_path, reference, workers):
     call("run", *INPUTS, *SMALL, "--output", tmp_path / "out", "--workers", workers)
     assert contents(tmp_path / "out") == reference
 
 
+@pytest.mark.process
 def test_ray_gives_the_same_bytes(tmp_path, reference):
     call("run", *INPUTS, *SMALL, "--output", tmp_path / "out", "--engine", "ray", "--workers", 2)
     assert contents(tmp_path / "out") == reference
 
 
+@pytest.mark.process
 def test_an_address_where_no_ray_is(tmp_path):
     arguments = ["--engine", "ray", "--ray-address", "127.0.0.1:1"]
     done = call("run", *INPUTS, *SMALL, "--output", tmp_path / "out", *arguments, status=2)
     assert re.search(r"--ray-address 127\.0\.0\.1:1: no Ray there", error_line(done.stderr))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("world", [2, 5])
 def test_shares_of_any_number_of_processes_give_the_same_bytes(tmp_path, reference, world):
     output = tmp_path / "out"
@@ -80,6 +84,7 @@ def attempts(output):
     return {path.name.split("-")[1] for path in (output / ".work").glob("attempt-*")}
 
 
+@pytest.mark.process
 def test_workers_that_die_cost_nothing_but_time(tmp_path, reference):
     output = tmp_path / "out"
     process = start("run", *INPUTS, *SMALL, "--output", output, "--workers", 2)
@@ -124,6 +129,7 @@ elif os.environ.get("POISON"):
 """
 
 
+@pytest.mark.process
 def test_a_task_that_kills_its_workers_fails_after_three_and_the_others_are_not_charged(tmp_path, reference):
     script = tmp_path / "poison.py"
     script.write_text(POISON)
@@ -144,6 +150,7 @@ def test_a_task_that_kills_its_workers_fails_after_three_and_the_others_are_not_
     assert contents(output) == reference
 
 
+@pytest.mark.process
 def test_what_is_missing_is_listed_with_the_command_that_makes_it(tmp_path, reference):
     output = tmp_path / "out"
     call("plan", *INPUTS, *SMALL, "--output", output)
@@ -164,6 +171,7 @@ def test_what_is_missing_is_listed_with_the_command_that_makes_it(tmp_path, refe
     assert contents(output) == reference
 
 
+@pytest.mark.process
 def test_several_that_finalize_at_once_all_find_the_directory_complete(tmp_path, reference):
     output = tmp_path / "out"
     waiting = [start("finalize", "--output", output, "--wait", 100) for _ in range(3)]
@@ -175,6 +183,7 @@ def test_several_that_finalize_at_once_all_find_the_directory_complete(tmp_path,
     assert contents(output) == reference
 
 
+@pytest.mark.process
 def test_another_plan_is_refused_with_what_differs(tmp_path):
     output = tmp_path / "out"
     call("plan", *INPUTS, *SMALL, "--output", output)
@@ -186,6 +195,7 @@ def test_another_plan_is_refused_with_what_differs(tmp_path):
     assert re.search("no planned job", error_line(call("task", "--output", tmp_path / "other", status=2).stderr))
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("environment", "share"),
     [
@@ -208,6 +218,7 @@ def test_the_share_that_a_scheduler_gives(environment, share):
     assert (found.rank, found.world_size) == share
 
 
+@pytest.mark.unit
 def test_shares_that_do_not_fit():
     for rank, world, environment, match in (
         (1, None, {}, "give both or neither"),
@@ -225,6 +236,7 @@ def test_shares_that_do_not_fit():
     assert sorted(number for rank in range(5) for number in Share(rank=rank, world_size=5).of(13)) == list(range(13))
 
 
+@pytest.mark.process
 def test_kubernetes_prints_jobs_whose_commands_make_the_directory(tmp_path, reference):
     output = tmp_path / "out"
     done = call("run", *INPUTS, *SMALL, "--output", output, "--engine", "kubernetes", "--array=3", "--claim", "lab")

@@ -9,6 +9,8 @@ import pytest
 from preprocess_jobs import INPUTS, SMALL, call, contents, error_line
 from slurm_cluster import SlurmCluster
 
+pytestmark = pytest.mark.slurm
+
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):

@@ -14,6 +14,8 @@ from sft_shards.preprocess.pipeline.pipeline import load_template
 from sft_shards.preprocess.pipeline.reference import Encoder
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.unit
+
 KINDS = ("bytes", "bytes-nfc", "spm", "metaspace")
 SPANS = (
     st.lists(st.integers(0, 40), max_size=8, unique=True)

@@ -8,12 +8,16 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.records import FieldMap, get
 from sft_shards.formats.templates import ChatTemplate, TrainOn
 from sft_shards.preprocess.pipeline.pipeline import load_template
 from sft_shards.preprocess.pipeline.reference import Encoder
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
+
+pytestmark = pytest.mark.unit
 
 BESIDE = Path(__file__).parents[4] / "shared" / "testdata"
 TESTDATA = Path(os.environ.get("SFT_SHARDS_TESTDATA", BESIDE))

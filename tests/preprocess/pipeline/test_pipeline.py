@@ -26,6 +26,8 @@ from sft_shards.preprocess.tokenizer.byte_lengths import byte_lengths
 from sft_shards.preprocess.tokenizer.nfc import settled
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.unit
+
 KINDS = ("bytes", "bytes-nfc", "spm", "metaspace")
 WORDS = st.sampled_from(
     ["<|im_end|>", "<|im_start|>", "</s>", "<think>", "</think>", "[/INST]", "<0x0A>", "▁", "ﷺ", "e\u0301", "👩\u200d"]

@@ -13,6 +13,8 @@ from sft_shards.formats.records import FieldMap, get
 from sft_shards.preprocess.pipeline.read import _Reading, read_plain
 from sft_shards.preprocess.sources import Records, Rows, Texts, parse
 
+pytestmark = pytest.mark.unit
+
 TEXT = st.text(st.sampled_from('ab"\\{}[],:\n\u2028é中👍\0'), max_size=6)
 ROLE = st.sampled_from(["user", "assistant", "human", "gpt", "system", "robot"])
 OTHER = st.sampled_from([{}, {"id": 7}, {"id": "x"}, {"id": [1, {"a": None}]}, {'a"b': 1}, {"messages": None}]) | (

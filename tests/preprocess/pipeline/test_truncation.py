@@ -20,6 +20,7 @@ def sequence(mask=MASK):
     return Encoded(ids=np.arange(len(mask), dtype=np.int32), loss_mask=np.asarray(mask, dtype=np.uint8), straddling=0)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("how", "length", "kept"),
     [
@@ -39,6 +40,7 @@ def test_kept(how, length, kept):
     assert cut == (len(kept) < 10)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("how", "length", "why"),
     [
@@ -54,11 +56,13 @@ def test_left_out(how, length, why):
     assert caught.value.reason == why
 
 
+@pytest.mark.unit
 def test_error_ends_the_job():
     with pytest.raises(DataError, match="10 tokens, more than --max-length 9"):
         fit(sequence(), 9, "error")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("kind", "workers"), [("jsonl", 1), ("jsonl", 2), ("json", 1), ("parquet", 1)])
 def test_the_error_names_the_file_the_record_in_it_and_the_remedy(tmp_path, kind, workers):
     """The last record of 40, in a task of its own; the tasks before it are finished, and then they are not."""
@@ -84,6 +88,7 @@ def test_the_error_names_the_file_the_record_in_it_and_the_remedy(tmp_path, kind
     assert error_line(alone.stderr) == line
 
 
+@pytest.mark.unit
 def test_a_first_token_alone_is_no_target():
     with pytest.raises(RecordError, match="no_trained_token"):
         fit(sequence([1, 0, 0]), None, "drop")

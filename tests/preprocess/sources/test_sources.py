@@ -16,6 +16,8 @@ from sft_shards.formats.errors import DataError, RecordError, UsageError
 from sft_shards.preprocess.sources import PartReader, cut, find_sources, json_array, lines, reader, sample, streams
 from sft_shards.preprocess.sources.stdin import spool
 
+pytestmark = pytest.mark.unit
+
 RECORDS = [
     {"instruction": f'Question {at} \u2028\u0085 "x\\', "output": "[{" * (at % 3) + "é" * at} for at in range(60)
 ]

@@ -13,6 +13,8 @@ from sft_shards.preprocess.job import finalize_only, plan_only, run_tasks
 from sft_shards.preprocess.tasks.dedup import NAME
 from sft_shards.preprocess.tasks.workdir import task_folder
 
+pytestmark = pytest.mark.unit
+
 
 def messages(question, answer):
     return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}

@@ -46,6 +46,7 @@ def on_a_disk(folder: Path, mount: str, *calls: tuple[list[str], int], then: str
     return errors
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_full_disk(tmp_path, workers):
     disk = tmp_path / "disk"
@@ -68,6 +69,7 @@ def test_a_full_disk(tmp_path, workers):
     assert ".work" not in (tmp_path / "tree3").read_text()
 
 
+@pytest.mark.process
 def test_an_output_that_cannot_be_written(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -92,6 +94,7 @@ def sources(tmp_path):
     return [tmp_path / path.name for path in INPUTS]
 
 
+@pytest.mark.process
 def test_a_source_that_changes_or_goes_between_plan_and_task(tmp_path, sources):
     output = tmp_path / "out"
     call("plan", *sources, *SMALL, "--output", output)
@@ -109,6 +112,7 @@ def test_a_source_that_changes_or_goes_between_plan_and_task(tmp_path, sources):
     assert not (output / "manifest.json").exists()
 
 
+@pytest.mark.unit
 def test_a_source_that_changes_while_it_is_read(tmp_path, sources):
     from sft_shards.preprocess.sources import PartReader, cut, find_sources
 
@@ -131,6 +135,7 @@ main()
 """
 
 
+@pytest.mark.process
 def test_a_clock_that_jumps(tmp_path, reference):
     """Between steps, within a step, and in the times that files carry."""
     output = tmp_path / "out"
@@ -154,6 +159,7 @@ def test_a_clock_that_jumps(tmp_path, reference):
     assert contents(output) == reference
 
 
+@pytest.mark.process
 def test_a_second_job_in_one_folder_is_refused_and_the_first_is_not_disturbed(tmp_path, reference):
     output = tmp_path / "out"
     first = start("run", *INPUTS, *SMALL, "--output", output, "--workers", 1)
@@ -185,6 +191,7 @@ main()
 """
 
 
+@pytest.mark.process
 def test_two_jobs_in_one_folder_without_locks_do_no_harm(tmp_path, reference):
     """On a file system that has no locks both run: whoever is last finds its work done, and the bytes are right."""
     script = tmp_path / "unlocked.py"
@@ -209,6 +216,7 @@ def test_two_jobs_in_one_folder_without_locks_do_no_harm(tmp_path, reference):
         assert contents(output) == reference
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ctrl_c_ends_with_130_and_the_same_call_goes_on(tmp_path, reference, workers):
     output = tmp_path / "out"
@@ -225,6 +233,7 @@ def test_ctrl_c_ends_with_130_and_the_same_call_goes_on(tmp_path, reference, wor
     assert contents(output) == reference
 
 
+@pytest.mark.process
 def test_standard_input_goes_through_a_job_that_was_stopped(tmp_path):
     text = INPUTS[1].read_text("utf-8")
     call("run", INPUTS[1], *SMALL, "--output", tmp_path / "file")
@@ -242,6 +251,7 @@ def test_standard_input_goes_through_a_job_that_was_stopped(tmp_path):
     assert [source["path"] for source in manifest["sources"]] == ["-"]
 
 
+@pytest.mark.process
 def test_a_call_that_is_wrong_leaves_nothing_behind(tmp_path):
     call("run", tmp_path / "gone.jsonl", *SMALL, "--output", tmp_path / "out", status=2)
     (tmp_path / "bad.json").write_text('[\n{"instruction": "a", "output": "b"}\n')

@@ -13,6 +13,8 @@ from preprocess_jobs import INPUTS, call, config, contents
 
 from sft_shards.formats.shards import Manifest
 
+pytestmark = pytest.mark.process
+
 RUNS = 60
 WORKER_RUNS = 8
 server = multiprocessing.get_context("forkserver")

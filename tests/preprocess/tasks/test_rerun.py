@@ -12,6 +12,8 @@ from preprocess_jobs import INPUTS, SMALL, contents, error_line
 
 from sft_shards.preprocess.tasks import rerun
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def folder(tmp_path):

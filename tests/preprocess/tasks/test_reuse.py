@@ -11,6 +11,8 @@ import sft_shards.preprocess.tasks.task
 from sft_shards.formats.shards import Manifest, ShardDirectory
 from sft_shards.preprocess.directories.verify import verify
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def sources(tmp_path):

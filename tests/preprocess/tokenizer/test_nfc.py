@@ -12,6 +12,8 @@ from sft_shards.preprocess.tokenizer.backends import COMPOSES
 from sft_shards.preprocess.tokenizer.nfc import is_inert, settled
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.unit
+
 HARD = "ae\u0301\u0316\u0338 =>\u0958\u09c7\u09be\u1100\u1161\u11a8가각\u2126Ω\u0340ự한글 中文，Привет 👍🏽\u0e38\u0e48\u0897\U000105c9"
 TEXT = st.text(st.sampled_from(HARD) | st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
 

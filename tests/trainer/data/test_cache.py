@@ -36,6 +36,7 @@ def start(root: Path, log: Path, seconds: float) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.process
 def test_one_builds_for_all(tmp_path: Path) -> None:
     root, log = tmp_path / "cache", tmp_path / "log"
     processes = [start(root, log, 1.0) for _ in range(4)]
@@ -44,6 +45,7 @@ def test_one_builds_for_all(tmp_path: Path) -> None:
     assert len(list(root.iterdir())) == 1, "no lock, nothing temporary"
 
 
+@pytest.mark.process
 def test_a_builder_that_was_killed_is_replaced(tmp_path: Path) -> None:
     root, log = tmp_path / "cache", tmp_path / "log"
     first = start(root, log, 600)
@@ -56,6 +58,7 @@ def test_a_builder_that_was_killed_is_replaced(tmp_path: Path) -> None:
     assert log.read_text() == "built\nbuilt\n"
 
 
+@pytest.mark.process
 def test_a_builder_elsewhere_lives_as_long_as_it_gives_signs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "STALE", 1.0)
     name = "thing-" + __import__("hashlib").sha256(b'{"n": 3}').hexdigest()[:24]
@@ -87,6 +90,7 @@ def test_a_builder_elsewhere_lives_as_long_as_it_gives_signs(tmp_path: Path, mon
     assert Cache(tmp_path).arrays("thing", KEY, lambda: pytest.fail("built"))["a"].tolist() == [1, 1]
 
 
+@pytest.mark.unit
 def test_whoever_finds_it_done_does_not_build(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     cache.arrays("thing", KEY, lambda: {"a": np.ones(3)})
@@ -96,6 +100,7 @@ def test_whoever_finds_it_done_does_not_build(tmp_path: Path) -> None:
     assert other["a"].sum() == 0
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("harm", ["short", "other", "gone", "entry"])
 def test_a_damaged_entry_is_named(tmp_path: Path, harm: str) -> None:
     cache = Cache(tmp_path)
@@ -114,6 +119,7 @@ def test_a_damaged_entry_is_named(tmp_path: Path, harm: str) -> None:
         cache.arrays("thing", KEY, lambda: pytest.fail("built"))
 
 
+@pytest.mark.unit
 def test_a_build_that_fails_leaves_nothing(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
 
@@ -125,12 +131,14 @@ def test_a_build_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.unit
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="--cache-dir"):
         Cache(tmp_path / "file" / "cache").arrays("thing", KEY, dict)
 
 
+@pytest.mark.unit
 def test_where_it_lies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SFT_SHARDS_CACHE", "/x")
     assert default_root() == Path("/x")

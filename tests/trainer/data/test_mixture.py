@@ -19,6 +19,8 @@ from sft_shards.trainer.data.mixture import Mixture, Source
 from sft_shards.trainer.data.pack_plan import Counts, Plan, make_plan
 from sft_shards.trainer.data.packing import Packs
 
+pytestmark = pytest.mark.unit
+
 NO_COUNTS = Counts(stored=0, conversations=0, positions=0, trained_tokens=0, cut=0, overlong=0, untrained=0)
 
 

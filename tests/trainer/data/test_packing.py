@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from sft_shards.trainer.data.packing import Packs, pack, random_words, shuffled
 
+pytestmark = pytest.mark.unit
+
 LENGTHS = st.integers(1, 40).flatmap(
     lambda capacity: st.tuples(st.just(capacity), st.lists(st.integers(1, capacity), max_size=120))
 )

@@ -20,6 +20,8 @@ from sft_shards.trainer.data.pack_plan import Plan, make_plan
 from sft_shards.trainer.data.samples import EvalSamples, TrainSamples
 from sft_shards.trainer.data.shards import Reader
 
+pytestmark = pytest.mark.unit
+
 
 def plan(folder: Path, pairs: list[Pair], *, seq_length: int, batching: str = "packed", seed: int = 5) -> Plan:
     if not (folder / "manifest.json").exists():

@@ -15,6 +15,8 @@ from sft_shards.trainer.data import selection
 from sft_shards.trainer.data.cache import Cache
 from sft_shards.trainer.data.selection import Selection, select
 
+pytestmark = pytest.mark.unit
+
 
 def chosen(folder: Path, pairs: list[Pair], *, seq_length: int, overlong: str, every_token: bool = False) -> Selection:
     if not (folder / "manifest.json").exists():

@@ -49,12 +49,14 @@ def facts(subject: str, **changed: Any) -> dict[str, Imported]:
     return {subject: Imported(facts={**IMPORTED[subject].facts, **changed})}
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("device", ["gpu", "cpu"])
 def test_a_machine_where_all_is_right(tmp_path: Path, device: str) -> None:
     assert bad(fake(tmp_path, device=device)) == []
     assert bad(fake(tmp_path, device=device, files=RDMA)) == []
 
 
+@pytest.mark.unit
 def test_a_laptop(tmp_path: Path) -> None:
     """Without GPU, Transformer Engine and Apex: rehearsal works, and for a GPU it says that there is none."""
     laptop: dict[str, Any] = {
@@ -74,6 +76,7 @@ def test_a_laptop(tmp_path: Path) -> None:
     assert "--device cpu" in gpus.remedy
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("device", ["gpu", "cpu"])
 def test_nothing_is_installed(tmp_path: Path, device: str) -> None:
     """One failing line each for torch, Megatron and psutil, each with what to do; nothing crashes."""
@@ -84,6 +87,7 @@ def test_nothing_is_installed(tmp_path: Path, device: str) -> None:
     assert all(found.remedy for found in examine(machine) if found.status != "ok")
 
 
+@pytest.mark.unit
 def test_a_check_that_raises_is_a_finding(tmp_path: Path) -> None:
     def broken_check(machine: Machine) -> list[Finding]:
         raise RuntimeError("no\nsuch thing")
@@ -97,6 +101,7 @@ def test_a_check_that_raises_is_a_finding(tmp_path: Path) -> None:
     assert bad(fake(tmp_path, limit=limit)) == ["failing: open files", "failing: locked memory"]
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("version", "without_megatron", "status", "words"),
     [
@@ -114,6 +119,7 @@ def test_python(tmp_path: Path, version: tuple[int, int, int], without_megatron:
     assert words in found.remedy
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("it", "device", "status", "words"),
     [
@@ -134,12 +140,14 @@ def test_torch(tmp_path: Path, it: Imported, device: str, status: str, words: st
     assert words in found.found
 
 
+@pytest.mark.unit
 def test_torch_for_another_makers_gpus(tmp_path: Path) -> None:
     machine = fake(tmp_path, files=dict.fromkeys(GPU_FILES), imported={"torch": CUDA})
     assert only(checks_software.torch, machine).status == "warning"
     assert examine(machine, [checks_gpu.driver]) == [], "AMD's driver is nothing to it"
 
 
+@pytest.mark.unit
 def test_hip_and_asynchronous_checkpoints(tmp_path: Path) -> None:
     assert only(checks_software.hip, fake(tmp_path)).status == "ok"
     found = only(checks_software.hip, fake(tmp_path, imported=facts("torch", hip="7.0.51831")))
@@ -147,6 +155,7 @@ def test_hip_and_asynchronous_checkpoints(tmp_path: Path) -> None:
     assert "--async-save" in found.remedy
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("it", "status", "words"),
     [
@@ -171,6 +180,7 @@ def test_megatron(tmp_path: Path, it: Imported, status: str, words: str) -> None
     assert words in found.found + found.remedy
 
 
+@pytest.mark.unit
 def test_helpers_are_not_needed(tmp_path: Path) -> None:
     for it, words in ((IMPORTED["helpers"], "built"), (MISSING, "not built")):
         found = only(checks_software.helpers, fake(tmp_path, imported={"helpers": it}))
@@ -178,6 +188,7 @@ def test_helpers_are_not_needed(tmp_path: Path) -> None:
         assert found.found.startswith(words)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("it", "device", "status", "words"),
     [
@@ -194,6 +205,7 @@ def test_transformer_engine(tmp_path: Path, it: Imported, device: str, status: s
     assert words in found.found
 
 
+@pytest.mark.unit
 def test_apex_and_flash_attention(tmp_path: Path) -> None:
     def status(check: Any, **imported: Imported) -> str:
         return only(check, fake(tmp_path, imported=imported)).status
@@ -207,6 +219,7 @@ def test_apex_and_flash_attention(tmp_path: Path) -> None:
 FUSED = {"NVTE_FLASH_ATTN": "0", "NVTE_FUSED_ATTN": "1"}
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("values", "device", "status", "words"),
     [
@@ -225,6 +238,7 @@ def test_attention_variables(tmp_path: Path, values: dict[str, str], device: str
     assert words in found.found + found.remedy
 
 
+@pytest.mark.megatron
 def test_attention_variables_are_those_that_megatron_asserts() -> None:
     """The table against the source of the installed Megatron."""
     with compat.quiet():
@@ -237,6 +251,7 @@ def test_attention_variables_are_those_that_megatron_asserts() -> None:
         assert tuple(said[name] for name in attention_backends.VARIABLES) == values, backend
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("files", "words"),
     [
@@ -255,6 +270,7 @@ def test_the_driver_and_its_device_files(tmp_path: Path, files: dict[str, None],
     assert only(checks_gpu.driver, seen).status == "ok", "torch has found its way to them"
 
 
+@pytest.mark.unit
 def test_device_files_of_a_group_that_the_user_is_not_in(tmp_path: Path) -> None:
     machine = fake(tmp_path, access=lambda path, mode: "renderD" not in path.name, imported=facts("gpus", **NO_GPU))
     gid = (tmp_path / "dev/dri/renderD128").stat().st_gid
@@ -264,6 +280,7 @@ def test_device_files_of_a_group_that_the_user_is_not_in(tmp_path: Path) -> None
     assert f"--group-add {gid}" in found.remedy
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("values", "status", "words"),
     [
@@ -286,6 +303,7 @@ def test_variables_that_hide_gpus(tmp_path: Path, values: dict[str, str], status
         assert only(checks_gpu.hidden, dataclasses.replace(machine, imported=IMPORTED)).status != "failing"
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("devices", "status", "words"),
     [
@@ -303,12 +321,14 @@ def test_gpus(tmp_path: Path, devices: list[dict[str, Any]], status: str, words:
     assert words in found.found
 
 
+@pytest.mark.unit
 def test_looking_at_gpus_may_hang(tmp_path: Path) -> None:
     hung = Imported(failure="no answer within 180 s", died=True)
     found = only(checks_gpu.gpus, fake(tmp_path, imported={"gpus": hung}))
     assert (found.status, found.found) == ("failing", "no answer within 180 s")
 
 
+@pytest.mark.unit
 def test_what_the_driver_knows_without_torch(tmp_path: Path) -> None:
     nodes = "/sys/class/kfd/kfd/topology/nodes"
     files = {
@@ -318,12 +338,14 @@ def test_what_the_driver_knows_without_torch(tmp_path: Path) -> None:
     assert fake(tmp_path, files=files).amd_gpus() == ["gfx950", "gfx90a", *["gfx942"] * 6]
 
 
+@pytest.mark.unit
 def test_rccl(tmp_path: Path) -> None:
     assert only(checks_gpu.rccl, fake(tmp_path)).found == "2.27.7"
     found = only(checks_gpu.rccl, fake(tmp_path, imported=facts("torch", nccl=False)))
     assert (found.name, found.status) == ("RCCL", "failing")
 
 
+@pytest.mark.unit
 def test_packed_attention_is_tried(tmp_path: Path) -> None:
     assert only(checks_gpu.packed_attention, fake(tmp_path)).status == "ok"
     found = only(checks_gpu.packed_attention, fake(tmp_path, trial=lambda: "it was ended by signal 6"))
@@ -332,6 +354,7 @@ def test_packed_attention_is_tried(tmp_path: Path) -> None:
     assert examine(without, [checks_gpu.packed_attention]) == []
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("pattern", "names"),
     [
@@ -347,6 +370,7 @@ def test_patterns_of_nccl(pattern: str, names: list[str]) -> None:
     assert checks_network.matching(pattern, ["eth0", "eth01", "ib0", "lo"]) == names
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("values", "status", "words"),
     [
@@ -366,6 +390,7 @@ def test_interfaces(tmp_path: Path, values: dict[str, str], status: str, words: 
 SEVERAL = {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "n1", "MASTER_PORT": "29500"}
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("files", "values", "status", "words"),
     [
@@ -391,6 +416,7 @@ def test_rdma(tmp_path: Path, files: dict[str, Any], values: dict[str, str], sta
     assert words in found.found
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("values", "status", "words"),
     [
@@ -417,6 +443,7 @@ def test_several_machines(tmp_path: Path, values: dict[str, str], status: str, w
     assert words in found.found
 
 
+@pytest.mark.unit
 def test_shared_memory(tmp_path: Path) -> None:
     def none(path: Path) -> os.statvfs_result:
         raise FileNotFoundError(path)
@@ -428,6 +455,7 @@ def test_shared_memory(tmp_path: Path) -> None:
     assert only(checks_system.shared_memory, fake(tmp_path, statvfs=none)).status == "failing"
 
 
+@pytest.mark.unit
 def test_limits(tmp_path: Path) -> None:
     limits = {resource.RLIMIT_NOFILE: 1024, resource.RLIMIT_MEMLOCK: 8 << 20}
     small = fake(tmp_path, limit=limits.__getitem__)
@@ -437,6 +465,7 @@ def test_limits(tmp_path: Path) -> None:
     assert only(checks_system.open_files, fake(tmp_path, limit=lambda kind: 4096)).status == "ok"
 
 
+@pytest.mark.unit
 def test_numa_balancing_and_cores(tmp_path: Path) -> None:
     for text, status in (("1", "warning"), ("0", "ok"), (None, "ok")):
         machine = fake(tmp_path, files={"/proc/sys/kernel/numa_balancing": text})
@@ -445,6 +474,7 @@ def test_numa_balancing_and_cores(tmp_path: Path) -> None:
     assert only(checks_system.cores, fake(tmp_path, cores=lambda: 8)).status == "ok"
 
 
+@pytest.mark.unit
 def test_cache(tmp_path: Path) -> None:
     machine = fake(tmp_path)
     found = only(checks_system.cache, machine)
@@ -458,6 +488,7 @@ def test_cache(tmp_path: Path) -> None:
     assert only(checks_system.cache, machine).status == "failing"
 
 
+@pytest.mark.unit
 def test_where_a_path_lies(tmp_path: Path) -> None:
     (tmp_path / "my data").mkdir()
     mounts = (
@@ -473,6 +504,7 @@ def test_where_a_path_lies(tmp_path: Path) -> None:
     assert fake(tmp_path, files={"/proc/self/mountinfo": None}).mount(tmp_path).kind == ""
 
 
+@pytest.mark.unit
 def test_shards(tmp_path: Path) -> None:
     path = write_shards(tmp_path / "data", {"train": random_pairs(6, seed=1)})
     other = write_shards(
@@ -498,6 +530,7 @@ def test_shards(tmp_path: Path) -> None:
     assert both[2].remedy == "tokenize both with the tokenizer of the model"
 
 
+@pytest.mark.unit
 def test_shards_that_do_not_open(tmp_path: Path) -> None:
     path = write_shards(tmp_path / "data", {"train": random_pairs(6, seed=1)})
     with open(path / "train/tokens/00000.bin", "ab") as file:
@@ -510,11 +543,13 @@ def test_shards_that_do_not_open(tmp_path: Path) -> None:
     assert "no such shard directory" in found.found + found.remedy
 
 
+@pytest.mark.unit
 def test_memory_of_a_container(tmp_path: Path) -> None:
     assert fake(tmp_path).available_memory() == 1_500_000_000 * 1024
     assert fake(tmp_path, files={"/sys/fs/cgroup/memory.max": "4096"}).available_memory() == 4096
 
 
+@pytest.mark.unit
 def test_the_report() -> None:
     findings = [ok("Python", "3.12.3"), warning("HIP", "7.0", "wait"), failing("GPUs", "none", "buy one")]
     assert as_text(findings, device="gpu", colour=False).split("\n") == [
@@ -534,6 +569,7 @@ def test_the_report() -> None:
     }
 
 
+@pytest.mark.unit
 def test_amounts() -> None:
     assert [amount(size) for size in (0, 1023, 64 << 20, 192 * GIB, 3 << 50)] == [
         "0 B",
@@ -544,6 +580,7 @@ def test_amounts() -> None:
     ]
 
 
+@pytest.mark.unit
 def test_every_check_of_the_package_is_in_the_report() -> None:
     """A function from a Machine to findings that nobody calls would be a check that is never made."""
     modules = (checks_gpu, checks_network, checks_shards, checks_software, checks_system)

@@ -69,6 +69,7 @@ def gathered(folder: Path, changed: dict[str, str] | None = None, seconds: float
     return gather(seconds, {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"})
 
 
+@pytest.mark.process
 def test_what_is_imported(tmp_path: Path) -> None:
     found = gathered(tmp_path)
     assert list(found) == list(SUBJECTS)
@@ -91,6 +92,7 @@ def test_what_is_imported(tmp_path: Path) -> None:
     assert found["megatron"].facts == {"version": "0.16.0rc0", "core": place, "training": place, "failure": ""}
 
 
+@pytest.mark.process
 def test_an_import_that_aborts_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
     abort = "import os, sys; print('terminate called: no HIP device', file=sys.stderr, flush=True); os.abort()"
     found = gathered(tmp_path, {"transformer_engine/pytorch.py": abort})
@@ -99,6 +101,7 @@ def test_an_import_that_aborts_is_named_and_the_rest_goes_on(tmp_path: Path) -> 
     assert not [name for name, each in found.items() if each.failure]
 
 
+@pytest.mark.process
 def test_an_import_that_hangs_is_given_up(tmp_path: Path) -> None:
     found = gathered(tmp_path, {"flash_attn.py": "import time; time.sleep(600)"}, seconds=10)
     broken = found.pop("flash_attn")
@@ -106,6 +109,7 @@ def test_an_import_that_hangs_is_given_up(tmp_path: Path) -> None:
     assert not [name for name, each in found.items() if each.failure]
 
 
+@pytest.mark.process
 def test_without_torch_nothing_that_needs_it_is_tried(tmp_path: Path) -> None:
     """That torch's import ends the process is told once; Megatron would only say it again."""
     found = gathered(tmp_path, {"torch/__init__.py": "import os; os._exit(3)"})
@@ -115,6 +119,7 @@ def test_without_torch_nothing_that_needs_it_is_tried(tmp_path: Path) -> None:
     assert found["psutil"].facts == {"version": "7.0.0"}
 
 
+@pytest.mark.process
 def test_imports_that_raise(tmp_path: Path) -> None:
     changed = {
         "transformer_engine/pytorch.py": "raise OSError('undefined symbol: _ZN3c10\\nin libtorch.so')",
@@ -129,6 +134,7 @@ def test_imports_that_raise(tmp_path: Path) -> None:
     assert found["helpers"].failure == "SystemExit: no compiler"
 
 
+@pytest.mark.process
 def test_no_process_can_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
     found = gather()
@@ -136,6 +142,7 @@ def test_no_process_can_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert all(each.failure.startswith("FileNotFoundError: ") for each in found.values())
 
 
+@pytest.mark.megatron
 def test_this_machine_can_rehearse(tmp_path: Path) -> None:
     shards = write_shards(tmp_path / "shards", {"train": random_pairs(6, seed=1)})
     done = sft_train("doctor", "--device", "cpu", "--shards", shards, "--json")
@@ -152,6 +159,7 @@ def test_this_machine_can_rehearse(tmp_path: Path) -> None:
     assert names[-1] == f"shards {shards}"
 
 
+@pytest.mark.megatron
 def test_without_a_gpu_it_cannot_train_on_one() -> None:
     hidden = dict.fromkeys(("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"), "")
     done = sft_train("doctor", **hidden)
@@ -164,6 +172,7 @@ def test_without_a_gpu_it_cannot_train_on_one() -> None:
     assert "\x1b" not in done.stdout, "no colour where nobody looks"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("device", ["gpu", "cpu"])
 def test_it_reports_without_torch_and_megatron(tmp_path: Path, device: str) -> None:
     (tmp_path / "sitecustomize.py").write_text(BLOCK)
@@ -176,6 +185,7 @@ def test_it_reports_without_torch_and_megatron(tmp_path: Path, device: str) -> N
     assert all(each["remedy"] for each in failing.values())
 
 
+@pytest.mark.process
 def test_calls_that_are_wrong(tmp_path: Path) -> None:
     for words, call in (
         ("'tpu' is not one of", ["doctor", "--device", "tpu"]),

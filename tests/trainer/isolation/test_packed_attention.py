@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from toy_runs import TOY_MODEL, random_pairs, run_script, write_shards
 
+pytestmark = pytest.mark.megatron
+
 
 @pytest.mark.parametrize("positions", ["rope", "learned_absolute"])
 def test_a_pack_is_its_conversations_one_by_one(tmp_path: Path, positions: str) -> None:

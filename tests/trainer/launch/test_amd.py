@@ -20,6 +20,7 @@ def applied(before: dict[str, str], *flags: str, rocm: bool = True) -> dict[str,
     return after
 
 
+@pytest.mark.unit
 def test_what_the_user_set_is_kept() -> None:
     after = applied({"GPU_MAX_HW_QUEUES": "4", "NCCL_CROSS_NIC": ""})
     assert (after["GPU_MAX_HW_QUEUES"], after["NCCL_CROSS_NIC"]) == ("4", "")
@@ -28,17 +29,20 @@ def test_what_the_user_set_is_kept() -> None:
     assert applied(after) == after
 
 
+@pytest.mark.unit
 def test_other_gpus_get_what_megatron_asserts_and_no_more() -> None:
     assert applied({}, rocm=False) == {"CUDA_DEVICE_MAX_CONNECTIONS": "1"}
     assert applied({"NVTE_FUSED_ATTN": "1"}, rocm=False)["NVTE_FUSED_ATTN"] == "1"
 
 
+@pytest.mark.unit
 def test_every_variable_has_a_reason() -> None:
     every = {**amd.MEGATRON, **amd.ROCM, **amd.DETERMINISTIC, **amd.DETERMINISTIC_ROCM}
     assert len(every) == 17
     assert all(value and len(reason) > 10 for value, reason in every.values())
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("before", "flags", "backend"),
     [
@@ -61,6 +65,7 @@ def test_attention_is_chosen_by_megatrons_flag(before: dict[str, str], flags: li
     assert amd.backend(JOB, tried) == backend, "the trial of packed attention tries what is trained with"
 
 
+@pytest.mark.unit
 def test_deterministic_runs() -> None:
     after = applied({}, "--deterministic-mode")
     assert after["NCCL_ALGO"] == "Ring"
@@ -71,6 +76,7 @@ def test_deterministic_runs() -> None:
     assert "ROCBLAS_DEFAULT_ATOMICS_MODE" not in wanted(in_file, {}, rocm=False)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("hip", "flags", "warned"),
     [
@@ -86,6 +92,7 @@ def test_asynchronous_saves_under_an_old_hip(hip: str | None, flags: tuple[str, 
     assert ("pinned memory" in amd.warning(Job(shards=("a",), flags=flags), hip)) is warned
 
 
+@pytest.mark.process
 def test_the_shell_does_what_we_do() -> None:
     """What --dry-run shows, run by a shell, makes the environment that workers find."""
     before = {"GPU_MAX_HW_QUEUES": "4; exit", "NVTE_FUSED_ATTN": "1", "PATH": "/usr/bin:/bin"}

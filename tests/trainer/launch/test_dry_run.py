@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from toy_runs import TOY_MODEL, losses, random_pairs, run_script, write_shards
 
+pytestmark = pytest.mark.megatron
+
 MODEL = [*TOY_MODEL, "--seq-length=32", "--lr=1e-2"]
 LLAMA = {
     "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 64,

@@ -20,6 +20,8 @@ from sft_shards.trainer.launch.launcher import Launch, plan
 from sft_shards.trainer.launch.nodes import Nodes
 from sft_shards.trainer.launch.preemption import StoppedError
 
+pytestmark = pytest.mark.unit
+
 JOB = Job(shards=("a b", "ç"), config={"lr": 0.1, "x": [1]}, config_path="run.yaml", flags=("--num-layers", "2"))
 ONE = Nodes()
 

@@ -12,6 +12,8 @@ import pytest
 from slurm_cluster import SlurmCluster
 from toy_runs import TOY_MODEL, Run, losses, random_pairs, run_forked, sft_train, write_shards
 
+pytestmark = pytest.mark.slurm
+
 STEPS, TOLD = 30, 5
 MODEL = [*TOY_MODEL, "--seq-length=64", "--global-batch-size=4", "--lr=3e-3", f"--train-iters={STEPS}"]
 MODEL += ["--ckpt-format=torch", "--eval-interval=1000", "--save-interval=1000"]

@@ -14,6 +14,8 @@ from sft_shards.trainer.job import Job
 from sft_shards.trainer.launch.container import Container, check_image, folders
 from sft_shards.trainer.launch.slurm import Slurm
 
+pytestmark = pytest.mark.process
+
 CALL = ["--shards", "sh", "--epochs", "3", "--", "--save=out dir", "--load", "out dir", "--lr", "$HOME"]
 JOB = Job(shards=("sh",), epochs="3", flags=tuple(CALL[5:]))
 ON_NODE = (

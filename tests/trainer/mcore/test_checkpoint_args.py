@@ -11,6 +11,8 @@ from toy_runs import Run, losses, random_pairs, run_forked, write_shards
 from sft_shards.formats.errors import UsageError
 from sft_shards.trainer.mcore import checkpoint_args, flags
 
+pytestmark = pytest.mark.megatron
+
 SHAPE = [
     "--num-layers=2", "--hidden-size=32", "--num-attention-heads=4", "--group-query-attention", "--num-query-groups=2",
     "--position-embedding-type=rope", "--rotary-base=700", "--use-rope-scaling", "--rope-scaling-factor=4",

@@ -7,6 +7,8 @@ import pytest
 from sft_shards.formats.errors import DataError
 from sft_shards.trainer.mcore import compat
 
+pytestmark = pytest.mark.megatron
+
 
 @pytest.mark.filterwarnings("ignore")  # Megatron's, at import
 @pytest.mark.parametrize(

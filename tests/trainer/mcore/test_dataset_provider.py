@@ -8,6 +8,8 @@ import pytest
 
 from sft_shards.trainer.mcore.dataset_provider import DatasetProvider
 
+pytestmark = pytest.mark.megatron
+
 
 class Stage:
     """Says what it was asked for."""

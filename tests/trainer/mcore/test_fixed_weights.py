@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from toy_runs import TOY_MODEL, join, run_script, turn, write_shards
+
+pytestmark = pytest.mark.megatron
 
 SEQ = 20
 PAIRS = [

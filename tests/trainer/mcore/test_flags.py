@@ -12,6 +12,8 @@ from sft_shards.formats.errors import UsageError
 from sft_shards.trainer.mcore import cpu_device, flags
 from sft_shards.trainer.model.hf_config import ModelShape
 
+pytestmark = pytest.mark.unit
+
 
 def parser() -> flags.Parser:
     made = flags.Parser(allow_abbrev=False, add_help=False)

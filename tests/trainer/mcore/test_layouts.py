@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from toy_runs import TOY_MODEL, Run, losses, random_pairs, run_forked, write_shards
 
+pytestmark = pytest.mark.megatron
+
 STEPS = 5
 CONVERSATIONS, PACKS = 40, 16
 TP2 = ("--tensor-model-parallel-size=2",)

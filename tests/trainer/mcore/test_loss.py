@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from sft_shards.trainer.mcore.loss import loss_func
+
+pytestmark = pytest.mark.unit
 
 
 def test_the_sum_the_number_and_the_report() -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from toy_runs import random_pairs, run_script, write_shards
 
+pytestmark = pytest.mark.megatron
+
 TOLERANCE = 1e-4
 """Of float32 logits of a size around 10."""
 

@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from toy_runs import STOP, TOY_MODEL, Pair, join, run_script, turn, write_shards
+
+pytestmark = pytest.mark.megatron
 
 AFTER = 4
 """What the template writes after a stop token: never trained, the same id everywhere."""

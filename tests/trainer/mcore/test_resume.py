@@ -6,7 +6,10 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 from toy_runs import TOY_MODEL, Run, losses, random_pairs, run_forked, write_shards
+
+pytestmark = pytest.mark.megatron
 
 STEPS, SAVED = 40, 20
 

@@ -11,6 +11,8 @@ import pytest
 from sft_shards.formats.errors import UsageError
 from sft_shards.trainer.model import hf_config
 
+pytestmark = pytest.mark.unit
+
 MODELS = Path(__file__).parents[3] / "configs/models"
 
 EVERYWHERE = {

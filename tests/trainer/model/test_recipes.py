@@ -28,12 +28,14 @@ REDUCED = {
 }  # fmt: skip
 
 
+@pytest.mark.unit
 def test_there_is_one_for_each_model_and_gpu() -> None:
     names = {path.stem for path in RECIPES}
     assert {f"{model}.{gpu}" for model in MODELS for gpu in ("mi300x", "mi355x")} < names
     assert {f"llama3.3-70b.mi300x-{nodes}n" for nodes in (2, 4)} | {"llama3.1-8b.mi300x-4n"} < names
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_says_where_its_numbers_come_from_and_how_it_is_run(path: Path) -> None:
     text = path.read_text()
@@ -45,6 +47,7 @@ def test_a_recipe_says_where_its_numbers_come_from_and_how_it_is_run(path: Path)
     assert yaml_config.read(str(path)).megatron["bf16"] is True
 
 
+@pytest.mark.megatron
 def test_megatron_takes_them_at_full_size_and_they_fit(tmp_path: Path) -> None:
     """Parsed and validated for all of their processes; what is estimated is what docs/recipes.md shows."""
     command = [sys.executable, "-W", "ignore", str(ROOT / "benchmarks/memory.py"), "--json"]
@@ -80,6 +83,7 @@ def reduced(folder: Path, path: Path) -> Run:
     )
 
 
+@pytest.mark.megatron
 def test_they_train_at_a_reduced_size(tmp_path: Path) -> None:
     shards = write_shards(tmp_path / "shards", {"train": random_pairs(12, seed=1)})
     runs = [reduced(tmp_path, path) for path in RECIPES]
@@ -92,6 +96,7 @@ def test_they_train_at_a_reduced_size(tmp_path: Path) -> None:
         assert all(3 < loss < 7 for loss in losses(output).values()), "untrained: near ln 128"
 
 
+@pytest.mark.megatron
 def test_a_base_checkpoint_starts_a_run_and_not_its_second_part(tmp_path: Path) -> None:
     """The call that each recipe shows: --pretrained-checkpoint with --save and --load of one folder."""
     shards = write_shards(tmp_path / "shards", {"train": random_pairs(12, seed=1)})
@@ -112,11 +117,13 @@ def test_a_base_checkpoint_starts_a_run_and_not_its_second_part(tmp_path: Path) 
     assert sorted(output[2]) == [3], "goes on from its own checkpoint"
 
 
+@pytest.mark.unit
 def test_shapes_are_read_from_beside_the_recipe() -> None:
     found: dict[str, Any] = {path.stem: yaml_config.read(str(path)).own["hf-config"] for path in RECIPES}
     assert all(hf_config.read(shape).flags["num-layers"] >= 28 for shape in found.values())
 
 
+@pytest.mark.megatron
 def test_without_transformer_engine_what_needs_it_is_left_off(tmp_path: Path) -> None:
     """The path for a GPU, on the stand-in, with none of --device cpu's flags but those that a GPU would do without."""
     shards = write_shards(tmp_path / "shards", {"train": random_pairs(12, seed=1)})
