@@ -12,6 +12,8 @@ from sft_shards.trainer.model import hf_config
 from sft_shards.trainer.model.architectures import ARCHITECTURES
 from sft_shards.trainer.model.tensor_map import Rows, TensorMap, canonical
 
+pytestmark = pytest.mark.unit
+
 MODELS = Path(__file__).parents[3] / "configs/models"
 SMALL = {
     "num_hidden_layers": 3, "hidden_size": 8, "intermediate_size": 5, "num_attention_heads": 4, "head_dim": 2,
