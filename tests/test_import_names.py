@@ -64,6 +64,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return contents(folder / "out")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("environment", BESIDE)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_run(folder: Folder, reference: dict[str, str], workers: int, environment: dict[str, str]) -> None:
@@ -71,6 +72,7 @@ def test_run(folder: Folder, reference: dict[str, str], workers: int, environmen
     assert contents(folder.path / "out") == reference
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("environment", BESIDE)
 def test_plan_task_finalize(folder: Folder, reference: dict[str, str], environment: dict[str, str]) -> None:
     folder.run("sft-preprocess", "plan", *INPUTS, *SMALL, "--output", "out", **environment)
@@ -79,6 +81,7 @@ def test_plan_task_finalize(folder: Folder, reference: dict[str, str], environme
     assert contents(folder.path / "out") == reference
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("environment", BESIDE)
 def test_ray(folder: Folder, reference: dict[str, str], environment: dict[str, str]) -> None:
     engine = ["--engine", "ray", "--workers", 2]
@@ -86,6 +89,7 @@ def test_ray(folder: Folder, reference: dict[str, str], environment: dict[str, s
     assert contents(folder.path / "out") == reference
 
 
+@pytest.mark.slurm
 def test_slurm(folder: Folder, reference: dict[str, str], tmp_path: Path) -> None:
     engine = ["--engine", "slurm", "--array", 2, "--workers", 2, "--slurm-option", "cpus-per-task=1", "--follow"]
     with SlurmCluster(tmp_path / "slurm") as cluster:
@@ -96,6 +100,7 @@ def test_slurm(folder: Folder, reference: dict[str, str], tmp_path: Path) -> Non
             assert contents(folder.path / output) == reference
 
 
+@pytest.mark.megatron
 @pytest.mark.parametrize("environment", BESIDE)
 def test_training_with_two_workers_of_torchrun(folder: Folder, environment: dict[str, str]) -> None:
     shards = write_shards(folder.path / "shards", {"train": random_pairs(12, seed=1)})
@@ -125,6 +130,7 @@ def pip(*arguments: object) -> None:
 OFFLINE = ["--quiet", "--no-build-isolation", "--no-deps", "--no-index", "--disable-pip-version-check"]
 
 
+@pytest.mark.process
 def test_the_wheel_holds_one_top_level_name_and_every_module(source: Path, tmp_path: Path) -> None:
     pip("wheel", *OFFLINE, "--wheel-dir", tmp_path, source)
     (wheel,) = tmp_path.glob("*.whl")
@@ -142,6 +148,7 @@ def test_the_wheel_holds_one_top_level_name_and_every_module(source: Path, tmp_p
     assert {name for name in names if name.startswith("sft_shards/")} == {f"sft_shards/{path}" for path in files}
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("editable", [False, True])
 def test_an_installation_runs_in_such_a_folder(folder: Folder, source: Path, tmp_path: Path, editable: bool) -> None:
     """Regular and editable, in an environment of its own that shares nothing but the libraries."""

@@ -9,6 +9,8 @@ import pytest
 from sft_shards.formats.errors import UsageError
 from sft_shards.trainer.job import Job, parse_epochs
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.mark.parametrize("bad", ["0", "-1", "three", "1/0", "nan", "inf", ""])
 def test_epochs(bad: str) -> None:

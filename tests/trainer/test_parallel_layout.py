@@ -10,6 +10,8 @@ from megatron_flags import args
 from sft_shards.formats.errors import UsageError
 from sft_shards.trainer import parallel_layout
 
+pytestmark = pytest.mark.unit
+
 
 def test_the_layout_follows_from_the_flags() -> None:
     found = parallel_layout.from_flags(args(tensor_model_parallel_size=2, micro_batch_size=2), 8)

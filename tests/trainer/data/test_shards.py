@@ -11,6 +11,8 @@ from toy_runs import random_pairs, write_shards
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.trainer.data.shards import open_shards, parse_shards, short_names
 
+pytestmark = pytest.mark.unit
+
 PAIRS = random_pairs(4, seed=1)
 
 

@@ -7,6 +7,8 @@ import torch
 
 from sft_shards.trainer.isolation.attention import block_mask, packed_seq_params
 
+pytestmark = pytest.mark.unit
+
 POSITIONS = torch.tensor([[0, 1, 2, 0, 1, 0], [0, 1, 2, 3, 4, 0]])
 
 

@@ -10,6 +10,8 @@ import pytest
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.trainer.isolation.choose import ISOLATIONS, Isolation, choose
 
+pytestmark = pytest.mark.unit
+
 
 def chosen(*, given: tuple[str, ...] = (), flags: dict[str, Any] | None = None, **asked: Any) -> Isolation:
     usual = {"transformer_impl": "transformer_engine", "micro_batch_size": 1, "window_size": None}

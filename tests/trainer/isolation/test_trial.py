@@ -8,6 +8,8 @@ import pytest
 
 from sft_shards.trainer.isolation.trial import probe
 
+pytestmark = pytest.mark.process
+
 
 @pytest.mark.parametrize(
     ("code", "said"),
