@@ -1,4 +1,7 @@
-"""Conversations: what every record format is read into, and every template renders."""
+"""Conversations: what every record format is read into, and every template renders.
+
+Part of the plugin surface: other packages may import what `__all__` names.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from typing import Any
 
 from sft_shards.formats.columnar import INPUT, RoleSequence, text_only_digest
 from sft_shards.formats.errors import RecordError
+
+__all__ = ["ROLES", "Conversation", "Turn"]
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 

@@ -4,12 +4,16 @@ A call that is wrong ends with exit status 2 (`UsageError`), a job that ran and 
 data or the machine with 1 (`DataError`), and a single record that cannot be used is left out and counted
 (`RecordError`). Each message is one line that names the file, the record and the remedy. Anything else that
 escapes is a bug and shows as a traceback.
+
+Part of the plugin surface: other packages may import what `__all__` names.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+__all__ = ["DataError", "RecordError", "UsageError", "nearest"]
 
 
 class UsageError(ValueError):

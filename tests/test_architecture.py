@@ -2,6 +2,8 @@
 
 import ast
 import configparser
+import graphlib
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +39,10 @@ def ours(name: str) -> str | None:
     return name.removeprefix("sft_shards.") if name.startswith("sft_shards.") else None
 
 
+def module_name(path: Path) -> str:
+    return "sft_shards." + ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
 @pytest.mark.unit
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_layers(path: Path) -> None:
@@ -47,6 +53,69 @@ def test_layers(path: Path) -> None:
         assert below is None or below.split(".")[0] in MAY_IMPORT[room], f"{path} imports {name}"
         forbidden = {one for one in NEVER[room] if name == one or name.startswith(f"{one}.")}
         assert not forbidden, f"{path} imports {name}"
+
+
+# Modules and subfolders of a room, from top to bottom: each may import what stands to the right of its `>`.
+DIRECTIONS = {
+    "trainer": (
+        "cli > options > launch, worker > resolve > summary, stage_registry > stage, compatibility, doctor"
+        " > model, mcore > yaml_config > data, isolation, parallel_layout, job"
+    ),
+}
+TOGETHER = {"trainer": {"model", "mcore"}}
+"""Neighbours that import each other: Megatron builds the model, and its flags are the model shape."""
+
+
+def unit(below: str) -> str:
+    """The module or subfolder of a room that a name such as `trainer.data.cache` belongs to."""
+    return below.split(".")[1] if "." in below else "cli"  # a room's own docstring, and its __main__
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("room", DIRECTIONS)
+def test_imports_run_downwards(room: str) -> None:
+    layers = [layer.split(", ") for layer in DIRECTIONS[room].split(" > ")]
+    floor = {name: -number for number, layer in enumerate(layers) for name in layer}
+    seen = set()
+    for path in (path for path in FILES if path.relative_to(ROOT).parts[0] == room):
+        importer = unit(module_name(path).removeprefix("sft_shards.").removesuffix(".__main__"))
+        seen.add(importer)
+        for name in imports(path):
+            below = ours(name)
+            if below is None or not below.startswith(f"{room}."):
+                continue
+            imported = unit(below)
+            assert imported in floor, f"{path} imports {name}, which DIRECTIONS does not name"
+            together = {importer, imported} <= TOGETHER.get(room, set())
+            assert importer == imported or together or floor[importer] > floor[imported], f"{path} imports {name}"
+    assert seen == set(floor)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("room", ["trainer"])
+def test_no_circle_of_modules(room: str) -> None:
+    """Imports within functions count: a circle that is put off is a circle."""
+    names = {module_name(path): path for path in FILES if path.relative_to(ROOT).parts[0] == room}
+    graph = {module: imports(path) & (names.keys() - {module}) for module, path in names.items()}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+PLUGIN_SURFACE = {
+    "sft_shards.formats.conversation": {"Conversation", "Turn", "ROLES"},
+    "sft_shards.formats.errors": {"DataError", "RecordError", "UsageError"},
+    "sft_shards.formats.records": {"FieldMap", "RecordFormat"},
+    "sft_shards.trainer.stage": {"Setup", "Stage"},
+}
+"""What packages of others may import, and names that they rely on."""
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("module", PLUGIN_SURFACE)
+def test_the_plugin_surface_is_stated(module: str) -> None:
+    found = importlib.import_module(module)
+    assert set(found.__all__) >= PLUGIN_SURFACE[module]
+    assert all(hasattr(found, name) for name in found.__all__)
+    assert "plugin surface" in found.__doc__.lower(), "its docstring says that other packages import it"
 
 
 @pytest.mark.unit
@@ -61,10 +130,6 @@ def modules_after(statement: str) -> set[str]:
     code = f"{statement}\nimport sys; print(' '.join(name for name, module in sys.modules.items() if module))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     return set(done.stdout.split())
-
-
-def module_name(path: Path) -> str:
-    return "sft_shards." + ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 @pytest.mark.process

@@ -1,10 +1,13 @@
-"""One kind of training: which data sets and which forward step Megatron is given. A new kind overrides what differs.
+"""A stage is one kind of training: the data sets, the model and the forward step that Megatron is given.
 
     class DpoStage(Stage):
-        def train_samples(self, count): ...         # a map-style data set of its own
-        def forward_step(self): ...                 # and the step that reads its batches
+        def train_samples(self, count): ...         # a map-style data set
+        def forward_step(self): ...                 # the step that reads its batches
 
-Everything around it (checks, mixture and plans, schedule, launch, checkpoints) stays as it is.
+A new kind overrides what differs. Checks, mixture, pack plans, schedule, launch and checkpoints stay as they are.
+
+Part of the plugin surface: other packages may import what `__all__` names, and register a subclass of `Stage` by the
+entry point group `sft_shards.stages` (see `sft_shards.trainer.stage_registry`).
 """
 
 from __future__ import annotations
@@ -28,26 +31,31 @@ from sft_shards.trainer.mcore.forward_step import ForwardStep
 from sft_shards.trainer.model import provider
 from sft_shards.trainer.parallel_layout import ParallelLayout
 
+__all__ = ["PretrainStage", "Setup", "Stage"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What a stage is made from; everything in it has been checked."""
+    """The inputs of a stage, all of them checked."""
 
     job: Job
     args: Namespace
-    """Megatron's flags as parsed, not yet validated by Megatron."""
+    """Megatron's parsed flags, which Megatron has not validated yet."""
     layout: ParallelLayout
+    """Process counts, batch sizes and the sequence length."""
     isolation: Isolation
+    """How conversations that share a sample are kept from attending to each other."""
     directories: tuple[tuple[str, Fraction, ShardDirectory], ...]
-    """Name, weight and shards; all of one vocabulary."""
+    """Short name, epochs per epoch of the mixture, and shards of each directory; all have one vocabulary."""
     cache: Cache
+    """Where selections and pack plans are kept."""
 
 
 class Stage:
-    """Supervised fine-tuning: packed or padded conversations, loss on the tokens that the mask trains."""
+    """Supervised fine-tuning: packed or padded conversations, with loss where the stored mask is 1."""
 
     every_token = False
-    """Loss on every token, whatever the mask says."""
+    """Whether every token carries loss, whatever the stored mask says."""
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
@@ -61,7 +69,7 @@ class Stage:
             )
 
     def mixture(self, split: str) -> Mixture | None:
-        """The directories that have something in a split; None where none has."""
+        """Return the mixture of all directories with conversations in `split`; None if there are none."""
         sources = []
         for name, weight, directory in self.setup.directories:
             if split not in directory.manifest.splits or not directory.manifest.splits[split].sequences:
@@ -79,28 +87,35 @@ class Stage:
         return Mixture(sources, seed=self.setup.args.seed) if sources else None
 
     def samples(self, epochs: Fraction) -> int:
-        """Training samples in so many epochs."""
+        """Return the number of training samples in `epochs` epochs of the mixture."""
         assert self.train is not None
         return self.train.samples(epochs)
 
     def valid_samples(self) -> int:
-        """Samples in one pass over all validation splits."""
+        """Return the number of samples in one pass over all validation splits."""
         return sum(len(source.plan) for source in self.valid.sources) if self.valid else 0
 
     def train_samples(self, count: int) -> Any:
-        """The training set: map-style, item i a pure function of i, `count` items."""
+        """Return the training set: a map-style data set of `count` items, where item i is a pure function of i.
+
+        Megatron resumes by counting consumed samples, so an item must not depend on what was read before.
+        """
         assert self.train is not None
         readers = [self.reader(source.plan, number) for number, source in enumerate(self.train.sources)]
         return TrainSamples(self.train, readers, count=count)
 
     def eval_samples(self, *, period: int, count: int) -> Any:
-        """The validation set: `count` items that repeat after `period`."""
+        """Return the validation set: `count` items that repeat after `period` items."""
         assert self.valid is not None
         readers = [self.reader(source.plan, number) for number, source in enumerate(self.valid.sources)]
         return EvalSamples(readers, seed=self.setup.args.seed, period=period, count=count)
 
     def reader(self, plan: Plan, source: int) -> Reader:
-        """What reads a plan's samples."""
+        """Return a reader of a plan's samples.
+
+        Args:
+            source: number of the directory, which every sample carries as `source`.
+        """
         return Reader(
             plan,
             seq_length=self.setup.layout.seq_length,
@@ -110,16 +125,16 @@ class Stage:
         )
 
     def forward_step(self) -> Callable[..., Any]:
-        """Megatron's forward_step_func."""
+        """Return Megatron's `forward_step_func`."""
         names = tuple(source.name for source in self.valid.sources) if self.valid else ()
         return ForwardStep(isolation=self.setup.isolation.kind, sources=names if len(names) > 1 else ())
 
     def model_provider(self) -> Callable[..., Any]:
-        """Megatron's model_provider."""
+        """Return Megatron's `model_provider`."""
         return provider.model_provider
 
 
 class PretrainStage(Stage):
-    """Continued pretraining: the same shards, loss on every token."""
+    """Continued pretraining: the same shards, with loss on every token."""
 
     every_token = True

@@ -11,6 +11,8 @@ In five lines:
     print(form.name, [turn.role for turn in conversation.turns])
 
 A package of your own adds a format by the entry point group `sft_shards.records`.
+
+Part of the plugin surface: other packages may import what `__all__` names.
 """
 
 from sft_shards.formats.records.base import ColumnarFormat, RecordFormat
