@@ -10,6 +10,7 @@ import click
 
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.trainer import compatibility, options, stage_registry, yaml_config
+from sft_shards.trainer.chat.cli import chat
 from sft_shards.trainer.data.shards import open_shards, parse_shards
 from sft_shards.trainer.doctor.cli import doctor
 from sft_shards.trainer.isolation.choose import ISOLATIONS
@@ -151,6 +152,7 @@ def _say(message: str, code: int) -> int:
 
 
 cli.add_command(doctor)
+cli.add_command(chat)
 
 if __name__ == "__main__":
     main()

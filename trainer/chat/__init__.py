@@ -1,0 +1,7 @@
+"""A look at a trained model: ask it, and see whether it stops by itself.
+
+    model folder (+ adapter) ─▶ transformers ─▶ answer, as it is generated ─▶ beside the references of a shard directory
+
+It runs transformers and nothing of Megatron, on the CPU or a GPU, with the folder's own tokenizer, chat template and
+stop tokens: what will serve the model uses the same ones. One conversation at a time, so it is no benchmark.
+"""
