@@ -45,6 +45,14 @@ class Job:
     """The YAML file, for messages."""
     hf_config: str | None = None
     """A model's folder or `config.json` that gives its shape; None: Megatron's flags do."""
+    lora_rank: int | None = None
+    """Rank of LoRA's adapters; None: all weights are trained."""
+    lora_alpha: float | None = None
+    """Their strength; None: twice the rank."""
+    lora_dropout: float | None = None
+    """Dropout on their input; None: none."""
+    lora_targets: str | None = None
+    """Linear layers with an adapter, such as `q,v`; None: all that can have one."""
     flags: tuple[str, ...] = ()
     """Megatron's flags from after `--`; they win over `config`."""
 
