@@ -17,6 +17,8 @@ from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.trainer.chat import generation, references, scores
 from sft_shards.trainer.chat.cli import Asking, converse
 
+pytestmark = pytest.mark.process
+
 ANSWER = " the world"
 
 
