@@ -58,7 +58,7 @@ def test_layers(path: Path) -> None:
 # Modules and subfolders of a room, from top to bottom: each may import what stands to the right of its `>`.
 DIRECTIONS = {
     "trainer": (
-        "cli > options > launch, worker > resolve > summary, stage_registry > stage, compatibility, doctor"
+        "cli > options > launch, worker > resolve > summary, stage_registry > stage, compatibility, doctor, chat"
         " > model, mcore > yaml_config > data, isolation, parallel_layout, job"
     ),
 }
