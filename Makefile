@@ -1,4 +1,7 @@
-# make demo: the whole road on this CPU.   make test: every test.   make check: lint, types, Megatron's wheels, tests.
+# make demo       the whole road on this CPU
+# make test       every test; make test-fast: those that start no process and no Megatron, in under a minute
+# make check      what CI runs: lint, types, words, the other Megatrons and Pythons, every test
+# make coverage   every test again, counting the lines that run, in the processes that tests start as well
 # Needs Python 3.12 or 3.13 (megatron-core's wheel with pretrain() does) and the network for the first time.
 
 VENV := .venv
@@ -8,7 +11,7 @@ PYTHON ?= $(shell for python in python3.12 python3.13 $(HOME)/.pyenv/versions/3.
 	"$$python" -c 'import sys, venv; sys.exit(not (3, 12) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo "$$python" && break; done)
 
-.PHONY: demo test check lint versions format clean
+.PHONY: demo test test-fast coverage check lint words versions pythons format clean
 
 demo: $(READY)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/demo.sh
@@ -16,16 +19,36 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
-check: lint versions test
+test-fast: $(READY)
+	$(BIN)/python -m pytest -m unit $(PYTEST_FLAGS)
 
-lint: $(READY)
+# Processes that are killed with SIGKILL report nothing; that is the tests' doing, and a few lines less.
+coverage: $(READY)
+	$(BIN)/coverage erase
+	COVERAGE_CORE=sysmon $(BIN)/coverage run -m pytest $(PYTEST_FLAGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+check: lint versions pythons test
+
+lint: words $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The left-hand sides of .codespell.txt, in any case, also as part of a name; the right-hand side is what is said instead.
+FILES = formats preprocess trainer tests benchmarks docs configs README.md $(wildcard CONTRIBUTING.md)
+words: $(READY)
+	$(BIN)/codespell --dictionary .codespell.txt --check-hidden --skip '*.json,*.jsonl,*.jinja,*.yaml,*.sh' \
+		--regex "(?i)(?<![a-z])(?:$$(sed 's/->.*//' .codespell.txt | paste -sd'|'))(?![a-z])" $(FILES)
+
 # The wheels of Megatron beside the installed one: fetched once, 34 MB, into pytest's cache folder.
 versions: $(READY)
 	$(BIN)/python -m pytest tests/versions/wheels.py
+
+# Every Python from 3.10 to 3.14 that is on PATH or in ~/.pyenv/versions; those that are not are named.
+pythons: $(READY)
+	$(BIN)/python -m pytest tests/versions/pythons.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
@@ -40,4 +63,4 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo-out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) demo-out build dist *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

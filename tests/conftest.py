@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from peak_memory import PeakMemory
 
 # The first example pays for imports, and a busy machine draws slowly: neither says anything about the code.
 settings.register_profile("repo", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -17,6 +18,7 @@ settings.load_profile("repo")
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(__file__).parent / "data"
+MEMORY = pytest.StashKey[PeakMemory]()
 KINDS = ("unit", "process", "megatron", "slurm")
 """The markers of setup.cfg that say what a test needs; every test has exactly one."""
 CHATML = (
@@ -31,6 +33,18 @@ LLAMA2 = (
     "{% elif message.role == 'assistant' %}{{ ' ' + message.content + eos_token }}"
     "{% else %}{{ raise_exception('only user and assistant') }}{% endif %}{% endfor %}"
 )
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config.stash[MEMORY] = PeakMemory()
+    session.config.stash[MEMORY].start()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say how much memory the run took; pytest's closing line comes after it."""
+    if MEMORY in config.stash:
+        peak = config.stash[MEMORY].stop()
+        terminalreporter.write_line(f"peak memory, all processes of the run together: {peak / 2**30:.1f} GiB")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
