@@ -30,15 +30,15 @@ from sft_shards.formats.shards.files import sha256_file
 from sft_shards.preprocess.config import JobConfig
 from sft_shards.preprocess.pipeline.pipeline import Pipeline
 from sft_shards.preprocess.pipeline.truncation import fit
-from sft_shards.preprocess.sources import PartReader, Records, Source, find_sources, sample, whole_of
+from sft_shards.preprocess.sources import PartReader, RawBatch, Source, find_sources, sample, whole_of
 from sft_shards.preprocess.tokenizer.backends import choose_engine
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 
-def careful(pipeline: Pipeline, records: Records, form: str) -> tuple[list[Any], list[Any], list[tuple[int, str]]]:
+def careful(pipeline: Pipeline, records: RawBatch, form: str) -> tuple[list[Any], list[Any], list[tuple[int, str]]]:
     """Ids, masks and rejects as the careful way gives them."""
     ids, masks, rejects = [], [], []
-    outcomes = pipeline._careful(records.some(range(len(records))), get(form))
+    outcomes = pipeline._careful(records.values(range(len(records))), get(form))
     for number, outcome in zip(records.numbers.tolist(), outcomes, strict=True):
         try:
             if isinstance(outcome, RecordError):
@@ -57,7 +57,7 @@ def flat(parts: list[Any]) -> Any:
     return np.concatenate(parts) if parts else np.zeros(0)
 
 
-def one_file(pipeline: Pipeline, stretches: list[Records], form: str, name: str) -> tuple[int, int, int]:
+def one_file(pipeline: Pipeline, stretches: list[RawBatch], form: str, name: str) -> tuple[int, int, int]:
     """Compare on one file; the records, those that went the fast way, and those in batches that differ."""
     judged, count = 0, sum(map(len, stretches))
     judge = pipeline._careful

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from sft_shards.formats.errors import DataError, RecordError
 from sft_shards.preprocess.directories.show import Stretch, coloured, stretches
 from sft_shards.preprocess.pipeline.pipeline import Pipeline
-from sft_shards.preprocess.sources import Records, sample
+from sft_shards.preprocess.sources import RawBatch, sample
 from sft_shards.preprocess.tasks.plan import Plan
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
@@ -32,7 +32,7 @@ def announcement(plan: Plan, tokenizer: Tokenizer, *, colour: bool) -> Iterator[
         if isinstance(record, RecordError):
             continue
         try:
-            batch = pipeline.batch(Records(number, [record]), source.format)
+            batch = pipeline.batch(RawBatch(number, [record]), source.format)
         except DataError:
             continue  # it will end the job; the task that meets it says where it stands
         if len(batch.lengths):

@@ -21,7 +21,7 @@ from sft_shards.formats.shards import SPLITS, Manifest, ShardInfo, SplitInfo
 from sft_shards.formats.shards.directory import Shard
 from sft_shards.formats.shards.files import sha256_file
 from sft_shards.formats.shards.manifest import NAME
-from sft_shards.preprocess.sources.content_hash import composed_sha256
+from sft_shards.preprocess.sources.partition import combined_sha256
 from sft_shards.preprocess.tasks.workdir import WORK
 from sft_shards.preprocess.tasks.writer import REJECTS
 
@@ -72,7 +72,7 @@ def _sums(directory: Path, manifest: Manifest) -> Iterator[str]:
     for source in manifest.sources:
         parts = source.get("parts", [])
         if parts and (
-            composed_sha256(parts) != source["sha256"]
+            combined_sha256(parts) != source["sha256"]
             or sum(part["records"] for part in parts) != source["records"]
             or parts[-1]["end"] != source["bytes"]
         ):

@@ -9,6 +9,7 @@ the job.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,7 @@ from sft_shards.preprocess.pipeline.reference import Encoded, Encoder
 from sft_shards.preprocess.pipeline.render import Renderer, Texts
 from sft_shards.preprocess.pipeline.tokenize import encode
 from sft_shards.preprocess.pipeline.truncation import fit
-from sft_shards.preprocess.sources import Records, parse
+from sft_shards.preprocess.sources import RawBatch
 from sft_shards.preprocess.tokenizer.backends import Engine, Flat, HuggingFace
 from sft_shards.preprocess.tokenizer.byte_lengths import byte_lengths
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
@@ -91,7 +92,7 @@ class Pipeline:
         self._verified = 0
         self._fields = config.fields
 
-    def batch(self, records: Records, form: str) -> Batch:
+    def batch(self, records: RawBatch, form: str) -> Batch:
         """The sequences and rejects of consecutive records of one format.
 
         Raises:
@@ -107,14 +108,14 @@ class Pipeline:
                     return self._whole(fast, records)
                 fitting = fast.places[fast.fits]
         order = np.setdiff1d(np.arange(len(records)), fitting, assume_unique=True).tolist()
-        found = dict(zip(order, self._careful(records.some(order), format_), strict=True))
+        found = dict(zip(order, self._careful(records.values(order), format_), strict=True))
         return self._mixed(fast, found, records)
 
     def _fast(
         self,
         plain: TextOnlyConversations,
         texts: Texts,
-        records: Records,
+        records: RawBatch,
         format_: RecordFormat,
     ) -> Fast:
         """Encode what was filled. What is not sound, too long or without a target does not fit: it is for the careful
@@ -138,7 +139,7 @@ class Pipeline:
         )
         sampled = self._sampled(records.numbers[fast.places])
         again = np.flatnonzero(sampled | ~fast.sound)
-        judged = self._careful(records.some(fast.places[again].tolist()), format_) if len(again) else []
+        judged = self._careful(records.values(fast.places[again].tolist()), format_) if len(again) else []
         for number, expected in zip(again.tolist(), judged, strict=True):
             self._verify(records.first + int(fast.places[number]), fast, number, expected)
         return fast
@@ -167,17 +168,16 @@ class Pipeline:
         if problem:
             raise DataError(f"record {record}: {problem}; run again with --tokenizer-engine hf, and report this")
 
-    def _careful(self, found: list[Any], format_: RecordFormat) -> list[Careful | RecordError]:
+    def _careful(self, found: Iterable[Any], format_: RecordFormat) -> list[Careful | RecordError]:
         """The judge: Jinja, Hugging Face's ids, masks by offsets."""
         out: list[Careful | RecordError | None] = []
         rendered: list[tuple[Rendering, list[Span], Conversation]] = []
         for record in found:
             try:
-                value = parse(record) if isinstance(record, bytes) else record
-                if isinstance(value, RecordError):
-                    out.append(value)
+                if isinstance(record, RecordError):
+                    out.append(record)
                     continue
-                conversation = format_.read(value, self._fields)
+                conversation = format_.read(record, self._fields)
                 rendering = self.template.render(conversation)
             except RecordError as error:
                 out.append(error.kept())
@@ -201,7 +201,7 @@ class Pipeline:
         digest = conversation.digest() if self._needs_digest else bytes(16)
         return Careful(encoded=encoded, notes=tuple(notes), digest=digest)
 
-    def _whole(self, fast: Fast, records: Records) -> Batch:
+    def _whole(self, fast: Fast, records: RawBatch) -> Batch:
         """A batch in which every record went the fast way, and fits."""
         straddling = int(fast.masked.straddling.sum())
         return Batch(
@@ -216,7 +216,7 @@ class Pipeline:
             notes=Counter({"straddling_tokens": straddling}) if straddling else Counter(),
         )
 
-    def _mixed(self, fast: Fast | None, found: dict[int, Careful | RecordError], records: Records) -> Batch:
+    def _mixed(self, fast: Fast | None, found: dict[int, Careful | RecordError], records: RawBatch) -> Batch:
         """Put what became of each record in order, cut what is too long, and count."""
         notes: Counter[str] = Counter()
         rejects: list[Reject] = []

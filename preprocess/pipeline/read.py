@@ -20,7 +20,7 @@ import numpy as np
 from sft_shards.formats.columnar import RoleSequence, TextOnlyConversations, prefix_sums
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.records import ColumnarFormat, FieldMap, JsonSchemas
-from sft_shards.preprocess.sources import Records, Rows, Texts, parse
+from sft_shards.preprocess.sources import JsonBatch, RawBatch, TableBatch
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,11 +35,11 @@ NEAR = 256
 """Texts that are tried together after an odd one; where another is among them, each is looked at by itself first."""
 
 
-def read_plain(format_: ColumnarFormat, records: Records, fields: FieldMap) -> TextOnlyConversations:
+def read_plain(format_: ColumnarFormat, records: RawBatch, fields: FieldMap) -> TextOnlyConversations:
     """What a format finds plain among records."""
-    if isinstance(records, Rows):
-        return _joined([(range(len(records)), format_.read_columns(records.batch, fields))])
-    if not isinstance(records, Texts):
+    if isinstance(records, TableBatch):
+        return _joined([(range(len(records)), format_.read_columns(records.columns, fields))])
+    if not isinstance(records, JsonBatch):
         return _joined([])
     reading = _Reading(format_, records, fields)
     reading.read()
@@ -64,7 +64,7 @@ class _Reading:
         found: places, rising, and what is plain of the texts there.
     """
 
-    def __init__(self, format_: ColumnarFormat, records: Texts, fields: FieldMap) -> None:
+    def __init__(self, format_: ColumnarFormat, records: JsonBatch, fields: FieldMap) -> None:
         self.found: list[tuple[Sequence[int], TextOnlyConversations | None]] = []
         self._format, self._records, self._fields = format_, records, fields
         self._strict = True
@@ -108,7 +108,7 @@ class _Reading:
                     left += [some[len(some) // 2 :], some[: len(some) // 2]]
 
     def _layout(self, place: int) -> JsonSchemas | None:
-        value = parse(self._records.some([place])[0])
+        value = next(self._records.values([place]))
         return None if isinstance(value, RecordError) else self._format.json_schemas(value, self._fields)
 
     def _together(self, places: Sequence[int]) -> None:
@@ -116,12 +116,12 @@ class _Reading:
         layout = self._layout(places[0])
         if layout is None:
             raise _Odd(0)
-        part = self._records.part(places)
+        part = self._records.take(places)
         _check_whole(part, layout)
         raw = part.raw
         if layout.value_field:
             name = json.dumps(layout.value_field).encode()
-            raw = b"\n".join([b"".join([b"{", name, b":", text, b"}"]) for text in part.some(range(len(part)))])
+            raw = b"\n".join([b"".join([b"{", name, b":", text, b"}"]) for text in part.texts(range(len(part)))])
         batch = row = None
         if layout.strict is not None and (self._strict or layout.tolerant is None):
             batch, row = _read(raw, layout.strict, "error")
@@ -133,7 +133,7 @@ class _Reading:
         self.found.append((places, self._format.read_columns(batch, self._fields)))
 
 
-def _check_whole(texts: Texts, layout: JsonSchemas) -> None:
+def _check_whole(texts: JsonBatch, layout: JsonSchemas) -> None:
     """See that each text is one object, or all of them together are no JSON at all.
 
     Each begins with an opening brace and ends with a closing one, and nowhere inside of a JSON text may one brace
@@ -145,12 +145,20 @@ def _check_whole(texts: Texts, layout: JsonSchemas) -> None:
     closing = {ord("{"): ord("}"), ord("["): ord("]")}.get(first, first)
     if bool(layout.value_field) == (first == ord("{")):
         raise _Odd(0)
-    other = texts.other(first, closing)
+    other = _other_enclosure(texts, first, closing)
     if other is not None:
         raise _Odd(other)
 
 
-def _check_tame(texts: Texts) -> None:
+def _other_enclosure(texts: JsonBatch, opening: int, closing: int) -> int | None:
+    """Return the row of the first text that does not begin and end with certain bytes."""
+    values = np.frombuffer(texts.raw, dtype=np.uint8)
+    inside = np.minimum(texts.begins, len(values) - 1)
+    other = (texts.ends - texts.begins < 2) | (values[inside] != opening) | (values[texts.ends - 1] != closing)
+    return int(other.argmax()) if other.any() else None
+
+
+def _check_tame(texts: JsonBatch) -> None:
     """See that nothing in fields that are let be could be taken by Arrow and not by the slow parser: deep nesting (for
     which brackets in texts are taken too), and infinity as no other parser spells it."""
     braces = np.frombuffer(texts.raw, dtype=np.uint8) | np.uint8(0x20)  # which makes braces of brackets

@@ -1,6 +1,6 @@
-"""Input files: finding them, cutting them into parts of about equal work, and reading records out of a part.
+"""Input files: finding them, cutting them into parts of about equal work, and reading a part in batches.
 
-    inputs ──find──▶ Source ──cut──▶ Part ──PartReader──▶ Records, a batch at a time
+    inputs ──find_sources──▶ Source ──cut──▶ Part ──PartReader──▶ RawBatch, a few megabytes of records at a time
 
 In five lines:
 
@@ -10,26 +10,29 @@ In five lines:
         for batch in PartReader(source, part).batches():
             print(part.begin, [number for number, record in batch])
 
-Lines end at a newline byte and nowhere else: U+2028 and U+0085 are ordinary characters inside of a JSON text.
-Blank lines are no records. Records are numbered from 0 within their part; finalize adds where the part begins.
+What a file contains decides its kind (`kinds.KINDS`: JSONL, a JSON array, Parquet, …), and its kind knows how it is
+cut and read. Records are numbered from 0 within their part; the end of the job adds the records of the parts before.
 """
 
 from sft_shards.preprocess.sources.find import find_sources
-from sft_shards.preprocess.sources.partition import Part, cut
-from sft_shards.preprocess.sources.raw_records import Records, Rows, Texts
-from sft_shards.preprocess.sources.reader import PartReader, parse, sample, whole_of
-from sft_shards.preprocess.sources.source import Item, Source
+from sft_shards.preprocess.sources.kinds import KINDS, InputKind, kind_of
+from sft_shards.preprocess.sources.partition import Part
+from sft_shards.preprocess.sources.raw_records import JsonBatch, RawBatch, TableBatch, parse
+from sft_shards.preprocess.sources.reader import PartReader, cut, sample, whole_of
+from sft_shards.preprocess.sources.source import Source
 
 __all__ = [
-    "Item",
+    "KINDS",
+    "InputKind",
+    "JsonBatch",
     "Part",
     "PartReader",
-    "Records",
-    "Rows",
+    "RawBatch",
     "Source",
-    "Texts",
+    "TableBatch",
     "cut",
     "find_sources",
+    "kind_of",
     "parse",
     "sample",
     "whole_of",

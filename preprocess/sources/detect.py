@@ -1,103 +1,83 @@
-"""Finding out what a file contains from its first bytes; its name decides only where bytes cannot (CSV)."""
+"""The first bytes of a file: what kinds of input recognise their files by.
+
+A file's contents decide, since names lie; its name decides only where contents cannot (CSV).
+"""
 
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from sft_shards.formats.errors import UsageError
-from sft_shards.preprocess.sources.source import Source
-from sft_shards.preprocess.sources.streams import compression_of, read_head
+from sft_shards.preprocess.sources.streams import without_compression_suffix
 
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".csv", ".tsv")
-PACKED = (".gz", ".zst")
 HEAD = 1 << 20
-"""Bytes from which a file's kind is found out."""
-DECODER = json.JSONDecoder()
+"""Bytes of a file that are looked at."""
 SPACE = " \t\r\n"
 
 
-def readable(path: Path) -> bool:
-    """Whether a file in a folder is taken for an input, by its name."""
-    name = path.name.lower()
-    for suffix in PACKED:
-        name = name.removesuffix(suffix)
-    return name.endswith(SUFFIXES)
+@dataclass(frozen=True)
+class FileHead:
+    """A file's name and its first bytes, decompressed."""
 
+    name: str
+    """The file's name as the user gave it."""
+    data: bytes
+    """Its first `HEAD` bytes, or all."""
 
-def look_at(file: Path, name: str) -> Source:
-    """A file as a source.
+    @property
+    def is_whole_file(self) -> bool:
+        """Whether the file has no more bytes than these."""
+        return len(self.data) < HEAD
 
-    Args:
-        name: what it is called in messages and in what is published.
+    @property
+    def plain_name(self) -> str:
+        """The name in lower case, without `.gz` or `.zst`."""
+        return without_compression_suffix(self.name)
 
-    Raises:
-        UsageError: it cannot be read, is empty, or contains nothing that is known.
-    """
-    try:
-        state = os.stat(file)
-        compression = compression_of(read_head(str(file), "", 4))
-        head = read_head(str(file), compression, HEAD)
-    except OSError as error:
-        raise UsageError(f"{name}: cannot be read ({error.strerror or error})") from None
-    if not head.strip():
-        raise UsageError(f"{name}: empty; remove it from the inputs")
-    kind = _kind(name, head, len(head) < HEAD)
-    if compression and kind in ("parquet", "arrow"):
-        raise UsageError(f"{name}: {kind} inside of {compression}; unpack it first")
-    return Source(
-        path=name,
-        file=os.path.abspath(file),
-        kind=kind,
-        compression=compression,
-        bytes=state.st_size,
-        mtime_ns=state.st_mtime_ns,
-    )
+    @cached_property
+    def text(self) -> str:
+        """The bytes as text, without a byte order mark and white space in front."""
+        return self.data.decode("utf-8-sig", errors="replace").lstrip(SPACE)
 
+    @cached_property
+    def first_line(self) -> Any:
+        """The value of the first line if it is a JSON text and complete, else None."""
+        line, newline, _ = self.text.partition("\n")
+        return _parsed(line) if newline or self.is_whole_file else None
 
-def _kind(name: str, head: bytes, is_all: bool) -> str:
-    if head.startswith(b"PAR1"):
-        return "parquet"
-    if head.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
-        return "arrow"
-    lower = name.lower()
-    for suffix in PACKED:
-        lower = lower.removesuffix(suffix)
-    if lower.endswith((".csv", ".tsv")):
-        return "csv"
-    text = head.decode("utf-8-sig", errors="replace").lstrip(SPACE)
-    if text[:1] not in ("[", "{", '"'):
-        raise UsageError(f"{name}: neither JSON nor Parquet (begins with {text[:20]!r}); see the formats in the README")
-    line, newline, rest = text.partition("\n")
-    if newline or is_all:
+    @property
+    def first_line_is_a_record(self) -> bool:
+        """Whether the first line is a record, and not a part of a JSON value that goes on behind it, or all of one
+        array of records."""
+        if self.first_line is None:
+            return False
+        more = self.text.partition("\n")[2].strip(SPACE)
+        return bool(more) or not isinstance(self.first_line, list) or is_message_list(self.first_line)
+
+    @cached_property
+    def value(self) -> Any:
+        """The value of the file if it is one JSON text and read to its end, else None."""
+        return _parsed(self.text) if self.is_whole_file else None
+
+    @property
+    def first_item(self) -> Any:
+        """The first item of an array, as far as it can be read; else None."""
+        begin = len(self.text) - len(self.text[1:].lstrip(SPACE))
         try:
-            value = json.loads(line)
-        except ValueError:
-            value = None  # the first line is a part of something larger, or broken
-        if value is not None and (rest.strip(SPACE) or not isinstance(value, list) or _is_conversation(value)):
-            return "jsonl"
-    if text[0] == "[":
-        return "jsonl" if _is_conversation(_first_item(text)) and not newline else "json"
-    return "object" if text[0] == "{" and is_all and _is_one_value(text) else "jsonl"
+            return json.JSONDecoder().raw_decode(self.text, begin)[0]
+        except (ValueError, RecursionError):
+            return None
 
 
-def _is_conversation(value: list[Any]) -> bool:
-    """Whether a list is a bare list of messages, and not a list of records."""
+def is_message_list(value: list[Any]) -> bool:
+    """Return whether a list is a bare list of messages, and not a list of records."""
     return bool(value) and isinstance(value[0], dict) and bool({"role", "from"} & set(value[0]))
 
 
-def _first_item(text: str) -> list[Any]:
+def _parsed(text: str) -> Any:
     try:
-        return [DECODER.raw_decode(text, len(text) - len(text[1:].lstrip(SPACE)))[0]]
-    except ValueError:
-        return []
-
-
-def _is_one_value(text: str) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

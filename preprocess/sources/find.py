@@ -1,86 +1,130 @@
-"""From what the user named to files: files, globs, folders, saved data sets, the Hub, standard input."""
+"""From what the user named to sources: standard input, folders, files, globs, data sets of the Hub.
+
+Each way to name inputs is a function in `LOCATIONS`; a new one is a function and an entry there.
+"""
 
 from __future__ import annotations
 
 import glob
 import json
+import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sft_shards.formats.errors import UsageError
-from sft_shards.preprocess.sources.detect import SUFFIXES, look_at, readable
+from sft_shards.preprocess.sources.detect import HEAD, FileHead
+from sft_shards.preprocess.sources.kinds import recognise, suffixes
 from sft_shards.preprocess.sources.source import Source
+from sft_shards.preprocess.sources.streams import compression_of, read_head, without_compression_suffix
 
 STDIN = "-"
 HUB = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+){0,2}")
-"""OWNER/NAME, with :SPLIT or :CONFIG:SPLIT behind it; the split is `train` without."""
+"""OWNER/NAME, with :SPLIT or :CONFIG:SPLIT behind it (default: the split `train`)."""
+URI = re.compile(r"[A-Za-z][\w+.-]+://")
+
+Spool = Callable[[], Path]
+"""Puts standard input into a file, and returns its path."""
+FoundFile = tuple[Path, str]
+"""A file, and the name that is published for it."""
+Location = Callable[[str, Spool | None], "Sequence[FoundFile] | None"]
+"""Returns the files that an input names, in order, or None where it is named in another way."""
 
 
-def find_sources(inputs: Sequence[str], stdin: Callable[[], Path] | None = None) -> list[Source]:
-    """The files that inputs name, in the order of the inputs; those of a folder in sorted order, each once.
+def find_sources(inputs: Sequence[str], stdin: Spool | None = None) -> list[Source]:
+    """Return the files that inputs name, in the order of the inputs; those of a folder in sorted order, each once.
 
     Args:
-        stdin: puts standard input into a file; without it `-` cannot be an input.
+        stdin: puts standard input into a file. If it is None, `-` cannot be an input.
 
     Raises:
-        UsageError: an input that is not there, a folder or glob with nothing readable, an empty file.
+        UsageError: an input that is not there, a folder or glob with nothing readable, an empty or unknown file.
     """
     found: dict[Path, str] = {}
     for given in inputs:
         for file, name in _files(given, stdin):
             found.setdefault(file, name)
-    return [look_at(file, name) for file, name in found.items()]
+    return [open_source(file, name) for file, name in found.items()]
 
 
-def _files(given: str, stdin: Callable[[], Path] | None) -> Iterator[tuple[Path, str]]:
-    path = Path(given)
-    if given == STDIN:
-        if stdin is None:
-            raise UsageError("-: standard input can be read by 'run' and 'plan' only; name a file")
-        yield stdin(), STDIN
-    elif path.is_dir():
-        for file in _in_folder(path):
-            yield file, str(file)
-    elif path.is_file():
-        yield path, str(path)
-    else:
-        names = sorted(name for name in glob.glob(given, recursive=True) if Path(name).is_file())
-        if names:
-            yield from ((Path(name), str(Path(name))) for name in names)
-        elif HUB.fullmatch(given) and not readable(path):
-            yield from _from_hub(given)
-        else:
-            raise UsageError(f"{given}: no such file or folder; check the path (globs need quotes in the shell)")
+def open_source(file: Path, name: str) -> Source:
+    """Look at a file, and return it as a source.
 
+    Args:
+        name: what it is called in messages and in the manifest.
 
-def _in_folder(folder: Path) -> list[Path]:
-    """The files of a folder: those of a saved data set in its own order, else all that are readable."""
-    if (folder / "dataset_dict.json").is_file():
-        splits = json.loads((folder / "dataset_dict.json").read_text("utf-8"))["splits"]
-        split = "train" if "train" in splits else splits[0]
-        if split != "train" and len(splits) > 1:
-            raise UsageError(f"{folder}: a data set with splits {', '.join(splits)}; name one: {folder}/{split}")
-        return _in_folder(folder / split)
-    if (folder / "state.json").is_file():
-        state = json.loads((folder / "state.json").read_text("utf-8"))
-        return [folder / entry["filename"] for entry in state["_data_files"]]
-    found = sorted(
-        entry
-        for entry in folder.rglob("*")
-        if entry.is_file() and readable(entry) and not _is_hidden(entry.relative_to(folder))
+    Raises:
+        UsageError: it cannot be read, is empty, or no kind of input knows it.
+    """
+    try:
+        state = os.stat(file)
+        compression = compression_of(read_head(str(file), "", 4))
+        head = FileHead(name, read_head(str(file), compression, HEAD))
+    except OSError as error:
+        raise UsageError(f"{name}: cannot be read ({error.strerror or error})") from None
+    if not head.data.strip():
+        raise UsageError(f"{name}: empty; remove it from the inputs")
+    kind = recognise(head)
+    if kind is None:
+        raise UsageError(
+            f"{name}: neither JSON nor Parquet (begins with {head.text[:20]!r}); see the formats in the README"
+        )
+    if compression and not kind.compressible:
+        raise UsageError(f"{name}: {kind.name} inside of {compression}; unpack it first")
+    return Source(
+        path=name,
+        file=os.path.abspath(file),
+        kind=kind.name,
+        compression=compression,
+        bytes=state.st_size,
+        mtime_ns=state.st_mtime_ns,
     )
-    if not found:
-        raise UsageError(f"{folder}: nothing readable in this folder; looked for {', '.join(SUFFIXES)}")
-    return found
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _files(given: str, stdin: Spool | None) -> Sequence[FoundFile]:
+    for location in LOCATIONS:
+        found = location(given, stdin)
+        if found is not None:
+            return found
+    raise UsageError(f"{given}: no such file or folder; check the path (globs need quotes in the shell)")
 
 
-def _from_hub(given: str) -> Iterator[tuple[Path, str]]:
+def _standard_input(given: str, stdin: Spool | None) -> Sequence[FoundFile] | None:
+    if given != STDIN:
+        return None
+    if stdin is None:
+        raise UsageError("-: standard input can be read by 'run' and 'plan' only; name a file")
+    return [(stdin(), STDIN)]
+
+
+def _folder(given: str, stdin: Spool | None) -> Sequence[FoundFile] | None:
+    path = Path(given)
+    return [(file, str(file)) for file in _in_folder(path)] if path.is_dir() else None
+
+
+def _file(given: str, stdin: Spool | None) -> Sequence[FoundFile] | None:
+    path = Path(given)
+    return [(path, str(path))] if path.is_file() else None
+
+
+def _glob(given: str, stdin: Spool | None) -> Sequence[FoundFile] | None:
+    names = sorted(name for name in glob.glob(given, recursive=True) if Path(name).is_file())
+    return [(Path(name), str(Path(name))) for name in names] or None
+
+
+def _uri(given: str, stdin: Spool | None) -> Sequence[FoundFile] | None:
+    found = URI.match(given)
+    if found is None:
+        return None
+    raise UsageError(
+        f"{given}: {found[0]} cannot be read; copy the files to a file system of this machine, or mount it"
+    )
+
+
+def _hub(given: str, stdin: Spool | None) -> Sequence[FoundFile] | None:
     """The Arrow files that `datasets` keeps of a data set of the Hub; published as OWNER/NAME:CONFIG:SPLIT#NUMBER."""
+    if not HUB.fullmatch(given) or _is_readable(Path(given)):
+        return None
     import datasets
 
     name, *rest = given.split(":")
@@ -94,5 +138,38 @@ def _from_hub(given: str) -> Iterator[tuple[Path, str]]:
         raise UsageError(f"{given}: no such file or folder, and not to be had from the Hub ({reason})") from None
     if not files:
         raise UsageError(f"{given}: the data set has no files on this disk; save it with save_to_disk and name that")
-    for number, file in enumerate(files):
-        yield file, f"{given}#{number:05d}"
+    return [(file, f"{given}#{number:05d}") for number, file in enumerate(files)]
+
+
+LOCATIONS: tuple[Location, ...] = (_standard_input, _folder, _file, _glob, _uri, _hub)
+"""The ways to name inputs, in the order in which they are tried."""
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    """Return the files of a folder: those of a saved data set in its own order, else all that are readable, sorted."""
+    if (folder / "dataset_dict.json").is_file():
+        splits = json.loads((folder / "dataset_dict.json").read_text("utf-8"))["splits"]
+        split = "train" if "train" in splits else splits[0]
+        if split != "train" and len(splits) > 1:
+            raise UsageError(f"{folder}: a data set with splits {', '.join(splits)}; name one: {folder}/{split}")
+        return _in_folder(folder / split)
+    if (folder / "state.json").is_file():
+        state = json.loads((folder / "state.json").read_text("utf-8"))
+        return [folder / entry["filename"] for entry in state["_data_files"]]
+    found = sorted(
+        entry
+        for entry in folder.rglob("*")
+        if entry.is_file() and _is_readable(entry) and not _is_hidden(entry.relative_to(folder))
+    )
+    if not found:
+        raise UsageError(f"{folder}: nothing readable in this folder; looked for {', '.join(suffixes())}")
+    return found
+
+
+def _is_readable(path: Path) -> bool:
+    """Return whether a file in a folder is taken for an input, by its name."""
+    return without_compression_suffix(path.name).endswith(suffixes())
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)

@@ -1,8 +1,9 @@
-"""The items of a JSON array, found by its brackets, quotes and commas alone, a block at a time.
+"""JSON files that are one value: an array of records, or a single record.
 
-What lies between two commas of the outermost level is one record, and is parsed by itself: a record that is broken
-inside costs itself and no other, and a task can begin at any such comma. numpy looks for the few characters that
-matter, so that planning a large array takes little more than reading it.
+The items of an array are found by its brackets, quotes and commas alone, a block at a time. What lies between two
+commas of the outermost level is one record, and is parsed by itself: a record that is broken inside costs itself and
+no other, and a part can begin behind any such comma. numpy looks for the few characters that matter, so that planning
+a large array takes little more than reading it.
 """
 
 from __future__ import annotations
@@ -13,36 +14,159 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_shards.formats.errors import DataError, RecordError
-from sft_shards.preprocess.sources.lines import MAX_RECORD
-from sft_shards.preprocess.sources.streams import BOM
+from sft_shards.preprocess.sources import streams
+from sft_shards.preprocess.sources.detect import FileHead, is_message_list
+from sft_shards.preprocess.sources.partition import Part, parts_at, spaced_out
+from sft_shards.preprocess.sources.raw_records import SPACE, JsonBatch, RawBatch
+from sft_shards.preprocess.sources.source import Source
+from sft_shards.preprocess.sources.streams import (
+    BOM,
+    ENDLESS,
+    MAX_RECORD,
+    Progress,
+    blocks,
+    compressed_blocks,
+    open_contents,
+)
 
 QUOTE, BACKSLASH, COMMA, OPEN, CLOSE = b'"\\,{}'
 STEP = np.zeros(256, dtype=np.int8)
+"""By byte: how much deeper the nesting is behind it."""
 STEP[list(b"[{")] = 1
 STEP[list(b"]}")] = -1
 LOWER = 0x20
 """The bit that makes [ and ] into { and }."""
-SPACE = b" \t\r\n"
+
+
+class JsonArray:
+    """One array of records."""
+
+    name = "json"
+    suffixes: tuple[str, ...] = (".json",)
+    compressible = True
+
+    def matches(self, head: FileHead) -> bool:
+        """Return whether the file begins with an array that is not a record itself (a bare list of messages)."""
+        if head.text[:1] != "[" or head.first_line_is_a_record:
+            return False
+        return "\n" in head.text or not is_message_list([head.first_item])
+
+    def keeps_parts_when_appended(self, source: Source) -> bool:
+        """Return False: an array does not grow by appending."""
+        return False
+
+    def whole(self, source: Source) -> Part:
+        """Return all of the file as one part."""
+        return Part(end=source.bytes)
+
+    def cut(self, source: Source, target: int) -> list[Part]:
+        """Cut behind the first comma of the outermost level after every multiple of `target`.
+
+        Raises:
+            DataError: the array is cut off, or something follows it.
+        """
+        if source.compression:
+            return [self.whole(source)]
+        with open(source.file, "rb") as file:
+            stream = blocks(file, 0, source.bytes, _NoDigest())
+            return parts_at(spaced_out(item_starts(stream, source.path), target), source.bytes, target)
+
+    def read(self, source: Source, part: Part, progress: Progress) -> Iterator[RawBatch]:
+        """Yield the items of a part, some megabytes at a time."""
+        if source.compression:
+            yield from _batches(items(compressed_blocks(source), ENDLESS, source.path))
+            return
+        progress.hashed = True
+        with open(source.file, "rb") as file:
+            stream = blocks(file, part.begin, part.end, progress.digest)
+            yield from _batches(items(stream, part.end, source.path))
+
+
+class JsonObject:
+    """One record alone, written over several lines."""
+
+    name = "object"
+    suffixes: tuple[str, ...] = (".json",)
+    compressible = True
+
+    def matches(self, head: FileHead) -> bool:
+        """Return whether the whole file is one JSON object that does not end with the first line."""
+        return head.text[:1] == "{" and not head.first_line_is_a_record and head.value is not None
+
+    def keeps_parts_when_appended(self, source: Source) -> bool:
+        """Return False: there is one record."""
+        return False
+
+    def whole(self, source: Source) -> Part:
+        """Return all of the file as one part."""
+        return Part(end=source.bytes)
+
+    def cut(self, source: Source, target: int) -> list[Part]:
+        """Return one part."""
+        return [self.whole(source)]
+
+    def read(self, source: Source, part: Part, progress: Progress) -> Iterator[RawBatch]:
+        """Yield the record."""
+        pieces: list[bytes] = []
+        with open_contents(source) as stream:
+            while (piece := stream.read(streams.BLOCK)) and sum(map(len, pieces)) <= MAX_RECORD:
+                pieces.append(bytes(piece))
+        text = b"".join(pieces).removeprefix(BOM)
+        yield RawBatch(0, [_too_large()]) if len(text) > MAX_RECORD else JsonBatch.of_texts(0, [text])
+
+
+class _NoDigest:
+    """Takes bytes in and forgets them."""
+
+    def update(self, data: object, /) -> None:
+        """Do nothing."""
+
+
+def _too_large() -> RecordError:
+    return RecordError("too_large", f"longer than {MAX_RECORD:,} bytes")
+
+
+def _batches(found: Iterable[bytes | RecordError]) -> Iterator[RawBatch]:
+    """Put items together until they are some megabytes; an item that is too large is a batch of its own."""
+    batch: list[bytes] = []
+    number = held = 0
+    for item in found:
+        if isinstance(item, bytes):
+            batch.append(item)
+            held += len(item)
+        if held >= streams.BLOCK * streams.BATCH or not isinstance(item, bytes):
+            yield JsonBatch.of_texts(number, batch)
+            number += len(batch)
+            batch, held = [], 0
+        if not isinstance(item, bytes):
+            yield RawBatch(number, [item])
+            number += 1
+    yield JsonBatch.of_texts(number, batch)
 
 
 class Scanner:
-    """Follows one array over its blocks.
+    """Follows the brackets, quotes and commas of one array over its blocks.
 
     Args:
         path: the file, for messages.
         inside: whether the first byte lies within the array already, at the beginning of an item.
+
+    Attributes:
+        depth: how many brackets are open.
+        done: whether the closing bracket of the array was met.
     """
 
     def __init__(self, path: str, *, inside: bool = False) -> None:
         self.path = path
         self.depth = 1 if inside else 0
         self.done = False
-        """Whether the closing bracket was met."""
         self._in_string = False
         self._escaped = False
 
     def feed(self, block: bytes) -> NDArray[np.int64]:
-        """Where in this block an item ends: commas of the outermost level, and the closing bracket.
+        """Return where items end in the next block: int64[k], commas of the outermost level and the closing bracket.
+
+        For the block `[1, [2, 3]]` these are the offsets 2 and 10: the comma within the inner array is at depth 2.
 
         Raises:
             DataError: brackets that do not match, or text after the array.
@@ -70,7 +194,11 @@ class Scanner:
         return ends
 
     def _escapes(self, data: NDArray[np.uint8], quotes: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which quotes an odd run of backslashes stands before; remembers whether the next block begins escaped."""
+        """Return which quotes are escaped: an odd number of backslashes stands directly before them.
+
+        In `\\"` (one backslash) the quote is part of a text, in `\\\\"` (two) it ends one. A backslash at the end of
+        the block may escape the first byte of the next one, which is remembered.
+        """
         slashes = np.flatnonzero(data == BACKSLASH)
         carried, self._escaped = self._escaped, False
         after = (quotes == 0) & carried
@@ -88,8 +216,8 @@ class Scanner:
         return out
 
 
-def ends(stream: Iterable[tuple[int, bytes]], path: str) -> Iterator[int]:
-    """Offsets just behind the commas of the outermost level: where a task may begin.
+def item_starts(stream: Iterable[tuple[int, bytes]], path: str) -> Iterator[int]:
+    """Yield the offsets directly behind the commas of the outermost level, where a part may begin.
 
     Raises:
         DataError: the array is cut off, or something follows it.
@@ -105,7 +233,7 @@ def ends(stream: Iterable[tuple[int, bytes]], path: str) -> Iterator[int]:
 
 
 def items(stream: Iterable[tuple[int, bytes]], end: int, path: str) -> Iterator[bytes | RecordError]:
-    """The bytes of each item that begins before `end`, with the white space around it.
+    """Yield the bytes of each item that begins before `end`, with the white space around it.
 
     Raises:
         DataError: the array is cut off, or something follows it.
@@ -125,7 +253,7 @@ def items(stream: Iterable[tuple[int, bytes]], end: int, path: str) -> Iterator[
             if opening:
                 item, opening = item.removeprefix(BOM).lstrip(SPACE)[1:], False
             if held > MAX_RECORD:
-                yield RecordError("too_large", f"longer than {MAX_RECORD:,} bytes")
+                yield _too_large()
             elif item.strip(SPACE) or not (scanner.done and at == len(places) - 1):
                 yield item
             pending, held, begin = [], 0, place + 1

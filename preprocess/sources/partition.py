@@ -1,83 +1,74 @@
-"""Cutting a source into parts of about equal work, by its contents alone.
+"""Parts of a source: how a file is cut into pieces of about equal work, and its content hash from theirs.
 
 The cuts follow from the file and from `--shard-tokens`, never from the number of workers, so that part i is the
-same wherever it is read. Lines are cut at every multiple of the target, without a look at the file: a file that
-grew has the same parts as before, but for the last. An array is scanned for its commas, Parquet and Arrow are cut
+same wherever it is read. Each kind of input says where its files can be cut: lines at every multiple of the target
+(a file that grew has the same parts as before, but for the last), an array behind its commas, Parquet and Arrow
 between row groups and record batches. A compressed file and CSV are one part, since nothing tells where a record
 begins in their middle.
+
+No process reads a whole source of a terabyte, so its hash is made of what the tasks hashed as they read: see
+`combined_sha256`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-
-from sft_shards.preprocess.sources import json_array, tables
-from sft_shards.preprocess.sources.source import Source
-from sft_shards.preprocess.sources.streams import blocks
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A part of a source. The parts of a source stand one after the other and cover all of it."""
+    """A part of a source. The parts of a source follow each other and cover all of it."""
 
     begin: int = 0
-    """The first byte whose hash this part answers for; of text, also where its records may begin."""
+    """Offset in bytes of the first byte that this part hashes. In a text, its records begin here or later."""
     end: int
-    """The byte behind the last one."""
+    """Offset in bytes of its end (exclusive)."""
     first: int = 0
-    """The first row group or record batch of a table; 0 for text."""
+    """Its first row group or record batch; 0 for texts."""
     last: int = 0
-    """The one behind the last."""
+    """The end (exclusive) of its row groups or record batches; 0 for texts."""
 
 
-class _Nothing:
-    """A digest that takes nothing in."""
+def parts_at(cuts: Sequence[int], size: int, target: int) -> list[Part]:
+    """Return the parts of a file of `size` bytes between cuts; a rest below half the target joins the part before it.
 
-    def update(self, data: object) -> None:
-        """Forget it."""
-
-
-def cut(source: Source, target: int) -> list[Part]:
-    """The parts of a source, of about `target` bytes each.
-
-    Raises:
-        DataError: an array that is cut off, or a damaged table.
+    >>> [(part.begin, part.end) for part in parts_at([100, 200], 230, target=100)]
+    [(0, 100), (100, 230)]
     """
-    whole = [Part(end=source.bytes)]
-    if source.compression or source.kind in ("object", "csv"):
-        return whole
-    if source.kind in ("parquet", "arrow"):
-        return _by_units(source.bytes, tables.unit_sizes(source), target)
-    if source.kind == "json":
-        with open(source.file, "rb") as file:
-            stream = blocks(file, 0, source.bytes, _Nothing())
-            return _by_offsets(source.bytes, _chosen(json_array.ends(stream, source.path), target), target)
-    return _by_offsets(source.bytes, list(range(target, source.bytes, target)), target)
+    if cuts and size - cuts[-1] < target // 2:
+        cuts = cuts[:-1]
+    return [Part(begin=begin, end=end) for begin, end in pairwise([0, *cuts, size])]
 
 
-def _chosen(ends: Iterable[int], target: int) -> list[int]:
-    """The first place at or behind each multiple of the target."""
+def spaced_out(places: Iterable[int], target: int) -> list[int]:
+    """Return the first place at or behind each multiple of the target.
+
+    >>> spaced_out([90, 110, 190, 340], target=100)
+    [110, 340]
+    """
     chosen: list[int] = []
     goal = target
-    for place in ends:
+    for place in places:
         if place >= goal:
             chosen.append(place)
             goal = (place // target + 1) * target
     return chosen
 
 
-def _by_offsets(size: int, cuts: list[int], target: int) -> list[Part]:
-    """Parts between the cuts; a rest of less than half the target joins the part before it."""
-    if cuts and size - cuts[-1] < target // 2:
-        cuts = cuts[:-1]
-    bounds = [0, *cuts, size]
-    return [Part(begin=begin, end=end) for begin, end in pairwise(bounds)]
+def parts_of_units(units: Sequence[int], size: int, target: int) -> list[Part]:
+    """Return parts of whole row groups or record batches, each with the same share of the file's bytes to hash.
 
+    Args:
+        units: bytes of each row group or record batch in memory.
+        size: bytes of the file.
 
-def _by_units(size: int, units: list[int], target: int) -> list[Part]:
-    """Parts of whole units (row groups or record batches); each answers for the same share of the file's bytes."""
+    >>> [(part.first, part.last, part.begin, part.end) for part in parts_of_units([60, 60, 60], 90, target=100)]
+    [(0, 2, 0, 60), (2, 3, 60, 90)]
+    """
     bounds, held = [0], 0
     for number, unit in enumerate(units):
         if held and held + unit > target + target // 2:
@@ -85,9 +76,23 @@ def _by_units(size: int, units: list[int], target: int) -> list[Part]:
             held = 0
         held += unit
     bounds.append(len(units))
-    places = [size * bound // len(units) if units else size for bound in bounds]
-    places[0] = 0
-    return [
-        Part(begin=places[at], end=places[at + 1], first=bounds[at], last=bounds[at + 1])
-        for at in range(len(bounds) - 1)
-    ]
+    offsets = [size * bound // len(units) if units else size for bound in bounds]
+    offsets[0] = 0
+    ranges = zip(pairwise(offsets), pairwise(bounds), strict=True)
+    return [Part(begin=begin, end=end, first=first, last=last) for (begin, end), (first, last) in ranges]
+
+
+def combined_sha256(parts: Sequence[dict[str, Any]]) -> str:
+    """Return the hash of a source from its parts, each with `begin`, `end` (bytes) and `sha256`.
+
+    A source of one part has the SHA-256 of its bytes (what `sha256sum` prints); one of several has the SHA-256 over
+    a line `BEGIN END HASH\\n` for each part, in order. The parts follow from the file and from `--shard-tokens`, so
+    two jobs with the same configuration give one file the same hash.
+
+    >>> combined_sha256([{"begin": 0, "end": 3, "sha256": "abc"}])
+    'abc'
+    """
+    if len(parts) == 1:
+        return str(parts[0]["sha256"])
+    lines = "".join(f"{part['begin']} {part['end']} {part['sha256']}\n" for part in parts)
+    return hashlib.sha256(lines.encode("ascii")).hexdigest()

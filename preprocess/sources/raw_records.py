@@ -1,11 +1,12 @@
-"""A stretch of consecutive records: as they lie in memory, so that many can be looked at at once.
+"""Batches of raw records, held as the file holds them, so that many can be read at once.
 
-Each kind gives any of its records by itself too, in the form that the careful way takes: a JSON text that is still
-to be parsed (bytes), a value, or the reason why it could not be read.
+Whatever the form, `RawBatch.values` gives single records for reading one by one: parsed values, or the reasons why a
+record has none.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,22 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_shards.formats.errors import RecordError
-from sft_shards.preprocess.sources.source import Item
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 SPACE = b" \t\r\n"
 FEW = 16
-"""Rows up to which one by one is faster than the whole table."""
+"""Up to this many rows, converting a table row by row is faster than converting all of it."""
 
 
-class Records:
-    """Some records, which their numbers say.
+class RawBatch:
+    """Consecutive records of a part, as values.
 
     Args:
-        first: the number of the first one within its part; the others follow.
-        values: values, or reasons why there is none.
+        first: the number of the first record within its part; the others follow.
+        values: parsed records, or the reasons why there is none.
     """
 
     def __init__(self, first: int, values: Sequence[Any | RecordError] = ()) -> None:
@@ -37,98 +37,110 @@ class Records:
 
     @property
     def numbers(self) -> NDArray[np.int64]:
-        """int64[n]."""
+        """int64[n]: the number of each record within its part."""
         return np.arange(self.first, self.first + len(self))
 
     def __len__(self) -> int:
         return len(self._values)
 
-    def some(self, places: Sequence[int]) -> list[Any]:
-        """The records at some places, each by itself."""
-        return [self._values[place] for place in places]
+    def values(self, rows: Sequence[int]) -> Iterator[Any | RecordError]:
+        """Yield the value of each of some rows, or a RecordError that says why it has none."""
+        return (self._values[row] for row in rows)
 
-    def __iter__(self) -> Iterator[Item]:
-        return iter(zip(self.numbers.tolist(), self.some(range(len(self))), strict=True))
+    def __iter__(self) -> Iterator[tuple[int, Any | RecordError]]:
+        """Yield the number of each record within its part, with its value."""
+        return zip(self.numbers.tolist(), self.values(range(len(self))), strict=True)
 
 
-class Texts(Records):
-    """JSON texts.
+class JsonBatch(RawBatch):
+    """Consecutive records as JSON texts, not parsed.
 
-    Attributes:
-        raw: all of them, with white space in between.
-        begins, ends: int64[n]: where each begins and ends in it, without white space around it.
+    Args:
+        raw: the bytes of all texts, with white space between them.
+        begins, ends: int64[n] each: text i is `raw[begins[i]:ends[i]]`. White space around a text is cut off here.
     """
 
     def __init__(self, first: int, raw: bytes | memoryview, begins: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
         super().__init__(first)
         self.raw, self.begins, self.ends = raw, begins, ends
-        for at in self._spaced():
-            text = bytes(raw[begins[at] : ends[at]])
-            begins[at] += len(text) - len(text.lstrip(SPACE))
-            ends[at] = begins[at] + len(text.strip(SPACE))
+        for row in self._with_space_around():
+            text = bytes(raw[begins[row] : ends[row]])
+            begins[row] += len(text) - len(text.lstrip(SPACE))
+            ends[row] = begins[row] + len(text.strip(SPACE))
 
     @classmethod
-    def of_lines(cls, first: int, chunk: bytes) -> Texts:
-        """Those of the lines of a chunk that are not blank."""
-        breaks = np.flatnonzero(np.frombuffer(chunk, dtype=np.uint8) == ord("\n"))
-        begins, ends = np.append(0, breaks + 1), np.append(breaks, len(chunk))
-        found = cls(first, chunk, begins, ends)
+    def of_lines(cls, first: int, lines: bytes) -> JsonBatch:
+        """Make one of the lines that are not blank."""
+        breaks = np.flatnonzero(np.frombuffer(lines, dtype=np.uint8) == ord("\n"))
+        begins, ends = np.append(0, breaks + 1), np.append(breaks, len(lines))
+        batch = cls(first, lines, begins, ends)
         kept = ends > begins
-        for at in found._spaced():
-            kept[at] = not chunk[begins[at] : ends[at]].isspace()
-        found.begins, found.ends = begins[kept], ends[kept]
-        return found
-
-    def _spaced(self) -> list[int]:
-        """Which of them begin or end with what is no letter."""
-        values = np.frombuffer(self.raw, dtype=np.uint8)
-        some = np.flatnonzero(self.ends > self.begins)
-        low = (values[self.begins[some]] <= ord(" ")) | (values[self.ends[some] - 1] <= ord(" "))
-        spaced: list[int] = some[low].tolist()
-        return spaced
+        for row in batch._with_space_around():
+            kept[row] = not lines[begins[row] : ends[row]].isspace()
+        batch.begins, batch.ends = begins[kept], ends[kept]
+        return batch
 
     @classmethod
-    def of_items(cls, first: int, items: Sequence[bytes]) -> Texts:
-        """Items of an array, each a record even if it is blank."""
-        sizes = np.fromiter(map(len, items), dtype=np.int64, count=len(items))
-        ends = np.cumsum(sizes + 1) - 1
-        return cls(first, b"\n".join(items), ends - sizes, ends)
+    def of_texts(cls, first: int, texts: Sequence[bytes]) -> JsonBatch:
+        """Make one of single texts, each a record even if it is blank."""
+        lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+        ends = np.cumsum(lengths + 1) - 1
+        return cls(first, b"\n".join(texts), ends - lengths, ends)
+
+    def _with_space_around(self) -> list[int]:
+        """Return the rows whose text begins or ends with white space or a control character."""
+        values = np.frombuffer(self.raw, dtype=np.uint8)
+        filled = np.flatnonzero(self.ends > self.begins)
+        low = (values[self.begins[filled]] <= ord(" ")) | (values[self.ends[filled] - 1] <= ord(" "))
+        rows: list[int] = filled[low].tolist()
+        return rows
 
     def __len__(self) -> int:
         return len(self.begins)
 
-    def some(self, places: Sequence[int]) -> list[Any]:
-        """The records at some places, each by itself."""
-        return [bytes(self.raw[self.begins[place] : self.ends[place]]) for place in places]
+    def values(self, rows: Sequence[int]) -> Iterator[Any | RecordError]:
+        """Parse some rows, one after the other."""
+        return map(parse, self.texts(rows))
 
-    def part(self, places: Sequence[int]) -> Texts:
-        """Those at some places, rising, by themselves."""
-        if not isinstance(places, range):
-            return Texts.of_items(self.first, self.some(places))
-        begins, ends = self.begins[places.start : places.stop], self.ends[places.start : places.stop]
-        return Texts(self.first, memoryview(self.raw)[begins[0] : ends[-1]], begins - begins[0], ends - begins[0])
+    def texts(self, rows: Sequence[int]) -> list[bytes]:
+        """Return the JSON texts of some rows."""
+        return [bytes(self.raw[self.begins[row] : self.ends[row]]) for row in rows]
 
-    def other(self, opening: int, closing: int) -> int | None:
-        """The place of the first text that does not begin and end with certain bytes."""
-        values = np.frombuffer(self.raw, dtype=np.uint8)
-        inside = np.minimum(self.begins, len(values) - 1)
-        odd = (self.ends - self.begins < 2) | (values[inside] != opening) | (values[self.ends - 1] != closing)
-        return int(odd.argmax()) if odd.any() else None
+    def take(self, rows: Sequence[int]) -> JsonBatch:
+        """Return a batch of some rows, rising; a range is a view of the same bytes, anything else a copy."""
+        if not isinstance(rows, range):
+            return JsonBatch.of_texts(self.first, self.texts(rows))
+        begins, ends = self.begins[rows.start : rows.stop], self.ends[rows.start : rows.stop]
+        return JsonBatch(self.first, memoryview(self.raw)[begins[0] : ends[-1]], begins - begins[0], ends - begins[0])
 
 
-class Rows(Records):
-    """Rows of a table."""
+class TableBatch(RawBatch):
+    """Consecutive records as rows of an Arrow table."""
 
-    def __init__(self, first: int, batch: pa.RecordBatch) -> None:
+    def __init__(self, first: int, columns: pa.RecordBatch) -> None:
         super().__init__(first)
-        self.batch = batch
+        self.columns = columns
 
     def __len__(self) -> int:
-        return int(self.batch.num_rows)
+        return int(self.columns.num_rows)
 
-    def some(self, places: Sequence[int]) -> list[Any]:
-        """The records at some places, each by itself."""
-        if len(places) <= FEW:
-            return [self.batch.slice(place, 1).to_pylist()[0] for place in places]
-        values = self.batch.to_pylist()
-        return [values[place] for place in places]
+    def values(self, rows: Sequence[int]) -> Iterator[dict[str, Any]]:
+        """Yield some rows as dicts."""
+        if len(rows) <= FEW:
+            return (self.columns.slice(row, 1).to_pylist()[0] for row in rows)
+        values = self.columns.to_pylist()
+        return (values[row] for row in rows)
+
+
+def parse(text: bytes) -> Any | RecordError:
+    """Return the value of a JSON text, or a RecordError that says why it has none (`broken_json`, `broken_utf8`)."""
+    try:
+        return json.loads(text.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return RecordError("broken_utf8", f"byte {error.start} is not UTF-8")
+    except json.JSONDecodeError as error:
+        return RecordError("broken_json", f"{error.msg} at character {error.pos}")
+    except RecursionError:
+        return RecordError("broken_json", "nested too deeply")
+    except ValueError as error:
+        return RecordError("broken_json", str(error)[:200])

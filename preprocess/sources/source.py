@@ -1,4 +1,4 @@
-"""One input file: what it is called, where it lies, what it contains, and whether it is still the one planned."""
+"""One input file: what it is called, where it lies, what kind it is, and whether it is still the one planned."""
 
 from __future__ import annotations
 
@@ -6,11 +6,7 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sft_shards.formats.errors import DataError, RecordError
-
-Item = tuple[int, Any | RecordError]
-"""A record's number within its part with the record: a JSON text that is still to be parsed (bytes), a row, or the
-reason why it could not be read."""
+from sft_shards.formats.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,25 +14,26 @@ class Source:
     """One input file."""
 
     path: str
-    """The name that is published: as given, or as found in a folder that was; "-" for standard input."""
+    """The name that is published: as the user gave it, or below a folder that was given; "-" for standard input."""
     file: str
-    """Where the bytes lie, absolute; not published."""
+    """Where the bytes lie: an absolute path, never published."""
     kind: str
-    """`jsonl` (a record per line), `json` (one array), `object` (one record), `parquet`, `arrow` or `csv`."""
+    """The name of its kind of input, a key of `kinds.KINDS`."""
     compression: str = ""
-    """`gzip`, `zstd`, or nothing."""
+    """`gzip`, `zstd`, or "" for none."""
     bytes: int
+    """Size of the file on disk."""
     mtime_ns: int
-    """Only ever compared for equality, and not published: clocks jump."""
+    """Time of its last change. Compared for equality only, since clocks jump, and never published."""
     format: str = ""
-    """Name of the record format; set when the job is planned."""
+    """The name of its record format, set when the job is planned."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For the plan."""
+        """Return all fields, for the plan."""
         return asdict(self)
 
     def published(self) -> dict[str, Any]:
-        """For the manifest: nothing that depends on the machine or the clock."""
+        """Return what the manifest says of the source: nothing that depends on the machine or the clock."""
         return {
             "path": self.path,
             "kind": self.kind,
@@ -46,7 +43,7 @@ class Source:
         }
 
     def check(self) -> None:
-        """See that the file is the one that was planned.
+        """Make sure that the file is the one that was planned.
 
         Raises:
             DataError: it is gone, or has another size or time of change.

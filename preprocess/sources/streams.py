@@ -1,4 +1,4 @@
-"""Files as blocks of bytes: plain or compressed, whole or from one byte on, hashed on the way.
+"""Files as blocks of bytes: compressed or not, from any byte on, hashed while they are read.
 
 Compressed files are opened by pyarrow, which reads several members one after the other and, unlike other readers
 of Zstandard, says so when a file was cut off.
@@ -8,42 +8,87 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import IO, Any
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import IO, Any, Protocol
 
 from sft_shards.preprocess.sources.source import Source
 
 BLOCK = 1 << 20
-"""Bytes read at a time; a scan is fastest over what fits into a core's cache."""
+"""Bytes read at a time: a scan is fastest over what fits into a core's cache."""
 BATCH = 4
-"""Blocks of which a batch of records is made: what is done once for a batch wants it large."""
+"""Blocks that make a batch of records: what is done once for a batch costs less the larger it is."""
+MAX_RECORD = 1 << 26
+"""Bytes that one record may have: a longer one is left out (`too_large`), so that memory stays bounded."""
+ENDLESS = 1 << 62
+"""An end that no file reaches."""
 BOM = b"\xef\xbb\xbf"
 MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+COMPRESSED_SUFFIXES = (".gz", ".zst")
+
+
+class Digest(Protocol):
+    """Takes bytes in, such as a hash of `hashlib`."""
+
+    def update(self, data: Any, /) -> None:
+        """Take in some more bytes."""
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """What reading a part leaves behind beside its records. The kind of input that reads the part fills it in."""
+
+    digest: Any = field(default_factory=hashlib.sha256)
+    """A SHA-256 for the part's bytes."""
+    hashed: bool = False
+    """Whether `digest` takes in all bytes of the part while they are read. Else they are read once more for it."""
+    consumed: int = 0
+    """Bytes of the file read so far; 0 where that cannot be told."""
 
 
 def compression_of(head: bytes) -> str:
-    """`gzip`, `zstd` or "" by a file's first bytes."""
+    """Return `gzip`, `zstd` or "" by a file's first bytes."""
     return next((name for magic, name in MAGIC.items() if head.startswith(magic)), "")
 
 
+def without_compression_suffix(name: str) -> str:
+    """Return a file's name in lower case, without `.gz` or `.zst`."""
+    name = name.lower()
+    for suffix in COMPRESSED_SUFFIXES:
+        name = name.removesuffix(suffix)
+    return name
+
+
 def open_compressed(path: str, compression: str) -> Any:
-    """The contents of a compressed file as a readable stream; OSError where it is cut off or damaged."""
+    """Open the contents of a compressed file as a readable stream.
+
+    Raises:
+        OSError: when opened or read, where the file is cut off or damaged.
+    """
     import pyarrow as pa
 
     return pa.input_stream(path, compression=compression)
 
 
+@contextmanager
+def open_contents(source: Source) -> Iterator[IO[bytes]]:
+    """Open the contents of a file, compressed or not."""
+    with open_compressed(source.file, source.compression) if source.compression else open(source.file, "rb") as stream:
+        yield stream
+
+
 def read_head(path: str, compression: str, size: int) -> bytes:
-    """The first bytes of a file's contents."""
-    if not compression:
-        with open(path, "rb") as file:
-            return file.read(size)
-    with open_compressed(path, compression) as stream:
+    """Return the first `size` bytes of a file's contents."""
+    with open_compressed(path, compression) if compression else open(path, "rb") as stream:
         return bytes(stream.read(size))
 
 
-def blocks(file: IO[bytes], begin: int, end: int, digest: Any, *, together: int = 1) -> Iterator[tuple[int, bytes]]:
-    """(offset, bytes) from `begin` to the end of the file, several blocks together; `digest` takes what lies in
-    [begin, end)."""
+def blocks(file: IO[bytes], begin: int, end: int, digest: Digest, *, together: int = 1) -> Iterator[tuple[int, bytes]]:
+    """Yield (offset, bytes) from `begin` to the end of the file, `together` blocks at a time.
+
+    Args:
+        digest: takes in what lies in [begin, end).
+    """
     file.seek(begin)
     offset = begin
     while block := file.read(BLOCK * together):
@@ -53,7 +98,7 @@ def blocks(file: IO[bytes], begin: int, end: int, digest: Any, *, together: int 
 
 
 def compressed_blocks(source: Source, *, together: int = 1) -> Iterator[tuple[int, bytes]]:
-    """(offset, bytes) of a compressed file's contents, several blocks together."""
+    """Yield (offset, bytes) of a compressed file's contents, `together` blocks at a time."""
     offset = 0
     with open_compressed(source.file, source.compression) as stream:
         while block := stream.read(BLOCK * together):
@@ -62,11 +107,11 @@ def compressed_blocks(source: Source, *, together: int = 1) -> Iterator[tuple[in
 
 
 def hash_range(path: str, begin: int, end: int) -> str:
-    """Hex SHA-256 of the bytes [begin, end) of a file."""
+    """Return the hex SHA-256 of the bytes [begin, end) of a file."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         file.seek(begin)
-        while begin < end and (piece := file.read(min(1 << 20, end - begin))):
+        while begin < end and (piece := file.read(min(BLOCK, end - begin))):
             digest.update(piece)
             begin += len(piece)
     return digest.hexdigest()

@@ -20,7 +20,7 @@ from sft_shards.formats.shards import SPLITS, Counts, FileInfo, Manifest, ShardI
 from sft_shards.formats.shards.files import atomic_write, fsync_directory, sha256_file
 from sft_shards.formats.templates import TOKENIZER, template_source
 from sft_shards.preprocess.pipeline.pipeline import load_template
-from sft_shards.preprocess.sources.content_hash import composed_sha256
+from sft_shards.preprocess.sources.partition import combined_sha256
 from sft_shards.preprocess.tasks.dedup import deduplicate
 from sft_shards.preprocess.tasks.plan import Plan, Task
 from sft_shards.preprocess.tasks.workdir import WORK, clear, read_receipt, task_folder
@@ -212,7 +212,7 @@ def _sources(plan: Plan, receipts: Receipts, splits: Mapping[str, SplitInfo]) ->
     return tuple(
         {
             **source.published(),
-            "sha256": composed_sha256(parts[source.path]),
+            "sha256": combined_sha256(parts[source.path]),
             "records": sum(part["records"] for part in parts[source.path]),
             "parts": parts[source.path],
         }

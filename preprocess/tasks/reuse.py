@@ -20,6 +20,7 @@ from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.shards import Manifest
 from sft_shards.formats.shards.files import sha256_file, write_json
 from sft_shards.formats.shards.manifest import NAME as MANIFEST
+from sft_shards.preprocess.sources import kind_of
 from sft_shards.preprocess.sources.streams import hash_range
 from sft_shards.preprocess.tasks.plan import Plan, Task, differences
 from sft_shards.preprocess.tasks.workdir import WORK
@@ -56,7 +57,7 @@ def write_candidates(plan: Plan, output: Path, older: Path) -> int:
         tasks = [task for task in plan.tasks if task.source.path == source.path]
         if old is None or any(old[key] != source.published()[key] for key in ("kind", "compression", "format")):
             continue
-        by_lines = source.kind == "jsonl" and not source.compression
+        by_lines = kind_of(source).keeps_parts_when_appended(source)
         places = [(part["begin"], part["end"]) for part in old["parts"]]
         if not by_lines and places != [(task.part.begin, task.part.end) for task in tasks]:
             continue

@@ -20,7 +20,7 @@ from sft_shards.preprocess.pipeline.read import read_plain
 from sft_shards.preprocess.pipeline.render import Texts as FilledTexts
 from sft_shards.preprocess.pipeline.tokenize import align, encode
 from sft_shards.preprocess.pipeline.truncation import fit
-from sft_shards.preprocess.sources import Records, Texts
+from sft_shards.preprocess.sources import JsonBatch, RawBatch
 from sft_shards.preprocess.tokenizer.backends import Fastokens, Flat, HuggingFace, choose_engine, hard_texts
 from sft_shards.preprocess.tokenizer.byte_lengths import byte_lengths
 from sft_shards.preprocess.tokenizer.nfc import settled
@@ -63,8 +63,8 @@ RECORD = st.builds(
 )
 
 
-def as_json(records, first=0) -> Texts:
-    return Texts.of_items(first, [json.dumps(record).encode() for record in records])
+def as_json(records, first=0) -> JsonBatch:
+    return JsonBatch.of_texts(first, [json.dumps(record).encode() for record in records])
 
 
 def plain_ones(form, records):
@@ -103,10 +103,10 @@ def test_a_digest_is_that_of_the_conversation(records, form):
             assert digest == get(form).read(records[row], FieldMap()).digest()
 
 
-def careful(pipeline: Pipeline, found: Records, form: str) -> tuple[list[int], list[list[int]], list[list[int]], list]:
+def careful(pipeline: Pipeline, found: RawBatch, form: str) -> tuple[list[int], list[list[int]], list[list[int]], list]:
     """What the careful way alone makes of records."""
     records, ids, mask, rejects = [], [], [], []
-    outcomes = pipeline._careful(found.some(range(len(found))), get(form))
+    outcomes = pipeline._careful(found.values(range(len(found))), get(form))
     for number, outcome in zip(found.numbers.tolist(), outcomes, strict=True):
         try:
             if isinstance(outcome, RecordError):

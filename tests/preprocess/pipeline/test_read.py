@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.records import FieldMap, get
 from sft_shards.preprocess.pipeline.read import _Reading, read_plain
-from sft_shards.preprocess.sources import Records, Rows, Texts, parse
+from sft_shards.preprocess.sources import JsonBatch, RawBatch, TableBatch, parse
 
 pytestmark = pytest.mark.unit
 
@@ -161,11 +161,11 @@ def test_columns_are_read_as_json_is(form):
             if at < len(lines):
                 lines[at] = disturb(lines[at], how)
         name = form.split()[0]
-        read = Texts.of_lines(0, b"\n".join(lines))
+        read = JsonBatch.of_lines(0, b"\n".join(lines))
         kept = [line for line in lines if not line.isspace() and line]
         assert len(read) == len(kept)
         found = check(name, read, [parse(line) for line in kept])
-        alone = [found_in(name, Texts.of_items(0, [line])) for line in kept]
+        alone = [found_in(name, JsonBatch.of_texts(0, [line])) for line in kept]
         assert all(alone[row].get(0, one) == one for row, one in found.items())
 
     same()
@@ -187,7 +187,7 @@ def test_rows_of_a_table_are_read_as_dicts_are(form, data):
             for name in names:
                 at = batch.schema.get_field_index(name)
                 batch = batch.set_column(at, name, batch.column(at).cast(column))
-    check(form, Rows(3, batch), batch.to_pylist())
+    check(form, TableBatch(3, batch), batch.to_pylist())
 
 
 MESSAGE = b'{"role":"user","content":"q"},{"role":"assistant","content":"a"}'
@@ -203,7 +203,7 @@ WHOLE = b'{"messages":[' + MESSAGE + b"]}"
     )
 )
 def test_what_is_spread_over_lines_makes_no_record(lines):
-    found = found_in("openai", Texts.of_lines(0, b"\n".join(lines)))
+    found = found_in("openai", JsonBatch.of_lines(0, b"\n".join(lines)))
     assert sorted(found) == [at for at, line in enumerate(lines) if line == WHOLE]
 
 
@@ -221,19 +221,26 @@ USUAL = {
 )
 def test_the_usual_records_are_read_together(form, more):
     lines = [json.dumps({**USUAL[form], **more}).encode()] * 3
-    records = Texts.of_items(0, lines)
+    records = JsonBatch.of_texts(0, lines)
     reading = _Reading(get(form), records, FieldMap())
     reading._together(range(3))
     assert len(reading.found[0][1].rows) == 3
     assert sorted(found_in(form, records)) == [0, 1, 2]
-    assert sorted(found_in(form, Texts.of_items(0, [*lines, b'{"other": 1}', *lines, b'"x"']))) == [0, 1, 2, 4, 5, 6]
+    assert sorted(found_in(form, JsonBatch.of_texts(0, [*lines, b'{"other": 1}', *lines, b'"x"']))) == [
+        0,
+        1,
+        2,
+        4,
+        5,
+        6,
+    ]
 
 
 @pytest.mark.parametrize("form", ["openai", "sharegpt", "alpaca"])
 def test_a_system_prompt_beside_the_conversation_is_its_first_turn(form):
     usual = USUAL[form]
     records = [usual, {**usual, "system": "be kind"}, {**usual, "system": ""}, {**usual, "system_prompt": "be brief"}]
-    found = found_in(form, Texts.of_items(0, [json.dumps(record).encode() for record in records]))
+    found = found_in(form, JsonBatch.of_texts(0, [json.dumps(record).encode() for record in records]))
     expected = [[], ["be kind"], [], ["be brief"]]
     assert found == {
         row: (("system",) * len(more) + ("user", "assistant"), [*more, "q", "a"]) for row, more in enumerate(expected)
@@ -244,7 +251,7 @@ def test_a_system_prompt_beside_the_conversation_is_its_first_turn(form):
     ("form", "bare"), [("openai", USUAL["openai"]["messages"]), ("chatml", USUAL["chatml"]["text"])]
 )
 def test_records_that_are_a_bare_value_are_read_together(form, bare):
-    records = Texts.of_items(0, [json.dumps(bare, indent=1).encode()] * 3)
+    records = JsonBatch.of_texts(0, [json.dumps(bare, indent=1).encode()] * 3)
     reading = _Reading(get(form), records, FieldMap())
     reading._together(range(3))
     assert len(reading.found[0][1].rows) == 3
@@ -263,7 +270,7 @@ def test_records_that_are_a_bare_value_are_read_together(form, bare):
 )
 def test_columns_that_the_user_named(form, columns, record):
     fields = FieldMap(columns=columns)
-    found = check(form, Texts.of_items(0, [json.dumps(record).encode()] * 2), [record] * 2, fields)
+    found = check(form, JsonBatch.of_texts(0, [json.dumps(record).encode()] * 2), [record] * 2, fields)
     assert bool(found) == (not {"a.b", "persona"} & set(columns.values()))
 
 
@@ -272,8 +279,8 @@ def test_columns_that_the_user_named(form, columns, record):
 def test_a_field_that_not_every_parser_takes_is_looked_at_closely(form, value):
     odd = json.dumps(USUAL[form])[:-1].encode() + b', "x": ' + value + b"}"
     usual = json.dumps({**USUAL[form], "x": "Inf or more Information, Infinity: {" + "[{" * 20}).encode()
-    assert sorted(found_in(form, Texts.of_items(0, [usual, odd, usual]))) == [0, 2]
-    assert found_in(form, Texts.of_items(0, [odd])) == {}
+    assert sorted(found_in(form, JsonBatch.of_texts(0, [usual, odd, usual]))) == [0, 2]
+    assert found_in(form, JsonBatch.of_texts(0, [odd])) == {}
 
 
 ODD = [
@@ -299,12 +306,12 @@ def test_odd_records_cost_no_others(share, more):
         else:
             plain.append(number)
             lines.append(json.dumps({**USUAL["openai"], **more}).encode())
-    found = found_in("openai", Texts.of_items(0, lines))
+    found = found_in("openai", JsonBatch.of_texts(0, lines))
     assert [row for row, (_, texts) in found.items() if texts == ["q", "a"]] == plain
-    assert check("openai", Texts.of_items(0, lines[:500]), [parse(line) for line in lines[:500]]) is not None
+    assert check("openai", JsonBatch.of_texts(0, lines[:500]), [parse(line) for line in lines[:500]]) is not None
 
 
 def test_other_records_are_left_alone():
-    assert found_in("openai", Records(0, [USUAL["openai"], RecordError("too_large", "x")])) == {}
-    assert found_in("openai", Texts.of_items(0, [])) == {}
-    assert found_in("openai", Texts.of_lines(0, b"")) == {}
+    assert found_in("openai", RawBatch(0, [USUAL["openai"], RecordError("too_large", "x")])) == {}
+    assert found_in("openai", JsonBatch.of_texts(0, [])) == {}
+    assert found_in("openai", JsonBatch.of_lines(0, b"")) == {}

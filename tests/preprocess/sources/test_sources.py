@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sft_shards.formats.errors import DataError, RecordError, UsageError
-from sft_shards.preprocess.sources import PartReader, cut, find_sources, json_array, lines, reader, sample, streams
+from sft_shards.preprocess.sources import PartReader, cut, find_sources, json_array, jsonl, parse, sample, streams
 from sft_shards.preprocess.sources.stdin import spool
 
 pytestmark = pytest.mark.unit
@@ -21,11 +21,6 @@ pytestmark = pytest.mark.unit
 RECORDS = [
     {"instruction": f'Question {at} \u2028\u0085 "x\\', "output": "[{" * (at % 3) + "é" * at} for at in range(60)
 ]
-
-
-def value(record):
-    """A record as it is after parsing, which JSON leaves to whoever takes the batch."""
-    return reader.parse(record) if isinstance(record, bytes) else record
 
 
 def read(source, target):
@@ -39,7 +34,7 @@ def read(source, target):
         items = [item for batch in one.batches() for item in batch]
         assert [number for number, _ in items] == list(range(len(items)))
         assert one.sha256 == streams.hash_range(source.file, part.begin, part.end)
-        found += [value(record) for _, record in items]
+        found += [record for _, record in items]
     return found
 
 
@@ -77,7 +72,7 @@ KINDS = ["jsonl", "json", "parquet", "arrow", "csv", "tsv", "jsonl.gz", "json.zs
 def test_every_kind_and_every_cut_give_the_same_records(tmp_path, kind, target):
     [source] = find_sources([str(write_as(tmp_path, kind, RECORDS))])
     assert read(source, target) == RECORDS
-    assert [value(record) for _, record in sample(source, 5)] == RECORDS[:5]
+    assert [record for _, record in sample(source, 5)] == RECORDS[:5]
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "json", "parquet", "arrow"])
@@ -148,7 +143,7 @@ def test_an_array_that_is_no_array_is_refused_before_anything_is_written(tmp_pat
 
 
 def test_a_line_without_end_is_left_out_and_the_next_one_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(lines, "MAX_RECORD", 1000)
+    monkeypatch.setattr(jsonl, "MAX_RECORD", 1000)
     monkeypatch.setattr(streams, "BLOCK", 64)
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"a": 1}\n"' + b"x" * 5000 + b'"\n{"a": 2}\n')
@@ -263,5 +258,5 @@ def test_rows_with_a_text_that_is_not_utf_8_are_rejects(tmp_path):
 
 
 def test_numbers_that_no_parser_takes_are_a_reject(tmp_path):
-    assert reader.parse(b'{"a": ' + b"9" * 5000 + b"}").reason == "broken_json"
-    assert reader.parse(b"[" * 200_000).reason == "broken_json"
+    assert parse(b'{"a": ' + b"9" * 5000 + b"}").reason == "broken_json"
+    assert parse(b"[" * 200_000).reason == "broken_json"
