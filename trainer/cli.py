@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +18,8 @@ from sft_shards.trainer.isolation.choose import ISOLATIONS
 from sft_shards.trainer.job import BATCHING, DEVICES, OVERLONG, Job, parse_epochs
 from sft_shards.trainer.launch.preemption import StoppedError
 from sft_shards.trainer.launch.target import Target
-from sft_shards.trainer.model import hf_config
+from sft_shards.trainer.model import hf_config, hub
+from sft_shards.trainer.model.export_cli import export
 
 INTERRUPTED = 130
 
@@ -44,6 +46,12 @@ class Command(click.Group):
     help="Shard directory to train on, and its epochs per epoch of the mixture (default 1); repeatable.",
 )
 @click.option("--config", "config_path", metavar="FILE.yaml", help="Options and Megatron flags as a flat mapping.")
+@click.option(
+    "--model",
+    metavar="DIR_OR_HUB_NAME",
+    help="Start from a Hugging Face model: its shape, weights and vocabulary.",
+)
+@click.option("--random-weights", is_flag=True, default=None, help="Start from random weights.")
 @click.option("--hf-config", metavar="DIR_OR_FILE", help="The model's shape, from its Hugging Face config.json.")
 @click.option("--device", type=click.Choice(DEVICES), help="gpu (default), or cpu to rehearse without one.")
 @click.option("--nproc", type=click.IntRange(min=1), help="Worker processes; default one per GPU, one on the CPU.")
@@ -93,12 +101,16 @@ def cli(ctx: click.Context, /, shards: tuple[str, ...], config_path: str | None,
         flags=tuple(ctx.meta["flags"]),
         **{**in_file, **_given(own)},
     )
+    if job.model is not None:
+        job = dataclasses.replace(job, model=hub.folder(job.model))
     stage_registry.check(job.stage)
     if job.epochs is not None:
         parse_epochs(job.epochs)
     opened = open_shards(parse_shards(text)[0] for text in directories)
-    if job.hf_config is not None:
-        compatibility.check_shards(hf_config.read(job.hf_config), opened[0].manifest.tokenizer, opened[0].path)
+    for named, option in ((job.hf_config, "--hf-config"), (job.model, "--model")):
+        if named is not None:
+            shape = hf_config.read(named, option=option)
+            compatibility.check_shards(shape, opened[0].manifest.tokenizer, opened[0].path)
     _start(job, nproc or file.own.get("nproc"), target)
 
 
@@ -152,6 +164,7 @@ def _say(message: str, code: int) -> int:
 
 
 cli.add_command(doctor)
+cli.add_command(export)
 cli.add_command(chat)
 
 if __name__ == "__main__":

@@ -11,15 +11,16 @@ from sft_shards.trainer.model.hf_config import ModelShape
 
 
 def model_vocabulary(
-    args: Namespace, info: TokenizerInfo, tensor: int, path: Path, *, rows: int = 0
+    args: Namespace, info: TokenizerInfo, tensor: int, path: Path, *, rows: int = 0, exact: bool = True
 ) -> tuple[int, int]:
-    """Ids the model must know, and rows of its embedding: padded to a multiple of divisor x TP.
+    """Ids the model must know, and rows of its embedding: padded to a multiple of TP, or of divisor x TP.
 
     Worked out here because Megatron's null tokenizer counts one id more before 0.18 than after, which would pad
     the same shards to another model.
 
     Args:
-        rows: of the checkpoint's embedding; 0: not known. They are kept as they are where TP divides them.
+        rows: of the model's embedding, which are padded to a multiple of TP alone; 0: not known.
+        exact: the user has not said anything about the vocabulary; otherwise Megatron's divisor counts as well.
 
     Raises:
         DataError: the vocabulary that the user asks for has no room for the shards' ids.
@@ -32,8 +33,8 @@ def model_vocabulary(
                 f"small; leave it out, or use shards made with the model's tokenizer"
             )
     size = max(info.vocab_size, args.vocab_size or 0)
-    if rows and rows % tensor == 0:
-        return size, rows
+    if rows and exact:
+        return size, -(-max(size, rows) // tensor) * tensor
     multiple = args.make_vocab_size_divisible_by * tensor
     padded = getattr(args, "padded_vocab_size", None) or -(-max(size, rows) // multiple) * multiple
     return size, padded

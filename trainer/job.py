@@ -45,6 +45,10 @@ class Job:
     """The YAML file, for messages."""
     hf_config: str | None = None
     """A model's folder or `config.json` that gives its shape; None: Megatron's flags do."""
+    model: str | None = None
+    """A Hugging Face model's folder: its shape, and its weights where no checkpoint is resumed; None: none."""
+    random_weights: bool = False
+    """Untrained weights are meant, where no checkpoint is resumed."""
     lora_rank: int | None = None
     """Rank of LoRA's adapters; None: all weights are trained."""
     lora_alpha: float | None = None

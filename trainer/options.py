@@ -108,6 +108,9 @@ def _words(ctx: click.Context, without: set[str]) -> list[str]:
         if name in without or not _on_command_line(ctx, name):
             continue
         value = ctx.params[name]
+        if isinstance(parameter, click.Option) and parameter.is_flag:
+            words.append(parameter.opts[0])
+            continue
         for each in value if isinstance(value, tuple) else (value,):
             words += [parameter.opts[0], str(each)]
     flags = ctx.meta["flags"]

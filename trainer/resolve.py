@@ -21,7 +21,10 @@ from sft_shards.trainer.isolation import choose
 from sft_shards.trainer.job import Job, parse_epochs
 from sft_shards.trainer.mcore import checkpoint_args, compat, cpu_device, flags
 from sft_shards.trainer.model import hf_config
+from sft_shards.trainer.model import start as starting
+from sft_shards.trainer.model.hf_config import ModelShape
 from sft_shards.trainer.model.provider import has_transformer_engine
+from sft_shards.trainer.model.start import Start
 from sft_shards.trainer.stage import Setup, Stage
 
 
@@ -36,6 +39,8 @@ class Decision:
     """Rows of the embedding."""
     eval_pass: int
     """Samples that one evaluation sees."""
+    start: Start
+    """Where the weights come from."""
     summary: tuple[str, ...]
     """What is shown before training."""
 
@@ -55,13 +60,14 @@ def decide(job: Job, world: int) -> Decision:
         DataError: the shards are, or do not fit the model.
     """
     parser = compat.parser()
-    shape = hf_config.read(job.hf_config) if job.hf_config is not None else None
+    shape = _shape(job)
     forced = dict(cpu_device.FORCED) if job.device == "cpu" else {}
     given: dict[str, Any] = {"config": job.config, "config_path": job.config_path, "flags": job.flags}
     resolved = flags.resolve(parser, **given, forced=forced, shape=shape)
     if resolved.args.use_checkpoint_args:
         if shape is not None:
-            raise UsageError("--hf-config and --use-checkpoint-args both say the model's shape; leave one of them out")
+            option = "--hf-config" if job.model is None else "--model"
+            raise UsageError(f"{option} and --use-checkpoint-args both say the model's shape; leave one of them out")
         shape = checkpoint_args.read(parser, resolved.args)
         resolved = flags.resolve(parser, **given, forced={**forced, "use-checkpoint-args": False}, shape=shape)
     args = resolved.args
@@ -70,15 +76,23 @@ def decide(job: Job, world: int) -> Decision:
     directories = open_shards(path for path, _ in shards)
     first = directories[0]
     compatibility.check_tokenizer(args, first.manifest.tokenizer, first.path)
-    positions, rows = layout.seq_length, 0
+    positions, rows, exact = layout.seq_length, 0, True
     if shape is not None:
         compatibility.check_length(shape, layout.seq_length, stretched="max_position_embeddings" in resolved.given)
         positions = shape.max_positions
         # Whoever says something about the vocabulary knows how the checkpoint was made.
         said = {"vocab_size", "padded_vocab_size", "make_vocab_size_divisible_by"} & resolved.given
-        rows = 0 if said else shape.vocab_size
+        rows = 0 if said and job.model is None else shape.vocab_size
+        exact = not said
     info = first.manifest.tokenizer
-    vocabulary, padded = compatibility.model_vocabulary(args, info, layout.tensor, first.path, rows=rows)
+    vocabulary, padded = compatibility.model_vocabulary(args, info, layout.tensor, first.path, rows=rows, exact=exact)
+    start = starting.choose(
+        model=job.model,
+        random=job.random_weights,
+        args=args,
+        shape=shape,
+        rows=None if shape is not None and not shape.architecture else rows or vocabulary,
+    )
     setup = Setup(
         job=job,
         args=args,
@@ -122,10 +136,21 @@ def decide(job: Job, world: int) -> Decision:
         argv=(*resolved.argv, *extra, *_attention(setup, resolved), *_gradients(resolved), *_signals(resolved)),
         padded=padded,
         eval_pass=eval_iters * layout.eval_batch,
-        summary=tuple(
-            summary.lines(setup, stage, vocabulary=vocabulary, padded=padded, eval_iters=eval_iters, steps=steps)
+        start=start,
+        summary=(
+            *summary.lines(setup, stage, vocabulary=vocabulary, padded=padded, eval_iters=eval_iters, steps=steps),
+            start.summary,
         ),
     )
+
+
+def _shape(job: Job) -> ModelShape | None:
+    """The model shape that the call names; None: Megatron's flags give it."""
+    if job.hf_config is not None and job.model is not None:
+        raise UsageError("--hf-config and --model both say the model's shape; leave one of them out")
+    if job.model is not None:
+        return hf_config.read(job.model, option="--model")
+    return hf_config.read(job.hf_config) if job.hf_config is not None else None
 
 
 def _attention(setup: Setup, resolved: flags.Flags) -> list[str]:

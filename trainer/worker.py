@@ -14,20 +14,23 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.trainer.isolation.consensus import trial_of_all
 from sft_shards.trainer.job import Job
 from sft_shards.trainer.mcore import compat, cpu_device
 from sft_shards.trainer.mcore.dataset_provider import DatasetProvider
+from sft_shards.trainer.model import record
+from sft_shards.trainer.model.start import Start, providing
 from sft_shards.trainer.resolve import decide
 
 
-def prepare(job: Job) -> tuple[compat.Configuration, DatasetProvider]:
+def prepare(job: Job) -> tuple[compat.Configuration, DatasetProvider, Start]:
     """Check the call and the shards, and have Megatron validate its flags.
 
     Returns:
-        Megatron's validated arguments (its global state is set), and the data set provider.
+        Megatron's validated arguments (its global state is set), the data set provider, and where weights come from.
 
     Raises:
         UsageError: the flags are wrong.
@@ -45,7 +48,8 @@ def prepare(job: Job) -> tuple[compat.Configuration, DatasetProvider]:
     decision = decide(job, int(os.environ.get("WORLD_SIZE", "1")))
     if first:
         _show(decision.summary)
-    return decision.configure(), DatasetProvider(stage=decision.stage, eval_pass=decision.eval_pass)
+    provider = DatasetProvider(stage=decision.stage, eval_pass=decision.eval_pass)
+    return decision.configure(), provider, decision.start
 
 
 def _show(lines: Iterable[str]) -> None:
@@ -55,9 +59,15 @@ def _show(lines: Iterable[str]) -> None:
 
 def run(job: Job) -> None:
     """Train; raises what `prepare` raises."""
-    args, provider = prepare(job)
+    args, provider, start = prepare(job)
     stage = provider.stage
-    model, step = stage.model_provider(), stage.forward_step()
+    save, shape = args.args.save, start.shape
+    if save and shape is not None and shape.architecture and os.environ.get("RANK", "0") == "0":
+        shards = stage.setup.directories[0][2]
+        record.write(
+            Path(save), shape=shape, base=job.model, shards=job.shards, manifest=shards.manifest, directory=shards.path
+        )
+    model, step = providing(stage.model_provider(), start), stage.forward_step()
     try:
         compat.pretrain(args, provider=provider, model_provider=model, forward_step=step)
     finally:

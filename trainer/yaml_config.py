@@ -22,7 +22,10 @@ from sft_shards.trainer.isolation.choose import ISOLATIONS
 from sft_shards.trainer.job import BATCHING, DEVICES, OVERLONG
 
 CHOICES = {"device": DEVICES, "overlong": OVERLONG, "batching": BATCHING, "isolation": ISOLATIONS}
-OWN = ("shards", "device", "nproc", "stage", "batching", "isolation", "overlong", "epochs", "cache-dir", "hf-config")
+OWN = (
+    *("shards", "device", "nproc", "stage", "batching", "isolation", "overlong", "epochs", "cache-dir"),
+    *("model", "hf-config", "random-weights"),
+)
 """Options of `sft-train` that may stand in the file too; an option on the command line wins."""
 
 
@@ -64,8 +67,8 @@ def read(path: str) -> Config:
             raise UsageError(f"{path}: {name!r} stands there twice")
         if name in OWN:
             own[name] = _own(path, name, value)
-            if name == "hf-config":  # goes with the file, wherever the command is called
-                own[name] = str(Path(path).parent / value)
+            if name == "hf-config" or (name == "model" and value.startswith(".")):
+                own[name] = str(Path(path).parent / value)  # goes with the file, wherever the command is called
         else:
             megatron[name] = _value(path, name, value)
     return Config(own=own, megatron=megatron)
@@ -80,6 +83,10 @@ def _own(path: str, name: str, value: Any) -> Any:
     if name == "nproc":
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UsageError(f"{path}: 'nproc' is a number of processes, not {value!r}")
+        return value
+    if name == "random-weights":
+        if not isinstance(value, bool):
+            raise UsageError(f"{path}: 'random-weights' is true or false, not {value!r}")
         return value
     if name == "epochs":
         if not isinstance(value, (int, float)) or isinstance(value, bool):

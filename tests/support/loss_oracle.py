@@ -96,10 +96,10 @@ def compare(folder: str, shards: str, weights: dict[str, Any], tokens: Any, expe
     import torch
 
     flags = (f"--seq-length={SEQ}", "--train-iters=1", "--lr=1e-3", "--eval-iters=0")
-    job = Job(shards=(shards,), device="cpu", batching="padded", hf_config=folder, flags=flags)
+    job = Job(shards=(shards,), device="cpu", batching="padded", hf_config=folder, random_weights=True, flags=flags)
     single_rank.alone(job)
     with compat.quiet():
-        configuration, _ = worker.prepare(job)
+        configuration, _, _ = worker.prepare(job)
         from megatron.core.enums import ModelType
         from megatron.training.initialize import initialize_megatron
         from megatron.training.training import get_model

@@ -13,7 +13,7 @@ from sft_shards.trainer.job import Job
 
 
 def main(shards: str, flags: list[str]) -> None:
-    model = single_rank.train(Job(shards=(shards,), device="cpu", flags=tuple(flags)))
+    model = single_rank.train(Job(shards=(shards,), device="cpu", random_weights=True, flags=tuple(flags)))
     import torch
 
     split = ShardDirectory(shards).split("train")

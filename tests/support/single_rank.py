@@ -11,6 +11,7 @@ from sft_shards.trainer.job import Job
 from sft_shards.trainer.launch import cpu, environment, launcher
 from sft_shards.trainer.mcore import compat
 from sft_shards.trainer.model import provider
+from sft_shards.trainer.model.start import providing
 
 
 def alone(job: Job) -> None:
@@ -40,13 +41,13 @@ def train(job: Job) -> Any:
 def build(job: Job) -> tuple[Any, Any]:
     """The untrained model, and the data set provider of the job."""
     alone(job)
-    configuration, data_sets = worker.prepare(job)
+    configuration, data_sets, start = worker.prepare(job)
     from megatron.core.enums import ModelType
     from megatron.training.initialize import initialize_megatron
     from megatron.training.training import get_model
 
     compat.skip_compiling()
     initialize_megatron()
-    (built,) = get_model(provider.model_provider, ModelType.encoder_or_decoder, wrap_with_ddp=False)
+    (built,) = get_model(providing(provider.model_provider, start), ModelType.encoder_or_decoder, wrap_with_ddp=False)
     assert configuration.args.padded_vocab_size == 128
     return built, data_sets

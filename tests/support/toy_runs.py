@@ -140,11 +140,17 @@ TOY_MODEL = [
 
 
 def sft_train(*words: object, timeout: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command as a user does."""
-    command = [sys.executable, "-m", "sft_shards.trainer", *map(str, words)]
+    """Run the command as a user does; a call that trains and names no model starts from random weights."""
+    command = [sys.executable, "-m", "sft_shards.trainer", *random_start(words)]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=timeout, env={**os.environ, **environment}, check=False
     )
+
+
+def random_start(words: Sequence[object]) -> list[str]:
+    """The words of a call of `sft-train`, with --random-weights where it trains and names no model."""
+    call = [str(word) for word in words]
+    return call if "--shards" not in call or "--model" in call else ["--random-weights", *call]
 
 
 def run_script(script: str, *words: object, timeout: float = 240) -> subprocess.CompletedProcess[str]:
@@ -172,7 +178,13 @@ def run_forked(folder: Path, runs: Sequence[Run], *, timeout: float = 580) -> li
     """The output of each run, in this order, one after the other; see `forked_ranks.py`."""
     jobs = [
         {
-            "job": {"shards": [*map(str, run.shards)], "device": "cpu", "flags": [*run.flags], **run.options},
+            "job": {
+                "shards": [*map(str, run.shards)],
+                "device": "cpu",
+                "flags": [*run.flags],
+                **_start(run),
+                **run.options,
+            },
             "nproc": run.nproc,
             "kill": run.kill,
         }
@@ -186,6 +198,10 @@ def run_forked(folder: Path, runs: Sequence[Run], *, timeout: float = 580) -> li
         assert codes == [-9 if run.kill else run.code] * run.nproc, output[-4000:]
         outputs.append(output)
     return outputs
+
+
+def _start(run: Run) -> dict[str, bool]:
+    return {"random_weights": "model" not in run.options}
 
 
 def losses(output: str) -> dict[int, float]:

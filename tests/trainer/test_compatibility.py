@@ -140,7 +140,7 @@ def test_samples_longer_than_the_model_was_trained_for() -> None:
         compatibility.check_length(shape(window=32), 33, stretched=False)
 
 
-@pytest.mark.parametrize(("rows", "tensor", "expected"), [(130, 1, 130), (136, 8, 136), (130, 4, 512), (0, 1, 128)])
+@pytest.mark.parametrize(("rows", "tensor", "expected"), [(130, 1, 130), (136, 8, 136), (130, 4, 132), (0, 1, 128)])
 def test_the_rows_of_the_checkpoint_are_those_of_the_model(shards: Path, rows: int, tensor: int, expected: int) -> None:
     assert compatibility.model_vocabulary(args(), info(shards), tensor, shards, rows=rows) == (120, expected)
 

@@ -93,6 +93,7 @@ def test_it_ends_as_told_and_leaves_nobody_behind(
         sys.executable,
         "-m",
         "sft_shards.trainer",
+        "--random-weights",
         "--shards",
         shards,
         "--device",

@@ -30,6 +30,7 @@ def train(folder: Path, *flags: str) -> str:
         sys.executable,
         "-m",
         "sft_shards.trainer",
+        "--random-weights",
         "--shards",
         folder / "a",
         "--shards",

@@ -79,9 +79,8 @@ class Container:
 def folders(job: Job) -> list[Path]:
     """Folders that the call names, absolute, none of them within another."""
     named = [Path.cwd(), _cache(job), *(Path(parse_shards(text)[0]) for text in job.shards)]
-    named += [
-        Path(path) if Path(path).is_dir() else Path(path).parent for path in (job.config_path, job.hf_config) if path
-    ]
+    for path in (job.config_path, job.hf_config, job.model):
+        named += [Path(path) if Path(path).is_dir() else Path(path).parent] if path else []
     for flag in FOLDERS:
         value = job.given(flag)
         if isinstance(value, str) and (flag != "tokenizer-model" or Path(value).is_dir()):  # else a name on the Hub

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from toy_runs import TOY_MODEL, losses, random_pairs, run_script, write_shards
+from toy_runs import TOY_MODEL, losses, random_pairs, random_start, run_script, write_shards
 
 pytestmark = pytest.mark.megatron
 
@@ -89,7 +89,7 @@ def found(shards: Path, folder: Path) -> tuple[dict[str, str], list[tuple[int, s
     """The scripts of the right calls, and the answers to the wrong ones; all in forks of one process."""
     good, bad = right(shards, folder), wrong(shards, folder)
     calls = [*good.values(), *((words, {}) for words, _, _ in bad)]
-    every = [{"words": ["--dry-run", *map(str, words)], "variables": variables} for words, variables in calls]
+    every = [{"words": ["--dry-run", *random_start(words)], "variables": variables} for words, variables in calls]
     (folder / "calls.json").write_text(json.dumps(every))
     answers = json.loads(run_script("forked_calls.py", folder / "calls.json").stdout.splitlines()[-1])
     for name, (code, _, said) in zip(good, answers, strict=False):

@@ -1,0 +1,167 @@
+"""Hugging Face folder → one step of `pretrain()` → checkpoint → Hugging Face folder, for many models and layouts.
+
+    hf_runs.py CASES.json SHARDS FOLDER
+
+CASES.json holds {"models": {name: {"kind": "Llama", "config": {…}, "dtype": "float32"}},
+"cases": [{"model": name, "nproc": 2, "flags": […], "export": true}, …]}. Each model is made by transformers with random
+weights; each case trains one step at a learning rate of 0 in forks of this process, with the logits written down by a
+hook on the output layer. The last line of output is a JSON list, one entry for each case:
+
+    error: largest difference between the logits and those of transformers on the same tokens
+    scale: largest logit
+    loss: as Megatron prints it
+    different: tensors of the exported folder whose bits are not those of the model's folder
+    unlike_main: values of the optimizer's float32 parameters that are not the model's (null: not looked at)
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import forked_ranks
+from toy_runs import losses
+
+from sft_shards.trainer import worker
+from sft_shards.trainer.launch import cpu, environment, launcher
+from sft_shards.trainer.mcore import compat, cpu_device
+
+COMMON = (
+    *("--seq-length=48", "--micro-batch-size=1", "--lr=0", "--min-lr=0", "--weight-decay=0", "--eval-iters=0"),
+    *("--train-iters=1", "--log-interval=1", "--save-interval=1"),
+)
+
+
+def main(path: str, shards: str, folder: str) -> None:
+    environment.apply(environment.plan({**cpu.wanted(1, 1), **launcher.WARNINGS}, {}), os.environ)
+    with compat.quiet():
+        cpu_device.install()
+        for name in ("core.models.gpt.gpt_layer_specs", "training.initialize", "training.training"):
+            importlib.import_module(f"megatron.{name}")
+        import torch
+        import transformers  # noqa: F401
+    cpu_device.install = lambda: None
+    torch.set_num_threads(1)
+    asked = json.loads(Path(path).read_text())
+    models = {name: make(Path(folder) / name, **model) for name, model in asked["models"].items()}
+    found = [
+        run(case, models[case["model"]], shards, Path(folder) / f"case-{n}") for n, case in enumerate(asked["cases"])
+    ]
+    print(json.dumps(found))
+
+
+def make(folder: Path, *, kind: str, config: dict[str, Any], dtype: str = "float32", seed: int = 0) -> tuple[Path, Any]:
+    """A model of transformers with random weights, large enough for its logits to tell, saved as a folder."""
+    import torch
+    import transformers
+
+    torch.manual_seed(seed)
+    built = getattr(transformers, f"{kind}Config")(**config, attn_implementation="eager")
+    model = getattr(transformers, f"{kind}ForCausalLM")(built).to(getattr(torch, dtype)).eval()
+    for name, weight in model.named_parameters():
+        torch.nn.init.normal_(weight, 1.0 if "norm" in name else 0.0, 0.15 if weight.dim() > 1 else 0.3)
+    model.save_pretrained(folder)
+    return folder, model.float()
+
+
+def run(case: dict[str, Any], model: tuple[Path, Any], shards: str, folder: Path) -> dict[str, Any]:
+    import torch
+
+    source, theirs = model
+    folder.mkdir()
+    job = {
+        "shards": [shards],
+        "device": "cpu",
+        "batching": "padded",
+        "cache_dir": str(folder.parent / "cache"),
+        "model": str(source),
+        "flags": [*COMMON, f"--save={folder}/out", f"--load={folder}/out", *case["flags"]],
+    }
+    provide = worker.providing
+    worker.providing = capturing(provide, folder)
+    codes, output = forked_ranks.run(job, case["nproc"], None)
+    worker.providing = provide
+    if any(codes):
+        return {"failed": output[-6000:]}
+    result: dict[str, Any] = {"error": 0.0, "scale": 0.0, "loss": losses(output)[1], "different": None}
+    for tokens, logits in caught(folder):
+        with torch.no_grad():
+            expected = theirs(tokens).logits.float()
+        result["error"] = max(result["error"], float((logits[..., : expected.shape[-1]] - expected).abs().max()))
+        result["scale"] = max(result["scale"], float(expected.abs().max()))
+    if case.get("export", True):
+        result["different"] = exported(folder / "out", folder / "hf", source)
+    shutil.rmtree(folder)
+    return result
+
+
+def capturing(provide: Callable[..., Any], folder: Path) -> Callable[..., Any]:
+    """`providing`, with hooks that write down the tokens and the logits of this rank's first step."""
+
+    def providing(*args: Any) -> Callable[..., Any]:
+        provider = provide(*args)
+
+        def with_hooks(*args: Any, **kwargs: Any) -> Any:
+            import torch
+            from megatron.core import parallel_state
+
+            model = provider(*args, **kwargs)
+            place = f"{parallel_state.get_data_parallel_rank()}-{parallel_state.get_tensor_model_parallel_rank()}"
+
+            def keep(name: str, value: Any) -> None:
+                target = folder / f"{name}-{place}.pt"
+                if not target.exists():
+                    torch.save(value.detach().float().clone() if name == "logits" else value, target)
+
+            if model.pre_process:
+                model.embedding.register_forward_hook(
+                    lambda module, inputs, kwargs, output: keep("tokens", kwargs.get("input_ids", *inputs[:1])),
+                    with_kwargs=True,
+                )
+            if model.post_process:
+                model.output_layer.register_forward_hook(lambda module, inputs, output: keep("logits", output[0]))
+            return model
+
+        return with_hooks
+
+    return providing
+
+
+def caught(folder: Path) -> Any:
+    """Tokens int64[b, s] and logits float32[b, s, padded vocabulary] of each data-parallel rank."""
+    import torch
+
+    for tokens in sorted(folder.glob("tokens-*-0.pt")):
+        rank = tokens.stem.split("-")[1]
+        parts = [torch.load(path) for path in sorted(folder.glob(f"logits-{rank}-*.pt"))]
+        yield torch.load(tokens), torch.cat(parts, dim=-1).transpose(0, 1)
+
+
+def exported(checkpoint: Path, target: Path, source: Path) -> list[str]:
+    """Export a checkpoint; names of the tensors that differ from those of a model's folder."""
+    import torch
+    from safetensors.torch import load_file
+
+    from sft_shards.trainer.model import export
+
+    export.export(checkpoint, target)
+    ours, theirs = (
+        {k: v for file in sorted(each.glob("*.safetensors")) for k, v in load_file(file).items()}
+        for each in (target, source)
+    )
+    names = sorted(ours.keys() | theirs.keys())
+    return [
+        n
+        for n in names
+        if n not in ours or n not in theirs or not torch.equal(ours[n], theirs[n]) or ours[n].dtype != theirs[n].dtype
+    ]
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,172 @@
+"""`SAVE/hf/`: what an export needs besides weights, written beside the checkpoints when training starts.
+
+    SAVE/hf/config.json               as the model came
+    SAVE/hf/tokenizer.json …          the shards' tokenizer, not the model folder's: it is what was trained on
+    SAVE/hf/chat_template.jinja       the template of the shards
+    SAVE/hf/generation_config.json    the model's, with the template's stop tokens first
+    SAVE/hf/sft.json                  where the base was, which shards, and the adapters' rank and alpha (`Record`)
+
+A checkpoint holds numbers alone; the base may have moved and the shards may be gone when it is exported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sft_shards.formats.errors import DataError, UsageError
+from sft_shards.formats.shards import Manifest
+from sft_shards.formats.shards.files import atomic_write, write_json
+from sft_shards.trainer.model.hf_config import ModelShape
+
+FOLDER, NAME = "hf", "sft.json"
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """`sft.json`."""
+
+    base: str
+    """Folder of the model that training started from; "": none, the weights were random or a checkpoint's."""
+    architecture: str
+    """Its name in `ARCHITECTURES`."""
+    shards: tuple[str, ...]
+    """As --shards named them."""
+    stop: tuple[str, ...]
+    """Tokens that end an assistant's turn."""
+    adapter: dict[str, Any] | None = None
+    """Rank, alpha and targets of LoRA; None: all weights are trained."""
+    schema: int = SCHEMA
+
+
+def write(
+    save: Path,
+    *,
+    shape: ModelShape,
+    base: str | None,
+    shards: Sequence[str],
+    manifest: Manifest,
+    directory: Path,
+    adapter: dict[str, Any] | None = None,
+) -> None:
+    """Write `SAVE/hf/`, each file atomically; what an earlier start wrote is replaced.
+
+    Args:
+        save: the folder of the checkpoints.
+        shape: read from the config.json that is copied.
+        base: folder of the model; None: there is none.
+        shards: as the call named them.
+        manifest, directory: of the first of them.
+        adapter: see `Record`.
+    """
+    folder = save / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    _copy(Path(shape.path), folder / "config.json")
+    tokenizer = directory / "tokenizer"
+    for file in sorted(tokenizer.iterdir()) if tokenizer.is_dir() else ():
+        if file.is_file() and file.name not in ("config.json", "generation_config.json"):
+            _copy(file, folder / file.name)
+    source = manifest.template.get("source")
+    if isinstance(source, str) and source:
+        _template(folder, source)
+    stop = tuple(str(text) for text in manifest.template.get("stop", ()))
+    write_json(folder / "generation_config.json", _generation(folder, base, stop, manifest))
+    record = Record(
+        base=str(Path(base).resolve()) if base else "",
+        architecture=shape.architecture,
+        shards=tuple(shards),
+        stop=stop,
+        adapter=adapter,
+    )
+    write_json(folder / NAME, dataclasses.asdict(record))
+
+
+def read(folder: Path) -> Record:
+    """The record in `SAVE/hf`.
+
+    Raises:
+        UsageError: there is none.
+        DataError: it is damaged, or of a later release.
+    """
+    file = folder / NAME
+    try:
+        raw = json.loads(file.read_text("utf-8"))
+        if raw["schema"] != SCHEMA:
+            raise DataError(
+                f"{file}: of schema {raw['schema']}, this release reads {SCHEMA}; use the one that wrote it"
+            )
+        return Record(**{**raw, "shards": tuple(raw["shards"]), "stop": tuple(raw["stop"])})
+    except OSError:
+        raise UsageError(
+            f"{folder}: no {NAME} there, which says what the model is; training with --model or --hf-config writes it "
+            "beside its checkpoints. For a checkpoint from elsewhere give --model DIR, a folder with its config.json "
+            "and tokenizer"
+        ) from None
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise DataError(f"{file}: not what this release wrote ({error})") from None
+
+
+def stop_ids(folder: Path, texts: Sequence[str]) -> list[int]:
+    """The ids of tokens, by the tokenizer in a folder; those that are no single token are left out.
+
+    Raises:
+        DataError: the tokenizer cannot be loaded.
+    """
+    if not texts:
+        return []
+    try:
+        if (folder / "tokenizer.json").is_file():
+            from tokenizers import Tokenizer
+
+            find = Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id
+            found = [find(text) for text in texts]
+            if None not in found:
+                return [number for number in found if number is not None]
+        if not any(folder.glob("tokenizer*")):
+            return []
+        from transformers import AutoTokenizer
+
+        vocabulary = AutoTokenizer.from_pretrained(str(folder)).get_vocab()
+        return [vocabulary[text] for text in texts if text in vocabulary]
+    except Exception as error:  # the libraries raise bare exceptions
+        reason = " ".join(str(error).split())[:160]
+        raise DataError(f"{folder}: the tokenizer cannot be loaded ({reason})") from None
+
+
+def _generation(folder: Path, base: str | None, stop: Sequence[str], manifest: Manifest) -> dict[str, Any]:
+    """generation_config.json: that of the base, with the stop tokens in front of its own."""
+    generation: dict[str, Any] = {}
+    file = Path(base, "generation_config.json") if base else None
+    if file is not None and file.is_file():
+        try:
+            generation = json.loads(file.read_text("utf-8"))
+        except (OSError, ValueError):
+            raise DataError(f"{file}: not JSON; fetch the model again") from None
+    info = manifest.tokenizer
+    theirs = generation.get("eos_token_id")
+    ends = [*stop_ids(folder, stop), *(theirs if isinstance(theirs, list) else [] if theirs is None else [theirs])]
+    generation["eos_token_id"] = list(dict.fromkeys(ends or [info.eos_id]))
+    generation["pad_token_id"] = info.pad_id
+    if info.bos_id is not None:
+        generation["bos_token_id"] = info.bos_id
+    return generation
+
+
+def _template(folder: Path, source: str) -> None:
+    """The shards' template as the tokenizer's chat template, where either version of transformers looks for it."""
+    with atomic_write(folder / "chat_template.jinja") as target:
+        target.write(source.encode("utf-8"))
+    file = folder / "tokenizer_config.json"
+    if file.is_file():
+        write_json(file, {**json.loads(file.read_text("utf-8")), "chat_template": source})
+
+
+def _copy(source: Path, target: Path) -> None:
+    with source.open("rb") as file, atomic_write(target) as copy:
+        shutil.copyfileobj(file, copy)
