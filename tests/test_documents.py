@@ -146,20 +146,31 @@ def test_options_in_the_text_exist() -> None:
                 assert not set(given(words[words.index("--") + 1 :])) - known, f"{document.path}: {' '.join(words)}"
 
 
-@pytest.mark.process
-def test_the_sample_output_in_the_readme_is_what_the_commands_print(tmp_path: Path) -> None:
-    """Lines with `$` are run in a folder beside `tests/`; what follows each is what it prints, `…` for any text."""
+@pytest.mark.megatron
+def test_the_road_in_the_readme_is_one_that_can_be_walked(tmp_path: Path) -> None:
+    """Its commands run in a folder beside `tests/`, training as far as `--dry-run` goes; samples are what they print.
+
+    After a line with `$` stands what the command prints, with `…` for any text.
+    """
     (tmp_path / "tests").symlink_to(ROOT / "tests")
-    ran = 0
-    for _, body in Document.read(ROOT / "README.md").blocks:
-        for call in re.split(r"^\$ ", body.replace("\\\n", " "), flags=re.MULTILINE)[1:]:
-            command, _, printed = call.partition("\n")
-            program, *arguments = command.split()
-            assert program == "sft-preprocess"
-            done = subprocess.run([sys.executable, "-m", "sft_shards.preprocess.cli", *arguments], cwd=tmp_path,
-                                  capture_output=True, text=True, check=False)  # fmt: skip
-            assert done.returncode == 0, done.stderr
-            pattern = ".*".join(re.escape(part) for part in printed.strip().split("…"))
-            assert re.fullmatch(pattern, done.stdout.strip(), re.DOTALL), done.stdout
-            ran += 1
-    assert ran >= 2
+    road = Document.read(ROOT / "README.md")
+    samples = [call.partition("\n") for info, body in road.blocks
+               for call in re.split(r"^\$ ", body.replace("\\\n", " "), flags=re.MULTILINE)[1:]]  # fmt: skip
+    assert [command.split()[1] for command, _, _ in samples] == ["run", "inspect", "verify"]
+    for command, _, printed in samples:
+        found = run("sft_shards.preprocess.cli", *command.split()[1:], folder=tmp_path)
+        pattern = ".*".join(re.escape(part) for part in printed.strip().split("…"))
+        assert re.fullmatch(pattern, found.strip(), re.DOTALL), found
+    trained = [words for words in road.commands() if words[:3] == ["sft-train", "--shards", "shards"]]
+    assert trained
+    for words in trained:
+        run("sft_shards.trainer", "--dry-run", *words[1:], folder=tmp_path)
+
+
+def run(module: str, *words: str, folder: Path) -> str:
+    """What a command prints, which must succeed."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, *words], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

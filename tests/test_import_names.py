@@ -105,7 +105,7 @@ def test_slurm(folder: Folder, reference: dict[str, str], tmp_path: Path) -> Non
 def test_training_with_two_workers_of_torchrun(folder: Folder, environment: dict[str, str]) -> None:
     shards = write_shards(folder.path / "shards", {"train": random_pairs(12, seed=1)})
     flags = [*TOY_MODEL, "--seq-length=32", "--lr=1e-3", "--micro-batch-size=1", "--global-batch-size=4"]
-    folder.run("sft-train", "--shards", shards, "--device", "cpu", "--nproc", 2, "--",
+    folder.run("sft-train", "--shards", shards, "--device", "cpu", "--random-weights", "--nproc", 2, "--",
                *flags, "--train-iters=1", **environment)  # fmt: skip
 
 
