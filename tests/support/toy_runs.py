@@ -126,6 +126,8 @@ def _write_shard(split: Path, name: str, pairs: list[Pair], dtype: np.dtype, lim
     )
 
 
+PLUGIN = Path(__file__).parent / "plugin"
+"""An installed package with stages of its own, for PYTHONPATH."""
 TOY_MODEL = [
     "--num-layers=2",
     "--hidden-size=32",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -27,11 +26,9 @@ def refused(code: int, words: str, *call: object) -> None:
 
 
 @pytest.mark.process
-def test_help_is_quick_and_needs_no_torch() -> None:
+def test_help_needs_no_torch() -> None:
     script = "import sys, sft_shards.trainer.cli; code = sft_shards.trainer.cli.status(['--help']); print(code, 'torch' in sys.modules)"
-    started = time.monotonic()
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert time.monotonic() - started < 3
     assert "--shards DIR[:WEIGHT]" in done.stdout
     assert done.stdout.endswith("0 False\n")
 

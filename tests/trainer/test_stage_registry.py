@@ -6,12 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from toy_runs import TOY_MODEL, Run, losses, random_pairs, run_forked, write_shards
+from toy_runs import PLUGIN, TOY_MODEL, Run, losses, random_pairs, run_forked, write_shards
 
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.trainer import stage_registry
-
-PLUGIN = Path(__file__).parents[1] / "support" / "plugin"
 
 
 @pytest.fixture

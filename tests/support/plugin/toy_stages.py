@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -72,6 +74,52 @@ class Theirs(Stage):
             return {**made, "source": ours["source"]}
 
         return Changed(samples, change)
+
+
+class Held(Stage):
+    """Training that waits for SIGTERM when it reaches step TOY_HOLD: a test may take as long as it likes to stop it.
+
+    SIGTERM counts from the first sample on. Who sends it after step TOY_HOLD - 1 was logged finds the step waiting.
+    """
+
+    def train_samples(self, count: int) -> Any:
+        size, step = self.setup.layout.global_batch, int(os.environ["TOY_HOLD"])
+        told: list[int] = []
+
+        def watch() -> None:
+            before = signal.getsignal(signal.SIGTERM)  # Megatron's, which makes it save and leave after the step
+
+            def handle(number: int, frame: Any) -> None:
+                told.append(number)
+                if callable(before):
+                    before(number, frame)
+
+            signal.signal(signal.SIGTERM, handle)
+
+        watched: list[bool] = []
+
+        def change(item: int, sample: dict[str, Any]) -> dict[str, Any]:
+            if not watched:
+                watched.append(True)
+                watch()
+            while (step - 1) * size <= item < step * size and not told:
+                time.sleep(0.02)
+            return sample
+
+        return Changed(super().train_samples(count), change)
+
+
+class Dying(Stage):
+    """Training that dies at its first sample: TOY_DEATH is `raise` or `abort`."""
+
+    def train_samples(self, count: int) -> Any:
+        def change(item: int, sample: dict[str, Any]) -> dict[str, Any]:
+            if os.environ["TOY_DEATH"] == "raise":
+                raise RuntimeError("no kernel image is available")
+            os.write(2, b"terminate called: no HIP device\n")
+            os.abort()
+
+        return Changed(super().train_samples(count), change)
 
 
 def function() -> None:

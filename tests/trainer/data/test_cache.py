@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -59,34 +60,33 @@ def test_a_builder_that_was_killed_is_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-def test_a_builder_elsewhere_lives_as_long_as_it_gives_signs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "STALE", 1.0)
-    name = "thing-" + __import__("hashlib").sha256(b'{"n": 3}').hexdigest()[:24]
+def test_a_builder_elsewhere_is_given_up_once_it_gives_no_sign_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that only sleeping moves: the builder gives 50 signs, one a minute, then none."""
+    name = "thing-" + hashlib.sha256(b'{"n": 3}').hexdigest()[:24]
     lock = tmp_path / f".{name}.lock"
     lock.write_text("another-machine 1\n")
-    done = threading.Event()
+    now, last_sign, signs = 0.0, 0.0, 0
 
-    def beat() -> None:
-        while not done.wait(0.2):
-            os.utime(lock)
+    def sleep(seconds: float) -> None:
+        nonlocal now, last_sign, signs
+        now += seconds
+        if signs < 50 and now - last_sign >= 60:
+            signs, last_sign = signs + 1, now
+            os.utime(lock, ns=(signs, signs))
 
-    beating = threading.Thread(target=beat)
-    beating.start()
-    built: list[float] = []
-    began = time.monotonic()
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
+    built_at: list[float] = []
 
     def build() -> dict[str, np.ndarray]:
-        built.append(time.monotonic() - began)
+        built_at.append(now)
         return {"a": np.ones(2)}
 
-    waiting = threading.Thread(target=lambda: Cache(tmp_path).arrays("thing", KEY, build))
-    waiting.start()
-    time.sleep(2.5)
-    assert not built, "it gives signs of life"
-    done.set()
-    beating.join()
-    waiting.join(timeout=30)
-    assert len(built) == 1
+    Cache(tmp_path).arrays("thing", KEY, build)
+    assert signs == 50
+    assert len(built_at) == 1
+    assert module.STALE <= built_at[0] - last_sign <= module.STALE + 1
     assert Cache(tmp_path).arrays("thing", KEY, lambda: pytest.fail("built"))["a"].tolist() == [1, 1]
 
 

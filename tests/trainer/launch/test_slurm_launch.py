@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from slurm_cluster import SlurmCluster
-from toy_runs import TOY_MODEL, Run, losses, random_pairs, run_forked, sft_train, write_shards
+from toy_runs import PLUGIN, TOY_MODEL, Run, losses, random_pairs, run_forked, sft_train, write_shards
 
 pytestmark = pytest.mark.slurm
 
@@ -48,7 +48,8 @@ def preempt(cluster: SlurmCluster, folder: Path) -> str:
 def test_nodes_that_are_taken_away_change_no_loss(cluster: SlurmCluster, shards: Path, tmp_path: Path) -> None:
     save = tmp_path / "checkpoint"
     checkpoints = [f"--save={save}", f"--load={save}"]
-    said = slurm(shards, "--", *MODEL, *checkpoints, **{**cluster.environment, "OMP_NUM_THREADS": "1"})
+    held = {"PYTHONPATH": str(PLUGIN), "TOY_HOLD": str(TOLD + 1), "OMP_NUM_THREADS": "1"}
+    said = slurm(shards, "--stage=held", "--", *MODEL, *checkpoints, **{**cluster.environment, **held})
     submitted = re.fullmatch(r"submitted (\d+): 2 node\(s\); script \S+, log (\S+)\n", said)
     assert submitted, said
     number, log = submitted[1], Path(submitted[2])
@@ -58,7 +59,7 @@ def test_nodes_that_are_taken_away_change_no_loss(cluster: SlurmCluster, shards:
     cluster.await_end(number)
     said = log.read_text()
     saved = int(re.findall(r"successfully saved checkpoint from iteration +(\d+)", said)[0])
-    assert TOLD <= saved < STEPS
+    assert saved == TOLD + 1, "the step that waited for the signal"
     assert said.count(f"stopped by SIGTERM; the same call with --load {save} goes on") == 2, "one on each node"
     assert re.findall(rf"sft-train: job {number}, restarted (\d) times, n\[1-2\]", said) == ["0", "1"]
     assert f"at iteration {saved}\n" in said

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_runs import TOY_MODEL, Run, losses, random_pairs, run_forked, write_shards
+from toy_runs import PLUGIN, TOY_MODEL, Run, losses, random_pairs, run_forked, write_shards
 
 pytestmark = pytest.mark.megatron
 
@@ -20,7 +20,9 @@ def lines(output: str, first: int) -> dict[int, tuple[str, ...]]:
     return {int(step): values for step, *values in re.findall(form, output) if int(step) >= first}
 
 
-def test_forty_steps_are_twenty_a_kill_and_twenty(tmp_path: Path) -> None:
+def test_forty_steps_are_twenty_a_kill_and_twenty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(PLUGIN))
+    monkeypatch.setenv("TOY_HOLD", str(SAVED + 4))
     one = write_shards(tmp_path / "a", {"train": random_pairs(60, seed=1), "valid": random_pairs(5, seed=2)}, shards=2)
     two = write_shards(tmp_path / "b", {"train": random_pairs(30, seed=3), "valid": random_pairs(4, seed=4)})
     model = [*TOY_MODEL, "--seq-length=64", "--global-batch-size=4", "--lr=3e-3", f"--train-iters={STEPS}"]
@@ -29,7 +31,8 @@ def test_forty_steps_are_twenty_a_kill_and_twenty(tmp_path: Path) -> None:
 
     def run(flags: list[str], nproc: int, *, save: str = "", load: str = "", kill: str | None = None) -> Run:
         words = [f"--{name}={tmp_path / folder}" for name, folder in (("save", save), ("load", load)) if folder]
-        return Run(shards=[one, f"{two}:0.5"], flags=[*flags, *words], nproc=nproc, kill=kill)
+        options = {"stage": "held"} if kill else {}  # it waits there until it is killed
+        return Run(shards=[one, f"{two}:0.5"], flags=[*flags, *words], nproc=nproc, kill=kill, options=options)
 
     killed = f"iteration       {SAVED + 3}/"
     outputs = run_forked(
@@ -66,4 +69,4 @@ def test_forty_steps_are_twenty_a_kill_and_twenty(tmp_path: Path) -> None:
     np.testing.assert_allclose([losses(sharded_first)[s] for s in range(3, 21)], [curve[s] for s in range(3, 21)], 2e-5)
     # Steps are told apart: the tolerance is far below what another sample or step count would do.
     assert np.abs(np.diff([curve[s] for s in late])).min() > 1e-4
-    assert len(lines(first, 1)) < STEPS
+    assert list(lines(first, 1)) == list(range(1, SAVED + 4))
