@@ -1,8 +1,8 @@
 """One training process: `torchrun … -m sft_shards.trainer.worker JOB`, started by `sft_shards.trainer.launch.launcher`.
 
-    Job ─▶ decision ─▶ Megatron's pretrain()
+    Job ──resolve──▶ Decision ──▶ Megatron's pretrain()
 
-A clean failure is written where torchrun reads it (its error file) and shown once, by the launcher.
+A worker writes why it failed where torchrun reads it (its error file); the launcher shows it once.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -27,10 +28,10 @@ from sft_shards.trainer.resolve import decide
 
 
 def prepare(job: Job) -> tuple[compat.Configuration, DatasetProvider, Start]:
-    """Check the call and the shards, and have Megatron validate its flags.
+    """Check the call and the shards, and let Megatron validate its flags.
 
     Returns:
-        Megatron's validated arguments (its global state is set), the data set provider, and where weights come from.
+        Megatron's validated flags (its global state is set), the data set provider, and where weights come from.
 
     Raises:
         UsageError: the flags are wrong.
@@ -58,7 +59,7 @@ def _show(lines: Iterable[str]) -> None:
 
 
 def run(job: Job) -> None:
-    """Train; raises what `prepare` raises."""
+    """Train until the schedule ends; raises what `prepare` and `compat.pretrain` raise."""
     args, provider, start = prepare(job)
     stage = provider.stage
     save, shape = args.args.save, start.shape
@@ -71,27 +72,37 @@ def run(job: Job) -> None:
     try:
         compat.pretrain(args, provider=provider, model_provider=model, forward_step=step)
     finally:
-        # Told to stop by another node, this worker has saved already: its own SIGTERM, coming late, must not make its
-        # end look like a failure, or torchrun's agents wait for each other.
+        # Another node's SIGTERM has made this worker save and end already. Its own may still come, and must not turn
+        # its end into a failure: torchrun's agents would wait for each other.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def main(start: Callable[[Job], None] = run) -> int:
-    """Run the job in `sys.argv`; the exit status."""
+    """Run the job in `sys.argv[1]` and return the exit status: 0 done, 1 data or machine, 2 the call is wrong."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # an interrupt is reported once, by the launcher
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # Slurm may send it to all; the launcher passes it on as SIGTERM
     job = Job.loads(sys.argv[1])
     try:
         start(job)
     except (UsageError, DataError) as error:
-        report = os.environ.get("TORCHELASTIC_ERROR_FILE")
-        if not report:
-            print(f"sft-train: {error}", file=sys.stderr)
-            return error.exit_code
-        with open(report, "w", encoding="utf-8") as file:
-            json.dump({"message": str(error), "timestamp": int(time.time())}, file)
+        _report(str(error))
         return error.exit_code
+    except Exception as error:  # of Megatron, torch or a stage: the traceback, and its last line as the reason
+        traceback.print_exc()
+        last = " ".join("".join(traceback.format_exception_only(error)).split())
+        _report(f"worker {os.environ.get('RANK', '0')} failed: {last}")
+        return DataError.exit_code
     return 0
+
+
+def _report(message: str) -> None:
+    """Write why this worker failed to torchrun's error file; without one (no torchrun) to standard error."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if not path:
+        print(f"sft-train: {message}", file=sys.stderr)
+        return
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump({"message": message, "timestamp": int(time.time())}, file)
 
 
 if __name__ == "__main__":  # Megatron's checkpoint writers import this module again

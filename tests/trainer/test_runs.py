@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from toy_runs import TOY_MODEL, losses, random_pairs, sft_train, turn, write_shards
+from toy_runs import PLUGIN, TOY_MODEL, losses, random_pairs, sft_train, turn, write_shards
 
 pytestmark = pytest.mark.megatron
 
@@ -121,10 +121,26 @@ def test_it_ends_as_told_and_leaves_nobody_behind(
     assert said[-1].startswith(words)
     assert (tmp_path / "latest_checkpointed_iteration.txt").exists() is saved
     assert not any("Traceback" in line for line in said)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 120
     while having(mark) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert having(mark) == []
+
+
+@pytest.mark.parametrize(
+    ("death", "last"),
+    [
+        ("raise", "sft-train: worker 0 failed: RuntimeError: no kernel image is available"),
+        ("abort", "sft-train: worker 0 was ended by SIGABRT; the last line on standard error: terminate called: no HIP "
+                  "device"),
+    ],
+)  # fmt: skip
+def test_a_worker_that_dies_has_the_last_word(shards: Path, death: str, last: str) -> None:
+    call = ["--shards", shards, "--device", "cpu", "--stage", "dying", "--", *FLAGS, "--train-iters=2"]
+    done = sft_train(*call, PYTHONPATH=str(PLUGIN), TOY_DEATH=death)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == last
+    assert ("Traceback" in done.stderr) == (death == "raise"), "the traceback of somebody else's code is kept"
 
 
 def having(mark: str) -> list[str]:

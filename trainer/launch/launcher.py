@@ -24,6 +24,7 @@ from sft_shards.trainer.launch import amd, cpu, environment
 from sft_shards.trainer.launch.environment import Variable, Wanted
 from sft_shards.trainer.launch.nodes import Nodes
 from sft_shards.trainer.launch.preemption import Handler, StoppedError
+from sft_shards.trainer.launch.stderr_tail import StderrTail
 from sft_shards.trainer.mcore import attention_backends
 from sft_shards.trainer.model.provider import has_transformer_engine
 
@@ -138,13 +139,13 @@ def _run(planned: Launch) -> None:
     unmet = (RendezvousError, importlib.import_module("torch.distributed").DistError)
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    with Handler() as handler:
+    with Handler() as handler, StderrTail() as tail:
         try:
             run.run(run.parse_args(planned.torchrun()))
         except ChildFailedError as error:
             rank, failure = error.get_first_failure()
             if handler.received is None or os.path.isfile(failure.error_file):
-                raise _said(rank, failure) from None
+                raise _worker_error(rank, failure, tail.last) from None
         except SignalException as error:
             if error.sigval == signal.SIGINT:
                 raise KeyboardInterrupt from None
@@ -168,16 +169,22 @@ def _stopped(job: Job, received: signal.Signals) -> StoppedError | DataError:
     )
 
 
-def _said(rank: int, failure: Any) -> UsageError | DataError:
-    """The failure of a worker as an error of this process."""
+def _worker_error(rank: int, failure: Any, last_line: str) -> UsageError | DataError:
+    """Return the failure of a worker as an error of this process.
+
+    Args:
+        failure: torchrun's `ProcessFailure`; its `error_file` is there if the worker could say why it failed.
+        last_line: of standard error, for a worker that could not.
+    """
     if os.path.isfile(failure.error_file):
         kind = UsageError if failure.exitcode == UsageError.exit_code else DataError
         return kind(failure.message)
-    if failure.exitcode < 0:
-        name = signal.Signals(-failure.exitcode).name
-        hint = "; the machine may be out of memory" if name == "SIGKILL" else ""
-        return DataError(f"worker {rank} was ended by {name}{hint}")
-    return DataError(f"worker {rank} ended with exit status {failure.exitcode}; its own words stand above")
+    said = f"; the last line on standard error: {last_line}" if last_line else ""
+    if failure.exitcode >= 0:
+        return DataError(f"worker {rank} ended with exit status {failure.exitcode}{said}")
+    name = signal.Signals(-failure.exitcode).name
+    killed = " (by the kernel, if the machine ran out of memory: see dmesg)" if name == "SIGKILL" else ""
+    return DataError(f"worker {rank} was ended by {name}{killed}{said}")
 
 
 def _cores() -> int:
