@@ -109,6 +109,30 @@ def test_training_with_two_workers_of_torchrun(folder: Folder, environment: dict
                *flags, "--train-iters=1", **environment)  # fmt: skip
 
 
+@pytest.mark.process
+@pytest.mark.parametrize("environment", BESIDE)
+def test_child_processes_of_the_doctor_and_the_trial(folder: Folder, environment: dict[str, str]) -> None:
+    assert "can train with --device cpu" in folder.run("sft-train", "doctor", "--device", "cpu", **environment)
+    code = "from sft_shards.trainer.isolation.trial import probe; print(probe())"
+    assert "Transformer Engine cannot be imported" in folder.run("python", "-c", code, **environment)
+
+
+@pytest.mark.slurm
+def test_training_on_two_nodes_of_slurm(folder: Folder, tmp_path: Path) -> None:
+    shards = write_shards(folder.path / "shards", {"train": random_pairs(12, seed=1)})
+    flags = [*TOY_MODEL, "--seq-length=32", "--lr=1e-3", "--micro-batch-size=1", "--global-batch-size=4"]
+    where = ["--shards", shards, "--random-weights", "--device", "cpu", "--slurm", "--nodes", 2]
+    call = ["sft-train", *where, "--", *flags, "--train-iters=1"]
+    with SlurmCluster(tmp_path / "slurm") as cluster:
+        for environment in BESIDE:
+            said = folder.run(*call, **{**cluster.environment, **environment})
+            number = said.split()[1].rstrip(":")
+            cluster.await_end(number, seconds=300)
+            log = (folder.path / f"sft-train-{number}.log").read_text()
+            assert "iteration        1/" in log, log
+            assert not folder.traces.exists(), log
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what is installed from: setuptools leaves build folders behind."""
