@@ -1,17 +1,31 @@
-"""Shard directories to Megatron's own `pretrain()`, with a loss that sees trained tokens and nothing else.
+"""Train on shard directories through Megatron's own `pretrain()`.
 
-    cli ─▶ config ─▶ Job ─▶ launch ─▶ torchrun ─▶ worker ─▶ decision ─▶ megatron.pretrain()
-                      └─▶ slurm, dry_run               flags, checks ─┘    │
-                                     data ─▶ provider, model, forward step ┘
+    cli ──▶ Job ──launch──▶ torchrun ──▶ worker ──resolve──▶ Decision ──▶ pretrain()
+             └─▶ slurm, dry_run                                              ▲
+                                data ──▶ data sets, model, forward step ─────┘
 
-In five lines, with no Megatron in sight (what `pretrain()` is given is this data set):
+The loss sees the tokens that the stored mask trains, and nothing else. What `pretrain()` reads is a data set that needs
+neither torch nor Megatron:
 
-    from sft_shards.formats.shards import ShardDirectory
-    from sft_shards.trainer.data.samples import TrainSamples, select
-    train = select([ShardDirectory("shards").split("train")], seq_length=512, overlong="truncate")
-    samples = TrainSamples(train, seq_length=512, pad_id=0, seed=1234, count=1000)
-    print(samples[0]["labels"], samples[0]["loss_mask"])
+    import tempfile
+    from fractions import Fraction
+    from pathlib import Path
+    from sft_shards.trainer.data.cache import Cache
+    from sft_shards.trainer.data.mixture import Mixture, Source
+    from sft_shards.trainer.data.pack_plan import make_plan
+    from sft_shards.trainer.data.samples import TrainSamples
+    from sft_shards.trainer.data.shards import Reader, open_shards
 
-`megatron` knows Megatron's versions, `amd` what AMD GPUs want, `cpu` how to do without a GPU; `doctor` looks at a
-machine before anything is started. Nothing here reads a raw record or a chat template.
+    (directory,) = open_shards(["shards"])      # what sft-preprocess wrote
+    with tempfile.TemporaryDirectory() as folder:
+        plan = make_plan(directory.split("train"), seq_length=512, overlong="truncate", batching="packed",
+                         every_token=False, seed=1, cache=Cache(Path(folder)))
+        mixture = Mixture([Source(name="mine", weight=Fraction(1), plan=plan)], seed=1)
+        reader = Reader(plan, seq_length=512, pad_id=0, every_token=False)
+        samples = TrainSamples(mixture, [reader], count=1000)
+        print(samples[0]["labels"], samples[0]["loss_mask"])
+
+`data` makes samples, `isolation` keeps packed conversations apart, `model` imports and exports weights, `mcore` holds
+all that depends on Megatron, `launch` starts workers, and `doctor` looks at a machine before anything is started.
+Nothing here reads a raw record or a chat template.
 """

@@ -1,4 +1,7 @@
-"""The command `sft-train`. Nothing here imports torch: help and a wrong call answer at once."""
+"""The command `sft-train`: read the call, check what needs no torch, and start or submit the job.
+
+Nothing here imports torch or Megatron, so that `--help` and a wrong call answer at once.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +31,13 @@ class Command(click.Group):
     """A group whose own command takes Megatron's flags after `--`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put what follows the first `--` aside, where click would look for a subcommand."""
+        """Set aside what follows the first `--`, in which click would look for a subcommand."""
         cut = args.index("--") if "--" in args else len(args)
         ctx.meta["flags"] = args[cut + 1 :]
         return super().parse_args(ctx, args[:cut])
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        """What stands behind the command's name in its help."""
+        """Return what follows the command's name in the usage line."""
         return ["--shards DIR [OPTIONS] [-- MEGATRON FLAGS]"]
 
 
@@ -43,42 +46,66 @@ class Command(click.Group):
     "--shards",
     multiple=True,
     metavar="DIR[:WEIGHT]",
-    help="Shard directory to train on, and its epochs per epoch of the mixture (default 1); repeatable.",
+    help="Shard directory to train on, and its epochs per epoch of the mixture (default: 1); repeatable.",
 )
-@click.option("--config", "config_path", metavar="FILE.yaml", help="Options and Megatron flags as a flat mapping.")
+@click.option(
+    "--config",
+    "config_path",
+    metavar="FILE.yaml",
+    help="YAML file with options and Megatron's flags as a flat mapping.",
+)
 @click.option(
     "--model",
     metavar="DIR_OR_HUB_NAME",
     help="Start from a Hugging Face model: its shape, weights and vocabulary.",
 )
 @click.option("--random-weights", is_flag=True, default=None, help="Start from random weights.")
-@click.option("--hf-config", metavar="DIR_OR_FILE", help="The model's shape, from its Hugging Face config.json.")
-@click.option("--device", type=click.Choice(DEVICES), help="gpu (default), or cpu to rehearse without one.")
-@click.option("--nproc", type=click.IntRange(min=1), help="Worker processes; default one per GPU, one on the CPU.")
-@click.option("--stage", metavar="NAME", help="sft (default), pretrain (loss on every token), or an installed one.")
-@click.option("--epochs", metavar="N", help="Train for so many epochs, instead of --train-iters after --.")
+@click.option("--hf-config", metavar="DIR_OR_FILE", help="Take the model shape from this Hugging Face config.json.")
+@click.option("--device", type=click.Choice(DEVICES), help="Train on GPUs, or rehearse on the CPU (default: gpu).")
+@click.option(
+    "--nproc",
+    type=click.IntRange(min=1),
+    help="Worker processes on this machine (default: one per GPU; 1 with --device cpu).",
+)
+@click.option(
+    "--stage",
+    metavar="NAME",
+    help="sft (loss where the mask is 1), pretrain (loss on every token), or an installed stage (default: sft).",
+)
+@click.option(
+    "--epochs",
+    metavar="N",
+    help="Epochs of the mixture to train for, such as 3 or 0.5 (default: --train-iters or --train-samples says).",
+)
 @click.option(
     "--batching",
     type=click.Choice(BATCHING),
-    help="Samples full of conversations that do not see each other (packed, the default), or one in each (padded).",
+    help="Fill each sample with conversations (packed), or give each conversation its own (padded) (default: packed).",
 )
 @click.option(
     "--isolation",
     type=click.Choice(ISOLATIONS),
-    help="How they are kept apart: Transformer Engine's packed attention, a mask, or (auto) the first that works.",
+    help="How packed conversations are kept apart: Transformer Engine's packed attention (thd), a dense mask, or the "
+    "first of the two that works (default: auto).",
 )
 @click.option(
     "--overlong",
     type=click.Choice(OVERLONG),
-    help="A conversation longer than --seq-length: cut its end off (truncate, the default) or leave it out (drop).",
+    help="What happens to a conversation longer than --seq-length + 1 tokens: its end is cut off, or it is left out "
+    "(default: truncate).",
 )
-@click.option("--cache-dir", metavar="DIR", help="Where plans are kept: $SFT_SHARDS_CACHE, or ~/.cache/sft-shards.")
+@click.option(
+    "--cache-dir",
+    metavar="DIR",
+    help="Folder of cached pack plans (default: $SFT_SHARDS_CACHE, or ~/.cache/sft-shards).",
+)
 @options.target_options
 @click.pass_context
 def cli(ctx: click.Context, /, shards: tuple[str, ...], config_path: str | None, nproc: int | None, **own: Any) -> None:
     """Train on shards through Megatron's own pretrain().
 
-    Flags after -- are Megatron's and win over the file. Without tokenizer flags the vocabulary is the shards'.
+    What follows -- are Megatron's flags; they win over the file. Without tokenizer flags the vocabulary is the
+    shards'.
 
     \b
     sft-train --shards shards --device cpu -- --num-layers 2 --hidden-size 64
@@ -115,7 +142,7 @@ def cli(ctx: click.Context, /, shards: tuple[str, ...], config_path: str | None,
 
 
 def _start(job: Job, nproc: int | None, target: Target) -> None:
-    """Start the job on this machine, submit it, or show what either would do."""
+    """Start the job on this machine, submit it to Slurm, or with --dry-run show what would be started."""
     if target.slurm is not None:
         from sft_shards.trainer.launch.slurm import submit
 
@@ -139,12 +166,12 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command and leave: 0 done, 1 data or machine, 2 the call, 130 interrupted, 200 told to stop."""
+    """Run the command and exit: 0 done, 1 data or machine, 2 the call, 130 interrupted, 200 saved after a signal."""
     sys.exit(status(argv))
 
 
 def status(argv: Sequence[str] | None = None) -> int:
-    """Run the command; errors become one line on standard error."""
+    """Run the command and return its exit status; an error becomes one line on standard error."""
     try:
         result: Any = cli.main(list(argv) if argv is not None else None, "sft-train", standalone_mode=False)
         return result if isinstance(result, int) else 0

@@ -1,4 +1,8 @@
-"""What one call of `sft-train` asks for, as it travels from the command to the worker processes."""
+"""One call of `sft-train`, as it travels from the command to the worker processes.
+
+text = Job(shards=("shards",), device="cpu", flags=("--lr", "1e-3")).dumps()
+Job.loads(text).given("lr")                        # "1e-3"
+"""
 
 from __future__ import annotations
 
@@ -17,32 +21,32 @@ BATCHING = ("packed", "padded")
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Everything that the command decided; Megatron's own flags are still text, because only workers import it."""
+    """Options of the command. Megatron's own flags stay text here, because only workers import Megatron."""
 
     shards: tuple[str, ...]
     """`DIR` or `DIR:WEIGHT`, in the order given."""
     stage: str = "sft"
     """Name of a stage, see `sft_shards.trainer.stage_registry`."""
     batching: str = "packed"
-    """One of `BATCHING`: samples full of conversations, or one in each."""
+    """One of `BATCHING`: `packed` fills a sample with conversations, `padded` gives each conversation a sample."""
     isolation: str = "auto"
     """One of `sft_shards.trainer.isolation.choose.ISOLATIONS`."""
     trial: str = ""
-    """What the trial of packed attention said; empty: it passed, or was not needed."""
+    """Why the trial of packed attention failed; "": it passed, or was not made."""
     attention: str = ""
-    """Transformer Engine's attention, as --attention-backend, where the user's flags say none; empty: its default."""
+    """--attention-backend for Transformer Engine if the user's flags do not choose one; "": its default."""
     epochs: str | None = None
-    """Epochs of the mixture, as a decimal number; None: Megatron's --train-iters or --train-samples say how long."""
+    """Epochs of the mixture, see `parse_epochs`; None: Megatron's --train-iters or --train-samples say how long."""
     cache_dir: str | None = None
-    """Where plans are kept; None: `sft_shards.trainer.data.cache.default_root()`."""
+    """Folder of cached pack plans; None: `sft_shards.trainer.data.cache.default_root()`."""
     device: str = "gpu"
     """One of `DEVICES`."""
     overlong: str = "truncate"
     """One of `OVERLONG`: what happens to a conversation of more than `--seq-length` + 1 tokens."""
     config: dict[str, Any] = field(default_factory=dict)
-    """Megatron's flags from the YAML file, by name without leading dashes."""
+    """Megatron's flags from the YAML file, by name without leading dashes: bool, int, float, str or a list of these."""
     config_path: str = ""
-    """The YAML file, for messages."""
+    """The YAML file, for error messages; "": there is none."""
     hf_config: str | None = None
     """A model's folder or `config.json` that gives its shape; None: Megatron's flags do."""
     model: str | None = None
@@ -61,10 +65,10 @@ class Job:
     """Megatron's flags from after `--`; they win over `config`."""
 
     def given(self, name: str) -> Any:
-        """What the call says about one of Megatron's flags, before Megatron's parser is at hand.
+        """Look up one of Megatron's flags without Megatron's parser.
 
         Returns:
-            The text after `--` (True for a switch), else the value in the YAML file, else None.
+            Its text after `--` (True for a switch), else its value in the YAML file, else None.
         """
         for at in reversed(range(len(self.flags))):
             option, equals, value = self.flags[at].partition("=")
@@ -75,18 +79,22 @@ class Job:
         return self.config.get(name, self.config.get(name.replace("-", "_")))
 
     def dumps(self) -> str:
-        """The job as one line of JSON, the single argument of `python -m sft_shards.trainer.worker`."""
+        """Return the job as one line of JSON, the only argument of `python -m sft_shards.trainer.worker`."""
         return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
 
     @classmethod
     def loads(cls, text: str) -> Job:
-        """The job that `dumps` wrote."""
+        """Return the job that `dumps` wrote."""
         raw = json.loads(text)
         return cls(**{**raw, "shards": tuple(raw["shards"]), "flags": tuple(raw["flags"])})
 
 
 def parse_epochs(text: str) -> Fraction:
-    """The number of epochs; UsageError where it is none, or not above 0."""
+    """Read the value of --epochs, such as `3`, `0.5` or `1/3`.
+
+    Raises:
+        UsageError: it is not a number above 0.
+    """
     try:
         value = Fraction(text)
     except (ValueError, ZeroDivisionError):

@@ -1,9 +1,9 @@
-"""What a call comes to, before Megatron is initialised: flags, layout, stage, schedule.
+"""Resolve a job before Megatron is initialised: flags, layout, stage and schedule.
 
-    Job ─▶ flags ─▶ checks ─▶ what to train on ─▶ Decision ─▶ Megatron's own validation
+    Job ──▶ flags ──▶ checks ──▶ stage ──▶ Decision ──▶ Megatron's own validation
 
-Everything that can be wrong with the call or the shards is found here, without a GPU: by every worker, and by
-`--dry-run` and `--slurm` on a machine that need not have one.
+Every error in the call or the shards is found here, and no GPU is needed: each worker resolves the job, and so do
+`--dry-run` and `--slurm` on machines without GPUs.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from sft_shards.trainer.stage import Setup, Stage
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """The run, as every rank will make it."""
+    """A resolved run; every rank resolves the same one."""
 
     stage: Stage
     argv: tuple[str, ...]
-    """Megatron's flags, all of them: defaults, model, file, call, and what follows from the shards."""
+    """All of Megatron's flags: defaults, model shape, YAML file, call, and what follows from the shards."""
     padded: int
     """Rows of the embedding."""
     eval_pass: int
-    """Samples that one evaluation sees."""
+    """Samples of one evaluation, a multiple of the evaluation batch; 0: there is none."""
     start: Start
     """Where the weights come from."""
     summary: tuple[str, ...]
-    """What is shown before training."""
+    """Lines to show before training."""
 
     def configure(self) -> compat.Configuration:
-        """Have Megatron validate the flags (its global state is set); UsageError where it refuses them."""
+        """Let Megatron validate the flags, which sets its global state; UsageError if it refuses them."""
         return compat.configure(self.argv, {"padded_vocab_size": self.padded})
 
 
@@ -56,8 +56,8 @@ def decide(job: Job, world: int) -> Decision:
         world: processes on all machines.
 
     Raises:
-        UsageError: the flags are wrong.
-        DataError: the shards are, or do not fit the model.
+        UsageError: the flags are wrong, or contradict each other or the model shape.
+        DataError: the shards are damaged, or do not fit each other or the model.
     """
     parser = compat.parser()
     shape = _shape(job)
@@ -80,7 +80,7 @@ def decide(job: Job, world: int) -> Decision:
     if shape is not None:
         compatibility.check_length(shape, layout.seq_length, stretched="max_position_embeddings" in resolved.given)
         positions = shape.max_positions
-        # Whoever says something about the vocabulary knows how the checkpoint was made.
+        # A user who gives one of these flags knows how the checkpoint's embedding was padded.
         said = {"vocab_size", "padded_vocab_size", "make_vocab_size_divisible_by"} & resolved.given
         rows = 0 if said and job.model is None else shape.vocab_size
         exact = not said
@@ -154,29 +154,32 @@ def _shape(job: Job) -> ModelShape | None:
 
 
 def _attention(setup: Setup, resolved: flags.Flags) -> list[str]:
-    """Flags about who computes attention, where the user has not said."""
+    """Return the flags that choose who computes attention, as far as the user has not."""
     job, given = setup.job, resolved.given
-    masked = setup.isolation.kind == "mask"  # its flags say that attention is local
+    masked = setup.isolation.kind == "mask"  # its own flags say that attention is local
     if not has_transformer_engine():
-        fusion = ["--no-rope-fusion"] if hasattr(resolved.args, "apply_rope_fusion") else []  # it is the engine's
+        fusion = ["--no-rope-fusion"] if resolved.has("apply_rope_fusion") else []  # it is part of Transformer Engine
         return [*fusion, *([] if masked or "transformer_impl" in given else ["--transformer-impl=local"])]
     local = masked or resolved.args.transformer_impl == "local"
-    if local or not job.attention or "attention_backend" in given or not hasattr(resolved.args, "attention_backend"):
+    if local or not job.attention or "attention_backend" in given or not resolved.has("attention_backend"):
         return []
     return [f"--attention-backend={job.attention}"]
 
 
 def _gradients(resolved: flags.Flags) -> list[str]:
-    """Without Apex's kernel Megatron's own linear layers, of which the output layer always is one, refuse to add
-    gradients up in it."""
+    """Return the flag that switches off gradient accumulation in Apex's kernel if the kernel is not installed.
+
+    Megatron's own linear layers, of which the output layer always is one, refuse to run otherwise.
+    """
     there = importlib.util.find_spec("fused_weight_gradient_mlp_cuda") is not None
     return [] if there or "gradient_accumulation_fusion" in resolved.given else ["--no-gradient-accumulation-fusion"]
 
 
 def _signals(resolved: flags.Flags) -> list[str]:
-    """A run that saves checkpoints saves one when it is told to stop; `trainer.launch.preemption` passes SIGTERM on."""
+    """Return the flag by which a run with --save saves a checkpoint when SIGTERM comes.
+
+    `sft_shards.trainer.launch.preemption` passes signals on to the workers as SIGTERM.
+    """
     if "exit_signal" in resolved.given:
-        raise UsageError(
-            "--exit-signal: workers are always told by SIGTERM, whatever signal sft-train gets; leave it out"
-        )
-    return ["--exit-signal-handler"] if resolved.args.save and hasattr(resolved.args, "exit_signal_handler") else []
+        raise UsageError("--exit-signal: sft-train passes every signal on to its workers as SIGTERM; leave it out")
+    return ["--exit-signal-handler"] if resolved.args.save and resolved.has("exit_signal_handler") else []

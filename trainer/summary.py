@@ -1,4 +1,4 @@
-"""What is printed before training: what will be trained on, what was left out, in which layout, for how long."""
+"""The lines printed before training: the data, what was left out, the layout and the schedule."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from sft_shards.trainer.stage import Setup, Stage
 
 
 def lines(setup: Setup, stage: Stage, *, vocabulary: int, padded: int, eval_iters: int, steps: int) -> list[str]:
-    """The summary, line by line."""
+    """Return the summary, line by line.
+
+    Args:
+        vocabulary: ids that the model must know.
+        padded: rows of the embedding.
+        eval_iters: steps of one evaluation; 0: there is none.
+        steps: optimizer steps of the whole run.
+    """
     layout, args, job = setup.layout, setup.args, setup.job
     assert stage.train is not None
     samples = steps * layout.global_batch

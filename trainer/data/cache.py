@@ -1,11 +1,13 @@
-"""Arrays that one process computes and all read: memory-mapped, keyed by content, whole or not there.
+"""Cached arrays: one process computes an entry, all processes memory-map it.
 
-The first process that wants an entry takes a lock file, computes, and renames a finished folder into place; the
-others wait for that folder. There is no barrier, so nothing times out while millions of rows are planned, ranks of
-several nodes share an entry when they share the folder, and each node makes its own when they do not. A lock whose
-owner is gone (its process ended, or its time stamp stood still for `STALE` seconds of the waiter's clock) is taken
-over. The lock only saves work: entries follow from their key alone, so two builders at once, as can happen where a
-network file system shows things late, write the same bytes, and one of them wins the rename.
+The first process that needs an entry takes a lock file, computes the arrays, and renames a finished folder into
+place; the others wait for that folder. There is no barrier, so nothing times out while millions of rows are planned.
+Ranks of several nodes share an entry if they share the folder; otherwise each node makes its own.
+
+A lock is taken over if its owner is gone: the owner's process on this machine ended, or its time stamp did not change
+for `STALE` seconds of the waiter's clock. The lock only saves work. An entry depends on its key alone, so two builders
+at once, as can happen on a network file system that shows changes late, write the same bytes, and one of them wins the
+rename.
 
 Entries are never deleted here; the folder may be removed at any time.
 """
@@ -31,20 +33,23 @@ from sft_shards.formats.errors import DataError
 from sft_shards.formats.shards.files import fsync_directory, write_json
 
 BEAT = 2.0
-"""Seconds between signs of life of a builder."""
+"""Seconds between two touches of the lock by its owner."""
 STALE = 90.0
-"""Seconds without one after which a builder on another machine is given up; NFS may show a time stamp 60 s late."""
+"""Seconds without a touch after which a lock is taken over; NFS may show a time stamp 60 s late."""
 
 Arrays = dict[str, NDArray[Any]]
+"""Arrays of an entry by name, each of its own dtype and shape."""
+Key = Mapping[str, str | int | bool | None]
+"""Everything that an entry depends on."""
 
 
 def default_root() -> Path:
-    """`$SFT_SHARDS_CACHE`, else `~/.cache/sft-shards`."""
+    """Return `$SFT_SHARDS_CACHE`, or `~/.cache/sft-shards` if it is not set."""
     return Path(os.environ.get("SFT_SHARDS_CACHE") or Path.home() / ".cache" / "sft-shards")
 
 
 class Cache:
-    """A folder of entries.
+    """A folder of entries, each a folder of `.npy` files and an `entry.json`.
 
     >>> Cache(Path("cache")).arrays("plan", {"seq_length": 8}, lambda: {"a": np.zeros(3)})  # doctest: +SKIP
     """
@@ -52,12 +57,12 @@ class Cache:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def arrays(self, kind: str, key: Mapping[str, Any], build: Callable[[], Arrays]) -> Arrays:
-        """The arrays of an entry, read-only; built here when nobody has built them.
+    def arrays(self, kind: str, key: Key, build: Callable[[], Arrays]) -> Arrays:
+        """Return the arrays of an entry, memory-mapped and read-only; build them if no process has.
 
         Args:
-            kind: first word of the entry's name, for people.
-            key: everything that the result depends on, as JSON values.
+            kind: first word of the entry's folder name, for people.
+            key: identifies the entry; its hash is the rest of the name.
             build: computes the arrays, in one process at a time.
 
         Raises:
@@ -72,7 +77,7 @@ class Cache:
                 if not _take(lock):
                     _wait(lock, final)
                     continue
-                with _beating(lock):
+                with _touching(lock):
                     if _read(final) is None:
                         _write(final, key, build())
         except OSError as error:
@@ -84,7 +89,7 @@ class Cache:
 
 
 def _read(final: Path) -> Arrays | None:
-    """The entry, or None where there is none."""
+    """Return the arrays of a finished entry, or None if there is none; DataError if it is damaged."""
     try:
         shapes = json.loads((final / "entry.json").read_text("utf-8"))["arrays"]
     except (FileNotFoundError, NotADirectoryError):
@@ -93,7 +98,7 @@ def _read(final: Path) -> Arrays | None:
         raise _damaged(final) from None
     found: Arrays = {}
     for name, (dtype, *shape) in shapes.items():
-        if 0 in shape:  # nothing cannot be mapped
+        if 0 in shape:  # an empty file cannot be mapped
             found[name] = np.zeros(shape, dtype=dtype)
             continue
         try:
@@ -106,10 +111,10 @@ def _read(final: Path) -> Arrays | None:
 
 
 def _damaged(final: Path) -> DataError:
-    return DataError(f"{final}: this cache entry is damaged; delete the folder, it is made again")
+    return DataError(f"{final}: this cache entry is damaged; delete the folder, and it is made again")
 
 
-def _write(final: Path, key: Mapping[str, Any], arrays: Arrays) -> None:
+def _write(final: Path, key: Key, arrays: Arrays) -> None:
     temporary = final.with_name(f".{final.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
@@ -133,7 +138,7 @@ def _write(final: Path, key: Mapping[str, Any], arrays: Arrays) -> None:
 
 
 def _take(lock: Path) -> bool:
-    """Make the lock file; False where it is there already."""
+    """Create the lock file; return False if it exists already."""
     try:
         handle = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
     except FileExistsError:
@@ -144,8 +149,8 @@ def _take(lock: Path) -> bool:
 
 
 @contextmanager
-def _beating(lock: Path) -> Iterator[None]:
-    """Touch the lock now and then, and remove it at the end."""
+def _touching(lock: Path) -> Iterator[None]:
+    """Touch the lock every `BEAT` seconds, and remove it at the end."""
     done = threading.Event()
 
     def beat() -> None:
@@ -153,7 +158,7 @@ def _beating(lock: Path) -> Iterator[None]:
             try:
                 os.utime(lock)
             except OSError:
-                return  # taken over: both build the same
+                return  # another process took it over and builds the same entry
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
@@ -166,7 +171,7 @@ def _beating(lock: Path) -> Iterator[None]:
 
 
 def _wait(lock: Path, final: Path) -> None:
-    """Return when the entry may be there, or when the lock is free or was taken from an owner who is gone."""
+    """Wait until the entry is there or the lock is free; remove the lock if its owner is gone."""
     seen, since = None, time.monotonic()
     while not (final / "entry.json").exists():
         try:
@@ -183,7 +188,7 @@ def _wait(lock: Path, final: Path) -> None:
 
 
 def _ended(owner: list[str]) -> bool:
-    """Whether the owner ran on this machine and does not run any more."""
+    """Return whether the owner, host name and process id, ran on this machine and has ended."""
     if len(owner) != 2 or owner[0] != socket.gethostname():
         return False
     try:

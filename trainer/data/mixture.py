@@ -1,10 +1,14 @@
-"""The order of training: several plans, each with a weight, as one endless sequence that is a pure function of i.
+"""The mixture: pack plans with weights as one endless sequence of samples, where item i is a pure function of i.
 
-The weight of a directory is its epochs per epoch of the mixture: 1 shows each of its packs once, 0.3 another third
-every time, 2 shows each twice. Draw j of a directory is its pack j modulo their number, and epoch e of the mixture
-makes the draws e·w·n to (e + 1)·w·n of each, worked out in fractions: after any number of epochs no directory is off
-by a whole pack. Within the epoch every draw has a random word from a stream of its directory, and the words are
-sorted: a directory that is added comes between the draws of the others and leaves their order as it is.
+The weight w of a directory is its epochs per epoch of the mixture: 1 shows each of its n packs once, 2 twice, and 0.3
+shows the next 30% of them. Draw j of a directory is its pack j mod n. Epoch e of the mixture makes the draws
+floor(e·w·n) to floor((e + 1)·w·n) of each directory, computed in fractions, so that after any number of epochs no
+directory is off by a whole pack.
+
+    n = 3 packs, w = 1/2:  epoch 0 makes draw 0 (pack 0), epoch 1 draws 1, 2 (packs 1, 2), epoch 2 draw 3 (pack 0)
+
+Within an epoch every draw gets a random word from a stream of its own directory, and the draws are sorted by word. A
+directory that is added comes between the draws of the others and does not change their order.
 """
 
 from __future__ import annotations
@@ -26,20 +30,20 @@ class Source:
     """One directory in a mixture."""
 
     name: str
-    """For people: as short as it can be told apart."""
+    """Short name for messages, different from those of the other sources."""
     weight: Fraction
     """Epochs of this directory per epoch of the mixture, above 0."""
     plan: Plan
 
 
 class Mixture:
-    """Draws from sources; item i is the same whatever was asked for before."""
+    """Draws from sources; item i does not depend on what was asked for before."""
 
     def __init__(self, sources: Sequence[Source], *, seed: int) -> None:
         self.sources = tuple(sources)
         self.seed = seed
         twins: Counter[str] = Counter()
-        self._streams = []  # a directory that is named twice draws twice, not the same twice
+        self._streams = []  # a directory that is named twice has two streams
         for source in self.sources:
             self._streams.append(f"{source.plan.identity}/{twins[source.plan.identity]}")
             twins[source.plan.identity] += 1
@@ -48,18 +52,18 @@ class Mixture:
 
     @property
     def counts(self) -> Counts:
-        """The sums over all sources, unweighted."""
+        """The counts of all sources added up, without weights."""
         total = self.sources[0].plan.counts
         for source in self.sources[1:]:
             total += source.plan.counts
         return total
 
     def samples(self, epochs: Fraction | int) -> int:
-        """Samples in the first `epochs` epochs."""
+        """Return the number of samples in the first `epochs` epochs."""
         return sum(_draws(source, epochs) for source in self.sources)
 
     def locate(self, item: int) -> tuple[int, int]:
-        """The number of the source, and its pack, that item `item` shows."""
+        """Return the number of the source and the number of its pack that item `item` shows."""
         epoch = int(item / self._rate)
         while self.samples(epoch) > item:
             epoch -= 1
@@ -75,7 +79,7 @@ class Mixture:
         raise AssertionError(f"draw {draw} is beyond the last source")
 
     def _order(self, epoch: int) -> NDArray[np.uint32]:
-        """uint32[samples of the epoch]: its draws, numbered source after source, in the order in which they come."""
+        """Return uint32[samples of the epoch]: its draws, numbered source after source, in training order."""
         if epoch not in self._orders:
             while len(self._orders) > 1:  # a batch spans two epochs at most
                 self._orders.pop(min(self._orders))
@@ -85,7 +89,7 @@ class Mixture:
             for stream, count in zip(self._streams, parts, strict=True):
                 words[at : at + count] = random_words(count, self.seed, stream, "draws", epoch)
                 at += count
-            # Random words over the draws' numbers: distinct, so that the sorted order is one and the same for ever.
+            # High half: random word; low half: number of the draw. The keys are distinct, so there is only one order.
             words &= np.uint64(0xFFFF_FFFF_0000_0000)
             words |= np.arange(len(words), dtype=np.uint64)
             words.sort()
@@ -94,6 +98,6 @@ class Mixture:
 
 
 def _draws(source: Source, epochs: Fraction | int) -> int:
-    """Draws of a source in the first `epochs` epochs: floor(epochs x weight x packs), in integers."""
+    """Return the draws of a source in the first `epochs` epochs: floor(epochs x weight x packs), in integers."""
     whole = epochs.numerator * source.weight.numerator * len(source.plan)
     return whole // (epochs.denominator * source.weight.denominator)

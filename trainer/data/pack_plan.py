@@ -1,6 +1,7 @@
-"""The plan of a split: which conversations stand in which sample. Two small arrays, cached; never a copy of tokens.
+"""The pack plan of a split: which conversations share which sample, as two small cached arrays.
 
-A new sequence length, seed or mixture is a new plan and costs seconds. A padded sample is a pack of one.
+Tokens are never copied, so that a new sequence length, seed or mixture is only a new plan and costs seconds. With
+`padded` batching every pack holds one conversation.
 """
 
 from __future__ import annotations
@@ -11,27 +12,27 @@ import numpy as np
 
 from sft_shards.formats.errors import DataError
 from sft_shards.formats.shards import Split
-from sft_shards.trainer.data.cache import Arrays, Cache
+from sft_shards.trainer.data.cache import Arrays, Cache, Key
 from sft_shards.trainer.data.packing import Packs, pack
 from sft_shards.trainer.data.selection import content, select
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """The sums over a plan, as integers."""
+    """Counts of a plan: conversations unless stated otherwise."""
 
     stored: int
-    """Conversations on disk."""
+    """On disk."""
     conversations: int
-    """Of them in the plan."""
+    """In the plan."""
     positions: int
-    """Positions that they fill."""
+    """Positions (a conversation of L tokens has L - 1) that they fill."""
     trained_tokens: int
-    """Positions that carry loss."""
+    """Positions whose label carries loss."""
     cut: int
-    """Conversations in the plan that lost their end."""
+    """In the plan, without their end: longer than seq_length + 1 tokens."""
     overlong: int
-    """Left out because they are too long."""
+    """Left out because they are longer than seq_length + 1 tokens."""
     untrained: int
     """Left out because no target within the sequence carries loss."""
 
@@ -41,14 +42,14 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The samples of one split."""
+    """The packs of one split, each a training sample."""
 
     split: Split
     packs: Packs
-    """Items are rows of the split."""
+    """Its items are row numbers of the split."""
     counts: Counts
     identity: str
-    """Hash of the split's content."""
+    """Hash of the split's tokens and masks, see `selection.content`."""
 
     def __len__(self) -> int:
         return len(self.packs.bounds) - 1
@@ -57,12 +58,16 @@ class Plan:
 def make_plan(
     split: Split, *, seq_length: int, overlong: str, batching: str, every_token: bool, seed: int, cache: Cache
 ) -> Plan:
-    """The plan of a split, from the cache or made and cached.
+    """Return the plan of a split, from the cache if it is there.
 
     Args:
-        batching: `packed` fills a sample with conversations, `padded` gives each its own.
+        batching: `packed` fills a sample with conversations, `padded` gives each conversation a sample.
         seed: of the shuffling in a packed plan.
+        cache: where the plan and the selection are kept.
         seq_length, overlong, every_token: see `sft_shards.trainer.data.selection.select`.
+
+    Raises:
+        DataError: the split has 2^32 conversations or more, or the cache cannot be used.
     """
     if len(split) >= 1 << 32:
         raise DataError(f"{split.name}: {len(split)} conversations are too many for one directory; use several")
@@ -87,7 +92,7 @@ def make_plan(
         return {"rows": rows, "bounds": bounds, "counts": np.array([getattr(counts, n) for n in names])}
 
     names = [each.name for each in fields(Counts)]
-    key = {
+    key: Key = {
         "version": 1,
         "split": identity,
         "seq_length": seq_length,

@@ -1,14 +1,16 @@
-"""Best-fit decreasing over counts of lengths: which conversations share a sequence.
+"""Pack conversations into sequences by best-fit decreasing, over counts of lengths.
 
-A sequence of N positions has few lengths and few amounts of free space, so conversations are not placed one by one.
-Of the packs with the least free space that still holds length l, each takes as many of that length as fit (after one
-it has less free space than any other that fits, so best-fit returns to it); then the packs with the next amount of
-space. All packs with the same free space are handled by one numpy operation, and the work grows with the number of
-(length, free space) pairs that meet, not with the number of conversations. The packs are those of the textbook
-algorithm.
+There are only N lengths and N amounts of free space in sequences of N positions, so conversations are not placed one
+by one. Lengths are taken from long to short. For each, the packs with the least free space that still holds the length
+take as many conversations as fit (a pack that has taken one has less free space than any other that fits, so best-fit
+returns to it); then come the packs with the next larger free space. One numpy operation handles all packs with the same
+free space. The work grows with the number of (length, free space) pairs that meet, not with the number of
+conversations, and the packs are those of the textbook algorithm.
 
-Which conversation of a length takes a place of that length is drawn, and so is the order of the packs: neither the
-place in the epoch nor the company depends on the place in the files.
+    capacity 10, lengths 6 6 4 3:  6 opens packs 0 and 1 (free 4, 4); 4 fills pack 0; 3 goes to pack 1 (free 1)
+
+A random draw decides which conversation of a length takes a place of that length, and another one the order of the
+packs: neither depends on where a conversation lies in the files.
 """
 
 from __future__ import annotations
@@ -23,20 +25,23 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, kw_only=True)
 class Packs:
-    """Packs of items in CSR form: pack p holds `items[bounds[p] : bounds[p + 1]]`."""
+    """Packs of items in CSR form: pack p holds `items[bounds[p] : bounds[p + 1]]`.
+
+    Packs (4, 7) and (5) are `items` 4 7 5 and `bounds` 0 2 3.
+    """
 
     items: NDArray[np.uint32]
-    """uint32[n]: numbers of the items, pack after pack."""
+    """uint32[n]: item numbers, pack after pack."""
     bounds: NDArray[np.uint32]
-    """uint32[P + 1]."""
+    """uint32[packs + 1]: offsets into `items`, from 0 to n."""
 
 
 def shuffled(count: int, *key: object) -> NDArray[np.uint32]:
-    """A permutation of 0..count-1, uint32[count], that is the same for ever for the same key.
+    """Return a permutation of 0..count-1, uint32[count], that never changes for the same key.
 
-    Random words of 32 bits are sorted together with the numbers they stand over. Only the raw stream of Philox and
-    the sorting of distinct integers are relied on: numpy promises the first for ever, and what
-    `Generator.permutation` gives only within a release (NEP 19), while a run may be resumed with another numpy.
+    A run may be resumed with another numpy, and numpy keeps the results of `Generator.permutation` only within a
+    release, but the raw stream of Philox for ever (NEP 19). So 64-bit keys are sorted: a random word in the high half,
+    the number in the low half. Words 9 2 5 over the numbers 0 1 2 sort to the permutation 1 2 0.
     """
     words = random_words(count, *key)
     words &= np.uint64(0xFFFF_FFFF_0000_0000)
@@ -46,18 +51,18 @@ def shuffled(count: int, *key: object) -> NDArray[np.uint32]:
 
 
 def random_words(count: int, *key: object) -> NDArray[np.uint64]:
-    """uint64[count] random words that depend on the key alone (its parts are compared as text)."""
+    """Return uint64[count] random words that depend on the key alone (on the text of its parts)."""
     digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
     return np.random.Philox(key=np.frombuffer(digest[:16], dtype="<u8")).random_raw(count)
 
 
 def pack(lengths: NDArray[Any], capacity: int, *key: object) -> Packs:
-    """Distribute items over packs, each of at most `capacity`.
+    """Distribute items over packs of at most `capacity` positions each.
 
     Args:
-        lengths: int[n], each 1..capacity.
+        lengths: int[n], positions of each item, 1..capacity.
         capacity: positions in a pack.
-        key: seed of the shuffling, see `random_words`.
+        key: seeds the shuffling, see `random_words`.
     """
     count = len(lengths)
     if count == 0:
@@ -65,9 +70,9 @@ def pack(lengths: NDArray[Any], capacity: int, *key: object) -> Packs:
     assert int(lengths.min()) >= 1
     assert int(lengths.max()) <= capacity
     bins, places = _best_fit(np.bincount(lengths, minlength=capacity + 1), capacity)
-    # Places are given out longest first, and so are the items, drawn among those of one length. Both orders are
-    # sorts of distinct 64-bit keys, several times faster than indirect ones: from high to low bits
-    # length | random | number, then pack | place.
+    # `places` lists packs by the length that goes there, longest first. Items are sorted the same way, in random order
+    # among those of one length. Sorting distinct 64-bit keys is several times faster than an indirect sort. From high
+    # to low bits they hold: capacity - length | random word | item number, and below: shuffled pack | place.
     low, high = max(1, (count - 1).bit_length()), capacity.bit_length()
     keys = random_words(count, *key, "items")
     keys >>= np.uint64(high)
@@ -90,18 +95,19 @@ def pack(lengths: NDArray[Any], capacity: int, *key: object) -> Packs:
 
 
 def _best_fit(counts: NDArray[np.int64], capacity: int) -> tuple[int, NDArray[np.uint32]]:
-    """The number of packs, and the pack of each item, uint32[n], longest items first.
+    """Return the number of packs, and the pack of each item, uint32[n], longest items first.
 
     Args:
-        counts: int64[capacity + 1], items of each length.
+        counts: int64[capacity + 1], number of items of each length.
+        capacity: positions in a pack.
     """
-    free = np.zeros(capacity + 1, dtype=np.int64)  # packs with so much space
-    waiting: list[list[NDArray[np.uint32]]] = [[] for _ in range(capacity + 1)]  # their numbers
+    free = np.zeros(capacity + 1, dtype=np.int64)  # number of packs by their free space
+    waiting: list[list[NDArray[np.uint32]]] = [[] for _ in range(capacity + 1)]  # which packs these are
     placed: list[NDArray[np.uint32]] = []
     opened = 0
 
     def put(packs: NDArray[np.uint32], space: int, length: int, each: int) -> None:
-        """Give each of `packs` `each` items."""
+        """Give each of `packs`, which have `space` free, `each` items of `length`."""
         placed.append(packs if each == 1 else np.repeat(packs, each))
         left = space - each * length
         if left:

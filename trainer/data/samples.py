@@ -1,13 +1,7 @@
-"""Packs as training samples: item *i* is a pure function of *i*, so that resuming is counting.
+"""Training and validation samples as map-style data sets: item i is a pure function of i, so that resuming is counting.
 
-A stored conversation of L tokens has L - 1 positions: position p sees tokens[..p] and its label is tokens[p + 1].
-The stored loss mask is unshifted (entry i: does token i, as a target, carry loss), so labels and mask shift
-together: `labels = tokens[1:]`, `loss_mask = mask[1:]`. A conversation's positions end where its last label is, so
-in a pack no label belongs to the next one. `position_ids` start at 0 with every conversation, and with the padding
-behind the last: they alone say where one ends.
-
-Samples are as narrow as ids are (4 + 4 + 1 + 4 bytes a position), because they are copied between processes and to
-the GPU; the forward step widens them there.
+Megatron resumes a run by the number of samples it has consumed. `TrainSamples` orders packs by the mixture,
+`EvalSamples` goes over all packs in one fixed order. `sft_shards.trainer.data.shards.Reader` makes a pack a sample.
 """
 
 from __future__ import annotations
@@ -23,7 +17,7 @@ from sft_shards.trainer.data.shards import Reader, Sample
 
 
 class TrainSamples:
-    """The mixture, from its first draw on."""
+    """The samples of a mixture, from its first draw on."""
 
     def __init__(self, mixture: Mixture, readers: Sequence[Reader], *, count: int) -> None:
         self.mixture = mixture
@@ -41,14 +35,15 @@ class TrainSamples:
 
 
 class EvalSamples:
-    """The same pass over all packs again and again, in one seeded order; what it has beyond them carries no loss.
+    """The packs of all validation splits in one shuffled order, repeated after `period` items.
 
-    With a pass of `ceil(n / batch) * batch` samples an evaluation sees every conversation exactly once, and the
-    token-weighted mean is that of all the splits. A shorter pass is the same part of them each time.
+    Items of a period beyond the last pack are padding and carry no loss. With a period of `ceil(n / batch) * batch` an
+    evaluation sees every one of n packs exactly once, and its token-weighted mean is that of all splits. A shorter
+    period is the same part of them each time.
     """
 
     split: Any = None
-    """Megatron's name for the split, set by the provider."""
+    """Megatron's name for the split, set by `DatasetProvider`."""
 
     def __init__(self, readers: Sequence[Reader], *, seed: int, period: int, count: int) -> None:
         self.readers = readers

@@ -1,9 +1,9 @@
-"""Which conversations of a split are trained on: those with a trained target within the sequence.
+"""Select the conversations of a split that are trained on: those with a trained target within the sequence.
 
-A conversation of L tokens has L - 1 positions, `--seq-length` N holds up to N + 1 tokens; a longer one is cut there
-or left out. Whether what remains carries loss stands in the mask alone, so the mask is read once per split, in
-blocks of whole conversations, and what was found (the first trained target and their number, 8 bytes a conversation)
-is cached whatever the sequence length.
+A conversation of L tokens has L - 1 positions, so a sequence of N positions holds up to N + 1 tokens; a longer
+conversation is cut there or left out. Only the stored mask says whether what remains carries loss. It is read once per
+split, in blocks of whole conversations. The first trained target and the number of trained targets of each
+conversation (8 bytes) are cached; they do not depend on the sequence length.
 """
 
 from __future__ import annotations
@@ -20,44 +20,44 @@ from sft_shards.formats.shards import Split
 from sft_shards.trainer.data.cache import Arrays, Cache
 
 BLOCK = 1 << 22
-"""Mask entries looked at together."""
+"""Mask entries that are read together, at least one conversation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """What is trained on, and the sums that are shown before training."""
+    """The selected conversations of a split, and counts for the summary."""
 
     rows: NDArray[np.uint32]
-    """uint32[n], rising: rows of the split."""
+    """uint32[n], rising: row numbers of the split."""
     positions: NDArray[np.int32]
-    """int32[n]: positions that each takes, 1..seq_length."""
+    """int32[n]: positions that each row takes, 1..seq_length."""
     trained_tokens: int
-    """Targets that carry loss, after the cut."""
+    """Targets that carry loss within the sequence."""
     cut: int
-    """Selected conversations that lost their end."""
+    """Selected conversations whose end is cut off."""
     overlong: int
-    """Left out because they are too long."""
+    """Conversations left out because they are longer than seq_length + 1 tokens."""
     untrained: int
-    """Left out because no target within the sequence carries loss."""
+    """Conversations left out because no target within the sequence carries loss."""
 
 
 def content(split: Split) -> str:
-    """Hash of a split's tokens and masks, from the manifest's hashes of the files."""
+    """Return a hash of a split's tokens and masks, made from the hashes of its files in the manifest."""
     hashes = [sorted((path, info.sha256) for path, info in shard.files.items()) for shard in split.info.shards]
     return hashlib.sha256(json.dumps([split.name, hashes]).encode()).hexdigest()
 
 
 def select(split: Split, *, seq_length: int, overlong: str, every_token: bool, cache: Cache) -> Selection:
-    """Choose what is trained on.
+    """Select what is trained on.
 
     Args:
         seq_length: positions in a sample.
         overlong: `truncate` cuts a conversation of more than seq_length + 1 tokens, `drop` leaves it out.
-        every_token: the mask does not matter, every target carries loss.
-        cache: where the reading of the masks is kept.
+        every_token: ignore the mask; every target carries loss.
+        cache: where the first target and the number of targets of each conversation are kept.
     """
     lengths = split.lengths()
-    kept = np.minimum(lengths, seq_length + 1)
+    kept = np.minimum(lengths, seq_length + 1)  # tokens of each conversation that are used
     long = lengths > seq_length + 1
     fits = ~long if overlong == "drop" else np.ones(len(lengths), dtype=bool)
     if every_token:
@@ -65,10 +65,10 @@ def select(split: Split, *, seq_length: int, overlong: str, every_token: bool, c
     else:
         found = cache.arrays("targets", {"version": 1, "split": content(split)}, lambda: _all_targets(split))
         carries, trained = found["first"] < kept, found["count"]
-        again = np.flatnonzero(long & fits & carries)
-        if len(again):
+        cut = np.flatnonzero(long & fits & carries)
+        if len(cut):  # their cached numbers count targets beyond the cut
             trained = trained.copy()
-            trained[again] = _targets(split, again, kept[again])[1]
+            trained[cut] = _targets(split, cut, kept[cut])[1]
     chosen = fits & carries
     return Selection(
         rows=np.flatnonzero(chosen).astype(np.uint32),
@@ -88,9 +88,14 @@ def _all_targets(split: Split) -> Arrays:
 def _targets(
     split: Split, rows: NDArray[np.int64], kept: NDArray[np.int32]
 ) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """The first trained target of each row (`kept` where it has none), and their number; both uint32[len(rows)].
+    """Return the first trained target of each row and the number of its trained targets, both uint32[len(rows)].
 
-    Token 0 is nobody's target.
+    A row without a trained target has `kept` as its first. Token 0 is the target of no position and never counts:
+    of a conversation with the mask 1 0 1 the first trained target is token 2, and there is 1.
+
+    Args:
+        rows: int64[n], rising row numbers.
+        kept: int32[n], tokens of each row to look at, from its first.
     """
     first, count = kept.astype(np.uint32), np.zeros(len(rows), dtype=np.uint32)
     for mask, part, starts in _blocks(split, rows, kept):
@@ -105,7 +110,12 @@ def _targets(
 def _blocks(
     split: Split, rows: NDArray[np.int64], kept: NDArray[np.int32]
 ) -> Iterator[tuple[NDArray[np.uint8], slice, NDArray[np.int64]]]:
-    """Stretches of mask, the rows (as a slice of `rows`) that begin in them, and where, relative to the stretch."""
+    """Yield blocks of mask entries with the rows that begin in them.
+
+    Yields:
+        The mask entries, uint8; the rows as a slice of `rows`; and int64, the offset of each row's first entry within
+        the block. Rows of 3 and 2 tokens that follow each other are one block of 5 entries, with offsets 0 and 3.
+    """
     begin, base = 0, 0
     for shard in split.shards:
         end = int(np.searchsorted(rows, base + len(shard.tokens)))

@@ -1,11 +1,31 @@
-"""The shard directories of a run: opened, checked against each other, and read sample by sample."""
+"""The shard directories of a run: named, opened, checked against each other, and read sample by sample.
+
+Every sample is made here, so this file decides which label belongs to which position:
+
+- A stored conversation of L tokens has L - 1 positions. Position p sees tokens 0..p, and its label is token p + 1.
+- The stored loss mask is unshifted: entry i says whether token i, as a target, carries loss. So labels and mask shift
+  together, `labels = tokens[1:]` and `loss_mask = mask[1:]`. Megatron shifts nothing.
+- The positions of a conversation end at its last label, so no label in a pack belongs to the next conversation.
+- `position_ids` start at 0 with every conversation, and again with the padding behind the last one: they alone say
+  where a conversation ends.
+
+A pack of (7 8 9, mask 0 1 1) and (5 6, mask 0 1) with seq_length 4 and padding id 0:
+
+    tokens        7 8 5 0
+    labels        8 9 6 0
+    loss_mask     1 1 1 0
+    position_ids  0 1 0 0
+
+A sample takes 4 + 4 + 1 + 4 bytes a position, because it is copied between processes and to the GPU, where the forward
+step widens it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,18 +34,32 @@ from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.shards import ShardDirectory
 from sft_shards.trainer.data.pack_plan import Plan
 
-Sample = dict[str, Any]
-"""`tokens`, `labels`, `position_ids` int32[N]; `loss_mask` uint8[N] (0 or 1, aligned with `labels`); `source` int64,
-the number of the directory that all of it comes from."""
 Pair = tuple[NDArray[Any], NDArray[np.uint8]]
-"""Ids [L] and unshifted loss mask [L] of one conversation."""
+"""Token ids [L] and unshifted loss mask [L] of one conversation."""
+
+
+class Sample(TypedDict):
+    """One training sample of N positions; a dictionary, because torch collates dictionaries into batches."""
+
+    tokens: NDArray[np.int32]
+    """int32[N]: ids that the model reads."""
+    labels: NDArray[np.int32]
+    """int32[N]: the next id within the conversation."""
+    loss_mask: NDArray[np.uint8]
+    """uint8[N], 0 or 1, aligned with `labels`: whether the label carries loss."""
+    position_ids: NDArray[np.int32]
+    """int32[N]: position within the conversation, from 0."""
+    source: np.int64
+    """Number of the directory that the whole sample comes from."""
 
 
 def parse_shards(text: str) -> tuple[str, Fraction]:
-    """The directory and the weight in `DIR[:WEIGHT]`; a directory whose own name ends so is taken as it is.
+    """Split `DIR[:WEIGHT]` into the directory and its weight (1 if there is none).
+
+    A directory whose own name ends in a colon and a number is taken as it is.
 
     Raises:
-        UsageError: a weight of zero or below.
+        UsageError: the weight is not above 0.
     """
     directory, colon, weight = text.rpartition(":")
     if not colon or Path(text).exists():
@@ -40,7 +74,10 @@ def parse_shards(text: str) -> tuple[str, Fraction]:
 
 
 def short_names(paths: Iterable[Path]) -> list[str]:
-    """A name for each directory: the last part of its path, or as many as it takes to tell them apart."""
+    """Return a name for each directory: the last part of its path, or as many parts as tell them apart.
+
+    `x/a` and `y/b` are `a` and `b`; `x/a` and `y/a` keep both parts; a directory that is named twice is `a#1`, `a#2`.
+    """
     parts = [path.absolute().parts for path in paths]
     depth = 1
     while depth < max(map(len, parts)) and len({each[-depth:] for each in parts}) < len(set(parts)):
@@ -50,11 +87,11 @@ def short_names(paths: Iterable[Path]) -> list[str]:
 
 
 def open_shards(paths: Iterable[str]) -> list[ShardDirectory]:
-    """Open the directories and check that they are of one vocabulary and hold something to train on.
+    """Open the directories and check that they share one vocabulary and have a train split.
 
     Raises:
-        DataError: a directory that is not complete, another tokenizer's, without train split, or whose ids for EOS
-            or padding are outside its vocabulary.
+        DataError: a directory is incomplete, was tokenized with another vocabulary than the first, has nothing to
+            train on, or has an EOS or padding id outside its vocabulary.
     """
     directories = [ShardDirectory(path) for path in paths]
     first = directories[0]
@@ -77,7 +114,7 @@ def open_shards(paths: Iterable[str]) -> list[ShardDirectory]:
 
 
 class Reader:
-    """Reads the packs of a plan out of the memory maps."""
+    """Makes samples of the packs of a plan, from the memory-mapped shards."""
 
     def __init__(self, plan: Plan, *, seq_length: int, pad_id: int, every_token: bool, source: int = 0) -> None:
         self.plan = plan
@@ -88,18 +125,18 @@ class Reader:
         self._ramp = np.arange(seq_length, dtype=np.int32)
 
     def conversations(self, number: int) -> list[Pair]:
-        """The conversations of pack `number`, whole."""
+        """Return the conversations of pack `number`, uncut."""
         bounds, split = self.plan.packs.bounds, self.plan.split
         return [split[row] for row in self.plan.packs.items[bounds[number] : bounds[number + 1]].tolist()]
 
     def sample(self, conversations: Iterable[Pair]) -> Sample:
-        """Conversations as one sample; what one has beyond `seq_length` + 1 tokens is cut off."""
+        """Return one sample of these conversations; each is cut off after `seq_length` + 1 tokens."""
         size = self.seq_length
         tokens, labels = np.empty(size, dtype=np.int32), np.empty(size, dtype=np.int32)
         loss_mask, position_ids = np.empty(size, dtype=np.uint8), np.empty(size, dtype=np.int32)
         parts = [(ids[: size + 1], mask[1 : size + 1]) for ids, mask in conversations]
         at = sum(len(mask) for _, mask in parts)
-        if parts:  # whole columns at a time: a pack has many conversations, and each numpy call its price
+        if parts:  # one numpy call for each array, not for each conversation: a pack has many
             np.concatenate([ids[:-1] for ids, _ in parts], out=tokens[:at], casting="unsafe")
             np.concatenate([ids[1:] for ids, _ in parts], out=labels[:at], casting="unsafe")
             np.concatenate([mask for _, mask in parts], out=loss_mask[:at])

@@ -1,8 +1,8 @@
-"""Can this machine train, and if not, what is missing? Asked without starting a run.
+"""Examine whether this machine can train, and what is missing, without starting a run.
 
-    cli ─▶ imports (subjects, in a process of its own) ─▶ Machine ─▶ checks_* ─▶ Finding ─▶ report
+    cli ──imports (subjects, in a process of its own)──▶ Machine ──checks_*──▶ Finding ──▶ report
 
-In five lines:
+The same from Python:
 
     from sft_shards.trainer.doctor.examine import examine
     from sft_shards.trainer.doctor.imports import gather
@@ -10,6 +10,6 @@ In five lines:
     for finding in examine(Machine(device="cpu", imported=gather())):
         print(finding.status, finding.name, finding.found, finding.remedy)
 
-A check is a function from a `Machine` to findings and reads nothing but it, so that tests hand it machines that are
-not there. It needs neither torch nor Megatron: what imports them runs apart, where it may hang or abort.
+A check is a function from a `Machine` to findings that reads nothing else, so that tests can pass in made-up machines.
+Checks need neither torch nor Megatron: these are imported in a process of their own, which may hang or abort.
 """

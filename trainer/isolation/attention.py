@@ -1,4 +1,9 @@
-"""What attention is told about a packed sample: a block-diagonal mask, or where each conversation begins (thd)."""
+"""Tell attention which conversations share a sample: by a block-diagonal mask, or by their offsets (thd).
+
+Both follow from `position_ids`, which are 0 at the first position of each conversation and of the padding:
+
+    position_ids 0 1 0   ──▶  mask: position 0 sees 0, position 1 sees 0 1, position 2 sees 2;   offsets 0 2 3
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,7 @@ from typing import Any
 
 
 def block_mask(position_ids: Any) -> Any:
-    """bool[b, 1, s, s], True where a position (third axis) does not see another (fourth), as Megatron masks.
+    """Return Megatron's attention mask, bool[b, 1, s, s]: True if a position (axis 2) does not see another (axis 3).
 
     Args:
         position_ids: int[b, s], 0 at the first position of each conversation.
@@ -20,10 +25,11 @@ def block_mask(position_ids: Any) -> Any:
 
 
 def packed_seq_params(position_ids: Any) -> Any:
-    """Megatron's PackedSeqParams for one row; on the CPU, so that nothing waits for the GPU.
+    """Return Megatron's PackedSeqParams for one row: offsets int32[conversations + 1], and the longest length.
 
     Args:
-        position_ids: int[1, s] on the CPU, 0 at the first position of each conversation.
+        position_ids: int[1, s] on the CPU (on the GPU the host would have to wait for the lengths), 0 at the first
+            position of each conversation.
     """
     import torch
     from megatron.core.packed_seq_params import PackedSeqParams

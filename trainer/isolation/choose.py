@@ -1,11 +1,12 @@
-"""How conversations that share a sequence are kept from seeing each other.
+"""Choose how conversations that share a sample are kept from attending to each other.
 
-`thd` tells Transformer Engine's attention where each conversation begins (Megatron's PackedSeqParams): no work is
-spent between conversations, and rotary positions start at 0 with each. It wants one row a micro-batch. `mask` gives
-Megatron's own attention a dense block-diagonal mask: it runs everywhere, computes all N x N scores, and holds the
-rotary angles of the place in the row, which comes to the same, because attention sees differences of angles only
-(learned positions are looked up by `position_ids`, and start at 0). `auto` takes `thd` where a trial of it on the GPU
-gave the right numbers (some ROCm images abort or hang in it), else `mask`; it never packs without one of the two.
+- `thd` tells Transformer Engine's attention where each conversation begins (Megatron's PackedSeqParams). No scores are
+  computed between conversations, and rotary positions start at 0 with each. A micro-batch must have one row.
+- `mask` gives Megatron's own attention a dense block-diagonal mask. It runs everywhere and computes all N x N scores.
+  Rotary angles count along the whole row, which changes nothing, because attention depends on differences of angles
+  only; learned positions are looked up by `position_ids` and start at 0.
+- `auto` is `thd` if its trial passed (in some ROCm images it aborts or hangs), else `mask`. Conversations are never
+  packed without one of the two.
 
 `thd` was never run on an AMD GPU by this project.
 """
@@ -22,30 +23,32 @@ ISOLATIONS = ("auto", "thd", "mask")
 
 @dataclass(frozen=True, kw_only=True)
 class Isolation:
-    """What was chosen."""
+    """The choice, and what Megatron must be told."""
 
     kind: str
-    """`thd`, `mask`, or `single`: a sample holds one conversation, causal attention is enough."""
+    """`thd`, `mask`, or `single`: a sample holds one conversation, and causal attention is enough."""
     reason: str
+    """Why, for the summary."""
     flags: tuple[str, ...] = field(default=())
-    """Megatron flags that go with it."""
+    """Megatron's flags that the choice needs."""
 
 
 def choose(
     *, asked: str, batching: str, device: str, trial: str, engine: bool, args: Namespace, given: frozenset[str]
 ) -> Isolation:
-    """Settle on a way.
+    """Choose the isolation of a run.
 
     Args:
         asked: one of `ISOLATIONS`.
-        trial: what `probe` said; "" on success.
+        batching, device: as in `sft_shards.trainer.job.Job`.
+        trial: what `trial.probe` returned; "" on success.
         engine: Transformer Engine can be imported.
-        args: Megatron's flags.
-        given: those of them that the user set.
+        args: Megatron's parsed flags.
+        given: destinations of the flags that the user set.
 
     Raises:
-        UsageError: what was asked for cannot go with the flags.
-        DataError: it cannot be had on this machine.
+        UsageError: the isolation that was asked for excludes one of the flags.
+        DataError: this machine does not have it.
     """
     if batching == "padded":
         return Isolation(kind="single", reason="one conversation per sample")
@@ -54,7 +57,7 @@ def choose(
         if device == "cpu" or local:
             why = "--device cpu" if device == "cpu" else "--transformer-impl local"
             raise UsageError(
-                f"--isolation thd needs Transformer Engine, which {why} does without; use --isolation mask"
+                f"--isolation thd needs Transformer Engine, which {why} does not use; use --isolation mask"
             )
         if not engine:
             raise DataError("--isolation thd needs Transformer Engine, which is not installed; use --isolation mask")

@@ -1,8 +1,8 @@
-"""One answer for all nodes to the trial of packed attention, which each node makes by itself.
+"""Agree with all nodes on the result of the trial of packed attention, which each node makes by itself.
 
-Were one node to pack with Transformer Engine and another with a mask, their ranks would build different models and
-wait for each other for ever. So the answers meet in torchrun's own store, before Megatron is initialised: a trial that
-failed anywhere has failed.
+If one node used Transformer Engine and another a mask, their ranks would build different models and wait for each other
+for ever. So the nodes exchange their results in torchrun's own store before Megatron is initialised. The trial counts
+as failed on all nodes if it failed on one.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from datetime import timedelta
 from typing import Any
 
 SECONDS = 600
-"""Nodes may be so far apart: the trial's own limit, and the time that imports take on a cold file system."""
+"""How long a node waits for the others: longer than the trial's own limit and imports from a cold file system."""
 
 
 def trial_of_all(trial: str, environment: Mapping[str, str]) -> str:
-    """What the trial said, "" where it passed on every node.
+    """Return why the trial failed on any node, or "" if it passed on all of them.
 
     Args:
-        trial: what it said on this node.
-        environment: a worker's, as torchrun makes it.
+        trial: why it failed on this node, or "".
+        environment: this worker's environment, with torchrun's variables.
     """
     nodes, node = int(environment.get("GROUP_WORLD_SIZE", "1")), environment.get("GROUP_RANK", "0")
     if nodes == 1:

@@ -1,7 +1,9 @@
-"""A trial of Transformer Engine's packed (thd) attention on this machine: `python -m … .trial` prints `ok`.
+"""Try Transformer Engine's packed (thd) attention on this machine's first GPU.
 
-Two segments packed together must give what each gives alone, in output and gradient. Run in a process of its own and
-under a time limit, because where it does not work it aborts or hangs. Never run on an AMD GPU by this project.
+Two segments that are packed together must give the output and gradients that each gives alone. `probe` runs
+`python -m sft_shards.trainer.isolation.trial` in a process of its own under a time limit, because packed attention
+aborts or hangs in some ROCm images. The process prints `ok`, or what is wrong. It was never run on an AMD GPU by this
+project.
 """
 
 from __future__ import annotations
@@ -15,16 +17,19 @@ from collections.abc import Mapping, Sequence
 PROBE = (sys.executable, "-m", "sft_shards.trainer.isolation.trial")
 PROBE_SECONDS = 180.0
 LENGTHS = (48, 80)
+"""Positions of the two segments."""
 HEADS, CHANNELS = 4, 64
 
 
 def probe(
     command: Sequence[str] = PROBE, seconds: float = PROBE_SECONDS, variables: Mapping[str, str] | None = None
 ) -> str:
-    """Try packed attention on this machine's first GPU, in a process of its own: "" if it is right, else why not.
+    """Try packed attention in a process of its own; return "" if it is right, else what went wrong in one line.
 
     Args:
-        variables: added to its environment, so that it tries the attention that will be trained with.
+        command: the process, which prints `ok` on success.
+        seconds: time limit, imports included.
+        variables: added to its environment, so that it tries the attention backend of the training.
     """
     environment = {**os.environ, **(variables or {})}
     try:
@@ -40,7 +45,7 @@ def probe(
 
 
 def main() -> int:
-    """Compare; what is wrong is the last line on standard output."""
+    """Compare packed segments with single ones; print `ok`, or what is wrong as the last line."""
     import torch
 
     try:

@@ -1,11 +1,14 @@
-"""Megatron's distributed optimizer over torch's AdamW: where neither Transformer Engine nor Apex is installed.
+"""Let Megatron's distributed optimizer load checkpoints with torch's AdamW.
 
-That pair is rare on GPUs, and three things go wrong in it when a checkpoint is loaded (megatron-core 0.12 to 0.19,
-`DistributedOptimizer.state_dict` and `load_state_dict`). Loading first asks the optimizer for its state, and the
-step count is asserted to be one number, where AdamW has none before its first step. The step count that is loaded
-is one tensor, shared by all parameters, which AdamW increments once for every parameter, or is overwritten with the
-one before loading (torch_dist). And parameters in float32 are their own main parameters, into which autograd lets
-nobody copy.
+Megatron uses torch's AdamW if neither Transformer Engine nor Apex is installed, which is rare on GPUs. Loading a
+checkpoint then fails in three ways (megatron-core 0.12 to 0.19, `DistributedOptimizer.state_dict` and
+`load_state_dict`):
+
+- Loading first asks the optimizer for its state and asserts that there is one step count; AdamW has none before its
+  first step.
+- The loaded step count is one tensor shared by all parameters, which AdamW increments once for each of them, or it is
+  overwritten with the count from before loading (torch_dist).
+- Parameters in float32 are their own main parameters, and autograd forbids copying into them.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Any
 
 
 def repair() -> None:
-    """Give AdamW its state before the first step, load without autograd, and give each parameter its own step count."""
+    """Patch `DistributedOptimizer`: AdamW has state before its first step, and each parameter its own step count."""
     import torch
     from megatron.core.optimizer import distrib_optimizer
 

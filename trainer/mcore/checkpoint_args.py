@@ -1,8 +1,8 @@
-"""The shape of a model from its Megatron checkpoint, for `--use-checkpoint-args`.
+"""The model shape in a Megatron checkpoint, for `--use-checkpoint-args`.
 
-Megatron's own way with that flag forgets part of the shape (norm epsilon, query and key norms, rotary scaling), and
-takes over dropout, whatever the user says. So the arguments in the checkpoint are read by Megatron, and those that
-make the shape become flags like any others: complete, and compared with what the user says.
+Megatron's own implementation of that flag loses part of the model shape (norm epsilon, query and key norms, rotary
+scaling) and overrides the user's dropout. So Megatron only reads the arguments in the checkpoint here. Those that
+describe the model shape become flags like any others, and are compared with what the user says.
 """
 
 from __future__ import annotations
@@ -50,16 +50,18 @@ FLAGS = (
     "moe-router-enable-expert-bias",
     "moe-shared-expert-intermediate-size",
 )
-"""Flags that make the shape."""
+"""Flags that describe the model shape."""
 WITH_EXPERTS = ("moe-",)
+"""Beginnings of flags that mean something only with --num-experts."""
 WITH_GROUPS = ("num-query-groups",)
+"""Flags that mean something only with --group-query-attention."""
 
 
 def read(parser: argparse.ArgumentParser, args: argparse.Namespace) -> ModelShape:
-    """The shape of the model that `--load`, or else `--pretrained-checkpoint`, names.
+    """Read the model shape from the checkpoint at --load, or else at --pretrained-checkpoint.
 
     Raises:
-        UsageError: neither is given, there is no checkpoint, or it does not say how it was made.
+        UsageError: neither is given, there is no checkpoint, or it holds no arguments.
     """
     given = [(flag, getattr(args, flag, None)) for flag in ("load", "pretrained_checkpoint")]
     named = [(flag, folder) for flag, folder in given if folder]
@@ -69,7 +71,7 @@ def read(parser: argparse.ArgumentParser, args: argparse.Namespace) -> ModelShap
     if not held:
         raise UsageError(
             f"--{named[0][0].replace('_', '-')} {named[0][1]}: no checkpoint there (no "
-            "latest_checkpointed_iteration.txt), and --use-checkpoint-args wants its shape; give --hf-config instead"
+            "latest_checkpointed_iteration.txt), and --use-checkpoint-args needs its shape; give --hf-config instead"
         )
     flag, folder = held[0]
     from megatron.training.checkpointing import load_args_from_checkpoint
@@ -77,12 +79,12 @@ def read(parser: argparse.ArgumentParser, args: argparse.Namespace) -> ModelShap
     with compat.quiet():
         found = load_args_from_checkpoint(copy.copy(args), load_arg=flag)
     if not isinstance(found, tuple):
-        raise UsageError(f"{folder}: this checkpoint does not say how it was made; give --hf-config instead")
+        raise UsageError(f"{folder}: this checkpoint holds no arguments; give --hf-config instead")
     return shape(parser, found[1], str(folder))
 
 
 def shape(parser: argparse.ArgumentParser, saved: argparse.Namespace, path: str) -> ModelShape:
-    """The shape in a checkpoint's arguments, as `parser` spells its flags."""
+    """Return the model shape that a checkpoint's arguments describe, by the names of `parser`'s flags."""
     actions = parser._option_string_actions
     flags: dict[str, Any] = {}
     for name in FLAGS:

@@ -1,7 +1,9 @@
-"""The only file that knows Megatron's versions: how to reach its parser, its configuration and its `pretrain()`.
+"""Reach Megatron's parser, configuration and `pretrain()` in every supported version.
 
-Sources: megatron/training/training.py, arguments.py and argument_utils.py of the tags core_v0.12.3 to core_v0.19.2.
-What was run under which of them stands in docs/versions.md.
+This is the only file that compares Megatron's versions or inspects its signatures. Three others depend on versions in
+another way: `flags` asks Megatron's parser which flags there are, and `cpu_device` and `adamw_patch` replace functions
+by name and say in which versions. Sources: megatron/training/training.py, arguments.py and argument_utils.py of tags
+core_v0.12.3 to core_v0.19.2. docs/versions.md lists what was run with which version.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import re
 import sys
 import warnings
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,11 +26,11 @@ from sft_shards.trainer.mcore import adamw_patch
 from sft_shards.trainer.mcore.flags import Parser
 
 OLDEST, NEWEST = (0, 12), (0, 19)
-"""What was tried; newer ones are tried with a warning."""
+"""The versions that were run, as (major, minor); newer ones are used with a warning."""
 
 
 def check_installed() -> None:
-    """DataError where this Python has no Megatron that can train."""
+    """Raise DataError if this Python has no Megatron with `pretrain()`; nothing heavy is imported."""
     for package in ("torch", "megatron.core", "megatron.training", "psutil"):  # psutil: writes checkpoints
         try:
             found = importlib.util.find_spec(package) is not None
@@ -43,14 +45,14 @@ def check_installed() -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep Megatron's start-up chatter off the terminal: its table of 800 arguments and notes on absent kernels."""
+    """Suppress warnings and standard output, such as Megatron's table of 800 arguments and notes on missing kernels."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
 
 
 def parser() -> Parser:
-    """Megatron's own parser, with nothing added."""
+    """Return Megatron's own parser, with nothing added."""
     with quiet():
         from megatron.training.arguments import add_megatron_arguments
     made = Parser(prog="sft-train", allow_abbrev=False, add_help=False)
@@ -81,7 +83,7 @@ def support(version: str) -> Literal["too old", "tested", "untested"]:
 
 
 def check_version() -> str:
-    """A warning about this version, or "".
+    """Return a warning about the Megatron that is imported, or "".
 
     Raises:
         DataError: it is too old.
@@ -100,28 +102,35 @@ def check_version() -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """Megatron's flags, validated by Megatron."""
+    """Flags that Megatron has validated."""
 
     args: Namespace
+    """Megatron's arguments after validation."""
     argv: tuple[str, ...]
-    defaults: dict[str, Any]
+    """The command line that they were parsed from; Megatron before 0.18 parses it again."""
+    defaults: Mapping[str, Any]
+    """Values for arguments that are None after parsing."""
 
 
-def configure(argv: tuple[str, ...], defaults: dict[str, Any]) -> Configuration:
-    """Let Megatron parse and validate `argv`; `defaults` fill what is None after parsing.
+def configure(argv: tuple[str, ...], defaults: Mapping[str, Any]) -> Configuration:
+    """Let Megatron parse and validate `argv`, which sets its global state.
+
+    Args:
+        argv: the command line, without a program name.
+        defaults: values for arguments that are None after parsing.
 
     Raises:
-        UsageError: Megatron refuses the flags, in its own words.
+        UsageError: Megatron refuses the flags; the message is Megatron's.
     """
     from megatron.training import arguments
 
     try:
         with quiet(), _command_line(argv):
             if version() >= (0, 18):
-                args: Namespace = arguments.parse_and_validate_args(args_defaults=defaults)
-            else:  # validated for the sake of its errors: `pretrain` parses again
-                args = arguments.validate_args(arguments.parse_args(), defaults)
-            transformer_config(args)  # refuses shapes that do not divide; the model is built from it much later
+                args: Namespace = arguments.parse_and_validate_args(args_defaults=dict(defaults))
+            else:  # for its errors only: `pretrain` parses and validates again
+                args = arguments.validate_args(arguments.parse_args(), dict(defaults))
+            transformer_config(args)  # refuses sizes that do not divide now, and not when the model is built
             return Configuration(args=args, argv=argv, defaults=defaults)
     except (AssertionError, ValueError, KeyError, TypeError, RuntimeError, OSError, ImportError) as error:
         raise UsageError(f"Megatron refuses the flags: {_words(error)}") from error
@@ -138,7 +147,7 @@ def _command_line(argv: tuple[str, ...]) -> Iterator[None]:
 
 
 def _words(error: BaseException) -> str:
-    """An exception in one line; for an assertion without words, the condition that did not hold and its values."""
+    """Return an exception in one line; for an assertion without a message its condition, and the values in it."""
     text = " ".join(str(error).split())
     if text:
         return text
@@ -160,10 +169,14 @@ def pretrain(
     model_provider: Callable[..., Any],
     forward_step: Callable[..., Any],
 ) -> None:
-    """Call Megatron's `pretrain()` with the keywords that this version has.
+    """Call Megatron's `pretrain()` with the keywords of this version.
+
+    Args:
+        provider: the data set provider.
+        model_provider, forward_step: what Megatron calls by these names.
 
     Raises:
-        UsageError: the checkpoint to go on from has another learning-rate schedule.
+        UsageError: the checkpoint at --load has another learning-rate schedule.
     """
     from megatron.core.enums import ModelType
     from megatron.training import pretrain as megatron_pretrain
@@ -200,10 +213,9 @@ def pretrain(
 
 
 def skip_compiling() -> None:
-    """Keep Megatron from compiling its C++ data set helpers: these data sets need none of them.
+    """Keep Megatron from compiling its C++ data set helpers, which our data sets do not use.
 
-    A wheel comes without the Makefile for it, and a checkout in a container is often read-only; either would end
-    the process.
+    A wheel has no Makefile for them, and a checkout in a container is often read-only; compiling would end the process.
     """
     from megatron.core.datasets import utils
 
@@ -211,10 +223,14 @@ def skip_compiling() -> None:
 
 
 def report(total: Any, count: Any) -> Any:
-    """One entry of what a loss function reports, of which Megatron logs the mean over the world, token by token.
+    """Return one entry of a loss function's report, of which Megatron logs total / count over all ranks.
 
-    From 0.13 a pair in one tensor, which Megatron sums over micro-batches and ranks; before, a tuple that it sums
-    over micro-batches only, so the ranks are summed here.
+    From 0.13 on an entry is one tensor (total, count), which Megatron sums over micro-batches and ranks. Before, it is
+    a tuple that Megatron sums over micro-batches only, so it is summed over the data-parallel ranks here.
+
+    Args:
+        total: scalar tensor, the sum of losses.
+        count: scalar tensor, the number of tokens.
     """
     import torch
 
@@ -228,13 +244,13 @@ def report(total: Any, count: Any) -> Any:
 
 
 def transformer_config(args: Namespace) -> Any:
-    """The TransformerConfig that Megatron makes of its flags."""
+    """Return the TransformerConfig that Megatron makes of its arguments."""
     from megatron.training.arguments import core_transformer_config_from_args
 
     return core_transformer_config_from_args(args)
 
 
 def accepted(function: Callable[..., Any], values: dict[str, Any]) -> dict[str, Any]:
-    """Those of `values` whose names are parameters of `function`."""
+    """Return those of `values` whose names are parameters of `function` in this version."""
     known = inspect.signature(function).parameters
     return {name: value for name, value in values.items() if name in known}

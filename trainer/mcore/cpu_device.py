@@ -1,9 +1,9 @@
-"""A machine without a GPU that Megatron takes for one with a GPU: the same `pretrain()`, for rehearsal and for CI.
+"""Run Megatron's `pretrain()` on the CPU, for rehearsals and tests.
 
-Megatron asks `torch.cuda` for everything and places every tensor on "cuda". `install()` answers those questions
-for the CPU and turns every placement into one on the CPU; it changes this process for good and is called for
-`--device cpu` only. Speed, memory numbers and fused kernels are not those of a GPU; the arithmetic, the schedule,
-the collectives (gloo), the data and the checkpoints are the real ones.
+Megatron asks `torch.cuda` about its device and places every tensor on "cuda". `install()` answers for the CPU and
+places every tensor there. It changes this process permanently and is called for `--device cpu` only. Arithmetic,
+schedule, collectives (gloo), data and checkpoints are the real ones; speed, memory figures and fused kernels are not
+those of a GPU.
 """
 
 from __future__ import annotations
@@ -24,15 +24,14 @@ FORCED: dict[str, Any] = {
     "no-bias-swiglu-fusion": True,
     "no-bias-dropout-fusion": True,
     "no-rope-fusion": True,
-    "moe-grouped-gemm": False,  # all experts of a layer in one GPU kernel; here one after the other
-    "num-workers": 0,  # the cores are busy with the model
+    "moe-grouped-gemm": False,  # a GPU kernel for all experts of a layer
+    "num-workers": 0,  # the model needs the cores
 }
-"""Megatron flags without which it would reach for a GPU kernel; they win over what the user gave.
-False takes a switch out."""
+"""Flags that keep Megatron from calling GPU kernels; they win over the user's. False removes a switch."""
 
 
 def install() -> None:
-    """Stand in for the GPU in this process; call before Megatron is imported."""
+    """Replace the GPU by the CPU in this process; call before Megatron is imported."""
     import torch
     from torch.overrides import TorchFunctionMode
 
@@ -57,7 +56,7 @@ def install() -> None:
             return torch.device("cpu")
         return value
 
-    # Answered before the mode is entered: torch.cuda's own functions then never meet it.
+    # Replaced before the mode is entered, which would otherwise intercept torch.cuda's own functions.
     for name, answer in _answers().items():
         setattr(torch.cuda, name, answer)
     tensor: Any = torch.Tensor
@@ -73,7 +72,7 @@ def install() -> None:
 
 
 def _answers() -> dict[str, Any]:
-    """`torch.cuda`, as far as Megatron asks it, for one device that is the CPU."""
+    """Return replacements for the functions of `torch.cuda` that Megatron calls, by name."""
     import torch
 
     class Stream:
@@ -81,7 +80,7 @@ def _answers() -> dict[str, Any]:
 
         def __init__(self, *args: Any, **kwargs: Any) -> None: ...
         def __eq__(self, other: object) -> bool:
-            return isinstance(other, Stream)  # there is one: nothing has to be copied from another
+            return isinstance(other, Stream)  # there is only one stream
 
         def __hash__(self) -> int:
             return 0
@@ -155,7 +154,7 @@ def _answers() -> dict[str, Any]:
 
 
 def _silent() -> Callable[..., None]:
-    """A function that does nothing; a new one each time, because Dynamo keeps rules by function."""
+    """Return a new function that does nothing; Dynamo keeps rules for each function object."""
 
     def nothing(*args: Any, **kwargs: Any) -> None:
         return None
@@ -164,7 +163,7 @@ def _silent() -> Callable[..., None]:
 
 
 def _random_state() -> None:
-    """Megatron keeps one random state per parallel group; here each is a state of the CPU generator."""
+    """Let Megatron's random states, one for each parallel group, be states of the CPU generator."""
     import torch
     from megatron.core.tensor_parallel import random
 
@@ -179,7 +178,7 @@ def _random_state() -> None:
 
 
 def _router() -> None:
-    """Megatron 0.14 to 0.16 asks whether this function is None, and defines it only with Transformer Engine."""
+    """Define a function that Megatron 0.14 to 0.16 compares with None but defines only with Transformer Engine."""
     from megatron.core.transformer.moe import moe_utils
 
     module: Any = moe_utils

@@ -1,4 +1,4 @@
-"""The data sets of a run, as Megatron asks for them."""
+"""The data set provider: Megatron asks it for the training and validation sets of a run."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetProvider:
-    """Called by `pretrain()` on every rank; every rank makes the same data sets."""
+    """Makes the same data sets on every rank; `pretrain()` calls it."""
 
     stage: Any
     """A `sft_shards.trainer.stage.Stage`."""
     eval_pass: int
-    """Samples of one evaluation, a multiple of the evaluation batch; 0: there is none."""
+    """Samples of one evaluation, a multiple of the evaluation batch; 0: no evaluation."""
     is_distributed: bool = True
-    """Megatron builds data sets on every tensor rank only where this is set, and deadlocks with TP > 1 otherwise."""
+    """Must be True: otherwise Megatron makes data sets on the first tensor rank only, and TP > 1 deadlocks."""
 
     def __call__(self, num_samples: Any, vp_stage: int | None = None) -> tuple[Any, Any, None]:
-        """The train and validation sets; the test split is for measuring afterwards, and never read here.
+        """Return the training and validation sets, and None for the test set, which is never read while training.
 
         Args:
             num_samples: (train, validation, test) samples that Megatron will draw.
-            vp_stage: the virtual pipeline stage that asks; all of them read the same.
+            vp_stage: the virtual pipeline stage that asks; all of them get the same sets.
         """
-        # One more than is drawn: Megatron's sampler refuses a set that a finished run has used up.
+        # One more than is drawn: Megatron's sampler refuses to resume a finished run that has used up the whole set.
         train = self.stage.train_samples(num_samples[0] + 1)
         if not self.eval_pass:
             return train, None, None
-        # Megatron draws without end, except in a full validation (None), which is one pass.
+        # Megatron draws from it without end, except in a full validation (None), which is one pass.
         count = self.eval_pass if num_samples[1] is None else self.eval_pass << 20
         valid = self.stage.eval_samples(period=self.eval_pass, count=count)
         from megatron.core.datasets.utils import Split
 
-        valid.split = Split.valid  # by this Megatron knows which batch size is meant
+        valid.split = Split.valid  # Megatron chooses the batch size by it
         return train, valid, None

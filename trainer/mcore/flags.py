@@ -1,10 +1,9 @@
-"""Megatron's flags: the ones given, checked by name, completed by our defaults, in the order in which they win.
+"""Megatron's flags of a run, put together from several sources; a later source wins over an earlier one.
 
-    defaults < YAML file < after `--` < what the device needs
+    our defaults < YAML file < after `--` < what the device needs
 
-The model's shape (`sft_shards.trainer.model.hf_config`) stands beside the file: what is said twice must be said alike.
-
-Names are checked against the parser of the Megatron that is installed, so what is known is never a list of ours.
+The model shape (`sft_shards.trainer.model.hf_config`) is not overridden: a flag that contradicts it is an error. Names
+are checked against the parser of the installed Megatron, so there is no list of flags here.
 """
 
 from __future__ import annotations
@@ -22,34 +21,38 @@ from sft_shards.trainer.yaml_config import OWN
 DEFAULTS: dict[str, Any] = {
     "calculate-per-token-loss": True,  # one objective on every layout: the token-weighted mean
     "micro-batch-size": 1,
-    "attention-dropout": 0.0,  # fine-tuning on few epochs: no model of today is tuned with dropout
+    "attention-dropout": 0.0,  # current models are fine-tuned without dropout
     "hidden-dropout": 0.0,
     "log-interval": 10,
     "eval-interval": 100,
     "save-interval": 500,  # Megatron divides by it whenever --save is given
     "no-one-logger": True,  # a logger inside NVIDIA
 }
-"""Set where neither the file nor the command line sets them."""
+"""Values of flags that neither the file nor the command line sets."""
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that raises UsageError where argparse would print its usage and leave."""
+    """A parser that raises UsageError instead of printing its usage and exiting."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise the message; Megatron's usage is 800 lines long and helps nobody."""
+        """Raise the message alone; Megatron's usage is 800 lines long."""
         raise UsageError(f"Megatron's flags: {message}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    """The flags of a run and what they say."""
+    """The flags of a run, as text and parsed."""
 
     argv: tuple[str, ...]
-    """As Megatron will parse them."""
+    """The command line that Megatron will parse."""
     args: argparse.Namespace
-    """Megatron's own reading of `argv`, not validated yet."""
+    """`argv` as Megatron's parser reads it, not validated yet."""
     given: frozenset[str]
     """Destinations that the user set, in the file or after `--`."""
+
+    def has(self, destination: str) -> bool:
+        """Return whether the installed Megatron has this flag: flags come and go with its versions."""
+        return hasattr(self.args, destination)
 
 
 def resolve(
@@ -61,11 +64,19 @@ def resolve(
     forced: Mapping[str, Any] | None = None,
     shape: ModelShape | None = None,
 ) -> Flags:
-    """Put the flags together.
+    """Put the flags together and parse them.
+
+    Args:
+        parser: Megatron's own.
+        config: flags of the YAML file, by name without leading dashes.
+        config_path: the file, for messages.
+        flags: the words after `--`.
+        forced: flags that win over all others; False removes a switch.
+        shape: the model shape, if a file says it.
 
     Raises:
-        UsageError: an unknown name (with the nearest known one), a value that its flag does not take, or one that
-            contradicts the model's shape.
+        UsageError: an unknown name (the message names the nearest one), a value that its flag does not take, or one
+            that contradicts the model shape.
     """
     actions = parser._option_string_actions
     for name in config:
@@ -99,7 +110,7 @@ def resolve(
 
 
 def _model(parser: argparse.ArgumentParser, shape: ModelShape) -> list[str]:
-    """A model's shape as words of a command line; UsageError where this Megatron lacks a flag that it needs."""
+    """Return a model shape as words of a command line; UsageError if this Megatron lacks a flag that it needs."""
     actions = parser._option_string_actions
     for name, value in shape.flags.items():
         if _spelt(actions, name) is None and value not in (None, False):
@@ -109,7 +120,7 @@ def _model(parser: argparse.ArgumentParser, shape: ModelShape) -> list[str]:
 
 
 def _agree(parser: argparse.ArgumentParser, shape: ModelShape, words: Sequence[str], where: str) -> None:
-    """UsageError where `words` say something else about the model than its shape does; repeating it is fine."""
+    """Raise UsageError if `words` contradict the model shape; they may repeat it."""
     actions = parser._option_string_actions
     wanted, _ = parser.parse_known_args(_model(parser, shape))
     said, _ = parser.parse_known_args(list(words))
@@ -126,12 +137,15 @@ def _agree(parser: argparse.ArgumentParser, shape: ModelShape, words: Sequence[s
 
 
 def _switches_off(actions: Mapping[str, argparse.Action], values: Mapping[str, Any]) -> set[str]:
-    """Words that set a switch which `values` want off."""
+    """Return the words that set a switch for which `values` holds False."""
     return {f"--{name}" for name, value in values.items() if value is False and actions[f"--{name}"].nargs == 0}
 
 
 def as_argv(actions: Mapping[str, argparse.Action], values: Mapping[str, Any]) -> list[str]:
-    """A mapping as words of a command line: true sets a switch, false leaves or negates it, a list repeats values."""
+    """Return a mapping as words of a command line.
+
+    True sets a switch; False leaves it out, or negates it if it has a `--no-` form; a list is several values.
+    """
     words: list[str] = []
     for name, value in values.items():
         option = _spelt(actions, name)
@@ -153,7 +167,7 @@ def as_argv(actions: Mapping[str, argparse.Action], values: Mapping[str, Any]) -
 
 
 def _spelt(actions: Mapping[str, argparse.Action], name: str) -> str | None:
-    """The option as this parser spells it: with dashes, or (a few of Megatron's) with underscores."""
+    """Return the option as this parser spells it, with dashes or with underscores; None if it has neither."""
     for option in (f"--{name}", f"--{name.replace('-', '_')}"):
         if option in actions:
             return option

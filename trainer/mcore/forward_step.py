@@ -1,8 +1,8 @@
-"""The forward step: a batch as the data set made it, and the masked, token-weighted loss.
+"""The forward step: one micro-batch from the data set through the model.
 
-Every rank reads its own batch: items are pure functions of their number, so the tensor and pipeline ranks of one
-data-parallel rank read the same thing, and nothing is broadcast. Megatron never shifts: labels and mask come
-shifted from `sft_shards.trainer.data.samples`.
+Every rank reads its own batch. Items are pure functions of their number, so the tensor and pipeline ranks of one
+data-parallel rank read the same batch, and nothing is broadcast. Megatron does not shift labels; they and the mask come
+shifted from `sft_shards.trainer.data.shards`.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from sft_shards.trainer.mcore.loss import Reduced, loss_func
 
 @dataclass(frozen=True, kw_only=True)
 class ForwardStep:
-    """One micro-batch through this rank's part of the model, as Megatron's schedules call it."""
+    """Runs one micro-batch through this rank's part of the model; Megatron's schedules call it."""
 
     isolation: str
     """`thd`, `mask` or `single`, see `sft_shards.trainer.isolation.choose`."""
     sources: tuple[str, ...] = ()
-    """Names of the directories whose loss is reported by itself in an evaluation; none: only the whole."""
+    """Names of the directories whose loss an evaluation reports one by one; empty: only the loss over all."""
 
     def get_batch(self, data_iterator: Iterator[dict[str, torch.Tensor]]) -> dict[str, Any]:
-        """The next micro-batch on this rank's device.
+        """Return the next micro-batch, on this rank's device.
 
         Returns:
             `tokens`, `labels`, `position_ids` int64[b, s], `loss_mask` float32[b, s] and `source` int64[b];
-            `attention_mask` bool[b, 1, s, s] (True: not seen) or None; `packed_seq_params` or None. Where both are
-            None attention is causal, and padding stands after the conversation, where nothing trained sees it.
+            `attention_mask` bool[b, 1, s, s] (True: not seen) or None; `packed_seq_params` or None. If both are
+            None, attention is causal and padding follows the only conversation, so no trained position sees it.
         """
         batch = next(data_iterator)
         packed = packed_seq_params(batch["position_ids"]) if self.isolation == "thd" else None
@@ -48,7 +48,7 @@ class ForwardStep:
     def __call__(
         self, data_iterator: Iterator[dict[str, torch.Tensor]], model: Any
     ) -> tuple[torch.Tensor, Callable[[torch.Tensor], Reduced]]:
-        """Losses of a micro-batch (on the last pipeline stage), and the function that sums them."""
+        """Return the losses of a micro-batch (on the last pipeline stage), and the function that sums them."""
         batch = self.get_batch(data_iterator)
         packed = {} if batch["packed_seq_params"] is None else {"packed_seq_params": batch["packed_seq_params"]}
         output = model(

@@ -9,7 +9,9 @@ import torch
 from sft_shards.trainer.mcore import compat
 
 Report = dict[str, Any]
+"""What is logged: the name of a loss, and its entry as `compat.report` makes it."""
 Reduced = tuple[torch.Tensor, torch.Tensor, Report]
+"""Sum of losses, number of trained tokens, and the report: what Megatron expects of a loss function."""
 
 
 def loss_func(
@@ -19,7 +21,9 @@ def loss_func(
     source: torch.Tensor | None = None,
     sources: tuple[str, ...] = (),
 ) -> Reduced:
-    """Sum of the losses of trained tokens, their number, and both for the log.
+    """Sum the losses of trained tokens.
+
+    With losses 1 2 4 and the mask 0 1 1 the sum is 6 and the number 2.
 
     Args:
         loss_mask: float32[b, s], 1 where the label carries loss.
@@ -28,9 +32,9 @@ def loss_func(
         sources: names of directories to report one by one.
 
     Returns:
-        The sum (float32), the number (int32; Megatron divides by its sum over the global batch with
-        --calculate-per-token-loss), and what is logged, sum over number: `lm loss`, and `lm loss/NAME` per source.
-        A mask of zeros gives 0, 0.
+        The sum (float32); the number (int32), by whose total over the global batch Megatron divides with
+        --calculate-per-token-loss; and the report with `lm loss`, and `lm loss/NAME` for each source. A mask of zeros
+        gives 0 and 0.
     """
     rows = losses.reshape(loss_mask.shape).float() * loss_mask
     total, count = rows.sum(), loss_mask.sum().detach()

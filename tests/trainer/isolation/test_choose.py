@@ -47,8 +47,8 @@ def test_what_is_chosen(asked: dict[str, Any], kind: str, reason: str) -> None:
 @pytest.mark.parametrize(
     ("asked", "error", "words"),
     [
-        ({"asked": "thd", "device": "cpu"}, UsageError, "--device cpu does without"),
-        ({"asked": "thd", **LOCAL}, UsageError, "--transformer-impl local does without"),
+        ({"asked": "thd", "device": "cpu"}, UsageError, "--device cpu does not use"),
+        ({"asked": "thd", **LOCAL}, UsageError, "--transformer-impl local does not use"),
         ({"asked": "thd", "engine": False}, DataError, "not installed"),
         ({"flags": {"micro_batch_size": 2}}, UsageError, "--micro-batch-size 2: .* one row"),
         ({"asked": "mask", **ENGINE}, UsageError, "takes no block-diagonal mask"),

@@ -70,7 +70,7 @@ def wrong(shards: Path, folder: Path) -> list[tuple[list[object], int, str]]:
         ([*train, "--nproc=2", "--", *MODEL, "--num-experts=8", "--expert-model-parallel-size=8"], 2, "EP x expert TP 8"),
         ([*train, "--", *MODEL, "--num-attention-heads=5"], 2, "Megatron refuses the flags"),
         ([*train, "--", *MODEL, "--num-layer=2"], 2, "did you mean '--num-layers'?"),
-        ([*train, "--", *MODEL, "--exit-signal=SIGINT"], 2, "--exit-signal: workers are always told by SIGTERM"),
+        ([*train, "--", *MODEL, "--exit-signal=SIGINT"], 2, "--exit-signal: sft-train passes every signal on"),
         ([*train, "--hf-config", folder / "gpt", "--", "--lr=1"], 2, "architecture GPT2LMHeadModel is not one of"),
         ([*train, "--hf-config", folder / "small", "--", "--lr=1"], 1, "has 100 rows"),
         ([*train, "--nnodes=2", "--node-rank=0", "--", *MODEL], 2, "--master-addr is missing"),
