@@ -1,5 +1,6 @@
 """Reading JSON straight into columns: what it gives is what `json` and one record at a time give."""
 
+import functools
 import json
 import random
 
@@ -10,8 +11,8 @@ from hypothesis import strategies as st
 
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.records import FieldMap, get
-from sft_shards.preprocess.pipeline.read import _Reading, read_plain
-from sft_shards.preprocess.sources import JsonBatch, RawBatch, TableBatch, parse
+from sft_shards.preprocess.pipeline.read import read_plain
+from sft_shards.preprocess.sources import JsonBatch, RawBatch, TableBatch, json_columns, parse
 
 pytestmark = pytest.mark.unit
 
@@ -215,6 +216,11 @@ USUAL = {
 }
 
 
+def rows_read_together(form, records):
+    schemas_for = functools.partial(get(form).json_schemas, fields=FieldMap())
+    return [list(chunk.rows) for chunk in json_columns.read_columns(records, schemas_for)]
+
+
 @pytest.mark.parametrize("form", USUAL)
 @pytest.mark.parametrize(
     "more", [{}, {"id": 1}, {"system": "", "history": [], "tools": None}, {"meta": {"a": [1, "x"]}}]
@@ -222,9 +228,7 @@ USUAL = {
 def test_the_usual_records_are_read_together(form, more):
     lines = [json.dumps({**USUAL[form], **more}).encode()] * 3
     records = JsonBatch.of_texts(0, lines)
-    reading = _Reading(get(form), records, FieldMap())
-    reading._together(range(3))
-    assert len(reading.found[0][1].rows) == 3
+    assert rows_read_together(form, records) == [[0, 1, 2]]
     assert sorted(found_in(form, records)) == [0, 1, 2]
     assert sorted(found_in(form, JsonBatch.of_texts(0, [*lines, b'{"other": 1}', *lines, b'"x"']))) == [
         0,
@@ -252,9 +256,8 @@ def test_a_system_prompt_beside_the_conversation_is_its_first_turn(form):
 )
 def test_records_that_are_a_bare_value_are_read_together(form, bare):
     records = JsonBatch.of_texts(0, [json.dumps(bare, indent=1).encode()] * 3)
-    reading = _Reading(get(form), records, FieldMap())
-    reading._together(range(3))
-    assert len(reading.found[0][1].rows) == 3
+    assert rows_read_together(form, records) == [[0, 1, 2]]
+    assert sorted(found_in(form, records)) == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -294,9 +297,13 @@ ODD = [
 ]
 
 
+@pytest.mark.parametrize("wording", ["known", "unknown"])
 @pytest.mark.parametrize("share", [0.001, 0.01, 0.1, 0.5, 1])
 @pytest.mark.parametrize("more", [{}, {"id": 1}])
-def test_odd_records_cost_no_others(share, more):
+def test_an_unsupported_record_costs_no_other(monkeypatch, share, more, wording):
+    """Whether or not the row at which pyarrow stopped can be read off its message."""
+    if wording == "unknown":
+        monkeypatch.setattr(json_columns, "failed_row", lambda message: None)
     dice = random.Random(1)
     lines, plain = [], []
     for number in range(3000):
