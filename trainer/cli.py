@@ -99,6 +99,24 @@ class Command(click.Group):
     metavar="DIR",
     help="Folder of cached pack plans (default: $SFT_SHARDS_CACHE, or ~/.cache/sft-shards).",
 )
+@click.option(
+    "--lora-rank",
+    type=int,
+    metavar="R",
+    help="Train LoRA adapters of this rank; the model's own weights are frozen (default: all weights are trained).",
+)
+@click.option(
+    "--lora-alpha",
+    type=float,
+    metavar="A",
+    help="Strength of the adapters: their output is multiplied by A / R (default: twice the rank).",
+)
+@click.option("--lora-dropout", type=float, metavar="P", help="Dropout on the input of the adapters (default: 0).")
+@click.option(
+    "--lora-targets",
+    metavar="LIST",
+    help="Linear layers with an adapter (default: q,k,v,o,gate,up,down; of a mixture of experts q,k,v,o).",
+)
 @options.target_options
 @click.pass_context
 def cli(ctx: click.Context, /, shards: tuple[str, ...], config_path: str | None, nproc: int | None, **own: Any) -> None:

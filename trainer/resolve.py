@@ -20,7 +20,7 @@ from sft_shards.trainer.data.shards import open_shards, parse_shards, short_name
 from sft_shards.trainer.isolation import choose
 from sft_shards.trainer.job import Job, parse_epochs
 from sft_shards.trainer.mcore import checkpoint_args, compat, cpu_device, flags
-from sft_shards.trainer.model import hf_config
+from sft_shards.trainer.model import hf_config, lora
 from sft_shards.trainer.model import start as starting
 from sft_shards.trainer.model.hf_config import ModelShape
 from sft_shards.trainer.model.provider import has_transformer_engine
@@ -86,12 +86,16 @@ def decide(job: Job, world: int) -> Decision:
         exact = not said
     info = first.manifest.tokenizer
     vocabulary, padded = compatibility.model_vocabulary(args, info, layout.tensor, first.path, rows=rows, exact=exact)
+    adapters = lora.parse(job, architecture=shape.architecture if shape is not None else "")
+    if adapters is not None:
+        lora.check(args)
     start = starting.choose(
         model=job.model,
         random=job.random_weights,
         args=args,
         shape=shape,
         rows=None if shape is not None and not shape.architecture else rows or vocabulary,
+        lora=adapters,
     )
     setup = Setup(
         job=job,
@@ -140,6 +144,7 @@ def decide(job: Job, world: int) -> Decision:
         summary=(
             *summary.lines(setup, stage, vocabulary=vocabulary, padded=padded, eval_iters=eval_iters, steps=steps),
             start.summary,
+            *([lora.describe(adapters, args)] if adapters is not None else []),
         ),
     )
 

@@ -66,7 +66,13 @@ def run(job: Job) -> None:
     if save and shape is not None and shape.architecture and os.environ.get("RANK", "0") == "0":
         shards = stage.setup.directories[0][2]
         record.write(
-            Path(save), shape=shape, base=job.model, shards=job.shards, manifest=shards.manifest, directory=shards.path
+            Path(save),
+            shape=shape,
+            base=job.model,
+            shards=job.shards,
+            manifest=shards.manifest,
+            directory=shards.path,
+            adapter=start.lora,
         )
     model, step = providing(stage.model_provider(), start), stage.forward_step()
     try:

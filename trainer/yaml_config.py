@@ -24,9 +24,12 @@ from sft_shards.trainer.job import BATCHING, DEVICES, OVERLONG
 CHOICES = {"device": DEVICES, "overlong": OVERLONG, "batching": BATCHING, "isolation": ISOLATIONS}
 OWN = (
     *("shards", "device", "nproc", "stage", "batching", "isolation", "overlong", "epochs", "cache-dir"),
-    *("model", "hf-config", "random-weights"),
+    *("model", "hf-config", "random-weights", "lora-rank", "lora-alpha", "lora-dropout", "lora-targets"),
 )
 """Options of `sft-train` that may stand in the file too; an option on the command line wins."""
+
+
+NUMBERS: dict[str, tuple[type, ...]] = {"lora-rank": (int,), "lora-alpha": (int, float), "lora-dropout": (int, float)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +90,10 @@ def _own(path: str, name: str, value: Any) -> Any:
     if name == "random-weights":
         if not isinstance(value, bool):
             raise UsageError(f"{path}: 'random-weights' is true or false, not {value!r}")
+        return value
+    if name in NUMBERS:
+        if not isinstance(value, NUMBERS[name]) or isinstance(value, bool):
+            raise UsageError(f"{path}: {name!r} is a number, not {value!r}")
         return value
     if name == "epochs":
         if not isinstance(value, (int, float)) or isinstance(value, bool):

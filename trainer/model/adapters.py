@@ -6,7 +6,7 @@ layers, Transformer Engine's, and those that later versions bring, as long as th
 and return a pair (output, bias). `peft.tuners.lora.tp_layer`, which wraps Megatron's layers, fails with all of them
 (0.18 to 0.21) and knows no sequence parallelism.
 
-    attach(model, Lora(rank=16, alpha=32.0, dropout=0.0, targets=TARGETS), seed=1234)
+    attach(model, lora, seed=1234)       # freezes the model, adds `lora` to its linear layers
 
 What each rank holds, with t tensor ranks (A is [rank, inputs], B [outputs, rank]):
 
@@ -229,7 +229,7 @@ def attach(model: Any, lora: Lora, *, seed: int) -> None:
             wanted = [target for target in targets if target in lora.targets]
             if wanted:
                 linear = layer.get_submodule(path)
-                names = {target: hf_name(layer.layer_number - 1, target) for target in wanted}
+                names = {target: lora.module(layer.layer_number - 1, target) for target in wanted}
                 linear.add_module("lora", Adapter(linear, names, lora=lora, config=model.config, seed=seed))
                 linear.register_forward_hook(_add_adapter)
 
@@ -246,11 +246,6 @@ def _require_gradient(module: Any, inputs: Any, output: torch.Tensor) -> torch.T
     adapters no gradient at all, without a word.
     """
     return output.requires_grad_()
-
-
-def hf_name(layer: int, target: str) -> str:
-    """The name of a linear layer in the Hugging Face model."""
-    return f"model.layers.{layer}.{'self_attn' if target in 'qkvo' else 'mlp'}.{target}_proj"
 
 
 def pairs(model: Any) -> Iterator[Pair]:

@@ -20,7 +20,8 @@ from sft_shards.formats.errors import UsageError
 @click.option(
     "--model",
     metavar="DIR",
-    help="Folder with the model's config.json and tokenizer (default: CHECKPOINT/hf, which training wrote).",
+    help="Folder with the model's config.json and tokenizer (default: CHECKPOINT/hf, which training wrote); of "
+    "adapters, their base (default: where it was).",
 )
 @click.pass_context
 def export(

@@ -23,6 +23,7 @@ from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.shards import Manifest
 from sft_shards.formats.shards.files import atomic_write, write_json
 from sft_shards.trainer.model.hf_config import ModelShape
+from sft_shards.trainer.model.lora import Lora
 
 FOLDER, NAME = "hf", "sft.json"
 SCHEMA = 1
@@ -40,8 +41,8 @@ class Record:
     """As --shards named them."""
     stop: tuple[str, ...]
     """Tokens that end an assistant's turn."""
-    adapter: dict[str, Any] | None = None
-    """Rank, alpha and targets of LoRA; None: all weights are trained."""
+    adapter: Lora | None = None
+    """The adapters that are trained; None: all weights are."""
     schema: int = SCHEMA
 
 
@@ -53,7 +54,7 @@ def write(
     shards: Sequence[str],
     manifest: Manifest,
     directory: Path,
-    adapter: dict[str, Any] | None = None,
+    adapter: Lora | None = None,
 ) -> None:
     """Write `SAVE/hf/`, each file atomically; what an earlier start wrote is replaced.
 
@@ -101,7 +102,8 @@ def read(folder: Path) -> Record:
             raise DataError(
                 f"{file}: of schema {raw['schema']}, this release reads {SCHEMA}; use the one that wrote it"
             )
-        return Record(**{**raw, "shards": tuple(raw["shards"]), "stop": tuple(raw["stop"])})
+        adapter = Lora.of(raw["adapter"]) if raw["adapter"] is not None else None
+        return Record(**{**raw, "shards": tuple(raw["shards"]), "stop": tuple(raw["stop"]), "adapter": adapter})
     except OSError:
         raise UsageError(
             f"{folder}: no {NAME} there, which says what the model is; training with --model or --hf-config writes it "

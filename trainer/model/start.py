@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from sft_shards.formats.errors import UsageError
-from sft_shards.trainer.model import weights
+from sft_shards.trainer.model import adapter_resume, weights
 from sft_shards.trainer.model.folder import ModelFolder
 from sft_shards.trainer.model.hf_config import ModelShape
+from sft_shards.trainer.model.lora import Lora
 from sft_shards.trainer.model.tensor_map import TensorMap
 
 TRACKER = "latest_checkpointed_iteration.txt"
@@ -38,18 +39,28 @@ class Start:
     """From a config.json or a checkpoint; None: Megatron's flags give it."""
     folder: ModelFolder | None = None
     """What to import, checked; None: nothing."""
+    lora: Lora | None = None
+    """Adapters to train on weights that stay as they are; None: all weights are trained."""
     rows: int | None = None
     """Rows of the vocabulary that have a meaning; those behind them take no part in the softmax. None: all."""
 
 
-def choose(*, model: str | None, random: bool, args: Namespace, shape: ModelShape | None, rows: int | None) -> Start:
+def choose(
+    *,
+    model: str | None,
+    random: bool,
+    args: Namespace,
+    shape: ModelShape | None,
+    rows: int | None,
+    lora: Lora | None = None,
+) -> Start:
     """Decide where the weights come from, and check that they are there.
 
     Args:
         model: --model, a folder.
         random: --random-weights.
         args: Megatron's flags as parsed.
-        shape, rows: as in `Start`.
+        shape, rows, lora: as in `Start`.
 
     Raises:
         UsageError: nothing says where from, two things do, or what is named is not there.
@@ -58,8 +69,11 @@ def choose(*, model: str | None, random: bool, args: Namespace, shape: ModelShap
     load, pretrained = args.load, getattr(args, "pretrained_checkpoint", None)
     if model is not None:
         _refuse(model, random=random, pretrained=pretrained, args=args)
-    common: dict[str, Any] = {"shape": shape, "rows": rows}
-    if load and has_checkpoint(load):
+    common: dict[str, Any] = {"shape": shape, "rows": rows, "lora": lora}
+    resumed = bool(load and has_checkpoint(load))
+    if resumed:
+        adapter_resume.check(load, lora, step=getattr(args, "ckpt_step", None))
+    if resumed and lora is None:
         start = "its weights" if getattr(args, "finetune", False) else "resumed"
         return Start(summary=f"weights: checkpoint in {load} ({start})", **common)
     if pretrained:
@@ -74,7 +88,8 @@ def choose(*, model: str | None, random: bool, args: Namespace, shape: ModelShap
         folder.check(TensorMap(shape))
         size = f"{len(folder.tensors):,} tensors, {folder.bytes / 1e9:.2f} GB, {', '.join(folder.dtypes)}"
         kept = "" if not args.bf16 or folder.dtypes == ("BF16",) else "; rounded to BF16, as the run's weights are"
-        return Start(summary=f"weights: {model} ({size}{kept})", folder=folder, **common)
+        adapters = f"; adapters: checkpoint in {load}" if resumed else ""
+        return Start(summary=f"weights: {model} ({size}{kept}){adapters}", folder=folder, **common)
     if random:
         return Start(summary="weights: random (--random-weights)", **common)
     if load:
@@ -130,6 +145,13 @@ def providing(provider: Callable[..., Any], start: Start) -> Callable[..., Any]:
         if start.folder is not None:
             assert start.shape is not None
             weights.fill(model, start.folder, TensorMap(start.shape))
+        if start.lora is not None:
+            from megatron.training import get_args
+
+            from sft_shards.trainer.model import adapter_checkpoint, adapters
+
+            adapters.attach(model, start.lora, seed=get_args().seed)
+            adapter_checkpoint.save_adapters_only(model)
         if start.rows is not None and getattr(model, "post_process", True):
             hide_padding(model, start.rows)
         return model

@@ -1,0 +1,209 @@
+"""Adapters train as PEFT's do, on every layout; their checkpoints hold them alone and go on on other layouts.
+
+The oracle is transformers with PEFT and torch's AdamW: `lora_runs.train_with_peft`. Every step sees all conversations
+once, so that losses and gradients do not depend on the order or on the number of samples; gradients are clipped.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from toy_runs import losses, random_pairs, run_script, write_shards
+
+pytestmark = pytest.mark.megatron
+
+STEPS, HALF = 8, 4
+RANK, ALPHA, LR, DECAY, CLIP, SEED = 4, 8.0, 0.01, 0.1, 0.3, 1234
+CONVERSATIONS, PACKS = 16, 8
+ALL = ("q", "k", "v", "o", "gate", "up", "down")
+TINY = {
+    "vocab_size": 128, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 32, "max_position_embeddings": 256, "tie_word_embeddings": False,
+    "rms_norm_eps": 1e-5,
+}  # fmt: skip
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "norm_topk_prob": True}
+MODELS: dict[str, dict[str, Any]] = {
+    "llama": {"kind": "Llama", "config": TINY},
+    "qwen2": {"kind": "Qwen2", "config": {**TINY, "vocab_size": 131, "tie_word_embeddings": True}},
+    "moe": {"kind": "Qwen3Moe", "config": {**TINY, **EXPERTS, "router_aux_loss_coef": 0.0}},
+}
+TP2 = ("--tensor-model-parallel-size=2",)
+SP2 = (*TP2, "--sequence-parallel")
+PP2 = ("--pipeline-model-parallel-size=2",)
+VPP2 = (*PP2, "--num-layers-per-virtual-pipeline-stage=1")
+FULL = ("--recompute-granularity=full", "--recompute-method=uniform", "--recompute-num-layers=1")
+DISTOPT = ("--use-distributed-optimizer", "--overlap-grad-reduce", "--overlap-param-gather")
+LAYOUTS: dict[str, tuple[str, int, tuple[str, ...]]] = {
+    "padded": ("padded", 1, ("--micro-batch-size=4",)),
+    "packed": ("packed", 1, ()),
+    "full recomputation": ("packed", 1, FULL),
+    "TP 2": ("packed", 2, TP2),
+    "TP 2, sequence parallel": ("packed", 2, SP2),
+    "TP 2, sequence parallel, recomputation": ("packed", 2, (*SP2, *FULL)),
+    "PP 2": ("packed", 2, PP2),
+    "PP 2, virtual stages": ("packed", 2, VPP2),
+    "DP 2": ("padded", 2, ("--micro-batch-size=4",)),
+    "DP 2, distributed optimizer": ("padded", 2, ("--micro-batch-size=4", *DISTOPT)),
+    "TP 2 x PP 2, sequence parallel": ("packed", 4, (*SP2, *PP2)),
+    "TP 2 x DP 2": ("padded", 4, ("--micro-batch-size=4", *TP2)),
+}
+
+
+class Runs:
+    """Runs that one process makes, one after the other; `made` has their outputs by name."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.asked = folder, {}
+        pairs = random_pairs(CONVERSATIONS, seed=4)
+        self.pairs = pairs
+        self.shards = write_shards(folder / "shards", {"train": pairs})
+
+    def add(
+        self, name: str, batching: str, nproc: int, flags: tuple[str, ...], *, model: str = "llama", **job: Any
+    ) -> None:
+        samples = CONVERSATIONS if batching == "padded" else PACKS
+        words = [f"--global-batch-size={samples}", f"--train-iters={STEPS}", "--seq-length=64", f"--seed={SEED}"]
+        words += [f"--lr={LR}", f"--min-lr={LR}", "--lr-decay-style=constant", f"--weight-decay={DECAY}"]
+        words += [f"--clip-grad={CLIP}", "--log-interval=1", "--eval-iters=0", "--save-interval=100", *flags]
+        made = {"shards": [str(self.shards)], "device": "cpu", "flags": words, "batching": batching}
+        made |= {"model": str(self.folder / model), "lora_rank": RANK, "lora_alpha": ALPHA, **job}
+        self.asked[name] = {"job": made, "nproc": nproc}
+
+    def made(self, *, reference: bool = False) -> tuple[list[list[float]], dict[str, str]]:
+        """The oracle's losses and norms, and each run's output."""
+        wanted = {
+            "folder": str(self.folder / "llama"),
+            "conversations": [[list(map(int, ids)), list(map(int, mask))] for ids, mask in self.pairs],
+            "rank": RANK,
+            "alpha": ALPHA,
+            "targets": ALL,
+            "steps": STEPS,
+            "seed": SEED,
+            "lr": LR,
+            "weight_decay": DECAY,
+            "clip": CLIP,
+        }
+        asked = {
+            "models": {str(self.folder / name): model for name, model in MODELS.items()},
+            "reference": wanted if reference else None,
+            "runs": [*self.asked.values()],
+        }
+        (self.folder / "asked.json").write_text(json.dumps(asked))
+        done = json.loads(run_script("lora_runs.py", self.folder / "asked.json", timeout=590).stdout.splitlines()[-1])
+        for name, (codes, output) in zip(self.asked, done["runs"], strict=True):
+            assert not any(codes), f"{name}: {output[-4000:]}"
+        outputs = [output for _, output in done["runs"]]
+        return done["reference"], dict(zip(self.asked, outputs, strict=True))
+
+
+def norms(output: str) -> list[float]:
+    return [float(text) for text in re.findall(r"exact norm: (\S+)", output)]
+
+
+def by_step(output: str) -> dict[int, float]:
+    """Losses, without the second line after a start, of which Megatron prints the mean of two steps."""
+    found = losses(output)
+    return {step: loss for step, loss in found.items() if step != min(found) + 1}
+
+
+def test_as_peft_trains_them_on_every_layout(tmp_path: Path) -> None:
+    runs = Runs(tmp_path)
+    for name, layout in LAYOUTS.items():
+        runs.add(name, *layout)
+    reference, outputs = runs.made(reference=True)
+    expected = {step: loss for step, (loss, _) in enumerate(reference, start=1)}
+    assert expected[STEPS] < expected[1] - 0.3, "it learns"
+    assert min(norm for _, norm in reference) > 0.2
+    assert any(norm > CLIP for _, norm in reference), "clipping is part of it"
+    for name, output in outputs.items():
+        found = by_step(output)
+        assert len(found) == STEPS - 1, name
+        for step, loss in found.items():
+            assert loss == pytest.approx(expected[step], rel=2e-6), f"{name}, step {step}"
+        np.testing.assert_allclose(norms(output), [norm for _, norm in reference], rtol=2e-5, err_msg=name)
+    assert f"{PACKS} samples" in outputs["packed"], "a step is an epoch"
+    halves = (64 + 128) * 2 + (64 + 64) * 2 + (64 + 96) * 3  # q and o, k and v, gate, up and down
+    trained = RANK * TINY["num_hidden_layers"] * halves
+    words = f"LoRA: rank 4, alpha 8 on q,k,v,o,gate,up,down: {trained:,} parameters are trained"
+    assert words in outputs["packed"]
+
+
+def test_other_models(tmp_path: Path) -> None:
+    """Tied embeddings, biases, a padded vocabulary; experts, of which attention alone gets adapters."""
+    runs = Runs(tmp_path)
+    cases = {"tied": ("qwen2", 1, ()), "tied, TP 2": ("qwen2", 2, TP2), "tied, PP 2": ("qwen2", 2, PP2)}
+    cases |= {"moe": ("moe", 1, ()), "moe, EP 2": ("moe", 2, ("--expert-model-parallel-size=2",))}
+    cases |= {"moe, TP 2": ("moe", 2, SP2)}
+    for name, (model, nproc, flags) in cases.items():
+        batching = "padded" if "EP" in name else "packed"
+        config = {"config": {"moe-aux-loss-coeff": 0.0}} if model == "moe" else {}
+        runs.add(name, batching, nproc, (f"--exit-interval={HALF}", *flags), model=model, **config)
+    _, outputs = runs.made()
+    assert "on q,k,v,o: " in outputs["moe"]
+    for name, output in outputs.items():
+        first = outputs[name.split(",")[0]]
+        assert len(norms(output)) == HALF
+        assert by_step(output)[HALF] < by_step(output)[1]
+        np.testing.assert_allclose(norms(output), norms(first), rtol=1e-4, err_msg=name)
+        np.testing.assert_allclose([*by_step(output).values()], [*by_step(first).values()], rtol=3e-6, err_msg=name)
+
+
+def test_a_run_goes_on_on_another_layout(tmp_path: Path) -> None:
+    saved = {"TP 1": (1, ()), "TP 2": (2, SP2), "virtual": (2, VPP2), "distributed": (2, DISTOPT)}
+    resumed = {
+        "TP 1": {"TP 1": (1, ()), "TP 2": (2, SP2), "PP 2": (2, PP2)},
+        "TP 2": {"TP 1": (1, ())},
+        "virtual": {"TP 2": (2, TP2)},
+        "distributed": {"distributed": (2, DISTOPT)},
+    }
+    runs = Runs(tmp_path)
+    runs.add("straight", "padded", 1, ())
+    for name, (nproc, flags) in saved.items():
+        save = (f"--save={tmp_path / name}", f"--exit-interval={HALF}", "--ckpt-format=torch_dist")
+        runs.add(name, "padded", nproc, (*flags, *save))
+    for name, others in resumed.items():
+        for other, (nproc, flags) in others.items():
+            runs.add(f"{name} → {other}", "padded", nproc, (*flags, f"--load={tmp_path / name}"))
+    save = (f"--save={tmp_path / 'torch'}", f"--exit-interval={HALF}", "--ckpt-format=torch")
+    runs.add("torch", "padded", 1, save)
+    runs.add("torch → torch", "padded", 1, (f"--load={tmp_path / 'torch'}", "--ckpt-format=torch"))
+    _, outputs = runs.made()
+    straight = losses(outputs["straight"])
+    for name, output in outputs.items():
+        if "→" in name:
+            assert sorted(losses(output)) == [*range(HALF + 1, STEPS + 1)], name
+            for step, loss in by_step(output).items():
+                assert loss == pytest.approx(straight[step], rel=3e-6), f"{name}, step {step}"
+            np.testing.assert_allclose(norms(output), norms(outputs["straight"])[HALF:], rtol=1e-4, err_msg=name)
+            assert "adapters: checkpoint in" in output, name
+    check_contents(tmp_path / "TP 2")
+
+
+def check_contents(folder: Path) -> None:
+    """A checkpoint holds the adapters by PEFT's names and shapes, their optimizer state, and nothing of the base."""
+    from torch.distributed.checkpoint import FileSystemReader
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+    (step,) = folder.glob("iter_*")
+    entries = FileSystemReader(step).read_metadata().state_dict_metadata
+    tensors = {name: tuple(entry.size) for name, entry in entries.items() if isinstance(entry, TensorStorageMetadata)}
+    hidden, inner, heads, groups = 64, 96, 128, 64
+    sizes = {"self_attn.q": (hidden, heads), "self_attn.k": (hidden, groups), "self_attn.v": (hidden, groups)}
+    sizes |= {"self_attn.o": (heads, hidden), "mlp.gate": (hidden, inner), "mlp.up": (hidden, inner)}
+    sizes["mlp.down"] = (inner, hidden)
+    expected = {}
+    for layer in range(TINY["num_hidden_layers"]):
+        for name, (inputs, outputs) in sizes.items():
+            expected[f"model.layers.{layer}.{name}_proj.lora_A.weight"] = (RANK, inputs)
+            expected[f"model.layers.{layer}.{name}_proj.lora_B.weight"] = (outputs, RANK)
+    model = {name: shape for name, shape in tensors.items() if not name.startswith(("optimizer", "rng", "rerun"))}
+    assert model == expected
+    moments = {name for name in tensors if name.startswith("optimizer")}
+    assert moments == {f"optimizer.state.{part}.{name}" for part in ("exp_avg", "exp_avg_sq") for name in expected}
+    size = sum(int(np.prod(shape)) for shape in tensors.values())
+    assert size < 4 * sum(int(np.prod(shape)) for shape in expected.values())

@@ -1,0 +1,86 @@
+"""Does a checkpoint go on with the run that is asked for? Adapters and whole models are never mixed up.
+
+Megatron's own words where they are would be `Cannot merge two lists with different lengths` or a tensor's shape, after
+minutes of loading. The index of the checkpoint tells adapters, rank and targets; alpha, which no tensor shows, is in
+`SAVE/hf/sft.json`, as is everything for checkpoints of the format `torch`, which have no index.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+
+from sft_shards.formats.errors import UsageError
+from sft_shards.trainer.model import record
+from sft_shards.trainer.model.checkpoint import Checkpoint
+from sft_shards.trainer.model.lora import Lora, modules
+
+KEY = re.compile(r"model\.layers\.\d+\.(?P<name>\S+)\.lora_(?P<part>[AB])\.weight")
+"""Names of the tensors of adapters in a checkpoint."""
+
+
+def holds_adapters(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint is of a run with LoRA."""
+    return any(KEY.fullmatch(name) for name in checkpoint.tensors)
+
+
+def check(load: str, lora: Lora | None, *, step: int | None) -> None:
+    """Compare a checkpoint with what is to be trained.
+
+    Args:
+        load: a folder with a checkpoint.
+        lora: the adapters to train; None: all weights.
+        step: which iteration; None: the last.
+
+    Raises:
+        UsageError: it holds something else.
+        DataError: its index, or the file beside it, is damaged.
+    """
+    held = adapters(Path(load), step)
+    if lora is None:
+        if held:
+            raise UsageError(
+                f"--load {load}: holds adapters, no whole model; add --lora-rank {held.get('rank', 'R')} to go on with "
+                "them, or export them with --merge and give the result to --model"
+            )
+        return
+    if not held:
+        raise UsageError(
+            f"--load {load}: holds a whole model, --lora-rank trains adapters; leave --lora-rank out to go on with it, "
+            "or export it, give the result to --model, and --load another folder"
+        )
+    for name, ours in described(lora).items():
+        if held.get(name, ours) != ours:
+            raise UsageError(
+                f"--load {load}: its adapters have {name} {held[name]}, this call says {ours}; give the same "
+                f"--lora-{name}, or --load another folder"
+            )
+
+
+def described(lora: Lora) -> dict[str, str]:
+    """What must be the same for a run to go on: rank, alpha and targets, in words."""
+    return {"rank": str(lora.rank), "alpha": f"{lora.alpha:g}", "targets": ",".join(lora.targets)}
+
+
+def adapters(load: Path, step: int | None) -> dict[str, str]:
+    """What is known of the adapters in a checkpoint, as `described`; empty where it holds a whole model."""
+    said: dict[str, str] = {}
+    architecture = None
+    with contextlib.suppress(UsageError):  # another tool wrote it, and no record
+        beside = record.read(load / record.FOLDER)
+        architecture = beside.architecture
+        said = described(beside.adapter) if beside.adapter else {}
+    try:
+        checkpoint = Checkpoint.open(load, step=step)
+    except UsageError:  # of another format, which has no index
+        return said
+    found = {name: match for name in checkpoint.tensors if (match := KEY.fullmatch(name))}
+    if not found:
+        return {}
+    rank = next(checkpoint.tensors[name].shape[0] for name, match in found.items() if match["part"] == "A")
+    held = {**said, "rank": str(rank)}
+    if architecture is not None:
+        names = {match["name"] for match in found.values()}
+        held["targets"] = ",".join(target for target, name in modules(architecture).items() if name in names)
+    return held
