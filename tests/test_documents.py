@@ -126,6 +126,15 @@ def test_commands_and_their_options_exist(document: Document) -> None:
                 pass
 
 
+@pytest.mark.unit
+def test_the_import_directions_are_those_that_are_tested() -> None:
+    tree = ast.parse((ROOT / "tests" / "test_architecture.py").read_text("utf-8"))
+    (tested,) = (ast.literal_eval(node.value) for node in tree.body
+                 if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "DIRECTIONS")  # fmt: skip
+    written = Document.read(ROOT / "docs" / "architecture.md").code()
+    assert [room for room, directions in tested.items() if directions not in written] == []
+
+
 @pytest.mark.megatron
 def test_options_in_the_text_exist() -> None:
     """Every `--option` in backticks is one of ours, of a benchmark, of Megatron's parser, or listed above."""
@@ -161,7 +170,7 @@ def test_the_road_in_the_readme_is_one_that_can_be_walked(tmp_path: Path) -> Non
         found = run("sft_shards.preprocess.cli", *command.split()[1:], folder=tmp_path)
         pattern = ".*".join(re.escape(part) for part in printed.strip().split("…"))
         assert re.fullmatch(pattern, found.strip(), re.DOTALL), found
-    trained = [words for words in road.commands() if words[:3] == ["sft-train", "--shards", "shards"]]
+    trained = [words for words in road.commands() if words[0] == "sft-train" and "--random-weights" in words]
     assert trained
     for words in trained:
         run("sft_shards.trainer", "--dry-run", *words[1:], folder=tmp_path)
