@@ -24,8 +24,10 @@ from sft_shards.formats.shards import (
     FileInfo,
     IndexedWriter,
     Manifest,
+    Notes,
     ShardInfo,
     SplitInfo,
+    TemplateInfo,
     TokenizerInfo,
     token_dtype,
 )
@@ -102,10 +104,10 @@ def make(folder: Path, conversations: int, mean: float, shards: int, capacity: i
         tokenizer=TokenizerInfo(
             name="random", vocab_size=vocabulary, vocab_sha256="", dtype="uint16", eos_id=0, pad_id=0, bos_id=None
         ),
-        template={"name": "none", "sha256": "", "stop": []},
+        template=TemplateInfo(name="none", sha256=""),
         splits={"train": split},
         counts=Counts(read=split.sequences, written=split.sequences, rejected={}),
-        notes={},
+        notes=Notes(),
         versions={},
     ).write(folder)
     return split.tokens

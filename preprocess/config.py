@@ -14,11 +14,14 @@ from sft_shards.formats.errors import UsageError, nearest
 from sft_shards.formats.records import FieldMap
 from sft_shards.formats.records import formats as record_formats
 from sft_shards.formats.templates import TRAIN_ON, TrainOn
-from sft_shards.preprocess.pipeline.reference import STRADDLE
-from sft_shards.preprocess.pipeline.truncation import OVERLONG
-from sft_shards.preprocess.tokenizer.backends import ENGINES
 
 AUTO = "auto"
+STRADDLE = ("train", "skip", "split")
+"""What happens to a token that holds characters on both sides of the start of a trained span."""
+OVERLONG = ("drop", "truncate", "turns", "tail", "error")
+"""What happens to a conversation of more than `max_length` tokens; see `pipeline.truncation`."""
+BACKENDS = (AUTO, "fastokens", "hf")
+"""What gives the token ids; `auto` takes fastokens where it agrees with Hugging Face's tokenizers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +62,7 @@ class JobConfig:
             ("--train-on", self.train_on, TRAIN_ON),
             ("--straddle", self.straddle, STRADDLE),
             ("--overlong", self.overlong, OVERLONG),
-            ("--tokenizer-engine", self.tokenizer_engine, ENGINES),
+            ("--tokenizer-engine", self.tokenizer_engine, BACKENDS),
             ("--format", self.format, (AUTO, *record_formats())),
         ):
             if value not in known:

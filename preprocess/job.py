@@ -1,178 +1,163 @@
-"""A whole job in three steps, and all of them in one: plan, tasks, finalize. Run again, it goes on where it stopped."""
+"""A whole job in three steps, and all of them in one: plan, tasks, finalize. Run again, it goes on where it stopped.
+
+Job.run        all three, holding the output folder
+Job.plan       the first step; any process may then take the others:
+run_tasks      the second step, or a share of it
+finalize_only  the third step
+"""
 
 from __future__ import annotations
 
-import os
-import shutil
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from sft_shards.formats.errors import DataError, UsageError
+from sft_shards.formats.errors import UsageError
 from sft_shards.formats.shards import Manifest
-from sft_shards.formats.shards.manifest import NAME
 from sft_shards.preprocess.config import JobConfig
+from sft_shards.preprocess.engines.engine import RunTasks
 from sft_shards.preprocess.engines.local import run_local
 from sft_shards.preprocess.sources.stdin import spool
-from sft_shards.preprocess.tasks import plan as planning
 from sft_shards.preprocess.tasks import reuse
 from sft_shards.preprocess.tasks.finalize import finalize
 from sft_shards.preprocess.tasks.lock import job_lock
-from sft_shards.preprocess.tasks.plan import Plan, make_plan, planned_tokenizer
-from sft_shards.preprocess.tasks.workdir import LOCK, WORK, clear, is_finished
+from sft_shards.preprocess.tasks.output import OutputState, check_not_inside, look, writing
+from sft_shards.preprocess.tasks.plan import Plan, check_versions, make_plan, planned_tokenizer
+from sft_shards.preprocess.tasks.prepare import prepared
+from sft_shards.preprocess.tasks.rerun import made_already
+from sft_shards.preprocess.tasks.workdir import WORK, clear, is_finished
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
-Runner = Callable[[Plan, Path, Tokenizer], None]
-"""Runs every task that is not finished."""
 Announce = Callable[[Plan, Tokenizer], None]
-"""Says what was planned."""
+"""Tells the user what was planned."""
 
 
-def prepare_output(output: Path, *, overwrite: bool) -> None:
-    """Make the output folder, or see that the one there is ours to go on in.
-
-    Raises:
-        UsageError: it holds a complete shard directory, or something that is none.
-        DataError: it cannot be written, or another job works there.
-    """
-    complete, unfinished = (output / NAME).exists(), (output / WORK).exists()
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"{output}: is a file; choose another --output")
-    with _writing(output):
-        if overwrite and (complete or unfinished):
-            if unfinished:
-                with job_lock(output):
-                    shutil.rmtree(output)
-            else:
-                shutil.rmtree(output)
-        if complete and not overwrite:
-            raise UsageError(
-                f"{output}: already holds a complete shard directory; choose another --output, or give --overwrite"
-            )
-        if output.is_dir() and not unfinished and any(output.iterdir()):
-            raise UsageError(f"{output}: exists and is not a shard directory; choose another --output")
-        output.mkdir(parents=True, exist_ok=True)
-        if not os.access(output, os.W_OK):
-            raise PermissionError(13, "Permission denied")
+def _silent(_plan: Plan, _tokenizer: Tokenizer) -> None:
+    pass
 
 
-@contextmanager
-def _writing(output: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DataError(
-            f"{output}: cannot be written ({error.strerror or error}); free the disk, mend its rights, or choose "
-            "another --output, then run again"
-        ) from None
+def _quiet(_line: str) -> None:
+    pass
 
 
-def check_output(output: Path, config: JobConfig) -> None:
-    """Refuse an output that lies inside of an input folder, where the next run would read it."""
-    for given in config.inputs:
-        if Path(given).is_dir() and output.resolve().is_relative_to(Path(given).resolve()):
-            raise UsageError(f"{output}: lies inside of the input folder {given}; choose another --output")
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A job, and where and how it is to be run. Only `config` decides about the bytes that come out."""
 
+    config: JobConfig
+    output: Path
+    overwrite: bool = False
+    """Remove the shard directory at `output` first."""
+    older: Path | None = None
+    """A shard directory to take over from what would come out the same (`--extend`)."""
+    workers: int | None = None
+    """Processes that share the tasks on one machine; None for the engine's own default."""
+    max_rejects: str | None = None
+    """The most records that may be left out: a number, or a percentage such as "1%"; None for any."""
+    announce: Announce = _silent
+    """Is called with the plan before the first task runs."""
+    say: Callable[[str], None] = _quiet
+    """Is given lines on what is done instead of running the job."""
+    arguments: Sequence[str] = ()
+    """Arguments that make `sft-preprocess plan` plan this job, without `--output`."""
 
-def _plan_and_write(config: JobConfig, output: Path, older: Path | None) -> tuple[Plan, Tokenizer]:
-    """Make the plan and write it; whoever calls holds the lock."""
-    new = not (output / WORK / planning.NAME).exists()
-    try:
-        tokenizer = Tokenizer(config.tokenizer, trust_remote_code=config.trust_remote_code)
-        plan = make_plan(config, tokenizer, lambda: spool(output / WORK))
-        plan.write(output, tokenizer)
-        if older is not None:
-            reuse.write_candidates(plan, output, older)
-    except BaseException:
-        if new:
-            clear(output)
-        raise
-    return plan, tokenizer
+    def finished(self) -> Manifest | None:
+        """Return the manifest where this very job finished the directory before, and it is not to be overwritten.
 
+        Raises:
+            UsageError: the directory is complete, and another job made it.
+            DataError: its manifest is damaged, or more records were left out than are allowed.
+        """
+        if self.overwrite or not look(self.output).is_complete:
+            return None
+        self.say(f"{self.output}: complete already; comparing configuration and inputs")
+        manifest = made_already(self.config, self.output, max_rejects=self.max_rejects)
+        self.say(f"{self.output}: they are the same, nothing is left to do")
+        return manifest
 
-@contextmanager
-def _prepared(config: JobConfig, output: Path, *, overwrite: bool, patience: float = 0.0) -> Iterator[None]:
-    """Hold the output folder; what a call that went wrong made is removed again."""
-    check_output(output, config)
-    existed = output.exists()
-    prepare_output(output, overwrite=overwrite)
-    try:
-        with _writing(output), job_lock(output, patience=patience):
+    def run(self, run_tasks: RunTasks) -> Manifest:
+        """Take all three steps: plan the job, run its tasks, publish the directory. Once finished, it does nothing.
+
+        Raises:
+            UsageError: the call is wrong; nothing was written.
+            DataError: something is wrong with the data or the machine; nothing was published.
+        """
+        if (manifest := self.finished()) is not None:
+            return manifest
+        with self._held():
+            plan, tokenizer = self._write_plan()
+            self.announce(plan, tokenizer)
+            run_tasks(plan, tokenizer)
+            return finalize(plan, self.output, tokenizer, max_rejects=self.max_rejects)
+
+    def plan(self, *, patience: float = 0.0) -> Plan:
+        """Take the first step: write the plan, or find the same one there.
+
+        Args:
+            patience: seconds to wait for another process that plans here.
+
+        Raises:
+            UsageError: the call is wrong, or another plan is there.
+            DataError: an input is damaged, or the output cannot be written.
+        """
+        with self._held(patience):
+            plan, tokenizer = self._write_plan()
+            self.announce(plan, tokenizer)
+            return plan
+
+    def rehearse(self) -> Plan:
+        """Make the plan and announce it, without writing anything (`--dry-run`).
+
+        Raises:
+            UsageError: the call is wrong.
+            DataError: an input is damaged.
+        """
+        check_not_inside(self.output, self.config.inputs)
+        with tempfile.TemporaryDirectory() as scratch:
+            plan, tokenizer = self._make_plan(Path(scratch))
+            self.announce(plan, tokenizer)
+            return plan
+
+    @contextmanager
+    def _held(self, patience: float = 0.0) -> Iterator[None]:
+        check_not_inside(self.output, self.config.inputs)
+        with prepared(self.output, overwrite=self.overwrite, patience=patience):
             yield
-    finally:
-        with suppress(OSError):
-            if [entry.name for entry in (output / WORK).iterdir()] == [LOCK]:
-                shutil.rmtree(output / WORK)
-            if not existed:
-                output.rmdir()  # only an empty folder can be removed so
+
+    def _make_plan(self, scratch: Path) -> tuple[Plan, Tokenizer]:
+        tokenizer = Tokenizer(self.config.tokenizer, trust_remote_code=self.config.trust_remote_code)
+        return make_plan(self.config, tokenizer, lambda: spool(scratch)), tokenizer
+
+    def _write_plan(self) -> tuple[Plan, Tokenizer]:
+        new = look(self.output) is not OutputState.PLANNED
+        try:
+            plan, tokenizer = self._make_plan(self.output / WORK)
+            plan.write(self.output, tokenizer)
+            if self.older is not None:
+                reuse.write_candidates(plan, self.output, self.older)
+        except BaseException:
+            if new:
+                clear(self.output)
+            raise
+        return plan, tokenizer
 
 
-def run(
-    config: JobConfig,
-    output: Path,
-    *,
-    workers: int | None = None,
-    overwrite: bool = False,
-    max_rejects: str | None = None,
-    older: Path | None = None,
-    runner: Runner | None = None,
-    announce: Announce | None = None,
-) -> tuple[Plan, Manifest]:
-    """Run a job from raw files to a complete shard directory.
-
-    Args:
-        older: a shard directory to take over from what would come out the same (`--extend`).
-        runner: what runs the tasks; this machine without.
-        announce: is told of the plan before the first task runs.
-
-    Raises:
-        UsageError: the call is wrong; nothing was written.
-        DataError: something is wrong with the data or the machine; nothing was published.
-    """
-    with _prepared(config, output, overwrite=overwrite):
-        plan, tokenizer = _plan_and_write(config, output, older)
-        if announce is not None:
-            announce(plan, tokenizer)
-        if runner is None:
-            run_local(plan, output, tokenizer, workers)
-        else:
-            runner(plan, output, tokenizer)
-        return plan, finalize(plan, output, tokenizer, max_rejects=max_rejects)
-
-
-def plan_only(
-    config: JobConfig,
-    output: Path,
-    *,
-    overwrite: bool = False,
-    older: Path | None = None,
-    patience: float = 0.0,
-    announce: Announce | None = None,
-) -> Plan:
-    """Take the first step: write the plan, or find the same one there.
-
-    Args:
-        patience: seconds to wait for another process that plans here.
-
-    Raises:
-        UsageError: the call is wrong, or another plan is there.
-        DataError: an input is damaged, or the output cannot be written.
-    """
-    with _prepared(config, output, overwrite=overwrite, patience=patience):
-        plan, tokenizer = _plan_and_write(config, output, older)
-        if announce is not None:
-            announce(plan, tokenizer)
-        return plan
+def run(config: JobConfig, output: Path, *, workers: int | None = None) -> Manifest:
+    """Run a job on this machine, from raw files to a complete shard directory. Raises what `Job.run` raises."""
+    job = Job(config=config, output=output)
+    return job.run(lambda plan, tokenizer: run_local(plan, output, tokenizer, workers))
 
 
 def await_tasks(output: Path, seconds: float) -> None:
     """Wait until all tasks of the plan at `output` are finished, or the time is up."""
     until = time.monotonic() + seconds
     pause = 0.1
-    while time.monotonic() < until and not (output / NAME).exists():
-        if (output / WORK / planning.NAME).exists():
-            with suppress(UsageError):  # published in this very moment
+    while time.monotonic() < until and not (state := look(output)).is_complete:
+        if state is OutputState.PLANNED:
+            with suppress(UsageError):  # published between the two looks
                 if all(is_finished(output, task.number) for task in Plan.read(output).tasks):
                     return
         time.sleep(pause)
@@ -180,7 +165,7 @@ def await_tasks(output: Path, seconds: float) -> None:
 
 
 def run_tasks(output: Path, choose: Callable[[Plan], list[int]], *, workers: int | None = None) -> tuple[int, int]:
-    """Take the second step, or a part of it: run tasks of the plan at `output` that are not finished.
+    """Take the second step, or a share of it: run tasks of the plan at `output` that are not finished.
 
     Args:
         choose: gives the numbers of the tasks.
@@ -192,20 +177,19 @@ def run_tasks(output: Path, choose: Callable[[Plan], list[int]], *, workers: int
         UsageError: there is no plan, or no such task.
         DataError: a task failed.
     """
-    if (output / NAME).exists():
+    if look(output).is_complete:
         return 0, 0
     Plan.read(output)
-    with _writing(output), job_lock(output, shared=True):
+    with writing(output), job_lock(output, shared=True):
         plan = Plan.read(output)
-        planning.check_versions(plan)
-        numbers = choose(plan)
-        tasks = [plan.tasks[number] for number in numbers]
+        check_versions(plan)
+        tasks = [plan.tasks[number] for number in choose(plan)]
         run_local(plan, output, planned_tokenizer(plan, output), workers, tasks)
         return len(tasks), len(plan.tasks)
 
 
 def finalize_only(output: Path, *, max_rejects: str | None = None, patience: float = 30.0) -> Manifest:
-    """Take the last step: publish the directory whose tasks are all finished; again, it changes nothing.
+    """Take the last step: publish the directory whose tasks are all finished. Again, it changes nothing.
 
     Args:
         patience: seconds to wait for tasks that are just ending.
@@ -214,12 +198,13 @@ def finalize_only(output: Path, *, max_rejects: str | None = None, patience: flo
         UsageError: there is no plan.
         DataError: tasks are missing, or the directory cannot be published.
     """
-    if not (output / NAME).exists() and not (output / WORK).exists():
-        Plan.read(output)
-    if (output / NAME).exists() and not (output / WORK).exists():
+    state = look(output)
+    if state is OutputState.COMPLETE:
         return Manifest.read(output)
-    with _writing(output), job_lock(output, patience=patience):
-        if (output / NAME).exists():  # by another process, just now, or by one that was stopped at its very end
+    if not state.has_work:
+        Plan.read(output)  # raises: there is none
+    with writing(output), job_lock(output, patience=patience):
+        if look(output).is_complete:  # by another process, just now, or by one that was killed before its end
             clear(output)
             return Manifest.read(output)
         plan = Plan.read(output)

@@ -1,137 +1,385 @@
-"""The options that decide about a job, for the commands that make a plan, and the YAML file that may hold them."""
+"""Options of a job, each declared once: for the command line, for `--config FILE.yaml`, and for `--help`.
+
+A value of the YAML file is converted by the same option that a word of the command line is. What YAML makes of an
+unquoted word (a number, a date, a yes) is taken where it can mean only one thing, and refused where a text is expected.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sft_shards.formats.errors import UsageError, nearest
 
+if TYPE_CHECKING:
+    from sft_shards.preprocess.config import JobConfig
+
 DIRECTORY = click.Path(path_type=Path)
-FRACTION = click.FloatRange(0, 1, max_open=True)
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+NOT_IN_CONFIG = ("output", "overwrite", "extend", "config_file")
+"""Options of a job that decide nothing about its bytes."""
 
 
-def _pairs(name: str) -> Any:
-    def convert(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-        out = {}
-        for value in values:
-            left, sign, right = value.partition("=")
-            if not sign or not left or not right:
-                raise UsageError(f"{name} {value}: must have the form NAME=NAME")
-            out[left] = right
-        return out
+class Option(click.Option):
+    """An option whose help ends with what happens if it is not given: "(default: …)".
 
-    return convert
+    Args:
+        without: words for a default that does not speak for itself.
+    """
+
+    def __init__(self, *arguments: Any, without: str | None = None, **options: Any) -> None:
+        default = options.get("default")
+        if without is None and default not in (None, "", False):
+            without = str(default)
+        if without:
+            options["help"] += f" (default: {without})"
+        super().__init__(*arguments, **options)
+
+    def get_help_extra(self, ctx: click.Context) -> Any:
+        """Nothing: click would repeat the default in brackets."""
+        return {}
+
+
+class Output(click.Path):
+    """A folder on a file system of this machine."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Make a path of a text that names no object store."""
+        text = str(value)
+        if ADDRESS.match(text):
+            self.fail(f"{text} is an address; name a folder on this machine, and copy it there afterwards", param, ctx)
+        if not text:
+            self.fail("the name is empty; name a folder", param, ctx)
+        return Path(text)
+
+
+class Limit(click.types.StringParamType):
+    """The value of `--max-rejects`."""
+
+    name = "N|F%"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Give the text back if it is a number, or a percentage."""
+        text = str(value)
+        if not re.fullmatch(r"\d+|\d+(\.\d+)?%", text, re.ASCII):
+            raise UsageError(f"--max-rejects {text}: must be a number such as 100, or a share such as 1%")
+        return text
+
+
+class Number(click.FloatRange):
+    """A float in a range; "nan" is in none."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Convert a text, and see that it is in the range."""
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail("nan is no number", param, ctx)
+        return number
+
+
+class Whole(click.IntRange):
+    """A whole number in a range."""
+
+    name = "N"
+
+    @property
+    def words(self) -> str:
+        """The range in words."""
+        return f"a whole number of at least {self.min}" + (f" and at most {self.max}" if self.max is not None else "")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Convert a text, and see that it is in the range."""
+        try:
+            number: int = super().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"{value} is not {self.words}", param, ctx)
+        return number
+
+
+FRACTION = Number(0, 1, max_open=True)
+SECONDS = Number(0)
+
+
+def pairs(context: click.Context, parameter: click.Parameter, values: Iterable[str]) -> dict[str, str]:
+    """Read `NAME=NAME`, given any number of times."""
+    out = {}
+    for value in values:
+        left, sign, right = value.partition("=")
+        if not sign or not left or not right:
+            raise UsageError(f"{parameter.opts[0]} {value}: must have the form NAME=NAME")
+        out[left] = right
+    return out
+
+
+def option(*names: str, **settings: Any) -> Callable[..., Any]:
+    """Declare an option in the form of `Option`."""
+    return click.option(*names, cls=Option, **settings)
 
 
 JOB = (
     click.argument("inputs", nargs=-1, metavar="INPUT..."),
-    click.option("--output", type=DIRECTORY, help="The shard directory to write."),
-    click.option("--tokenizer", help="A tokenizer folder, or a name on the Hub."),
-    click.option("--format", "format", default="auto", show_default=True, help="Record format; see 'formats'."),
-    click.option("--template", default="auto", show_default=True, help="auto, tokenizer, or a name; see 'formats'."),
-    click.option(
-        "--train-on", default="all", show_default=True, help="all or last assistant turns, by weight, or everything."
+    option("--output", type=Output(), help="Shard directory to write."),
+    option("--tokenizer", metavar="NAME_OR_DIR", help="Folder of a tokenizer, or its name on the Hub."),
+    option("--format", "format", default="auto", help="Record format, see 'sft-preprocess formats'."),
+    option("--template", default="auto", help="Chat template: auto, tokenizer, or a name, see 'formats'."),
+    option("--train-on", default="all", help="What carries loss: all, last, weight or everything."),
+    option(
+        "--train-reasoning/--no-train-reasoning",
+        default=True,
+        without="it does",
+        help="Whether <think> … </think> carries loss.",
     ),
-    click.option(
-        "--train-reasoning/--no-train-reasoning", default=True, help="Whether <think> … </think> carries loss."
+    option(
+        "--train-tool-calls/--no-train-tool-calls",
+        default=True,
+        without="they do",
+        help="Whether tool calls carry loss.",
     ),
-    click.option("--train-tool-calls/--no-train-tool-calls", default=True, help="Whether tool calls carry loss."),
-    click.option(
-        "--straddle", default="train", show_default=True, help="train, skip or split a token across a boundary."
+    option(
+        "--straddle",
+        default="train",
+        help="A token that begins before trained text and ends inside it: train, skip or split it.",
     ),
-    click.option("--allow-control-tokens", is_flag=True, help="Let control tokens typed in a text be control tokens."),
-    click.option("--max-length", type=int, help="Tokens that a sequence may have; all lengths are kept without."),
-    click.option("--overlong", default="drop", show_default=True, help="drop, truncate, turns, tail or error."),
-    click.option("--valid-fraction", type=FRACTION, default=0.0, help="Share for the validation split, by content."),
-    click.option("--test-fraction", type=FRACTION, default=0.0, help="Share for the test split, by content."),
-    click.option("--field", multiple=True, callback=_pairs("--field"), metavar="FIELD=COLUMN", help="Name a column."),
-    click.option("--map-role", multiple=True, callback=_pairs("--map-role"), metavar="NAME=ROLE", help="Name a role."),
-    click.option(
-        "--shard-tokens", type=int, default=1 << 24, show_default=True, help="Tokens a shard should hold, about."
+    option(
+        "--allow-control-tokens",
+        is_flag=True,
+        without="they stay text",
+        help="Let control tokens that are typed in a text be control tokens.",
     ),
-    click.option("--dedup", is_flag=True, help="Leave out all but the first of equal conversations."),
-    click.option(
-        "--tokenizer-engine", default="auto", show_default=True, help="auto, fastokens or hf; the ids are the same."
+    option("--max-length", type=Whole(2, 2**31 - 1), without="any length", help="Most tokens of a sequence."),
+    option("--overlong", default="drop", help="What is done with longer ones: drop, truncate, turns, tail or error."),
+    option(
+        "--valid-fraction",
+        type=FRACTION,
+        default=0.0,
+        without="none",
+        help="Share of conversations for the validation split.",
     ),
-    click.option(
+    option("--test-fraction", type=FRACTION, default=0.0, without="none", help="Share of the test split."),
+    option("--field", multiple=True, callback=pairs, metavar="FIELD=COLUMN", help="Column of a field; repeatable."),
+    option("--map-role", multiple=True, callback=pairs, metavar="NAME=ROLE", help="Role of a speaker; repeatable."),
+    option("--shard-tokens", type=Whole(1), default=1 << 24, help="Tokens that a shard holds, roughly."),
+    option("--dedup", is_flag=True, help="Leave out all but the first of equal conversations."),
+    option("--tokenizer-engine", default="auto", help="What gives the ids: auto, fastokens or hf, all the same ids."),
+    option(
         "--verify-every",
-        type=int,
+        type=Whole(0, 2**63 - 1),
         default=10_000,
-        show_default=True,
-        help="One record in so many is done again the careful way.",
+        help="One record in so many is also done by the reference path, and compared.",
     ),
-    click.option("--trust-remote-code", is_flag=True, help="Run Python code that the tokenizer brings."),
-    click.option("--overwrite", is_flag=True, help="Remove the shard directory at --output first."),
-    click.option(
-        "--extend", "extend", type=DIRECTORY, metavar="DIR", help="Take over what is the same in this shard directory."
+    option("--trust-remote-code", is_flag=True, help="Run Python code that the tokenizer brings."),
+    option("--overwrite", is_flag=True, help="Remove the shard directory at --output first."),
+    option(
+        "--extend",
+        "extend",
+        type=DIRECTORY,
+        metavar="DIR",
+        help="Take over shards of DIR that would come out the same.",
     ),
-    click.option("--config", "config_file", type=DIRECTORY, help="YAML with any of these options; the call wins."),
+    option(
+        "--config",
+        "config_file",
+        type=DIRECTORY,
+        metavar="FILE",
+        help="YAML with any of these; the command line wins.",
+    ),
 )
 
 
 def job_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options of a job."""
-    for option in reversed(JOB):
-        command = option(command)
+    for declared in reversed(JOB):
+        command = declared(command)
     return command
 
 
-def resolved(context: click.Context, options: dict[str, Any]) -> dict[str, Any]:
-    """The options with those of the YAML file put in where the call is silent.
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The options of a call, those of its YAML file included."""
+
+    values: Mapping[str, Any]
+    """By parameter name."""
+    given: frozenset[str]
+    """Names of those that the call or the file gives."""
+    in_file: frozenset[str]
+    """Names of those that the file decides."""
+    file: Path | None
+
+    @property
+    def output(self) -> Path:
+        """The value of `--output`."""
+        output: Path = self.values["output"]
+        return output
+
+    def config(self) -> JobConfig:
+        """Make the configuration of the job.
+
+        Raises:
+            UsageError: a value is unknown or contradicts another.
+        """
+        from sft_shards.preprocess.config import JobConfig
+
+        names = set(JobConfig.__dataclass_fields__)
+        try:
+            return JobConfig(**{name: value for name, value in self.values.items() if name in names})
+        except UsageError as error:
+            name = re.split(r"[ =]", str(error).removeprefix("--"))[0].replace("-", "_")
+            if name in self.in_file:
+                raise UsageError(f"{self.file}: {error}") from None
+            raise
+
+    def plan_arguments(self, context: click.Context) -> tuple[str, ...]:
+        """Give the arguments that make `sft-preprocess plan` plan the same job, without `--output`."""
+        out: list[str] = []
+        for parameter in context.command.params:
+            name, value = str(parameter.name), self.values.get(str(parameter.name))
+            if name not in self.given or name in ("output", "config_file") or name not in _names_of_a_job():
+                continue
+            if isinstance(parameter, click.Argument):
+                out = [*(value or ()), *out]
+            elif isinstance(parameter, click.Option) and parameter.is_flag:
+                out += [parameter.opts[0]] if value else parameter.secondary_opts[:1]
+            elif isinstance(value, dict):
+                out += [word for left, right in value.items() for word in (parameter.opts[0], f"{left}={right}")]
+            elif value is not None:
+                out += [parameter.opts[0], str(value)]
+        return tuple(out)
+
+
+def _names_of_a_job() -> set[str]:
+    @job_options
+    def command(**_options: Any) -> None: ...
+
+    return {str(parameter.name) for parameter in getattr(command, "__click_params__")}  # noqa: B009
+
+
+def resolve(context: click.Context, options: dict[str, Any]) -> Settings:
+    """Put the options of the YAML file where the call is silent.
 
     Raises:
-        UsageError: a file that cannot be used, or no --output or --tokenizer.
+        UsageError: the file cannot be used, or there is no --output or no --tokenizer.
     """
-    options = _with_file(context, options)
+    values = dict(options)
+    path: Path | None = values.pop("config_file")
+    given = {name for name in values if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE}
+    in_file = {}
+    if path is not None:
+        in_file = {name: value for name, value in _read(path, context).items() if name not in given}
+    values |= in_file
     for needed in ("output", "tokenizer"):
-        if not options[needed]:
+        if not values[needed]:
             raise UsageError(f"no --{needed}; give it in the call or in --config")
-    for name in ("output", "extend"):
-        options[name] = None if options[name] is None else Path(options[name])
-    return options
+    return Settings(values=values, given=frozenset(given | set(in_file)), in_file=frozenset(in_file), file=path)
 
 
-def _with_file(context: click.Context, options: dict[str, Any]) -> dict[str, Any]:
-    path = options.pop("config_file")
-    if path is None:
-        return options
+def _read(path: Path, context: click.Context) -> dict[str, Any]:
+    """Read the YAML file, and convert each value as its option does; a null is as good as no key."""
     import yaml
 
     try:
-        raw = yaml.safe_load(path.read_text("utf-8")) or {}
+        raw = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path}: not YAML ({str(error).splitlines()[0]})") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: byte {error.start} is not UTF-8") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date or number that there is not
+        raise UsageError(f"{path}: not YAML ({(str(error).splitlines() or ['nested too deeply'])[0]})") from None
+    if raw is None:
+        return {}
     if not isinstance(raw, dict):
         raise UsageError(f"{path}: must be a mapping of options to values")
+    parameters = {str(one.name): one for one in context.command.params if one.name not in ("config_file", "help")}
+    names = {one.opts[-1].lstrip("-").replace("-", "_"): name for name, one in parameters.items()}
+    out = {}
     for key, value in raw.items():
-        name = str(key).replace("-", "_")
-        if name not in options:
-            raise UsageError(f"{path}: unknown key {key!r}; {nearest(name, options)}")
-        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            continue
-        if name == "inputs":
-            value = tuple([value] if isinstance(value, str) else value)
-        if (
-            not isinstance(value, type(options[name]))
-            and options[name] is not None
-            and not isinstance(options[name], float)
-        ):
-            raise UsageError(f"{path}: {key} is {value!r}, which is not {type(options[name]).__name__}")
-        options[name] = value
-    return options
+        word = str(key).replace("-", "_")
+        if word not in names:
+            raise UsageError(f"{path}: unknown key {key!r}; {nearest(word, names)}")
+        parameter = parameters[names[word]]
+        if value is not None:
+            try:
+                out[names[word]] = parameter.process_value(context, _words(parameter, value))
+            except (_UnfitError, UsageError, click.BadParameter):
+                raise UsageError(f"{path}: {word} is {_short(value)}; expected {_expected(parameter, value)}") from None
+    return out
 
 
-def check_limit_text(limit: str | None) -> None:
-    """Refuse a `--max-rejects` that is neither a number nor a share."""
-    if limit is None:
-        return
-    try:
-        float(str(limit)[:-1]) if str(limit).endswith("%") else int(limit)
-    except ValueError:
-        raise UsageError(f"--max-rejects {limit}: must be a number such as 100, or a share such as 1%") from None
+class _UnfitError(ValueError):
+    """A YAML value that no word of the command line could be."""
+
+
+def _words(parameter: click.Parameter, value: Any) -> Any:
+    """Spell a YAML value as the words of a command line."""
+    if isinstance(parameter, click.Argument):
+        return [_text(one) for one in (value if isinstance(value, list) else [value])]
+    if _is_multiple(parameter):
+        if isinstance(value, dict):
+            return [f"{_name(left)}={'' if right is None else _scalar(right)}" for left, right in value.items()]
+        return [_text(one) for one in (value if isinstance(value, list) else [value])]
+    if _is_text(parameter):
+        return _text(value)
+    return _scalar(value)
+
+
+def _is_multiple(parameter: click.Parameter) -> bool:
+    return isinstance(parameter, click.Option) and parameter.multiple
+
+
+def _is_text(parameter: click.Parameter) -> bool:
+    return isinstance(parameter.type, (click.types.StringParamType, click.Path)) and not isinstance(
+        parameter.type, Limit
+    )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise _UnfitError
+    return value
+
+
+def _name(value: Any) -> str:
+    if "=" in _text(value):
+        raise _UnfitError
+    return str(value)
+
+
+def _scalar(value: Any) -> str:
+    if not isinstance(value, (str, int, float)) or "\0" in (text := str(value)):
+        raise _UnfitError
+    return text
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _expected(parameter: click.Parameter, value: Any) -> str:
+    """Say what values an option takes."""
+    kind = parameter.type
+    if isinstance(parameter, click.Argument):
+        return "a text, or a list of texts"
+    if isinstance(kind, click.Choice):
+        choices: Sequence[str] = list(map(str, kind.choices))
+        return f"one of {', '.join(choices)}" + (f"; {nearest(value, choices)}" if isinstance(value, str) else "")
+    if isinstance(kind, click.types.BoolParamType):
+        return "true or false"
+    if isinstance(kind, Whole):
+        return kind.words
+    if isinstance(kind, click.FloatRange):
+        return f"a number from {kind.min}" + (f" to below {kind.max}" if kind.max is not None else " on")
+    if isinstance(kind, Limit):
+        return "a number such as 100, or a share such as 1%"
+    if _is_multiple(parameter):
+        return f"a mapping, or a list of {parameter.metavar}"
+    if isinstance(kind, Output):
+        return "a folder on this machine, as a text"
+    return "a text; write it in quotes"

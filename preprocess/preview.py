@@ -1,6 +1,6 @@
-"""What a job says when it begins: what was found, what gives the ids, and one record in colour.
+"""What a job prints when it begins: what was found, which backend gives the ids, and one record with its loss mask.
 
-What carries loss is seen before anything is written, and not after a night.
+A wrong mask is seen before anything is written, and not after a night.
 """
 
 from __future__ import annotations
@@ -8,21 +8,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sft_shards.formats.errors import DataError, RecordError
-from sft_shards.preprocess.directories.show import Stretch, coloured, stretches
+from sft_shards.preprocess.directories.show import MaskedSpan, coloured, masked_spans
 from sft_shards.preprocess.pipeline.pipeline import Pipeline
 from sft_shards.preprocess.sources import RawBatch, sample
 from sft_shards.preprocess.tasks.plan import Plan
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 TRIED = 20
-"""Records of the first file, of which the first that becomes a sequence is shown."""
+"""Records of the first file that are tried; the first one that becomes a sequence is shown."""
 CHARACTERS = 400
-"""A stretch that is longer is cut in the middle."""
+"""Characters of a span that are shown; a longer one is cut in its middle."""
 
 
 def announcement(plan: Plan, tokenizer: Tokenizer, *, colour: bool) -> Iterator[str]:
-    """Lines: each source with its format, the engine, and the first record as the model will see it, trained parts in
-    green or between ⟦ ⟧."""
+    """Give the lines: each source with its format, the template, the backend, and the first record with its loss mask.
+
+    Args:
+        colour: show what carries loss in green; otherwise between ⟦ ⟧.
+    """
     for source in plan.sources:
         yield f"{source.path}: {source.format} ({source.kind})"
     yield f"template {plan.template}; ids by {plan.engine_check}"
@@ -34,18 +37,18 @@ def announcement(plan: Plan, tokenizer: Tokenizer, *, colour: bool) -> Iterator[
         try:
             batch = pipeline.batch(RawBatch(number, [record]), source.format)
         except DataError:
-            continue  # it will end the job; the task that meets it says where it stands
+            continue  # it will end the job, and the task that meets it says where
         if len(batch.lengths):
             trained = int(batch.loss_mask.sum())
             yield f"record {number} of {source.path}: {len(batch.ids):,} tokens, {trained:,} carry loss"
-            parts = stretches(batch.ids, batch.loss_mask, tokenizer)
-            yield coloured([_shortened(part) for part in parts], colour=colour)
+            spans = masked_spans(batch.ids, batch.loss_mask, tokenizer)
+            yield coloured([_shortened(span) for span in spans], colour=colour)
             return
 
 
-def _shortened(part: Stretch) -> Stretch:
+def _shortened(part: MaskedSpan) -> MaskedSpan:
     if len(part.text) <= CHARACTERS:
         return part
     half = CHARACTERS // 2
     text = f"{part.text[:half]} … {len(part.text) - 2 * half:,} characters … {part.text[-half:]}"
-    return Stretch(text=text, trained=part.trained, tokens=part.tokens)
+    return MaskedSpan(text=text, trained=part.trained, tokens=part.tokens)

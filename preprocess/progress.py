@@ -1,4 +1,4 @@
-"""What a job says while it runs: a bar on a terminal, a line now and then otherwise, always on standard error."""
+"""The progress of a job on standard error: a bar on a terminal, a line every 15 seconds otherwise."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ import time
 from types import TracebackType
 
 EVERY = 15.0
-"""Seconds between two lines where standard error is no terminal."""
+"""Seconds between two lines where standard error is not a terminal."""
 WIDTH = 20
+"""Characters of the bar."""
 
 
 class Progress:
     """Counts records, tokens, rejects and input bytes, and shows them with their rates and the time left.
 
     Args:
-        tasks: of the job.
-        done: of those, finished before.
+        tasks: number of tasks.
+        done: how many of them were finished before.
         size: bytes of input of all tasks.
-        passed: of those, bytes of the tasks finished before.
+        passed: bytes of input of the tasks that were finished before.
     """
 
     def __init__(self, *, tasks: int, done: int = 0, size: int = 0, passed: int = 0) -> None:
@@ -41,7 +42,7 @@ class Progress:
             self._show("\n")
 
     def add(self, records: int, tokens: int, rejects: int, size: int) -> None:
-        """Count what came since the last call."""
+        """Count records, tokens, rejects and bytes of input, and show the progress if it is time."""
         self.records += records
         self.tokens += tokens
         self.rejects += rejects
@@ -56,7 +57,7 @@ class Progress:
         self.done += 1
 
     def line(self, seconds: float) -> str:
-        """What is shown after so many seconds.
+        """Format the progress after so many seconds.
 
         >>> progress = Progress(tasks=2, size=100)
         >>> progress.add(10, 1000, 1, 25)
@@ -81,7 +82,7 @@ class Progress:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as H:MM:SS.
+    """Format seconds as H:MM:SS.
 
     >>> clock(3725)
     '1:02:05'

@@ -1,8 +1,8 @@
 """Starting quickly: a batch job starts many processes, and none of them needs torch.
 
 transformers imports torch wherever it is installed, which takes seconds and some hundred megabytes in every process.
-Where a tokenizer brings code of its own, torch stays: that code may want it. A process that is somebody else's (who
-calls this package from Python) is left as it is.
+Torch is kept where a tokenizer brings code of its own, which may need it, and in any program that is not the command
+itself but calls this package from Python.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import sys
 from pathlib import Path
 
 KEEP = "SFT_SHARDS_KEEP_TORCH"
-OURS = ("sft-preprocess", "cli.py", "forkserver_preload.py")
+"""Environment: set where torch is to be found."""
+COMMANDS = ("sft-preprocess", "cli.py", "forkserver_preload.py")
 
 
 def without_torch() -> None:
-    """Let this process do as if torch were not installed, unless `keep_torch` was called in it or its parent."""
+    """Make torch look uninstalled to this process, unless `keep_torch` was called in it or in its parent."""
     if "torch" in sys.modules or os.environ.get(KEEP):
         return
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
@@ -24,18 +25,18 @@ def without_torch() -> None:
 
 
 def keep_torch() -> None:
-    """Let this process, if it has not imported transformers yet, and its workers find torch."""
+    """Let this process and its workers find torch. Call it before transformers is imported."""
     os.environ[KEEP] = "1"
     if sys.modules.get("torch", os) is None:
         del sys.modules["torch"]
 
 
-def is_ours() -> bool:
-    """Whether this process is the command itself, and not somebody else's who imported us."""
-    return Path(getattr(sys.modules["__main__"], "__file__", None) or "").name in OURS
+def is_command() -> bool:
+    """Whether this process is `sft-preprocess` or a worker of it, and not another program that imports this package."""
+    return Path(getattr(sys.modules["__main__"], "__file__", None) or "").name in COMMANDS
 
 
 def one_thread() -> None:
-    """Keep the tokenizer of this process to one thread: there is one process per CPU."""
+    """Limit the tokenizer of this process to one thread, because there is one process per CPU."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["RAYON_NUM_THREADS"] = "1"

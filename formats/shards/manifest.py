@@ -1,18 +1,19 @@
 """`manifest.json`: what a shard directory holds, written last, so that its presence means complete.
 
 Nothing in it depends on the clock, on the machine or on the number of workers. It holds a hash of every other file,
-and one of itself, so that no byte of a shard directory can change without being noticed.
+and one of its own contents, so that no byte of a shard directory can change unnoticed. The fields of the dataclasses
+are the keys of the JSON, in their order; `notes` alone is written flat.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from sft_shards.formats.errors import DataError
 from sft_shards.formats.shards.files import atomic_write, json_bytes
@@ -20,6 +21,7 @@ from sft_shards.formats.shards.files import atomic_write, json_bytes
 SCHEMA = 1
 NAME = "manifest.json"
 SPLITS = ("train", "valid", "test")
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +37,14 @@ class ShardInfo:
     """One shard of a split: `tokens/NAME.{bin,idx}`, `loss_mask/NAME.{bin,idx}`, `rows/NAME.parquet`."""
 
     name: str
-    """Zero-padded number, "00000"."""
+    """The shard's number within its split, zero-padded to five digits or more: "00000"."""
     sequences: int
     tokens: int
     trained_tokens: int
     longest: int
     """Tokens of the longest sequence."""
     files: dict[str, FileInfo]
-    """By path below the split, with forward slashes."""
+    """By path below the split's folder, with forward slashes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +59,7 @@ class SplitInfo:
 
     @classmethod
     def of(cls, shards: tuple[ShardInfo, ...]) -> SplitInfo:
-        """A split from its shards."""
+        """Sum up the shards of a split."""
         return cls(
             sequences=sum(shard.sequences for shard in shards),
             tokens=sum(shard.tokens for shard in shards),
@@ -76,66 +78,143 @@ class TokenizerInfo:
     vocab_size: int
     """`len(tokenizer)`: one more than the largest id, added tokens included."""
     vocab_sha256: str
-    """Hash of the sorted (token, id) pairs: two tokenizers with the same one give ids the same meaning."""
+    """`vocabulary_hash` of its vocabulary."""
     dtype: str
-    """numpy name of the stored token dtype."""
+    """numpy name of the dtype that token ids are stored in: "uint16" or "int32"."""
     eos_id: int
     pad_id: int
-    """The padding id; the EOS id where the tokenizer has none (the mask never depends on it)."""
+    """The padding id; the EOS id where the tokenizer has none (the loss mask does not depend on it)."""
     bos_id: int | None
     files: dict[str, str] = field(default_factory=dict)
     """SHA-256 of each file in `tokenizer/`."""
 
 
 def vocabulary_hash(vocabulary: Mapping[str, int]) -> str:
-    """SHA-256 over the sorted (token, id) pairs: two tokenizers with the same one give ids the same meaning."""
-    # What json.dumps comes to for a text; a vocabulary has hundreds of thousands.
+    """Hash a vocabulary: SHA-256 over its sorted (token, id) pairs. Equal hashes mean that ids mean the same tokens."""
+    # encode_basestring_ascii is json.dumps for one string without its overhead; vocabularies have 100,000s of them.
     lines = [f"{encode_basestring_ascii(token)}\t{number}" for token, number in sorted(vocabulary.items())]
     return hashlib.sha256("\n".join(lines).encode("utf-8")).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
+class PartInfo:
+    """One part of a source file: what one task read, and the shards that it became."""
+
+    begin: int
+    """First byte of the part; first row group or record batch of a table."""
+    end: int
+    """One behind the last."""
+    sha256: str
+    """Hash of the bytes [begin, end) of the file."""
+    records: int
+    notes: dict[str, int]
+    """What the task counted, by the names of `NOTES`."""
+    shards: dict[str, str]
+    """Name of the shard by split, for each split in which the part has sequences."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceInfo:
+    """One input file."""
+
+    path: str
+    """As it was named in the call, or as it was found in a folder that was; "-" for standard input."""
+    kind: str
+    """Kind of file: `jsonl`, `json`, `object`, `parquet`, `arrow` or `csv`."""
+    compression: str
+    """`gzip`, `zstd`, or nothing."""
+    format: str
+    """Name of the record format."""
+    bytes: int
+    sha256: str
+    """Hash of the file's bytes where it is one part, else composed from the hashes of its parts."""
+    records: int
+    parts: tuple[PartInfo, ...] = ()
+    """In the order of the file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemplateInfo:
+    """The chat template that made the texts."""
+
+    name: str
+    """`tokenizer`, or the name of a template."""
+    sha256: str
+    """Hash of its text."""
+    header: str = ""
+    """The generation prompt, "" where the template writes none."""
+    stop: tuple[str, ...] = ()
+    """Tokens that end an assistant's turn."""
+    source: str | None = None
+    """Its Jinja text."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Counts:
-    """Records: `read == written + sum(rejected.values())`."""
+    """Records by what became of them: `read == written + sum(rejected.values())`."""
 
     read: int
     written: int
     rejected: dict[str, int]
-    """By reason."""
+    """Records left out by reason; the reasons of this package are listed in `REASONS`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notes:
+    """What else a job counted, and how its token ids were made."""
+
+    engine: str = ""
+    """How the backend that gives the token ids was chosen (and, on disk, the key of that sentence)."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """By the names of `NOTES`, those that are not 0."""
+
+    def as_dict(self) -> dict[str, str | int]:
+        """Write both into one JSON object, as `notes` of the manifest is."""
+        return {**({"engine": self.engine} if self.engine else {}), **self.counts}
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Notes:
+        """Read what `as_dict` gave."""
+        counts = {name: int(value) for name, value in raw.items() if name != "engine"}
+        return cls(engine=str(raw.get("engine", "")), counts=counts)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The whole of `manifest.json`."""
 
-    config: dict[str, Any]
-    """The resolved configuration of the job."""
-    sources: tuple[dict[str, Any], ...]
-    """Per source file: path as given, kind, format, bytes, sha256, records, and its parts with their shards."""
+    config: Mapping[str, Json]
+    """The resolved configuration of the job; `{"merged": [...]}` with those of all directories after a merge."""
+    sources: tuple[SourceInfo, ...]
+    """In the order of the inputs."""
     tokenizer: TokenizerInfo
-    template: dict[str, Any]
-    """`name`, `sha256` of its text, and `stop`: the tokens that end an assistant turn."""
+    template: TemplateInfo
     splits: dict[str, SplitInfo]
+    """By name, those that have sequences, in the order of `SPLITS`."""
     counts: Counts
-    notes: dict[str, Any]
-    """Whatever else the job counted, such as tokens that straddle a boundary."""
+    notes: Notes
     versions: dict[str, str]
+    """Version of each library that the bytes may depend on."""
     rejects: FileInfo | None = None
     """`rejects.jsonl`."""
     schema: int = SCHEMA
 
+    def as_dict(self) -> dict[str, Any]:
+        """Give the JSON object that `write` writes, without its hash."""
+        return {"schema": self.schema, **asdict(self), "notes": self.notes.as_dict()}
+
     def write(self, directory: Path, *, scratch: Path | None = None) -> None:
         """Write `DIR/manifest.json` atomically, by way of a temporary file in `scratch`."""
         with atomic_write(directory / NAME, scratch=scratch) as file:
-            file.write(_with_hash({"schema": self.schema, **asdict(self)}))
+            file.write(_with_hash(self.as_dict()))
 
     @classmethod
     def read(cls, directory: Path) -> Manifest:
         """Read `DIR/manifest.json`.
 
         Raises:
-            DataError: not there, not JSON, of another schema version, without a part it must have, or changed by
-                as much as a byte since it was written.
+            DataError: it is not there, not JSON, of another schema version, lacks a part, or was changed since it was
+                written.
         """
         path = directory / NAME
         if not directory.is_dir():
@@ -160,23 +239,23 @@ class Manifest:
         try:
             return cls(
                 config=raw["config"],
-                sources=tuple(raw["sources"]),
+                sources=tuple(_source(value) for value in raw["sources"]),
                 tokenizer=TokenizerInfo(**raw["tokenizer"]),
-                template=raw["template"],
+                template=TemplateInfo(**{**raw["template"], "stop": tuple(raw["template"]["stop"])}),
                 splits={name: _split(value) for name, value in raw["splits"].items()},
                 counts=Counts(**raw["counts"]),
-                notes=raw["notes"],
+                notes=Notes.from_dict(raw["notes"]),
                 versions=raw["versions"],
                 rejects=None if raw["rejects"] is None else FileInfo(**raw["rejects"]),
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
                 f"{path}: a part is missing or of the wrong form ({error}); make the shards again"
             ) from None
 
 
 def _with_hash(value: dict[str, Any]) -> bytes:
-    """The bytes of a manifest: its contents, then the SHA-256 of those contents written in the same way."""
+    """Give the bytes of the file: the manifest's contents, then the SHA-256 of those contents as JSON bytes."""
     return json_bytes({**value, "sha256": hashlib.sha256(json_bytes(value)).hexdigest()})
 
 
@@ -186,3 +265,7 @@ def _split(raw: dict[str, Any]) -> SplitInfo:
         for shard in raw["shards"]
     )
     return SplitInfo(**{**raw, "shards": shards})
+
+
+def _source(raw: dict[str, Any]) -> SourceInfo:
+    return SourceInfo(**{**raw, "parts": tuple(PartInfo(**part) for part in raw["parts"])})

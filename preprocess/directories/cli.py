@@ -1,4 +1,4 @@
-"""The commands of `sft-preprocess` that look at shard directories, compare them, or put them together."""
+"""The commands of `sft-preprocess` on finished shard directories, and the list of formats."""
 
 from __future__ import annotations
 

@@ -1,18 +1,17 @@
-"""Shard directories beside each other: what each holds, and in what two differ. Only manifests are read."""
+"""`list` and `diff`: what shard directories hold, and in what two differ. Only manifests are read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sft_shards.formats.shards import Manifest
-from sft_shards.preprocess.tasks.plan import differences
+from sft_shards.formats.shards import Manifest, SourceInfo
+from sft_shards.preprocess.tasks.diff import differences
 
 
 def summary(directory: Path) -> dict[str, Any]:
-    """What `list` shows of a directory.
+    """Sum up a directory, as `list --json` prints it.
 
     Raises:
         DataError: it is not a complete shard directory.
@@ -22,7 +21,7 @@ def summary(directory: Path) -> dict[str, Any]:
         "directory": str(directory),
         "tokenizer": manifest.tokenizer.name,
         "vocab_sha256": manifest.tokenizer.vocab_sha256,
-        "template": manifest.template["name"],
+        "template": manifest.template.name,
         "sources": len(manifest.sources),
         "records": manifest.counts.read,
         "left_out": sum(manifest.counts.rejected.values()),
@@ -40,7 +39,7 @@ def summary(directory: Path) -> dict[str, Any]:
 
 
 def table(summaries: Sequence[dict[str, Any]]) -> str:
-    """Directories and their splits as text, a line for each split."""
+    """Format summaries as a table with a line for each split."""
     rows = [("directory", "split", "shards", "sequences", "tokens", "trained", "longest", "tokenizer", "template")]
     for one in summaries:
         for split, info in one["splits"].items():
@@ -57,23 +56,25 @@ def table(summaries: Sequence[dict[str, Any]]) -> str:
 
 
 def compare(one: Path, other: Path) -> list[str]:
-    """In what two directories differ, a line each; empty where they hold the same bytes.
+    """List in what two directories differ, a line each; empty where they hold the same bytes.
 
     Raises:
         DataError: one of them is not a complete shard directory.
     """
-    left, right = (asdict(Manifest.read(path)) for path in (one, other))
-    old, new = ({source["path"]: source for source in raw.pop("sources")} for raw in (left, right))
+    manifests = Manifest.read(one), Manifest.read(other)
+    left, right = (manifest.as_dict() for manifest in manifests)
+    del left["sources"], right["sources"]
+    old, new = ({source.path: source for source in manifest.sources} for manifest in manifests)
     lines = []
     for path in [*old, *(path for path in new if path not in old)]:
         if path not in new:
             lines.append(f"source {path}: only in {one}")
         elif path not in old:
             lines.append(f"source {path}: only in {other}")
-        elif _places(old[path]) != _places(new[path]) and old[path]["bytes"] == new[path]["bytes"]:
+        elif _places(old[path]) != _places(new[path]) and old[path].bytes == new[path].bytes:
             lines.append(f"source {path}: cut into other parts, so its hashes cannot be compared")
-        elif old[path]["sha256"] != new[path]["sha256"]:
-            lines.append(f"source {path}: other contents ({old[path]['bytes']:,} → {new[path]['bytes']:,} bytes)")
+        elif old[path].sha256 != new[path].sha256:
+            lines.append(f"source {path}: other contents ({old[path].bytes:,} → {new[path].bytes:,} bytes)")
     before, after = left.pop("splits"), right.pop("splits")
     lines += differences(left, right)
     for split in [*before, *(name for name in after if name not in before)]:
@@ -81,8 +82,8 @@ def compare(one: Path, other: Path) -> list[str]:
     return lines
 
 
-def _places(source: dict[str, Any]) -> list[tuple[int, int]]:
-    return [(part["begin"], part["end"]) for part in source["parts"]]
+def _places(source: SourceInfo) -> list[tuple[int, int]]:
+    return [(part.begin, part.end) for part in source.parts]
 
 
 def _split(name: str, old: dict[str, Any] | None, new: dict[str, Any] | None) -> list[str]:

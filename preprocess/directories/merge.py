@@ -1,9 +1,9 @@
-"""Several shard directories into one, without tokenizing anything again.
+"""`merge`: several shard directories become one, without tokenizing again.
 
-The shards are linked (or copied, where the file system cannot) under new numbers: those of the first directory, then
-those of the second, the directories in lexicographic order of their paths however they were given. That is the order
-in which Megatron's `tools/merge_datasets.py` puts prefixes together, within a directory and across them, so both
-ways of merging give the same sequences.
+The shards are linked (or copied, where the file system cannot link) under new numbers: those of the first directory,
+then those of the second, and so on, directories being sorted by their paths however they were given. That is the order
+of Megatron's `tools/merge_datasets.py`, within a directory and across them, so both ways of merging give the same
+sequences.
 """
 
 from __future__ import annotations
@@ -13,15 +13,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from sft_shards.formats.errors import UsageError
-from sft_shards.formats.shards import SPLITS, Counts, FileInfo, Manifest, ShardInfo, SplitInfo
+from sft_shards.formats.shards import SPLITS, Counts, FileInfo, Manifest, Notes, ShardInfo, SourceInfo, SplitInfo
 from sft_shards.formats.shards.files import atomic_write, fsync_directory, sha256_file, write_json
-from sft_shards.formats.shards.manifest import NAME as MANIFEST
-from sft_shards.preprocess.job import prepare_output
-from sft_shards.preprocess.tasks.lock import job_lock
-from sft_shards.preprocess.tasks.plan import differences
+from sft_shards.preprocess.tasks.diff import differences
+from sft_shards.preprocess.tasks.output import look
+from sft_shards.preprocess.tasks.prepare import prepared
 from sft_shards.preprocess.tasks.reuse import link_or_copy
 from sft_shards.preprocess.tasks.workdir import WORK, clear
 from sft_shards.preprocess.tasks.writer import REJECTS
@@ -30,7 +28,7 @@ NAME = "merge.json"
 
 
 def merge(directories: Sequence[Path], output: Path, *, overwrite: bool = False) -> Manifest:
-    """Write a shard directory that holds all sequences of others.
+    """Write a shard directory that holds all sequences of the others.
 
     Raises:
         UsageError: fewer than two, or directories whose tokenizers or templates differ.
@@ -42,12 +40,11 @@ def merge(directories: Sequence[Path], output: Path, *, overwrite: bool = False)
     manifests = [Manifest.read(path) for path in ordered]
     for path, manifest in zip(ordered, manifests, strict=True):
         _check(ordered[0], manifests[0], path, manifest)
-    if (output / WORK).exists() and not (output / MANIFEST).exists() and not overwrite:
+    if look(output).is_unfinished and not overwrite:
         if not (output / WORK / NAME).exists():
             raise UsageError(f"{output}: holds an unfinished job; choose another --output, or give --overwrite")
-        shutil.rmtree(output)  # an earlier merge that was stopped; it costs nothing to begin again
-    prepare_output(output, overwrite=overwrite)
-    with job_lock(output):
+        overwrite = True  # a merge that was stopped; it costs nothing to begin again
+    with prepared(output, overwrite=overwrite):
         write_json(output / WORK / NAME, [str(path) for path in ordered], scratch=output / WORK)
         merged = _merged(ordered, manifests, output)
         merged.write(output, scratch=output / WORK)
@@ -63,7 +60,7 @@ def _check(first: Path, one: Manifest, path: Path, other: Manifest) -> None:
         raise UsageError(
             f"{path}: has another tokenizer than {first} ({'; '.join(changed)}); make it again with that one"
         )
-    if one.template["sha256"] != other.template["sha256"]:
+    if one.template.sha256 != other.template.sha256:
         raise UsageError(
             f"{path}: was made with another template than {first}; train on both without merging: "
             f"sft-train --shards {first} --shards {path}"
@@ -92,7 +89,7 @@ def _merged(ordered: list[Path], manifests: list[Manifest], output: Path) -> Man
     notes: Counter[str] = Counter()
     for manifest in manifests:
         rejected.update(manifest.counts.rejected)
-        notes.update(manifest.notes)
+        notes.update(manifest.notes.counts)
     return replace(
         manifests[0],
         config={"merged": [manifest.config for manifest in manifests]},
@@ -106,7 +103,10 @@ def _merged(ordered: list[Path], manifests: list[Manifest], output: Path) -> Man
             rejected=dict(sorted(rejected.items())),
         ),
         rejects=_rejects(ordered, output),
-        notes=dict(sorted(notes.items())),
+        notes=Notes(
+            engine="; ".join(dict.fromkeys(manifest.notes.engine for manifest in manifests)),
+            counts=dict(sorted(notes.items())),
+        ),
         versions=_versions(manifests),
     )
 
@@ -124,12 +124,15 @@ def _take(source: Path, shard: ShardInfo, target: Path, name: str) -> ShardInfo:
     return replace(shard, name=name, files=files)
 
 
-def _renamed(source: dict[str, Any], names: dict[tuple[str, str], str]) -> dict[str, Any]:
-    parts = [
-        {**part, "shards": {split: names[split, name] for split, name in part["shards"].items()}}
-        for part in source.get("parts", [])
-    ]
-    return {**source, "parts": parts}
+def _renamed(source: SourceInfo, names: dict[tuple[str, str], str]) -> SourceInfo:
+    """Give the parts of a source the new names of their shards, by split and old name."""
+    return replace(
+        source,
+        parts=tuple(
+            replace(part, shards={split: names[split, name] for split, name in part.shards.items()})
+            for part in source.parts
+        ),
+    )
 
 
 def _rejects(ordered: list[Path], output: Path) -> FileInfo:
@@ -142,7 +145,7 @@ def _rejects(ordered: list[Path], output: Path) -> FileInfo:
 
 
 def _versions(manifests: list[Manifest]) -> dict[str, str]:
-    """Of each library the version, or all of them where the directories were made with several."""
+    """Join the versions of each library, where the directories were made with several."""
     names = dict.fromkeys(name for manifest in manifests for name in manifest.versions)
     return {
         name: ", ".join(dict.fromkeys(manifest.versions.get(name, "unknown") for manifest in manifests))

@@ -1,4 +1,4 @@
-"""Showing what carries loss: a sequence decoded, trained tokens in one colour and the rest in another."""
+"""`inspect`: one sequence, decoded, with what carries loss in another colour than the rest."""
 
 from __future__ import annotations
 
@@ -12,30 +12,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_shards.formats.shards import ShardDirectory
+from sft_shards.preprocess.tasks.writer import read_rows
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stretch:
-    """Consecutive tokens of which all carry loss, or none."""
+class MaskedSpan:
+    """Consecutive tokens that all carry loss, or all do not."""
 
     text: str
+    """The tokens decoded by themselves, control tokens included."""
     trained: bool
+    """Whether they carry loss."""
     tokens: int
+    """How many there are."""
 
 
-def stretches(ids: NDArray[Any], loss_mask: NDArray[np.uint8], tokenizer: Tokenizer) -> list[Stretch]:
-    """A sequence cut where the mask changes, each part decoded by itself with its control tokens."""
+def masked_spans(ids: NDArray[Any], loss_mask: NDArray[np.uint8], tokenizer: Tokenizer) -> list[MaskedSpan]:
+    """Cut a sequence wherever its mask changes, and decode each span.
+
+    Three tokens with the mask 0 1 1 are two spans: the first token, and the other two.
+
+    Args:
+        ids: int[L].
+        loss_mask: u8[L], 0/1, unshifted.
+    """
     cuts = np.flatnonzero(np.diff(loss_mask.astype(np.int8))) + 1
     out = []
     for part, mask in zip(np.split(ids, cuts), np.split(loss_mask, cuts), strict=True):
         text = tokenizer.backend.decode(part.tolist(), skip_special_tokens=False)
-        out.append(Stretch(text=text, trained=bool(mask[0]), tokens=len(part)))
+        out.append(MaskedSpan(text=text, trained=bool(mask[0]), tokens=len(part)))
     return out
 
 
-def coloured(parts: list[Stretch], *, colour: bool) -> str:
-    """The parts as one text: trained in green, the rest dim; without colours, trained text stands in ⟦ ⟧."""
+def coloured(parts: list[MaskedSpan], *, colour: bool) -> str:
+    """Join spans to one text: trained ones in green and the rest dim, or trained ones between ⟦ ⟧ without colours."""
     if not colour:
         return "".join(f"⟦{part.text}⟧" if part.trained else part.text for part in parts)
     return "".join(
@@ -45,12 +56,18 @@ def coloured(parts: list[Stretch], *, colour: bool) -> str:
 
 
 def show(directory: Path, split: str, row: int, *, colour: bool, as_json: bool) -> str:
-    """One sequence of a shard directory for people, or as JSON."""
+    """Format one sequence of a shard directory, for people or as JSON.
+
+    Raises:
+        UsageError: there is no such split.
+        IndexError: there is no such row.
+        DataError: the directory is not complete, or damaged.
+    """
     shards = ShardDirectory(directory)
     opened = shards.split(split)
     tokens, loss_mask = opened[row]
     tokenizer = Tokenizer(str(directory / "tokenizer"))
-    parts = stretches(tokens, loss_mask, tokenizer)
+    parts = masked_spans(tokens, loss_mask, tokenizer)
     source, record = _origin(directory, split, row, shards)
     if as_json:
         value = {
@@ -69,9 +86,8 @@ def show(directory: Path, split: str, row: int, *, colour: bool, as_json: bool) 
 
 
 def _origin(directory: Path, split: str, row: int, shards: ShardDirectory) -> tuple[str, int]:
-    import pyarrow.parquet as pq
-
+    """Look up the source file of a row, and the number of its record there."""
     shard, inner = shards.split(split).locate(row)
-    table = pq.read_table(directory / split / "rows" / f"{shard.info.name}.parquet", columns=["source", "record"])
+    table = read_rows(directory / split / "rows" / f"{shard.info.name}.parquet", ["source", "record"])
     one = table.slice(inner, 1).to_pylist()[0]
     return one["source"], one["record"]

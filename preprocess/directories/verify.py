@@ -1,7 +1,7 @@
 """Checking a shard directory: every byte against its hash, every pair, every id, every count.
 
-The manifest is checked against its own hash when it is read, and holds the hash of every other file; what comes after
-the hashes finds directories that were written wrongly, which no hash can tell. Shards are checked side by side.
+The manifest is checked against its own hash when it is read, and holds the hash of every other file. The checks after
+the hashes find directories that were written wrongly, which no hash can tell. Shards are checked in parallel.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,13 +22,14 @@ from sft_shards.formats.shards.files import sha256_file
 from sft_shards.formats.shards.manifest import NAME
 from sft_shards.preprocess.sources.partition import combined_sha256
 from sft_shards.preprocess.tasks.workdir import WORK
-from sft_shards.preprocess.tasks.writer import REJECTS
+from sft_shards.preprocess.tasks.writer import REJECTS, read_rows
 
 CHUNK = 1 << 24
+"""Tokens that are read at a time."""
 
 
 def verify(directory: Path, *, quick: bool = False) -> list[str]:
-    """What is wrong with a shard directory, a line each; empty where nothing is.
+    """List what is wrong with a shard directory, a line each.
 
     Args:
         quick: check which files there are, their sizes and headers, and the sums; read no token.
@@ -67,16 +67,16 @@ def _sums(directory: Path, manifest: Manifest) -> Iterator[str]:
         yield f"{where}: {counts.read} records read are not those written and left out"
     if counts.written != sum(info.sequences for info in manifest.splits.values()):
         yield f"{where}: {counts.written} records written are not the sequences of all splits"
-    if counts.read != sum(source["records"] for source in manifest.sources):
+    if counts.read != sum(source.records for source in manifest.sources):
         yield f"{where}: {counts.read} records read are not those of all sources"
     for source in manifest.sources:
-        parts = source.get("parts", [])
+        parts = source.parts
         if parts and (
-            combined_sha256(parts) != source["sha256"]
-            or sum(part["records"] for part in parts) != source["records"]
-            or parts[-1]["end"] != source["bytes"]
+            combined_sha256(parts) != source.sha256
+            or sum(part.records for part in parts) != source.records
+            or parts[-1].end != source.bytes
         ):
-            yield f"{where}: the parts of source {source['path']} do not add up to it"
+            yield f"{where}: the parts of source {source.path} do not add up to it"
     for split, info in manifest.splits.items():
         if split not in SPLITS:
             yield f"{where}: unknown split {split!r}"
@@ -85,7 +85,7 @@ def _sums(directory: Path, manifest: Manifest) -> Iterator[str]:
 
 
 def _others(directory: Path, manifest: Manifest, quick: bool) -> Iterator[str]:
-    """The files that are no shards: the tokenizer's, and the records left out."""
+    """Check the files that are not shards: the tokenizer's, and `rejects.jsonl`."""
     for name, digest in manifest.tokenizer.files.items():
         path = directory / "tokenizer" / name
         if not quick and path.is_file() and sha256_file(path) != digest:
@@ -149,11 +149,10 @@ def _shard(split: Path, info: ShardInfo, manifest: Manifest, quick: bool) -> Ite
 
 def _rows(split: Path, shard: Shard) -> Iterator[str]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     path = split / "rows" / f"{shard.info.name}.parquet"
     try:
-        table: Any = pq.read_table(path, columns=["tokens", "trained_tokens"], use_threads=False)
+        table = read_rows(path, ["tokens", "trained_tokens"])
     except (pa.ArrowException, OSError):
         yield f"{path}: not a readable Parquet file"
         return

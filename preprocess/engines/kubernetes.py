@@ -1,8 +1,8 @@
-"""A job on Kubernetes, as a manifest to pipe into `kubectl apply -f -`: an Indexed Job for the tasks, one to publish.
+"""A job on Kubernetes, printed to be piped into `kubectl apply -f -`: an Indexed Job for the tasks, one to publish.
 
-Nothing here talks to a cluster. The pods need an image with this package in it and a volume that all of them share,
-on which inputs, tokenizer and output lie. Each pod plans for itself, which finds the plan that another one wrote;
-the last Job waits until all tasks are finished. Kubernetes replaces pods that are evicted or lost.
+Nothing here talks to a cluster. The pods need an image with this package in it, and a volume that all of them mount
+and on which inputs, tokenizer and output lie. Each pod plans for itself: one writes the plan, the others find it. The
+last Job waits until all tasks are finished. Kubernetes replaces pods that are evicted or lost.
 """
 
 from __future__ import annotations
@@ -10,67 +10,80 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+import click
+
+from sft_shards.formats.errors import UsageError
+from sft_shards.preprocess.engines.engine import ARRAY, EngineJob
+from sft_shards.preprocess.options import Option
 
 WAIT = 7 * 24 * 3600
-"""Seconds that finalize waits for the tasks, and Kubernetes for finalize."""
+"""Seconds that finalize waits for the tasks."""
+PATIENCE = 600
+"""Seconds that a pod waits while another one plans."""
+MEMORY = "4Gi"
+"""Memory of a pod."""
+NAME = "sft-shards"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kubernetes:
-    """How a job is put before Kubernetes."""
+    """Prints two Jobs; the fields are the values of the options."""
 
+    array: int
+    """Pods; any number will do, whatever the number of tasks."""
     image: str
     claim: str
     """Name of the PersistentVolumeClaim that all pods mount."""
     mount: str
-    """Where they mount it."""
-    pods: int
-    workers: int
-    """Processes, and CPUs, of a pod."""
-    memory: str = "4Gi"
-    """Memory of a pod."""
-    name: str = "sft-shards"
+    """The path at which they mount it, and their working directory."""
 
-    def manifest(self, output: Path, arguments: Sequence[str]) -> str:
-        """Two Jobs in YAML's JSON form, which kubectl reads.
+    options: ClassVar[Sequence[click.Option]] = (
+        ARRAY,
+        Option(["--image"], default="sft-shards", help="Image of the pods."),
+        Option(["--claim"], default="data", help="Volume claim that holds inputs and output."),
+        Option(["--mount"], default="/data", help="Where the pods mount the volume."),
+    )
 
-        Args:
-            arguments: of `sft-preprocess plan`.
+    def run(self, job: EngineJob) -> None:
+        """Print the Jobs; nothing is planned here."""
+        click.echo(self.script(job))
+
+    def script(self, job: EngineJob) -> str:
+        """Give both Jobs as a list in JSON, which is YAML that kubectl reads.
+
+        Raises:
+            UsageError: the pods could not plan this job.
         """
-        plan = ["sft-preprocess", "plan", *arguments, "--output", str(output), "--patience", "600"]
-        task = ["sft-preprocess", "task", "--output", str(output), "--workers", str(self.workers)]
-        finalize = ["sft-preprocess", "finalize", "--output", str(output), "--wait", str(WAIT)]
-        tasks = self._job(
-            f"{self.name}-tasks",
-            self._pod(task, self.workers, first=plan),
-            {
-                "completionMode": "Indexed",
-                "completions": self.pods,
-                "parallelism": self.pods,
-                "backoffLimitPerIndex": 5,
-                "maxFailedIndexes": self.pods,
-            },
-        )
-        last = self._job(f"{self.name}-finalize", self._pod(finalize, 1), {"backoffLimit": 5})
-        return json.dumps({"apiVersion": "v1", "kind": "List", "items": [tasks, last]}, indent=2)
-
-    def _job(self, name: str, pod: dict[str, Any], spec: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "apiVersion": "batch/v1",
-            "kind": "Job",
-            "metadata": {"name": name, "labels": {"app": self.name}},
-            "spec": {**spec, "template": {"metadata": {"labels": {"app": self.name}}, "spec": pod}},
+        for argument, remedy in (("-", "name a file on the volume"), ("--overwrite", "remove the directory yourself")):
+            if argument in job.arguments:
+                raise UsageError(f"{argument}: cannot be used with --engine kubernetes, every pod plans; {remedy}")
+        workers = job.workers or 1
+        limit = ["--max-rejects", job.max_rejects] if job.max_rejects else []
+        output = ["--output", str(job.output)]
+        plan = ["sft-preprocess", "plan", *job.arguments, *output, "--patience", str(PATIENCE)]
+        task = ["sft-preprocess", "task", *output, "--workers", str(workers)]
+        finalize = ["sft-preprocess", "finalize", *output, "--wait", str(WAIT), *limit]
+        indexed = {
+            "completionMode": "Indexed",
+            "completions": self.array,
+            "parallelism": self.array,
+            "backoffLimitPerIndex": 5,
+            "maxFailedIndexes": self.array,
         }
+        items = [
+            _job(f"{NAME}-tasks", self._pod(task, workers, first=plan), indexed),
+            _job(f"{NAME}-finalize", self._pod(finalize, 1), {"backoffLimit": 5}),
+        ]
+        return json.dumps({"apiVersion": "v1", "kind": "List", "items": items}, indent=2)
 
     def _pod(self, command: list[str], cpus: int, first: list[str] | None = None) -> dict[str, Any]:
-        size = {"cpu": str(cpus), "memory": self.memory}
         base = {
             "image": self.image,
             "workingDir": self.mount,
-            "env": [{"name": "JOB_COMPLETIONS", "value": str(self.pods)}],
-            "resources": {"requests": size, "limits": {"memory": self.memory}},
+            "env": [{"name": "JOB_COMPLETIONS", "value": str(self.array)}],
+            "resources": {"requests": {"cpu": str(cpus), "memory": MEMORY}, "limits": {"memory": MEMORY}},
             "volumeMounts": [{"name": "data", "mountPath": self.mount}],
         }
         pod: dict[str, Any] = {
@@ -81,3 +94,13 @@ class Kubernetes:
         if first:
             pod["initContainers"] = [{"name": "plan", "command": first, **base}]
         return pod
+
+
+def _job(name: str, pod: dict[str, Any], spec: dict[str, Any]) -> dict[str, Any]:
+    labels = {"app": NAME}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name, "labels": labels},
+        "spec": {**spec, "template": {"metadata": {"labels": labels}, "spec": pod}},
+    }

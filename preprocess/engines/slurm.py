@@ -1,8 +1,8 @@
-"""One readable batch script: submitted as an array it runs the tasks, submitted once more behind it it publishes.
+"""A job on Slurm: one readable batch script, submitted as an array for the tasks and once more to publish.
 
-Slurm itself does the rest: a lost or preempted element is requeued and goes on with its share of the tasks, `finalize`
-runs when the array has ended, however it ended (`afterany`: with `afterok` one failed element would strand it for
-ever), and says what is missing. The script and the array's logs lie below `.work` and go with it; the log of
+Slurm does the rest. A lost or preempted element is requeued and goes on with its share of the tasks. `finalize` runs
+when the array has ended, however it ended (`afterany`: with `afterok` one failed element would leave it pending for
+ever), and says what is missing. The script and the array's logs lie below `.work` and are removed with it; the log of
 `finalize` lies beside the directory.
 """
 
@@ -12,68 +12,109 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import click
 
 from sft_shards.formats import sbatch
 from sft_shards.formats.errors import DataError
-from sft_shards.formats.shards.files import atomic_write
-from sft_shards.formats.shards.manifest import NAME
-from sft_shards.preprocess.progress import Progress
-from sft_shards.preprocess.tasks.plan import Plan
-from sft_shards.preprocess.tasks.workdir import WORK, is_finished
+from sft_shards.preprocess.engines.engine import ARRAY, EngineJob
+from sft_shards.preprocess.options import Option
+
+if TYPE_CHECKING:
+    from sft_shards.formats.shards import Manifest
+    from sft_shards.preprocess.tasks.plan import Plan
 
 CALLER = "--engine slurm"
 POLL = 2.0
 """Seconds between two looks at the queue."""
+WORK = ".work/slurm"
+"""Where the script and the array's logs lie, below the output folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Slurm:
-    """How a job is put before Slurm."""
+    """Submits an array and a job that publishes; the fields are the values of the options."""
 
     array: int
-    """Elements of the array; any number does, whatever the number of tasks."""
-    workers: int
-    """Processes, and CPUs, of an element."""
-    options: Mapping[str, str] = field(default_factory=dict)
-    """The site's own options of sbatch: partition, account, time, container, ...; an empty value for a flag."""
-    setup: str = ""
-    """Shell lines before the command, such as `module load python`."""
-    max_rejects: str | None = None
+    """Elements of the array; any number will do, whatever the number of tasks."""
+    slurm_option: Mapping[str, str]
+    """The site's own options of sbatch by name; an empty value for a flag."""
+    slurm_setup: str
+    """Shell lines before the command."""
+    follow: bool
+    """Whether to wait for the end."""
 
-    def script(self, output: Path) -> str:
-        """The batch script."""
-        folder = output.resolve() / WORK / "slurm"
+    options: ClassVar[Sequence[click.Option]] = (
+        ARRAY,
+        Option(
+            ["--slurm-option"],
+            multiple=True,
+            callback=lambda _context, _parameter, values: sbatch.site_options(values),
+            metavar="KEY=VALUE",
+            help="Option of sbatch, such as partition=cpu or time=8:00:00; repeatable.",
+        ),
+        Option(["--slurm-setup"], default="", help="Shell lines before the command, such as 'module load x'."),
+        Option(["--follow"], is_flag=True, help="Wait for the end and show the progress."),
+    )
+
+    def run(self, job: EngineJob) -> Manifest | None:
+        """Plan and submit. Returns the manifest if the job was finished before, or is when `follow` has seen its end.
+
+        Raises:
+            UsageError: there is no Slurm here, or it refuses the options.
+            DataError: the jobs ended and the directory is not complete.
+        """
+        from sft_shards.formats.shards import Manifest
+
+        if (manifest := job.finished()) is not None:
+            return manifest
+        plan = job.plan()
+        jobs = self._submit(job)
+        click.echo(
+            f"submitted {jobs[0]} ({len(plan.tasks)} tasks, {self.array} elements), then {jobs[1]} to publish "
+            f"{job.output}; logs in {job.output}/{WORK} and {job.output}.finalize-{jobs[1]}.log",
+            err=self.follow,
+        )
+        if not self.follow:
+            return None
+        _follow(plan, job.output, jobs)
+        return Manifest.read(job.output)
+
+    def script(self, job: EngineJob) -> str:
+        """Give the batch script, which runs the tasks, or publishes when its argument is `finalize`."""
+        output = job.output.resolve()
+        workers = job.workers or 1
         own = {
             "job-name": "sft-shards",
             "array": f"0-{self.array - 1}",
             "ntasks": "1",
-            "cpus-per-task": str(self.workers),
+            "cpus-per-task": str(workers),
             "chdir": os.getcwd(),
-            "output": f"{folder}/%A_%a.log",
+            "output": f"{output}/{WORK}/%A_%a.log",
             "requeue": "",
             "open-mode": "append",
         }
-        every = {**own, **self.options}
-        target = shlex.quote(str(output.resolve()))
-        limit = f" --max-rejects {shlex.quote(self.max_rejects)}" if self.max_rejects else ""
+        target = shlex.quote(str(output))
+        limit = f" --max-rejects {shlex.quote(job.max_rejects)}" if job.max_rejects else ""
         command = self._command()
         return "\n".join(
             (
-                *sbatch.head(every),
+                *sbatch.head({**own, **self.slurm_option}),
                 "",
                 "# As an array this runs the tasks of the plan, each element its share; finished ones are passed over:",
                 "#     sbatch SCRIPT",
                 "# Then, once, it checks them and writes the manifest:",
                 "#     sbatch --array=0 --cpus-per-task=1 --dependency=afterany:JOB SCRIPT finalize",
                 "set -eu",
-                *([self.setup] if self.setup else []),
+                *([self.slurm_setup] if self.slurm_setup else []),
                 'if [ "${1:-tasks}" = finalize ]; then',
                 f"    exec {command} finalize --output {target}{limit}",
                 "fi",
-                f"exec {command} task --output {target} --workers {self.workers}",
+                f"exec {command} task --output {target} --workers {workers}",
                 "",
             )
         )
@@ -81,41 +122,42 @@ class Slurm:
     def _command(self) -> str:
         """This installation's command; the one on the path where a container or the setup brings its own."""
         own = Path(sys.executable).with_name("sft-preprocess")
-        if self.setup or any(key.startswith("container") for key in self.options) or not own.exists():
+        if self.slurm_setup or any(key.startswith("container") for key in self.slurm_option) or not own.exists():
             return "sft-preprocess"
         return shlex.quote(str(own))
 
-    def submit(self, output: Path) -> tuple[str, str]:
-        """Write the script and submit it twice; the numbers of the array and of finalize.
+    def _submit(self, job: EngineJob) -> tuple[str, str]:
+        """Write the script and submit it twice; returns the job ids of the array and of finalize."""
+        from sft_shards.formats.shards.files import atomic_write
 
-        Raises:
-            UsageError: there is no Slurm here, or it refuses the options.
-        """
-        folder = output.resolve() / WORK / "slurm"
+        folder = job.output.resolve() / WORK
         folder.mkdir(exist_ok=True)
         path = folder / "job.sbatch"
-        with atomic_write(path, scratch=output / WORK) as file:
-            file.write(self.script(output).encode("utf-8"))
+        with atomic_write(path, scratch=folder.parent) as file:
+            file.write(self.script(job).encode("utf-8"))
         tasks = sbatch.submit(CALLER, str(path))
-        log = f"{output.resolve()}.finalize-%j.log"
         last = sbatch.submit(
             CALLER,
             "--array=0",
             "--cpus-per-task=1",
             f"--dependency=afterany:{tasks}",
-            f"--output={log}",
+            f"--output={job.output.resolve()}.finalize-%j.log",
             str(path),
             "finalize",
         )
         return tasks, last
 
 
-def follow(plan: Plan, output: Path, jobs: tuple[str, str]) -> None:
-    """Show how far the tasks are until Slurm has no more of these jobs.
+def _follow(plan: Plan, output: Path, jobs: tuple[str, str]) -> None:
+    """Show the progress until Slurm has none of these jobs any more.
 
     Raises:
         DataError: they ended and the directory is not complete.
     """
+    from sft_shards.preprocess.progress import Progress
+    from sft_shards.preprocess.tasks.output import look
+    from sft_shards.preprocess.tasks.workdir import is_finished
+
     with Progress(tasks=len(plan.tasks), size=sum(task.bytes for task in plan.tasks)) as progress:
         counted: set[int] = set()
         while _in_queue(jobs):
@@ -125,14 +167,25 @@ def follow(plan: Plan, output: Path, jobs: tuple[str, str]) -> None:
                     progress.task_done()
                     progress.add(0, 0, 0, task.bytes)
             time.sleep(POLL)
-    if not (output / NAME).exists():
+    if not look(output).is_complete:
+        log = Path(f"{output}.finalize-{jobs[1]}.log")
         raise DataError(
-            f"{output}: Slurm's jobs {' and '.join(jobs)} ended and the directory is not complete; "
-            f"see {output}/{WORK}/slurm and {output}.finalize-*.log, then give the same command again"
+            f"{output}: Slurm's jobs {' and '.join(jobs)} ended and the directory is not complete"
+            f"{_last_words(log)}; see {output}/{WORK} and {log}, then give the same command again"
         )
 
 
+def _last_words(log: Path) -> str:
+    """The last line of a log in brackets, or nothing."""
+    try:
+        lines = log.read_text("utf-8", errors="replace").split("\n")
+    except OSError:
+        return ""
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return f" ({last[:500]})" if last else ""
+
+
 def _in_queue(jobs: tuple[str, str]) -> bool:
-    """Whether Slurm still has one of the jobs. It forgets jobs that ended, so all are asked for and looked through."""
+    """Whether Slurm still has one of the jobs. squeue fails for jobs that it has forgotten, so all are listed."""
     numbers = set(sbatch.call(CALLER, "squeue", "-h", "-o", "%A %F").split())
     return bool(numbers & set(jobs))

@@ -20,8 +20,6 @@ from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
 
-STRADDLE = ("train", "skip", "split")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:

@@ -7,8 +7,6 @@ import numpy as np
 from sft_shards.formats.errors import DataError, RecordError
 from sft_shards.preprocess.pipeline.reference import Encoded
 
-OVERLONG = ("drop", "truncate", "turns", "tail", "error")
-
 
 def fit(encoded: Encoded, max_length: int | None, how: str) -> tuple[Encoded, bool]:
     """A sequence of at most `max_length` tokens, and whether anything was cut off.

@@ -16,7 +16,8 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+
+from sft_shards.formats.shards import PartInfo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,17 +83,17 @@ def parts_of_units(units: Sequence[int], size: int, target: int) -> list[Part]:
     return [Part(begin=begin, end=end, first=first, last=last) for (begin, end), (first, last) in ranges]
 
 
-def combined_sha256(parts: Sequence[dict[str, Any]]) -> str:
-    """Return the hash of a source from its parts, each with `begin`, `end` (bytes) and `sha256`.
+def combined_sha256(parts: Sequence[PartInfo]) -> str:
+    """Return the hash of a source from the hashes of its parts.
 
     A source of one part has the SHA-256 of its bytes (what `sha256sum` prints); one of several has the SHA-256 over
     a line `BEGIN END HASH\\n` for each part, in order. The parts follow from the file and from `--shard-tokens`, so
     two jobs with the same configuration give one file the same hash.
 
-    >>> combined_sha256([{"begin": 0, "end": 3, "sha256": "abc"}])
+    >>> combined_sha256([PartInfo(begin=0, end=3, sha256="abc", records=1, notes={}, shards={})])
     'abc'
     """
     if len(parts) == 1:
-        return str(parts[0]["sha256"])
-    lines = "".join(f"{part['begin']} {part['end']} {part['sha256']}\n" for part in parts)
+        return parts[0].sha256
+    lines = "".join(f"{part.begin} {part.end} {part.sha256}\n" for part in parts)
     return hashlib.sha256(lines.encode("ascii")).hexdigest()

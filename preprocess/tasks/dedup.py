@@ -1,8 +1,8 @@
-"""Leaving out all but the first of equal conversations, over all tasks of a job.
+"""`--dedup`: leaving out all but the first of equal conversations, over all tasks of a job.
 
-Tasks know nothing of each other, so each writes down a 16-byte digest per sequence; when all are finished, the later
-ones of equal digests are taken out of the shards of their tasks, and stand among the rejects. A task without
-duplicates is left as it is. It holds 40 bytes a conversation in memory, for as long as it looks.
+Tasks know nothing of each other, so each writes down a digest per sequence. When all tasks are finished, those that
+hold a later one of equal conversations are written anew without it, and it joins their rejects; a task without
+duplicates is not touched. The price is memory: 40 bytes a conversation while duplicates are looked for.
 """
 
 from __future__ import annotations
@@ -12,118 +12,93 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sft_shards.formats.shards import SPLITS, IndexedReader
-from sft_shards.formats.shards.files import fsync_directory, write_json
+from sft_shards.formats.shards.files import fsync_directory
 from sft_shards.preprocess.pipeline.batch import Batch, Reject, count_trained
-from sft_shards.preprocess.tasks.workdir import RECEIPT, WORK, read_receipt, task_folder
+from sft_shards.preprocess.tasks.digests import Digests
+from sft_shards.preprocess.tasks.plan import Plan, Task
+from sft_shards.preprocess.tasks.workdir import WORK, read_receipt, task_folder
+from sft_shards.preprocess.tasks.writer import REJECTS, TaskWriter
 
-if TYPE_CHECKING:
-    from sft_shards.preprocess.tasks.plan import Plan, Task
-
-NAME = "digests.npz"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Digests:
-    """What a task wrote down of its sequences, in the order of their records."""
-
-    records: NDArray[np.int64]
-    splits: NDArray[np.uint8]
-    """Index in `SPLITS`."""
-    digests: NDArray[np.uint8]
-    """u8[n, 16]."""
-
-    @classmethod
-    def joined(cls, parts: Sequence[Digests]) -> Digests:
-        """Several, one after the other."""
-        return cls(
-            records=np.concatenate([part.records for part in parts]),
-            splits=np.concatenate([part.splits for part in parts]),
-            digests=np.concatenate([part.digests for part in parts]),
-        )
-
-    def save(self, folder: Path) -> None:
-        """Write them into a task's folder."""
-        np.savez(folder / NAME, records=self.records, splits=self.splits, digests=self.digests)
-
-    @classmethod
-    def load(cls, folder: Path) -> Digests:
-        """Read them; none where the task made no sequence."""
-        if not (folder / NAME).is_file():
-            return cls(
-                records=np.zeros(0, dtype=np.int64),
-                splits=np.zeros(0, dtype=np.uint8),
-                digests=np.zeros((0, 16), dtype=np.uint8),
-            )
-        with np.load(folder / NAME) as found:
-            return cls(records=found["records"], splits=found["splits"], digests=found["digests"])
+REASON = "duplicate"
 
 
 def deduplicate(plan: Plan, output: Path, vocab_size: int) -> None:
-    """Take duplicates out of finished tasks. Can be stopped anywhere: what was done is found done."""
-    found = [Digests.load(task_folder(output, task.number)) for task in plan.tasks]
-    every = np.concatenate([one.digests for one in found]) if found else np.zeros((0, 16), dtype=np.uint8)
+    """Take duplicates out of finished tasks. Killed and called again, it goes on with the tasks that still have some.
+
+    Args:
+        vocab_size: of the tokenizer, which decides the dtype of token ids.
+    """
+    tasks = [Digests.load(task_folder(output, task.number)) for task in plan.tasks]
+    every = np.concatenate([one.digests for one in tasks]) if tasks else np.zeros((0, 16), dtype=np.uint8)
     if not len(every):
         return
     keys = np.ascontiguousarray(every).view("V16").reshape(-1)
+    # Three sequences with keys A B A: first = [0, 1], which = [0, 1, 0], so first[which] = [0, 1, 0], and the one at
+    # place 2 is a repetition because it is not the first of its key.
     _, first, which = np.unique(keys, return_index=True, return_inverse=True)
-    later = first[which] != np.arange(len(keys))
+    repeated = first[which] != np.arange(len(keys))
     begin = 0
-    for task, one in zip(plan.tasks, found, strict=True):
-        here = later[begin : begin + len(one.records)]
-        begin += len(one.records)
+    for task, digests in zip(plan.tasks, tasks, strict=True):
+        here = repeated[begin : begin + len(digests.records)]
+        begin += len(digests.records)
         if here.any():
-            _rewrite(task, output, one, ~here, vocab_size)
+            _rewrite(task, output, digests, ~here, vocab_size)
 
 
-def _rewrite(task: Task, output: Path, found: Digests, keep: NDArray[np.bool_], vocab_size: int) -> None:
-    """Make a task's folder again without some of its sequences."""
-    from sft_shards.preprocess.tasks.writer import REJECTS, TaskWriter
-
+def _rewrite(task: Task, output: Path, digests: Digests, keep: NDArray[np.bool_], vocab_size: int) -> None:
+    """Make a task's folder anew with the sequences that `keep`, bool[n], is true for."""
     old = task_folder(output, task.number)
     receipt = read_receipt(output, task.number)
-    assert receipt is not None, "only finished tasks are looked at"
+    assert receipt is not None, "duplicates are looked for when all tasks are finished"
     folder = Path(tempfile.mkdtemp(prefix=f"attempt-{task.number:05d}-", dir=output / WORK))
     writer = TaskWriter(folder, task.source.path, vocab_size)
-    rejects = [json.loads(line) for line in (old / REJECTS).read_text("utf-8").split("\n") if line]
-    lines = {one["record"]: Reject(record=one["record"], reason=one["reason"], detail=one["detail"]) for one in rejects}
-    for record in found.records[~keep]:
-        detail = "equal to a conversation before it"
-        lines[int(record)] = Reject(record=int(record), reason="duplicate", detail=detail)
-    for split in receipt["shards"]:
-        number = SPLITS.index(split)
-        tokens, loss_mask = (IndexedReader(old / split / kind) for kind in ("tokens", "loss_mask"))
-        stays = keep[found.splits == number]
-        inside = np.repeat(stays, tokens.lengths)
-        lengths, mask = tokens.lengths[stays].astype(np.int64), np.asarray(loss_mask.items[inside])
-        writer.append(
-            Batch(
-                records=found.records[found.splits == number][stays],
-                splits=np.full(int(stays.sum()), number, dtype=np.uint8),
-                digests=np.zeros((0, 16), dtype=np.uint8),
-                lengths=lengths,
-                ids=tokens.items[inside].astype(np.int32),
-                loss_mask=mask,
-                trained=count_trained(mask, lengths),
-                rejects=(),
-                notes=Counter(),
-            )
-        )
-    writer.reject(lines[record] for record in sorted(lines))
-    shards: dict[str, Any] = writer.close()
-    Digests(records=found.records[keep], splits=found.splits[keep], digests=found.digests[keep]).save(folder)
-    reasons = Counter(one.reason for one in lines.values())
-    write_json(folder / RECEIPT, {**receipt, "rejected": dict(sorted(reasons.items())), "shards": shards})
+    rejects = _rejects(old / REJECTS)
+    for record in digests.records[~keep].tolist():
+        rejects[record] = Reject(record=record, reason=REASON, detail="equal to a conversation before it")
+    for split in receipt.shards:
+        writer.append(_kept(old / split, SPLITS.index(split), digests, keep))
+    writer.reject(rejects[record] for record in sorted(rejects))
+    shards = writer.close()
+    Digests(records=digests.records[keep], splits=digests.splits[keep], digests=digests.digests[keep]).save(folder)
+    reasons = Counter(reject.reason for reject in rejects.values())
+    replace(receipt, rejected=dict(sorted(reasons.items())), shards=shards).write(folder)
     fsync_directory(folder)
     stale = Path(tempfile.mkdtemp(prefix=f"attempt-{task.number:05d}-", dir=output / WORK))
-    os.rename(old, stale / "old")  # stopped here, the task is missing, and is run again
+    os.rename(old, stale / "old")  # killed here, the task counts as not finished, and is run again
     os.rename(folder, old)
     shutil.rmtree(stale)
+
+
+def _rejects(path: Path) -> dict[int, Reject]:
+    """Read a task's rejects, by record."""
+    lines = [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
+    return {
+        line["record"]: Reject(record=line["record"], reason=line["reason"], detail=line["detail"]) for line in lines
+    }
+
+
+def _kept(folder: Path, split: int, digests: Digests, keep: NDArray[np.bool_]) -> Batch:
+    """Read the sequences to keep out of one shard of a task."""
+    tokens, loss_mask = (IndexedReader(folder / kind) for kind in ("tokens", "loss_mask"))
+    here = digests.splits == split
+    stays = keep[here]
+    inside = np.repeat(stays, tokens.lengths)  # bool[tokens of the shard]
+    lengths, mask = tokens.lengths[stays].astype(np.int64), np.asarray(loss_mask.items[inside])
+    return Batch(
+        records=digests.records[here][stays],
+        splits=np.full(int(stays.sum()), split, dtype=np.uint8),
+        digests=np.zeros((0, 16), dtype=np.uint8),
+        lengths=lengths,
+        ids=tokens.items[inside].astype(np.int32),
+        loss_mask=mask,
+        trained=count_trained(mask, lengths),
+        rejects=(),
+        notes=Counter(),
+    )

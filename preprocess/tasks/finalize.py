@@ -1,7 +1,7 @@
-"""Making finished tasks into a shard directory: number the shards, move them into place, write the manifest last.
+"""Publishing finished tasks as a shard directory: number the shards, move them into place, write the manifest last.
 
-Every step is a rename or writes a whole file, and is skipped or taken again where it was taken before: finalize can
-be killed anywhere and run again. Nothing is moved before every task was checked.
+Every step is one rename or writes one whole file, and may be taken twice, so finalize can be killed anywhere and run
+again. Nothing is moved before every task was checked.
 """
 
 from __future__ import annotations
@@ -13,25 +13,36 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from sft_shards.formats.errors import DataError
-from sft_shards.formats.shards import SPLITS, Counts, FileInfo, Manifest, ShardInfo, SplitInfo
+from sft_shards.formats.shards import (
+    SPLITS,
+    Counts,
+    FileInfo,
+    Manifest,
+    Notes,
+    PartInfo,
+    ShardInfo,
+    SourceInfo,
+    SplitInfo,
+    TemplateInfo,
+)
 from sft_shards.formats.shards.files import atomic_write, fsync_directory, sha256_file
 from sft_shards.formats.templates import TOKENIZER, template_source
 from sft_shards.preprocess.pipeline.pipeline import load_template
 from sft_shards.preprocess.sources.partition import combined_sha256
 from sft_shards.preprocess.tasks.dedup import deduplicate
 from sft_shards.preprocess.tasks.plan import Plan, Task
-from sft_shards.preprocess.tasks.workdir import WORK, clear, read_receipt, task_folder
+from sft_shards.preprocess.tasks.workdir import WORK, Receipt, clear, read_receipt, task_folder
 from sft_shards.preprocess.tasks.writer import REJECTS, ROWS, reject_line, shift_rows
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
-Receipts = Mapping[int, dict[str, Any]]
+Receipts = Mapping[int, Receipt]
+"""By task number, of all tasks."""
 
 
 def finalize(plan: Plan, output: Path, tokenizer: Tokenizer, *, max_rejects: str | None = None) -> Manifest:
-    """Publish the directory, and return its manifest. Whoever calls holds the lock.
+    """Publish the directory, and return its manifest. The caller holds the lock.
 
     Args:
         max_rejects: the most records that may be left out: a number, or a percentage such as "1%"; None for any.
@@ -47,9 +58,9 @@ def finalize(plan: Plan, output: Path, tokenizer: Tokenizer, *, max_rejects: str
     rejected: Counter[str] = Counter()
     notes: Counter[str] = Counter()
     for receipt in receipts.values():
-        rejected.update(receipt["rejected"])
-        notes.update(receipt["notes"])
-    records = sum(receipt["records"] for receipt in receipts.values())
+        rejected.update(receipt.rejected)
+        notes.update(receipt.notes)
+    records = sum(receipt.records for receipt in receipts.values())
     rejects = _merge_rejects(plan, bases, output)
     counts = Counts(read=records, written=records - rejected.total(), rejected=dict(sorted(rejected.items())))
     check_rejects(counts, max_rejects, output)
@@ -64,7 +75,7 @@ def finalize(plan: Plan, output: Path, tokenizer: Tokenizer, *, max_rejects: str
         splits={split: info for split, info in splits.items() if info.shards},
         counts=counts,
         rejects=rejects,
-        notes={"engine": plan.engine_check, **dict(sorted(notes.items()))},
+        notes=Notes(engine=plan.engine_check, counts=dict(sorted(notes.items()))),
         versions=plan.versions,
     )
     manifest.write(output, scratch=output / WORK)
@@ -73,7 +84,7 @@ def finalize(plan: Plan, output: Path, tokenizer: Tokenizer, *, max_rejects: str
 
 
 def check_limit(limit: str, counts: Counts) -> bool:
-    """Whether so many records were left out as `--max-rejects` allows.
+    """Whether the records left out are no more than `--max-rejects` allows.
 
     >>> check_limit("1%", Counts(read=100, written=99, rejected={"overlong": 1}))
     True
@@ -85,11 +96,11 @@ def check_limit(limit: str, counts: Counts) -> bool:
 
 
 def missing_tasks(plan: Plan, output: Path) -> list[int]:
-    """The tasks that are not finished; a finished one whose files are damaged is removed, and so among them."""
+    """List the tasks that are not finished. A finished one whose files are damaged is removed, and listed."""
     return [task.number for task in plan.tasks if not _is_whole(read_receipt(output, task.number), task, output)]
 
 
-def _receipts(plan: Plan, output: Path) -> dict[int, dict[str, Any]]:
+def _receipts(plan: Plan, output: Path) -> dict[int, Receipt]:
     missing = missing_tasks(plan, output)
     if missing:
         shown = " ".join(f"--index {number}" for number in missing[:20])
@@ -102,27 +113,27 @@ def _receipts(plan: Plan, output: Path) -> dict[int, dict[str, Any]]:
     return {number: receipt for number, receipt in found.items() if receipt is not None}
 
 
-def _is_whole(receipt: dict[str, Any] | None, task: Task, output: Path) -> bool:
-    """Whether a task is finished and every file that it staged has the size written down, or has been placed."""
+def _is_whole(receipt: Receipt | None, task: Task, output: Path) -> bool:
+    """Whether a task is finished, and each of its files has the size in the receipt or was moved to its place."""
     if receipt is None:
         return False
     folder = task_folder(output, task.number)
-    for split, info in receipt["shards"].items():
-        for file, facts in info["files"].items():
+    for split, shard in receipt.shards.items():
+        for file, facts in shard.files.items():
             staged = folder / split / file
-            if staged.exists() and staged.stat().st_size != facts["bytes"]:
+            if staged.exists() and staged.stat().st_size != facts.bytes:
                 shutil.rmtree(folder)
                 return False
     return True
 
 
 def _bases(plan: Plan, receipts: Receipts) -> dict[int, int]:
-    """By task, the number of its first record in the source."""
+    """Number the first record of each task within its source: two tasks of 10 records each begin at 0 and 10."""
     bases: dict[int, int] = {}
     read: Counter[str] = Counter()
     for task in plan.tasks:
         bases[task.number] = read[task.source.path]
-        read[task.source.path] += receipts[task.number]["records"]
+        read[task.source.path] += receipts[task.number].records
     return bases
 
 
@@ -139,7 +150,7 @@ def _merge_rejects(plan: Plan, bases: Mapping[int, int], output: Path) -> FileIn
 
 
 def check_rejects(counts: Counts, limit: str | None, output: Path) -> None:
-    """DataError where more records were left out than allowed, or all of them."""
+    """Raise a DataError if more records were left out than `limit` allows, or all of them."""
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts.rejected.items()) or "there were none"
     if counts.written == 0:
         raise DataError(f"{output}: all {counts.read:,} records were left out ({reasons}); see {output}/{REJECTS}")
@@ -151,24 +162,33 @@ def check_rejects(counts: Counts, limit: str | None, output: Path) -> None:
 
 
 def _place(split: str, plan: Plan, receipts: Receipts, bases: Mapping[int, int], output: Path) -> SplitInfo:
-    """Move a split's shards to their numbers, in task order."""
-    having = [task.number for task in plan.tasks if split in receipts[task.number]["shards"]]
+    """Move the shards of a split to their places, numbered in the order of the tasks."""
+    having = [task.number for task in plan.tasks if split in receipts[task.number].shards]
     width = max(5, len(str(len(having) - 1)))
     shards: list[ShardInfo] = []
     for at, number in enumerate(having):
-        info = receipts[number]["shards"][split]
+        staged = receipts[number].shards[split]
         name = f"{at:0{width}d}"
         files = {}
-        for file, facts in info["files"].items():
+        for file, facts in staged.files.items():
             kind, suffix = file.split(".")
             target = output / split / kind / f"{name}.{suffix}"
-            _move(task_folder(output, number) / split / file, target, facts["bytes"])
-            files[f"{kind}/{target.name}"] = FileInfo(**facts)
+            _move(task_folder(output, number) / split / file, target, facts.bytes)
+            files[f"{kind}/{target.name}"] = facts
         rows = _place_rows(task_folder(output, number) / split / ROWS, output, split, name, bases[number])
         files[f"rows/{name}.parquet"] = rows
-        shards.append(ShardInfo(name=name, **{**info, "files": files}))
-    for kind in {Path(place).parent for shard in shards for place in shard.files}:
-        fsync_directory(output / split / kind)
+        shards.append(
+            ShardInfo(
+                name=name,
+                sequences=staged.sequences,
+                tokens=staged.tokens,
+                trained_tokens=staged.trained_tokens,
+                longest=staged.longest,
+                files=files,
+            )
+        )
+    for folder in {(output / split / place).parent for shard in shards for place in shard.files}:
+        fsync_directory(folder)
     return SplitInfo.of(tuple(shards))
 
 
@@ -182,7 +202,7 @@ def _move(staged: Path, target: Path, size: int) -> None:
 
 
 def _place_rows(staged: Path, output: Path, split: str, name: str, base: int) -> FileInfo:
-    """Write the rows file anew with absolute record numbers; the staged one stays until all is published."""
+    """Write the rows file with record numbers counted from the start of the source; the staged file stays as it is."""
     target = output / split / "rows" / f"{name}.parquet"
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix="rows-", dir=output / WORK)
@@ -190,43 +210,42 @@ def _place_rows(staged: Path, output: Path, split: str, name: str, base: int) ->
     facts = shift_rows(staged, Path(temporary), base)
     os.chmod(temporary, staged.stat().st_mode)
     os.replace(temporary, target)
-    return FileInfo(**facts)
+    return facts
 
 
-def _sources(plan: Plan, receipts: Receipts, splits: Mapping[str, SplitInfo]) -> tuple[dict[str, Any], ...]:
-    """Per source file what it is, its hash, and its parts with the shards that each became."""
+def _sources(plan: Plan, receipts: Receipts, splits: Mapping[str, SplitInfo]) -> tuple[SourceInfo, ...]:
+    """Describe each source file: what it is, its hash, and its parts with the shards that each became."""
     names = {split: iter(info.shards) for split, info in splits.items()}
-    parts: dict[str, list[dict[str, Any]]] = {source.path: [] for source in plan.sources}
+    parts: dict[str, list[PartInfo]] = {source.path: [] for source in plan.sources}
     for task in plan.tasks:
         receipt = receipts[task.number]
         parts[task.source.path].append(
-            {
-                "begin": task.part.begin,
-                "end": task.part.end,
-                "sha256": receipt["sha256"],
-                "records": receipt["records"],
-                "notes": receipt["notes"],
-                "shards": {split: next(names[split]).name for split in SPLITS if split in receipt["shards"]},
-            }
+            PartInfo(
+                begin=task.part.begin,
+                end=task.part.end,
+                sha256=receipt.sha256,
+                records=receipt.records,
+                notes=receipt.notes,
+                shards={split: next(names[split]).name for split in SPLITS if split in receipt.shards},
+            )
         )
     return tuple(
-        {
+        SourceInfo(
             **source.published(),
-            "sha256": combined_sha256(parts[source.path]),
-            "records": sum(part["records"] for part in parts[source.path]),
-            "parts": parts[source.path],
-        }
+            sha256=combined_sha256(parts[source.path]),
+            records=sum(part.records for part in parts[source.path]),
+            parts=tuple(parts[source.path]),
+        )
         for source in plan.sources
     )
 
 
-def _template(plan: Plan, tokenizer: Tokenizer) -> dict[str, Any]:
+def _template(plan: Plan, tokenizer: Tokenizer) -> TemplateInfo:
     template = load_template(plan.template, tokenizer)
-    source = tokenizer.chat_template if plan.template == TOKENIZER else template_source(plan.template)
-    return {
-        "name": template.name,
-        "sha256": template.sha256,
-        "header": template.header,
-        "stop": list(template.tokens.stop),
-        "source": source,
-    }
+    return TemplateInfo(
+        name=template.name,
+        sha256=template.sha256,
+        header=template.header,
+        stop=tuple(template.tokens.stop),
+        source=tokenizer.chat_template if plan.template == TOKENIZER else template_source(plan.template),
+    )

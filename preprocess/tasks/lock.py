@@ -1,9 +1,9 @@
-"""One job at a time in one output folder, where the file system can tell.
+"""The lock of an output folder: one job at a time, on file systems that have locks.
 
-The lock is the kernel's (`flock`): it goes with the process that holds it, however that ends, and no clock is asked
-whether it is stale. `run`, `plan` and `finalize` hold it alone; the tasks of a cluster hold it together. A file
-system without locks is worked on without: tasks are idempotent and every file appears by a rename, so two jobs at
-once cost time and nothing else.
+The lock is the kernel's (`flock`). It ends with the process that holds it, however that ends, so no lock is ever
+stale. `run`, `plan` and `finalize` hold it exclusively; the tasks of a cluster share it. On a file system without
+locks the job runs unlocked: tasks are idempotent and every file appears by a rename, so two jobs at once cost time
+and nothing else.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sft_shards.formats.errors import DataError
-from sft_shards.formats.shards.manifest import NAME
+from sft_shards.preprocess.tasks.output import look
 from sft_shards.preprocess.tasks.workdir import LOCK, WORK
 
 BUSY = (errno.EAGAIN, errno.EACCES)
@@ -26,11 +26,11 @@ BUSY = (errno.EAGAIN, errno.EACCES)
 
 @contextlib.contextmanager
 def job_lock(output: Path, *, shared: bool = False, patience: float = 0.0) -> Iterator[None]:
-    """Hold the lock of an output folder; on the way out, remove it where the job is published.
+    """Hold the lock of an output folder. On the way out, remove the lock file if the directory is complete.
 
     Args:
-        shared: together with other tasks, instead of alone.
-        patience: seconds to wait for somebody who holds it.
+        shared: share it with other tasks instead of holding it exclusively.
+        patience: seconds to wait for another process that holds it.
 
     Raises:
         DataError: another job works in this folder.
@@ -42,13 +42,13 @@ def job_lock(output: Path, *, shared: bool = False, patience: float = 0.0) -> It
             os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         yield
     finally:
-        published = (output / NAME).exists()
+        published = look(output).is_complete
         if published:
             (output / WORK / LOCK).unlink(missing_ok=True)
         if handle is not None:
             os.close(handle)
         if published:
-            with contextlib.suppress(OSError):  # others may still be at work here; the last one removes it
+            with contextlib.suppress(OSError):  # other tasks may still hold files here; the last one removes the folder
                 (output / WORK).rmdir()
 
 
@@ -73,4 +73,4 @@ def _acquire(output: Path, shared: bool, until: float) -> int | None:
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(handle), os.stat(path)):
                 return handle
-        os.close(handle)  # somebody published or removed the folder in between: look again
+        os.close(handle)  # another process removed the file in between: try again

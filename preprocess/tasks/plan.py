@@ -1,12 +1,12 @@
-"""The plan of a job: its configuration, what it depends on, and a fixed list of tasks.
+"""The plan of a job: its configuration, everything that its bytes depend on, and a fixed list of tasks.
 
-Task i makes the same bytes wherever and whenever it runs, so whatever distributes tasks is free to do it as it
-likes. The plan is written once, under the output folder; a job that goes on with another configuration, other
-inputs, another tokenizer or other versions is refused with a list of what differs.
+Task i makes the same bytes wherever and whenever it runs, so an engine may run tasks in any order and on any machine.
+The plan is written once, below the output folder; a job that goes on there with another configuration, other inputs,
+another tokenizer or other versions is refused with a list of what differs.
 
-Planning reads little: the first records of each file, the commas of a JSON array, the headers of a table. What the
-files contain is hashed by the tasks as they read; the plan keeps size and time of change, and tasks refuse a file
-that has others.
+Planning reads little: the first records of each file, the commas of a JSON array, the headers of a table. The tasks
+hash the files' contents as they read them; the plan keeps each file's size and time of change, and tasks refuse a
+file that has others.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from sft_shards.formats.templates import TOKENIZER
 from sft_shards.preprocess.config import AUTO, JobConfig
 from sft_shards.preprocess.pipeline.pipeline import load_template
 from sft_shards.preprocess.sources import Part, Source, cut, find_sources, sample
-from sft_shards.preprocess.tasks.versions import versions
-from sft_shards.preprocess.tasks.workdir import TASKS, WORK
+from sft_shards.preprocess.tasks.diff import differences, joined
+from sft_shards.preprocess.tasks.workdir import PLAN, TASKS, WORK
 from sft_shards.preprocess.tokenizer.backends import choose_engine
 from sft_shards.preprocess.tokenizer.tokenizer import LOADED, Tokenizer
+from sft_shards.preprocess.versions import versions
 
-NAME = "plan.json"
 SAMPLE = 200
-"""Records of each file that `--format auto` looks at."""
+"""Records of each file from which `--format auto` finds out the format."""
 COMPARED = 20
-"""Sources, and records of each, on which engines are compared before a job begins."""
+"""Sources, and records of each source, on which the backends are compared before a job begins."""
 BYTES_PER_TOKEN = 4
-"""Bytes of input that are taken for a token when sources are cut."""
+"""Bytes of input that count as one token when sources are cut into tasks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One unit of work: a part of one source, one shard of each split at most."""
+    """One unit of work: a part of one source, which becomes at most one shard of each split."""
 
     number: int
     source: Source
@@ -50,33 +50,33 @@ class Task:
 
     @property
     def bytes(self) -> int:
-        """Its share of the input, as a measure of its work."""
+        """Size of its part, as a measure of its work."""
         return self.part.end - self.part.begin
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """All that tasks need to know."""
+    """All that a task needs to know, and all that decides about the bytes it makes."""
 
     config: JobConfig
     template: str
     """The template's name with `auto` resolved."""
     template_sha256: str
     tokenizer_sha256: dict[str, str]
-    """Of each tokenizer file."""
+    """By name, the hash of each tokenizer file."""
     tokenizer_loaded: str
-    """SHA-256 of what transformers made of them (`Facts`)."""
+    """SHA-256 of what transformers made of those files (`loaded.json`)."""
     engine: str
-    """What gives the ids: `fastokens` or `hf`."""
+    """The backend that gives the token ids: `fastokens` or `hf`."""
     engine_check: str
-    """How it was chosen."""
+    """How it was chosen, a sentence for people."""
     versions: dict[str, str]
     sources: tuple[Source, ...]
     tasks: tuple[Task, ...]
     """In the order of their shards."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For `plan.json`; a task is [source, begin, end, first, last]."""
+        """Give the JSON object of `plan.json`; a task is [number of its source, begin, end, first, last]."""
         places = {source.path: number for number, source in enumerate(self.sources)}
         return {
             "config": self.config.as_dict(),
@@ -93,13 +93,13 @@ class Plan:
 
     @classmethod
     def read(cls, output: Path) -> Plan:
-        """The plan that an output folder holds.
+        """Read the plan that an output folder holds.
 
         Raises:
             UsageError: it holds none.
         """
         try:
-            raw = json.loads((output / WORK / NAME).read_text("utf-8"))
+            raw = json.loads((output / WORK / PLAN).read_text("utf-8"))
         except FileNotFoundError:
             raise UsageError(
                 f"{output}: no planned job; make one with 'sft-preprocess plan --output {output}'"
@@ -125,16 +125,15 @@ class Plan:
         """Write `DIR/.work/plan.json` and the tokenizer's files beside it, or find the same plan there.
 
         Raises:
-            UsageError: another job's plan is there; the message says what differs.
+            UsageError: another plan is there; the message says what differs.
         """
         (output / WORK / TASKS).mkdir(parents=True, exist_ok=True)
-        path = output / WORK / NAME
+        path = output / WORK / PLAN
         if path.is_file():
             changed = differences(json.loads(path.read_text("utf-8")), self.as_dict())
             if changed:
-                more = f"; and {len(changed) - 10} more" if len(changed) > 10 else ""
                 raise UsageError(
-                    f"{output}: holds an unfinished job with another plan ({'; '.join(changed[:10])}{more}); "
+                    f"{output}: holds an unfinished job with another plan ({joined(changed, 10)}); "
                     "go on with the same call, choose another --output, or give --overwrite"
                 )
         else:
@@ -144,28 +143,11 @@ class Plan:
             write_json(path, self.as_dict(), scratch=output / WORK)
 
 
-def differences(old: Any, new: Any, where: str = "") -> list[str]:
-    """What differs between two JSON-like values, a short phrase each."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = [*old, *(key for key in new if key not in old)]
-        return [
-            phrase
-            for key in keys
-            for phrase in differences(old.get(key), new.get(key), f"{where}.{key}" if where else str(key))
-        ]
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        pairs = enumerate(zip(old, new, strict=True))
-        return [phrase for at, (one, other) in pairs for phrase in differences(one, other, f"{where}[{at}]")]
-    return [] if old == new else [f"{where}: {_short(old)} → {_short(new)}"]
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "…"
-
-
 def make_plan(config: JobConfig, tokenizer: Tokenizer, stdin: Callable[[], Path] | None = None) -> Plan:
-    """Look at every input once, find out its format, settle on the template, and cut the inputs into tasks.
+    """Look at every input once, find out its format, choose the template and the backend, and cut inputs into tasks.
+
+    Args:
+        stdin: puts standard input into a file; None where `-` cannot be an input.
 
     Raises:
         UsageError: an input that cannot be used, or no template where one is needed.
@@ -193,7 +175,7 @@ def make_plan(config: JobConfig, tokenizer: Tokenizer, stdin: Callable[[], Path]
 
 
 def _renderings(config: JobConfig, template: str, tokenizer: Tokenizer, sources: Sequence[Source]) -> list[str]:
-    """The texts of the job's own first records, on which engines are compared."""
+    """Render some of the job's own records, for the comparison of backends."""
     if config.tokenizer_engine == "hf":
         return []
     renderer = load_template(template, tokenizer, allow_control_tokens=config.allow_control_tokens)
@@ -225,10 +207,10 @@ def _template(config: JobConfig, tokenizer: Tokenizer, formats: set[str]) -> str
 
 
 def planned_tokenizer(plan: Plan, output: Path) -> Tokenizer:
-    """The tokenizer as it was when the job was planned, from its files below the output.
+    """Load the tokenizer from the files that the plan put below the output folder.
 
     Raises:
-        DataError: they are not the ones planned.
+        DataError: a file is not the one that was planned.
     """
     folder = output / WORK / "tokenizer"
     for name, digest in plan.tokenizer_sha256.items():
@@ -238,7 +220,7 @@ def planned_tokenizer(plan: Plan, output: Path) -> Tokenizer:
 
 
 def check_versions(plan: Plan) -> None:
-    """See that this process would make the bytes that were planned.
+    """Refuse to run tasks with libraries that may make other bytes than planned.
 
     Raises:
         DataError: a library has another version here.

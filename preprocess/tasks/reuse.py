@@ -1,10 +1,10 @@
 """`--extend DIR`: taking over from an older shard directory what would come out the same.
 
 A part of a source is taken over where the older directory has one of the same file, place and hash, made with the
-same configuration, tokenizer, template and versions. Of lines that also needs the part behind it to be the same,
-since the last line of a part may end there; a table or a compressed file is taken over as a whole or not at all.
-Each task finds out for itself: it hashes its part, and either links the older shard or makes its own. The result is
-byte for byte what a run without `--extend` gives. Files are linked where the file system can, else copied.
+same configuration, tokenizer, template and versions. A part of a file of lines also needs the part after it to be the
+same, because its last line may end there; a table or a compressed file is taken over as a whole or not at all. Each
+task finds out for itself: it hashes its part, and either links the older shard or makes its own. The result is byte
+for byte what a run without `--extend` gives.
 """
 
 from __future__ import annotations
@@ -12,130 +12,176 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from sft_shards.formats.errors import DataError, UsageError
-from sft_shards.formats.shards import Manifest
+from sft_shards.formats.shards import Manifest, PartInfo, SourceInfo
 from sft_shards.formats.shards.files import sha256_file, write_json
 from sft_shards.formats.shards.manifest import NAME as MANIFEST
 from sft_shards.preprocess.sources import kind_of
 from sft_shards.preprocess.sources.streams import hash_range
-from sft_shards.preprocess.tasks.plan import Plan, Task, differences
-from sft_shards.preprocess.tasks.workdir import WORK
+from sft_shards.preprocess.tasks.diff import differences, joined
+from sft_shards.preprocess.tasks.plan import Plan, Task
+from sft_shards.preprocess.tasks.workdir import WORK, Receipt, StagedShard
 from sft_shards.preprocess.tasks.writer import KINDS, REJECTS, ROWS, reject_line, shift_rows
 
 NAME = "extend.json"
-FREE = ("inputs",)
-"""What of the configuration may differ."""
+MAY_DIFFER = ("inputs",)
+"""Fields of the configuration in which the older directory may differ."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A part of the older directory that may be what a task would make."""
+
+    part: PartInfo
+    base: int
+    """Number of its first record within the source."""
+    also: tuple[tuple[int, int, str], ...]
+    """Other ranges of the source that must be the same: begin, end, SHA-256."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """`.work/extend.json`."""
+
+    directory: str
+    """The older directory, absolute."""
+    manifest: str
+    """SHA-256 of its manifest."""
+    tasks: dict[str, Candidate]
+    """By task number."""
+
+    @classmethod
+    def read(cls, path: Path) -> Candidates:
+        """Read what `write_candidates` wrote."""
+        raw: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        tasks = {
+            number: Candidate(
+                part=PartInfo(**one["part"]), base=one["base"], also=tuple((b, e, h) for b, e, h in one["also"])
+            )
+            for number, one in raw["tasks"].items()
+        }
+        return cls(directory=raw["directory"], manifest=raw["manifest"], tasks=tasks)
 
 
 def write_candidates(plan: Plan, output: Path, older: Path) -> int:
-    """Write down for every task which part of the older directory may be the same; returns how many there are.
+    """Write down for every task which part of the older directory may be the same, and return how many there are.
 
     Raises:
         UsageError: the older directory was made in another way.
+        DataError: it is not a complete shard directory.
     """
     manifest = Manifest.read(older)
-    changed = [
-        phrase
-        for name, old, new in (
-            ("config", _fixed(manifest.config), _fixed(plan.config.as_dict())),
-            ("tokenizer", manifest.tokenizer.files, plan.tokenizer_sha256),
-            ("template", manifest.template["sha256"], plan.template_sha256),
-            ("versions", manifest.versions, plan.versions),
-        )
-        for phrase in differences(old, new, name)
-    ]
-    if changed:
-        raise UsageError(f"--extend {older}: made in another way ({'; '.join(changed[:5])}); run without --extend")
-    known = {source["path"]: source for source in manifest.sources}
-    candidates: dict[str, Any] = {}
+    _check_made_alike(plan, older, manifest)
+    known = {source.path: source for source in manifest.sources}
+    tasks: dict[str, Candidate] = {}
     for source in plan.sources:
         old = known.get(source.path)
-        tasks = [task for task in plan.tasks if task.source.path == source.path]
-        if old is None or any(old[key] != source.published()[key] for key in ("kind", "compression", "format")):
-            continue
-        by_lines = kind_of(source).keeps_parts_when_appended(source)
-        places = [(part["begin"], part["end"]) for part in old["parts"]]
-        if not by_lines and places != [(task.part.begin, task.part.end) for task in tasks]:
-            continue
-        base = 0
-        for at, part in enumerate(old["parts"]):
-            behind = old["parts"][at + 1 : at + 2] if by_lines else [*old["parts"][:at], *old["parts"][at + 1 :]]
-            same = at < len(tasks) and places[at] == (tasks[at].part.begin, tasks[at].part.end)
-            if same and (len(tasks) > at + 1) == (len(places) > at + 1):
-                also = [[one["begin"], one["end"], one["sha256"]] for one in behind]
-                candidates[str(tasks[at].number)] = {"part": part, "base": base, "also": also}
-            base += part["records"]
-    value = {"directory": os.path.abspath(older), "manifest": sha256_file(older / MANIFEST), "tasks": candidates}
-    write_json(output / WORK / NAME, value, scratch=output / WORK)
-    return len(candidates)
+        own = [task for task in plan.tasks if task.source.path == source.path]
+        kind = {"kind": source.kind, "compression": source.compression, "format": source.format}
+        if old is not None and kind == {key: getattr(old, key) for key in kind}:
+            tasks |= _candidates(own, old, by_lines=kind_of(source).keeps_parts_when_appended(source))
+    found = Candidates(directory=os.path.abspath(older), manifest=sha256_file(older / MANIFEST), tasks=tasks)
+    write_json(output / WORK / NAME, asdict(found), scratch=output / WORK)
+    return len(tasks)
 
 
-def _fixed(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in FREE}
+def _check_made_alike(plan: Plan, older: Path, manifest: Manifest) -> None:
+    old, new = (
+        {key: value for key, value in config.items() if key not in MAY_DIFFER}
+        for config in (manifest.config, plan.config.as_dict())
+    )
+    changed = [
+        *differences(old, new, "config"),
+        *differences(manifest.tokenizer.files, plan.tokenizer_sha256, "tokenizer"),
+        *differences(manifest.template.sha256, plan.template_sha256, "template"),
+        *differences(manifest.versions, plan.versions, "versions"),
+    ]
+    if changed:
+        raise UsageError(f"--extend {older}: made in another way ({joined(changed, 5)}); run without --extend")
 
 
-def adopt(task: Task, output: Path, folder: Path) -> dict[str, Any] | None:
+def _candidates(tasks: list[Task], old: SourceInfo, *, by_lines: bool) -> dict[str, Candidate]:
+    """Find the candidates for the tasks of one source.
+
+    Args:
+        by_lines: the source is an uncompressed file of lines, so that a part depends on itself and on the next one.
+    """
+    places = [(part.begin, part.end) for part in old.parts]
+    if not by_lines and places != [(task.part.begin, task.part.end) for task in tasks]:
+        return {}
+    found = {}
+    base = 0
+    for at, part in enumerate(old.parts):
+        others = old.parts[at + 1 : at + 2] if by_lines else (*old.parts[:at], *old.parts[at + 1 :])
+        same = at < len(tasks) and places[at] == (tasks[at].part.begin, tasks[at].part.end)
+        if same and (len(tasks) > at + 1) == (len(places) > at + 1):
+            also = tuple((one.begin, one.end, one.sha256) for one in others)
+            found[str(tasks[at].number)] = Candidate(part=part, base=base, also=also)
+        base += part.records
+    return found
+
+
+def adopt(task: Task, output: Path, folder: Path) -> Receipt | None:
     """Take a task's shards over into its folder and return its receipt, or None where they must be made.
 
     Raises:
-        DataError: the older directory is not there any more, or the source changed since it was planned.
+        DataError: the older directory is gone or has changed, or the source changed since it was planned.
     """
     path = output / WORK / NAME
     if not path.is_file():
         return None
-    raw = _candidates(path, path.stat().st_mtime_ns)
-    candidate = raw["tasks"].get(str(task.number))
+    candidates = _read_candidates(path, path.stat().st_mtime_ns)
+    candidate = candidates.tasks.get(str(task.number))
     if candidate is None:
         return None
-    part, source = candidate["part"], task.source
-    task.source.check()
-    wanted = [[part["begin"], part["end"], part["sha256"]], *candidate["also"]]
+    part, source = candidate.part, task.source
+    source.check()
+    wanted = ((part.begin, part.end, part.sha256), *candidate.also)
     if any(_hashed(source.file, source.mtime_ns, begin, end) != digest for begin, end, digest in wanted):
         return None
-    task.source.check()
-    older = Path(raw["directory"])
-    manifest = _older(older, raw["manifest"])
-    shards: dict[str, Any] = {}
-    for split, name in part["shards"].items():
+    source.check()
+    older = Path(candidates.directory)
+    manifest = _read_older(older, candidates.manifest)
+    shards: dict[str, StagedShard] = {}
+    for split, name in part.shards.items():
         info = next(shard for shard in manifest.splits[split].shards if shard.name == name)
         files = {}
         (folder / split).mkdir()
         for kind in KINDS:
             for suffix in (".bin", ".idx"):
-                facts = info.files[f"{kind}/{name}{suffix}"]
                 link_or_copy(older / split / kind / f"{name}{suffix}", folder / split / f"{kind}{suffix}")
-                files[kind + suffix] = {"bytes": facts.bytes, "sha256": facts.sha256}
-        shift_rows(older / split / "rows" / f"{name}.parquet", folder / split / ROWS, -candidate["base"])
-        shards[split] = {
-            "sequences": info.sequences,
-            "tokens": info.tokens,
-            "trained_tokens": info.trained_tokens,
-            "longest": info.longest,
-            "files": files,
-        }
-    left_out = part["records"] - sum(shard["sequences"] for shard in shards.values())
-    rejected = _copy_rejects(older, source.path, candidate["base"], part["records"], folder, left_out)
-    return {
-        "records": part["records"],
-        "sha256": part["sha256"],
-        "rejected": dict(sorted(rejected.items())),
-        "notes": part["notes"],
-        "shards": shards,
-    }
+                files[kind + suffix] = info.files[f"{kind}/{name}{suffix}"]
+        shift_rows(older / split / "rows" / f"{name}.parquet", folder / split / ROWS, -candidate.base)
+        shards[split] = StagedShard(
+            sequences=info.sequences,
+            tokens=info.tokens,
+            trained_tokens=info.trained_tokens,
+            longest=info.longest,
+            files=files,
+        )
+    left_out = part.records - sum(shard.sequences for shard in shards.values())
+    rejected = _copy_rejects(older, source.path, candidate.base, part.records, folder, left_out)
+    return Receipt(
+        records=part.records,
+        sha256=part.sha256,
+        rejected=dict(sorted(rejected.items())),
+        notes=part.notes,
+        shards=shards,
+    )
 
 
 @lru_cache(maxsize=1)
-def _candidates(path: Path, _mtime_ns: int) -> dict[str, Any]:
-    raw: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    return raw
+def _read_candidates(path: Path, _mtime_ns: int) -> Candidates:
+    return Candidates.read(path)
 
 
 @lru_cache(maxsize=1)
-def _older(directory: Path, digest: str) -> Manifest:
+def _read_older(directory: Path, digest: str) -> Manifest:
     if sha256_file(directory / MANIFEST) != digest:
         raise DataError(f"{directory}: changed since the job was planned; run again with --overwrite")
     return Manifest.read(directory)
@@ -147,6 +193,11 @@ def _hashed(path: str, _mtime_ns: int, begin: int, end: int) -> str:
 
 
 def _copy_rejects(older: Path, source: str, base: int, records: int, folder: Path, count: int) -> dict[str, int]:
+    """Copy the rejects of one part, renumbered from 0, and count them by reason.
+
+    Args:
+        count: how many there must be; with 0 the file is not read.
+    """
     rejected: dict[str, int] = {}
     with open(older / REJECTS, encoding="utf-8", newline="\n") as file, open(folder / REJECTS, "wb") as out:
         for line in file if count else ():
@@ -161,7 +212,7 @@ def _copy_rejects(older: Path, source: str, base: int, records: int, folder: Pat
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """A hard link where the file system can, else a copy.
+    """Make a hard link where the file system can, else a copy.
 
     Raises:
         DataError: the file to take over is gone.

@@ -1,9 +1,9 @@
-"""Running one task: its records to at most one shard of each split, committed by one rename.
+"""Running one task: its records become at most one shard of each split, committed by one rename.
 
-What a task leaves behind is a folder `.work/tasks/00000` that is either whole or not there. It holds the shards,
-the rejects, and `receipt.json` with all that the manifest will say of them. Two attempts at once each write a
-folder of their own; the first to rename wins, and both are the same. A task knows nothing of the tasks before it:
-its record numbers count from the beginning of its part, but for the one in the message that ends a job.
+A task leaves a folder `.work/tasks/00000` that is either whole or not there. It holds the shards, the rejects, and
+`receipt.json` with all that the manifest will say of them. Two attempts at once each write a folder of their own; the
+first to rename wins, and both are the same. A task knows nothing of the tasks before it: its record numbers count from
+the beginning of its part, except in the message that ends a job.
 """
 
 from __future__ import annotations
@@ -16,36 +16,39 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from sft_shards.formats.errors import DataError
-from sft_shards.formats.shards.files import fsync_directory, write_json
-from sft_shards.formats.shards.manifest import NAME
+from sft_shards.formats.shards.files import fsync_directory
 from sft_shards.preprocess.pipeline.pipeline import Pipeline
 from sft_shards.preprocess.sources import PartReader
+from sft_shards.preprocess.tasks.output import look
 from sft_shards.preprocess.tasks.plan import Plan, Task
 from sft_shards.preprocess.tasks.reuse import adopt
-from sft_shards.preprocess.tasks.workdir import RECEIPT, WORK, read_receipt, task_folder
+from sft_shards.preprocess.tasks.workdir import WORK, Receipt, read_receipt, task_folder
 from sft_shards.preprocess.tasks.writer import TaskWriter
 from sft_shards.preprocess.tokenizer.backends import Fastokens
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 RECORD = re.compile(r"record (\d+)(.*)", re.DOTALL)
-"""How a pipeline's error begins: with the number of a record within the part."""
+"""How an error of the pipeline begins: with the number of a record within the part."""
 
 Report = Callable[[int, int, int, int], None]
-"""Takes the records, tokens, rejects and input bytes that came since the last call."""
+"""Takes the records, tokens, rejects and input bytes since its last call."""
 
 
 def planned_pipeline(plan: Plan, tokenizer: Tokenizer) -> Pipeline:
-    """The pipeline for the tasks of a plan, with the engine that was settled on; DataError where it is not here."""
+    """Make the pipeline for the tasks of a plan, with the backend that was planned.
+
+    Raises:
+        DataError: the backend cannot be used on this machine.
+    """
     try:
         engine = Fastokens(tokenizer) if plan.engine == Fastokens.name else None
     except (ImportError, ValueError) as error:
         raise DataError(f"the job was planned with {plan.engine}, which cannot be used here ({error})") from None
     pipeline = Pipeline(plan.config, plan.template, tokenizer, engine)
     gc.collect()
-    gc.freeze()  # a vocabulary is hundreds of thousands of objects that every later collection would walk through
+    gc.freeze()  # else every collection walks through the vocabulary, hundreds of thousands of objects
     return pipeline
 
 
@@ -53,7 +56,7 @@ def _silent(records: int, tokens: int, rejects: int, size: int) -> None:
     pass
 
 
-def run_task(plan: Plan, task: Task, output: Path, pipeline: Pipeline, report: Report = _silent) -> dict[str, Any]:
+def run_task(plan: Plan, task: Task, output: Path, pipeline: Pipeline, report: Report = _silent) -> Receipt:
     """Run a task, unless it is finished already, and return its receipt.
 
     Raises:
@@ -68,7 +71,7 @@ def run_task(plan: Plan, task: Task, output: Path, pipeline: Pipeline, report: R
         folder = Path(tempfile.mkdtemp(prefix=f"attempt-{task.number:05d}-", dir=output / WORK))
         older = None if plan.config.dedup else adopt(task, output, folder)  # a published shard has no digests
         receipt = older or _write(task, folder, pipeline, report)
-        write_json(folder / RECEIPT, receipt)
+        receipt.write(folder)
         for inner in (entry for entry in folder.iterdir() if entry.is_dir()):
             fsync_directory(inner)
         fsync_directory(folder)
@@ -84,8 +87,8 @@ def run_task(plan: Plan, task: Task, output: Path, pipeline: Pipeline, report: R
             raise DataError(f"{task.source.path}: record {number}{found[2]}") from None
         raise
     except OSError as error:
-        if (output / NAME).exists():
-            raise DataError(f"{output}: published by another job meanwhile; nothing is left to do") from None
+        if look(output).is_complete:
+            raise DataError(f"{output}: another process published it meanwhile; nothing is left to do") from None
         raise DataError(
             f"{output}: cannot write task {task.number} ({error.strerror or error}); free the disk and go on"
         ) from None
@@ -95,43 +98,45 @@ def run_task(plan: Plan, task: Task, output: Path, pipeline: Pipeline, report: R
     return receipt
 
 
-def _write(task: Task, folder: Path, pipeline: Pipeline, report: Report) -> dict[str, Any]:
+def _write(task: Task, folder: Path, pipeline: Pipeline, report: Report) -> Receipt:
     reader = PartReader(task.source, task.part)
     writer = TaskWriter(folder, task.source.path, pipeline.encoder.tokenizer.vocab_size)
     rejected: Counter[str] = Counter()
     notes: Counter[str] = Counter()
     records = reported = 0
     try:
-        for stretch in reader.batches():
-            batch = pipeline.batch(stretch, task.source.format)
+        for chunk in reader.batches():
+            batch = pipeline.batch(chunk, task.source.format)
             writer.append(batch)
             rejected.update(reject.reason for reject in batch.rejects)
             notes.update(batch.notes)
-            records += len(stretch)
+            records += len(chunk)
             size = min(reader.consumed, task.bytes) - reported
             reported += size
-            report(len(stretch), len(batch.ids), len(batch.rejects), size)
+            report(len(chunk), len(batch.ids), len(batch.rejects), size)
         shards = writer.close()
     except BaseException:
         writer.discard()
         raise
     report(0, 0, 0, task.bytes - reported)
-    return {
-        "records": records,
-        "sha256": reader.sha256,
-        "rejected": dict(sorted(rejected.items())),
-        "notes": dict(sorted(notes.items())),
-        "shards": shards,
-    }
+    return Receipt(
+        records=records,
+        sha256=reader.sha256,
+        rejected=dict(sorted(rejected.items())),
+        notes=dict(sorted(notes.items())),
+        shards=shards,
+    )
 
 
 def _records_before(plan: Plan, task: Task, output: Path) -> int:
-    """The records of the source before a task's part. Nobody needs them but a message about one of its records, so
-    what other tasks have not counted yet is read for it."""
+    """Count the records of the source before a task's part, for a message about one of its records.
+
+    What other tasks have not counted yet is read.
+    """
     count = 0
     for before in plan.tasks[: task.number]:
         if before.source == task.source:
             done = read_receipt(output, before.number)
             batches = PartReader(before.source, before.part).batches()
-            count += done["records"] if done else sum(map(len, batches))
+            count += done.records if done else sum(map(len, batches))
     return count

@@ -1,4 +1,9 @@
-"""What a task writes: one shard of each split at most, and the records it left out."""
+"""What a task writes: at most one shard of each split, and the records that it left out.
+
+Files are written under the names that they have in a task's folder; the task's folder as a whole is renamed when it is
+finished. Parquet files are opened by Python and handed to pyarrow open, because pyarrow takes a path such as `a:b/c`
+for an address.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_shards.formats.shards import MASK_DTYPE, SPLITS, IndexedWriter, token_dtype
+from sft_shards.formats.shards import MASK_DTYPE, SPLITS, FileInfo, IndexedWriter, token_dtype
 from sft_shards.formats.shards.files import sha256_file
 from sft_shards.preprocess.pipeline.batch import Batch, Reject
-from sft_shards.preprocess.tasks.dedup import Digests
+from sft_shards.preprocess.tasks.digests import Digests
+from sft_shards.preprocess.tasks.workdir import StagedShard
 
 KINDS = ("tokens", "loss_mask")
 ROWS = "rows.parquet"
@@ -23,7 +29,7 @@ REJECTS = "rejects.jsonl"
 
 
 class ShardWriter:
-    """One shard of one split while it is written: tokens, masks, and where each sequence came from."""
+    """Writes one shard of one split: tokens, loss masks, and the record that each sequence came from."""
 
     def __init__(self, folder: Path, vocab_size: int) -> None:
         folder.mkdir(parents=True)
@@ -34,14 +40,14 @@ class ShardWriter:
         self.trained = array("q")
 
     def append(self, batch: Batch) -> None:
-        """Add the sequences of a batch that is of this split as a whole."""
+        """Add the sequences of a batch, all of which are of this split."""
         self.tokens.append(batch.ids, batch.lengths)
         self.loss_mask.append(batch.loss_mask, batch.lengths)
         self.records.frombytes(batch.records.tobytes())
         self.trained.frombytes(batch.trained.tobytes())
 
-    def close(self, source: str) -> dict[str, Any]:
-        """Finish the files; what the manifest says of the shard, files by their names."""
+    def close(self, source: str) -> StagedShard:
+        """Finish the files, and return the facts of the shard."""
         self.tokens.close()
         self.loss_mask.close()
         lengths = np.frombuffer(self.tokens.lengths, dtype=np.int32)
@@ -51,23 +57,27 @@ class ShardWriter:
         for kind, writer in zip(KINDS, (self.tokens, self.loss_mask), strict=True):
             for suffix, digest in writer.sha256.items():
                 size = (self.folder / (kind + suffix)).stat().st_size
-                files[kind + suffix] = {"bytes": size, "sha256": digest}
-        return {
-            "sequences": len(lengths),
-            "tokens": self.tokens.items,
-            "trained_tokens": int(trained.sum()),
-            "longest": int(lengths.max()),
-            "files": files,
-        }
+                files[kind + suffix] = FileInfo(bytes=size, sha256=digest)
+        return StagedShard(
+            sequences=len(lengths),
+            tokens=self.tokens.items,
+            trained_tokens=int(trained.sum()),
+            longest=int(lengths.max()),
+            files=files,
+        )
 
     def discard(self) -> None:
-        """Close the files, whatever they hold."""
+        """Close and remove what was written."""
         self.tokens.discard()
         self.loss_mask.discard()
 
 
 class TaskWriter:
-    """All that one task writes into its folder."""
+    """Writes everything that one task leaves in its folder, but the receipt.
+
+    Args:
+        source: path of the source as it is published.
+    """
 
     def __init__(self, folder: Path, source: str, vocab_size: int) -> None:
         self.folder = folder
@@ -78,7 +88,7 @@ class TaskWriter:
         self._rejects = open(folder / REJECTS, "w", encoding="utf-8")  # noqa: SIM115
 
     def append(self, batch: Batch) -> None:
-        """Add the sequences to the shards of their splits, and write down what was left out."""
+        """Add the sequences of a batch to the shards of their splits, and its rejects to the rejects."""
         for number in np.unique(batch.splits):
             split = SPLITS[number]
             if split not in self.shards:
@@ -89,21 +99,21 @@ class TaskWriter:
             self._digests.append(Digests(records=batch.records, splits=batch.splits, digests=batch.digests))
 
     def reject(self, rejects: Iterable[Reject]) -> None:
-        """Write down records that were left out."""
+        """Add records that were left out to `rejects.jsonl`."""
         for reject in rejects:
             self._rejects.write(reject_line(self.source, reject.record, reject.reason, reject.detail))
 
-    def close(self) -> dict[str, Any]:
-        """Finish all files; what the manifest says of each shard, by split."""
+    def close(self) -> dict[str, StagedShard]:
+        """Finish all files, and return the facts of each shard by split."""
         self._rejects.flush()
         os.fsync(self._rejects.fileno())
         self._rejects.close()
         if self._digests:
-            Digests.joined(self._digests).save(self.folder)
+            Digests.concatenate(self._digests).save(self.folder)
         return {split: self.shards[split].close(self.source) for split in SPLITS if split in self.shards}
 
     def discard(self) -> None:
-        """Close the files without a word about a disk that is full."""
+        """Close the files, and ignore errors of a disk that is full: another error is on its way already."""
         for closing in (self._rejects.close, *(shard.discard for shard in self.shards.values())):
             try:
                 closing()
@@ -112,7 +122,7 @@ class TaskWriter:
 
 
 def reject_line(source: str, record: int, reason: str, detail: str) -> str:
-    """A line of `rejects.jsonl`."""
+    """Format a line of `rejects.jsonl`."""
     value = {"source": source, "record": record, "reason": reason, "detail": detail}
     return json.dumps(value, ensure_ascii=False) + "\n"
 
@@ -120,7 +130,13 @@ def reject_line(source: str, record: int, reason: str, detail: str) -> str:
 def write_rows(
     path: Path, source: str, records: NDArray[np.int64], lengths: NDArray[np.int32], trained: NDArray[np.int64]
 ) -> None:
-    """Write a shard's `rows` file: per sequence its source, record number, tokens and trained tokens."""
+    """Write a shard's `rows` file: a row per sequence with its source, record number, tokens and trained tokens.
+
+    Args:
+        records: int64[S].
+        lengths: int32[S], tokens of each sequence.
+        trained: int64[S], tokens of each that carry loss.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -132,17 +148,28 @@ def write_rows(
             "trained_tokens": pa.array(trained.astype(np.int32)),
         }
     )
-    pq.write_table(table, path)
-    with open(path, "rb+") as file:
+    with open(path, "wb") as file:
+        pq.write_table(table, file)
+        file.flush()
         os.fsync(file.fileno())
 
 
-def shift_rows(staged: Path, target: Path, base: int) -> dict[str, Any]:
-    """Write a task's `rows` file with record numbers counted from the beginning of the source; its size and hash."""
+def read_rows(path: Path, columns: list[str] | None = None) -> Any:
+    """Read a shard's `rows` file as an Arrow table.
+
+    Raises:
+        pyarrow.ArrowException, OSError: it is no readable Parquet file.
+    """
     import pyarrow.parquet as pq
 
-    table: Any = pq.read_table(staged)
+    with open(path, "rb") as file:
+        return pq.read_table(file, columns=columns, use_threads=False)
+
+
+def shift_rows(staged: Path, target: Path, base: int) -> FileInfo:
+    """Write a task's `rows` file anew with `base` added to its record numbers, and return its size and hash."""
+    table = read_rows(staged)
     source = table["source"].combine_chunks().dictionary[0].as_py() if table.num_rows else ""
     columns = [table[name].to_numpy() for name in ("record", "tokens", "trained_tokens")]
     write_rows(target, source, columns[0] + base, columns[1], columns[2])
-    return {"bytes": target.stat().st_size, "sha256": sha256_file(target)}
+    return FileInfo(bytes=target.stat().st_size, sha256=sha256_file(target))

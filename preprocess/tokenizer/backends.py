@@ -25,7 +25,6 @@ from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
 
-ENGINES = ("auto", "fastokens", "hf")
 COMPOSES = '"normalizer": {"type": "NFC"}'
 """In a serialized tokenizer."""
 HARD = (
@@ -141,7 +140,7 @@ def choose_engine(kind: str, tokenizer: Tokenizer, samples: Sequence[str]) -> tu
     """The engine for a job, and a sentence on how it was chosen, for the log and the manifest.
 
     Args:
-        kind: one of `ENGINES`.
+        kind: one of `config.BACKENDS`.
         samples: texts of the job's own records.
 
     Raises:

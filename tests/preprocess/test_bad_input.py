@@ -199,7 +199,7 @@ def test_outputs_that_exist(refused, preprocess, tmp_path, bpe_folder):
     assert (out / "manifest.json").read_bytes() == before
     assert preprocess("run", path, "--output", out, "--tokenizer", bpe_folder, "--overwrite")[0] == 0
     assert (out / "manifest.json").read_bytes() == before
-    refused(tmp_path, output=tmp_path / "inside", match="lies inside of the input folder")
+    refused(tmp_path, output=tmp_path / "inside", match="lies inside the input folder")
 
 
 def test_yaml_holds_options_and_the_call_wins(preprocess, tmp_path, bpe_folder):

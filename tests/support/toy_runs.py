@@ -20,8 +20,10 @@ from sft_shards.formats.shards import (
     FileInfo,
     IndexedWriter,
     Manifest,
+    Notes,
     ShardInfo,
     SplitInfo,
+    TemplateInfo,
     TokenizerInfo,
     token_dtype,
 )
@@ -96,10 +98,10 @@ def write_shards(
             pad_id=pad,
             bos_id=None,
         ),
-        template={"name": "toy", "sha256": "", "stop": ["t1"]},
+        template=TemplateInfo(name="toy", sha256="", stop=("t1",)),
         splits=infos,
         counts=Counts(read=total, written=total, rejected={}),
-        notes={},
+        notes=Notes(),
         versions={},
     ).write(directory)
     return directory

@@ -73,10 +73,9 @@ def write(
     for file in sorted(tokenizer.iterdir()) if tokenizer.is_dir() else ():
         if file.is_file() and file.name not in ("config.json", "generation_config.json"):
             _copy(file, folder / file.name)
-    source = manifest.template.get("source")
-    if isinstance(source, str) and source:
-        _template(folder, source)
-    stop = tuple(str(text) for text in manifest.template.get("stop", ()))
+    if manifest.template.source:
+        _template(folder, manifest.template.source)
+    stop = manifest.template.stop
     write_json(folder / "generation_config.json", _generation(folder, base, stop, manifest))
     record = Record(
         base=str(Path(base).resolve()) if base else "",

@@ -9,8 +9,8 @@ import pytest
 
 from sft_shards.formats.shards import ShardDirectory
 from sft_shards.preprocess.config import JobConfig
-from sft_shards.preprocess.job import finalize_only, plan_only, run_tasks
-from sft_shards.preprocess.tasks.dedup import NAME
+from sft_shards.preprocess.job import Job, finalize_only, run_tasks
+from sft_shards.preprocess.tasks.digests import NAME
 from sft_shards.preprocess.tasks.workdir import task_folder
 
 pytestmark = pytest.mark.unit
@@ -66,7 +66,7 @@ def test_stopped_in_the_middle_it_goes_on(inputs, bpe_folder, tmp_path, monkeypa
     config = JobConfig(inputs=tuple(map(str, inputs)), tokenizer=str(bpe_folder), dedup=True, shard_tokens=10)
 
     def job(out, fail_at=None):
-        plan = plan_only(config, out)
+        plan = Job(config=config, output=out).plan()
         run_tasks(out, lambda plan: [task.number for task in plan.tasks])
         from sft_shards.preprocess.tasks import dedup
 

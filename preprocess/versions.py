@@ -1,4 +1,4 @@
-"""The versions of what a job's bytes may depend on; Python's own is not among them."""
+"""Versions of the libraries that a job's bytes may depend on. Python's own version is not among them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ LIBRARIES = ("sft-shards", "tokenizers", "fastokens", "transformers", "jinja2", 
 
 
 def versions() -> dict[str, str]:
-    """Version by distribution, "unknown" where there is none."""
+    """Look up the version of each distribution, "unknown" where it is not installed."""
     out = {}
     for name in LIBRARIES:
         try:

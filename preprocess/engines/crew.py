@@ -1,0 +1,177 @@
+"""Several worker processes with one list of tasks, which they share nothing but.
+
+A worker that dies costs one attempt of the task that it was on, and of no other; the task is given to a new worker.
+When a task has cost `ATTEMPTS` workers, the job ends with what the last of them wrote to standard error.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing.connection import wait
+from pathlib import Path
+
+from sft_shards.formats.errors import DataError
+from sft_shards.preprocess.engines import worker
+from sft_shards.preprocess.engines.worker_log import WorkerLogs
+from sft_shards.preprocess.progress import Progress
+from sft_shards.preprocess.tasks.plan import Task
+from sft_shards.preprocess.tasks.workdir import is_finished
+
+ATTEMPTS = 3
+"""How often a task is begun before the job gives up on it: workers die for reasons that pass."""
+POLL = 0.2
+"""Seconds after which standard error of the workers is looked at, if no message came."""
+
+
+class _RemoteTraceback(Exception):  # noqa: N818 - shown as the cause of an error, never raised
+    """Where an error was raised in a worker."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
+class _Worker:
+    """One worker process and our end of its connection."""
+
+    def __init__(self, output: Path) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["sft_shards.preprocess.engines.forkserver_preload"])
+        os.environ[worker.JOB] = os.path.abspath(output)
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=worker.main, args=(str(output), theirs), daemon=True)
+        before = signal.getsignal(signal.SIGINT)
+        with suppress(ValueError):  # in another thread than the main one, signals are not ours to hold back
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process, not for one that starts
+        try:
+            self.process.start()
+        finally:
+            theirs.close()
+            with suppress(ValueError):
+                signal.signal(signal.SIGINT, before)
+        self.task: Task | None = None
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        assert self.process.pid is not None, "started when it was made"
+        return self.process.pid
+
+    def dismiss(self) -> None:
+        """Let an idle worker end."""
+        with suppress(OSError):
+            self.connection.send(None)
+        self.connection.close()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+
+class Crew:
+    """Runs tasks in several processes.
+
+    Args:
+        output: folder of the planned job.
+        size: number of workers.
+    """
+
+    def __init__(self, output: Path, size: int, progress: Progress) -> None:
+        self._output = output
+        self._size = size
+        self._progress = progress
+        self._logs = WorkerLogs()
+        self._workers: list[_Worker] = []
+        self._attempts: dict[int, int] = {}
+
+    def run(self, tasks: Sequence[Task]) -> None:
+        """Run the tasks. On any error all workers are killed; tasks that are finished stay finished.
+
+        Raises:
+            DataError: a task failed, or lost its worker `ATTEMPTS` times.
+        """
+        waiting = deque(tasks)
+        try:
+            while waiting or any(one.task for one in self._workers):
+                self._hand_out(waiting)
+                busy = {one.connection: one for one in self._workers if one.task}
+                ready = wait(list(busy), timeout=POLL)
+                for one in busy.values():
+                    self._logs.forward(one.pid)
+                for connection in ready:
+                    self._receive(busy[connection], waiting)  # type: ignore[index]
+            while self._workers:
+                self._workers.pop().dismiss()
+        finally:
+            for one in self._workers:
+                one.kill()
+                self._logs.forward(one.pid)
+            self._logs.close()
+
+    def _hand_out(self, waiting: deque[Task]) -> None:
+        idle = [one for one in self._workers if not one.task]
+        while waiting and (idle or len(self._workers) < self._size):
+            if not idle:
+                self._workers.append(_Worker(self._output))
+            one = idle.pop() if idle else self._workers[-1]
+            one.task = waiting.popleft()
+            self._logs.begin(one.pid)
+            with suppress(OSError):  # it is dead, and will be found dead
+                one.connection.send(one.task.number)
+
+    def _receive(self, one: _Worker, waiting: deque[Task]) -> None:
+        """Take all messages of a worker, of which there is at least one, or the end of its connection."""
+        while one.task and one.connection.poll():
+            try:
+                message: worker.Message = one.connection.recv()
+            except (EOFError, OSError):
+                self._bury(one, waiting)
+                return
+            if isinstance(message, worker.Counted):
+                self._progress.add(message.records, message.tokens, message.rejects, message.size)
+            elif isinstance(message, worker.Finished):
+                one.task = None
+                self._progress.task_done()
+            else:
+                raise message.error from _RemoteTraceback(message.trace)
+
+    def _bury(self, one: _Worker, waiting: deque[Task]) -> None:
+        """Give the task of a dead worker to another one, or end the job."""
+        task = one.task
+        assert task is not None, "only busy workers are listened to"
+        one.process.join()
+        one.connection.close()
+        self._logs.forward(one.pid)
+        self._workers.remove(one)
+        if is_finished(self._output, task.number):
+            self._progress.task_done()
+            return
+        self._attempts[task.number] = self._attempts.get(task.number, 0) + 1
+        if self._attempts[task.number] >= ATTEMPTS:
+            why = describe_death(one.process.exitcode, self._logs.last_line(one.pid))
+            raise DataError(f"{task.source.path}: task {task.number} lost its worker {ATTEMPTS} times{why}")
+        waiting.append(task)
+
+
+def describe_death(exit_code: int | None, last_line: str) -> str:
+    """Say how a worker ended, to stand behind "lost its worker". A cause is guessed only where it left no word.
+
+    >>> describe_death(1, "ModuleNotFoundError: No module named 'x'")
+    " (exit status 1: ModuleNotFoundError: No module named 'x'); run with --workers 1 to see more"
+    >>> describe_death(-9, "")
+    '; out of memory? give fewer --workers'
+    """
+    if exit_code == -signal.SIGKILL and not last_line:
+        return "; out of memory? give fewer --workers"
+    if exit_code is None or exit_code >= 0:
+        how = f"exit status {exit_code}"
+    else:
+        how = f"killed by {signal.Signals(-exit_code).name}"
+    said = last_line or "it wrote nothing to standard error"
+    return f" ({how}: {said}); run with --workers 1 to see more"
