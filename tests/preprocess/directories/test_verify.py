@@ -163,7 +163,7 @@ def shard_changed(manifest, **values):
         ),
         (
             lambda d: None,
-            lambda m: replace(m, sources=({**m.sources[0], "sha256": "0" * 64}, *m.sources[1:])),
+            lambda m: replace(m, sources=(replace(m.sources[0], sha256="0" * 64), *m.sources[1:])),
             "do not add up",
         ),
         (lambda d: None, lambda m: replace(m, splits={**m.splits, "extra": m.splits["train"]}), "unknown split"),

@@ -111,10 +111,10 @@ def test_merged_directories_have_all_sequences_in_the_order_of_their_paths(prepr
     manifest = Manifest.read(merged)
     assert manifest.counts.read == Manifest.read(one).counts.read + Manifest.read(other).counts.read
     for source in manifest.sources:
-        for part in source["parts"]:
-            for split, name in part["shards"].items():
+        for part in source.parts:
+            for split, name in part.shards.items():
                 [shard] = [shard for shard in manifest.splits[split].shards if shard.name == name]
-                assert shard.sequences <= part["records"]
+                assert shard.sequences <= part.records
     ok(preprocess("merge", one, other, "--output", tmp_path / "again"))
     assert contents(merged) == contents(tmp_path / "again")
     assert not (merged / ".work").exists()
