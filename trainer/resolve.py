@@ -89,12 +89,13 @@ def decide(job: Job, world: int) -> Decision:
     adapters = lora.parse(job, architecture=shape.architecture if shape is not None else "")
     if adapters is not None:
         lora.check(args)
+    real = (shape.ids if shape is not None else None) or rows or vocabulary
     start = starting.choose(
         model=job.model,
         random=job.random_weights,
         args=args,
         shape=shape,
-        rows=None if shape is not None and not shape.architecture else rows or vocabulary,
+        rows=real,
         lora=adapters,
     )
     setup = Setup(
@@ -132,7 +133,7 @@ def decide(job: Job, world: int) -> Decision:
     if job.epochs is not None:
         extra += [f"--train-iters={steps}"]
     if args.tokenizer_type is None:
-        extra += ["--tokenizer-type=NullTokenizer", f"--vocab-size={vocabulary}"]
+        extra += ["--tokenizer-type=NullTokenizer", f"--vocab-size={real}"]
     if "max_position_embeddings" not in resolved.given:
         extra += [f"--max-position-embeddings={positions}"]
     return Decision(

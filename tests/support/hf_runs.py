@@ -3,7 +3,7 @@
     hf_runs.py CASES.json SHARDS FOLDER
 
 CASES.json holds {"models": {name: {"kind": "Llama", "config": {…}, "dtype": "float32"}},
-"cases": [{"model": name, "nproc": 2, "flags": […], "export": true}, …]}. Each model is made by transformers with random
+"cases": [{"model": name, "nproc": 2, "flags": […], "layers": "fused", "main": true}, …]}. Each model is made by transformers with random
 weights; each case trains one step at a learning rate of 0 in forks of this process, with the logits written down by a
 hook on the output layer. The last line of output is a JSON list, one entry for each case:
 
@@ -11,7 +11,9 @@ hook on the output layer. The last line of output is a JSON list, one entry for 
     scale: largest logit
     loss: as Megatron prints it
     different: tensors of the exported folder whose bits are not those of the model's folder
-    unlike_main: values of the optimizer's float32 parameters that are not the model's (null: not looked at)
+    main: whether the optimizer's float32 parameters are the model's values (with `"main": true`)
+
+With `"layers": "fused"` norms are part of the linear layer behind them, under Transformer Engine's names.
 """
 
 from __future__ import annotations
@@ -26,15 +28,17 @@ from pathlib import Path
 from typing import Any
 
 import forked_ranks
+import fused_layers
 from toy_runs import losses
 
 from sft_shards.trainer import worker
 from sft_shards.trainer.launch import cpu, environment, launcher
 from sft_shards.trainer.mcore import compat, cpu_device
+from sft_shards.trainer.model import export, provider
 
 COMMON = (
     *("--seq-length=48", "--micro-batch-size=1", "--lr=0", "--min-lr=0", "--weight-decay=0", "--eval-iters=0"),
-    *("--train-iters=1", "--log-interval=1", "--save-interval=1"),
+    *("--train-iters=1", "--log-interval=1", "--save-interval=1", "--global-batch-size=2"),
 )
 
 
@@ -83,20 +87,23 @@ def run(case: dict[str, Any], model: tuple[Path, Any], shards: str, folder: Path
         "model": str(source),
         "flags": [*COMMON, f"--save={folder}/out", f"--load={folder}/out", *case["flags"]],
     }
-    provide = worker.providing
+    provide, spec = worker.providing, provider.layer_spec
     worker.providing = capturing(provide, folder)
+    if case.get("layers") == "fused":
+        provider.layer_spec = fused_layers.spec
     codes, output = forked_ranks.run(job, case["nproc"], None)
-    worker.providing = provide
+    worker.providing, provider.layer_spec = provide, spec
     if any(codes):
         return {"failed": output[-6000:]}
-    result: dict[str, Any] = {"error": 0.0, "scale": 0.0, "loss": losses(output)[1], "different": None}
+    result: dict[str, Any] = {"error": 0.0, "scale": 0.0, "loss": losses(output)[1]}
     for tokens, logits in caught(folder):
         with torch.no_grad():
             expected = theirs(tokens).logits.float()
         result["error"] = max(result["error"], float((logits[..., : expected.shape[-1]] - expected).abs().max()))
         result["scale"] = max(result["scale"], float(expected.abs().max()))
-    if case.get("export", True):
-        result["different"] = exported(folder / "out", folder / "hf", source)
+    result["different"] = exported(folder / "out", folder / "hf", source)
+    if case.get("main"):
+        result["main"] = main_parameters(folder / "out/iter_0000001", source)
     shutil.rmtree(folder)
     return result
 
@@ -143,24 +150,44 @@ def caught(folder: Path) -> Any:
         yield torch.load(tokens), torch.cat(parts, dim=-1).transpose(0, 1)
 
 
+def tensors(folder: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return {name: value for file in sorted(folder.glob("*.safetensors")) for name, value in load_file(file).items()}
+
+
 def exported(checkpoint: Path, target: Path, source: Path) -> list[str]:
     """Export a checkpoint; names of the tensors that differ from those of a model's folder."""
     import torch
-    from safetensors.torch import load_file
-
-    from sft_shards.trainer.model import export
 
     export.export(checkpoint, target)
-    ours, theirs = (
-        {k: v for file in sorted(each.glob("*.safetensors")) for k, v in load_file(file).items()}
-        for each in (target, source)
-    )
-    names = sorted(ours.keys() | theirs.keys())
-    return [
-        n
-        for n in names
-        if n not in ours or n not in theirs or not torch.equal(ours[n], theirs[n]) or ours[n].dtype != theirs[n].dtype
+    ours, theirs = tensors(target), tensors(source)
+    same = {
+        name
+        for name in ours.keys() & theirs.keys()
+        if ours[name].dtype == theirs[name].dtype and torch.equal(ours[name], theirs[name])
+    }
+    return sorted((ours.keys() | theirs.keys()) - same)
+
+
+def main_parameters(step: Path, source: Path) -> bool:
+    """Whether float32 parameters that the optimizer keeps are the folder's values, bit for bit, by torch's own reader.
+
+    They are whole tensors, or with the distributed optimizer flat buffers, whose values are compared in order of size.
+    """
+    import torch
+    import torch.distributed.checkpoint as dcp
+
+    found = dcp.FileSystemReader(step).read_metadata().state_dict_metadata
+    kept = [
+        name for name in found if "fp32_param." in name or (name.startswith("optimizer.") and name.endswith(".param"))
     ]
+    state = {name: torch.empty(found[name].size, dtype=found[name].properties.dtype) for name in kept}
+    dcp.load(state, checkpoint_id=step, no_dist=True)
+    ours = torch.cat([value.flatten().float() for value in state.values()]).sort().values
+    theirs = torch.cat([value.float().flatten() for value in tensors(source).values()]).sort().values
+    ours = ours[ours != 0] if len(ours) > len(theirs) else ours  # buffers are padded with zeros
+    return bool(torch.equal(ours, theirs))
 
 
 if __name__ == "__main__":

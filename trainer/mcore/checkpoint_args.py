@@ -103,6 +103,7 @@ def shape(parser: argparse.ArgumentParser, saved: argparse.Namespace, path: str)
         path=path,
         flags=flags,
         vocab_size=saved.padded_vocab_size,
+        ids=getattr(saved, "vocab_size", None),
         max_positions=saved.max_position_embeddings,
         window=None,
     )

@@ -39,6 +39,8 @@ class ModelShape:
     """Positions that the model was trained for."""
     window: int | None
     """Positions that attention looks back; None: all."""
+    ids: int | None = None
+    """Rows of the embedding that stand for ids, the others being padding; None: all of them."""
     architecture: str = ""
     """Its name in `ARCHITECTURES`; "": the shape comes from a Megatron checkpoint."""
 

@@ -41,8 +41,8 @@ class Start:
     """What to import, checked; None: nothing."""
     lora: Lora | None = None
     """Adapters to train on weights that stay as they are; None: all weights are trained."""
-    rows: int | None = None
-    """Rows of the vocabulary that have a meaning; those behind them take no part in the softmax. None: all."""
+    rows: int
+    """Rows of the vocabulary that stand for ids; those behind them take no part in the softmax."""
 
 
 def choose(
@@ -51,7 +51,7 @@ def choose(
     random: bool,
     args: Namespace,
     shape: ModelShape | None,
-    rows: int | None,
+    rows: int,
     lora: Lora | None = None,
 ) -> Start:
     """Decide where the weights come from, and check that they are there.
@@ -152,7 +152,7 @@ def providing(provider: Callable[..., Any], start: Start) -> Callable[..., Any]:
 
             adapters.attach(model, start.lora, seed=get_args().seed)
             adapter_checkpoint.save_adapters_only(model)
-        if start.rows is not None and getattr(model, "post_process", True):
+        if getattr(model, "post_process", True):
             hide_padding(model, start.rows)
         return model
 

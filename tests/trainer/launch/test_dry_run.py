@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
     for name, change in models.items():
         (path / name).mkdir()
         (path / name / "config.json").write_text(json.dumps({**LLAMA, **change}))
-    flags = "hf-config: model\nseq-length: 32\nlr: 0.01\nlog-interval: 7\n"
+    flags = "hf-config: model\nrandom-weights: true\nseq-length: 32\nlr: 0.01\nlog-interval: 7\n"
     (path / "run.yaml").write_text(f"shards: {shards}\n{flags}")
     return path
 

@@ -110,7 +110,11 @@ def test_a_base_checkpoint_starts_a_run_and_not_its_second_part(tmp_path: Path) 
         tuned,
         [*tuned, "--train-iters=3", "--override-opt-param-scheduler"],
     ]
-    runs = [Run(shards=[shards], flags=flags, options=first.options) for flags in calls]
+    starts = ({}, {"random_weights": False}, {"random_weights": False})
+    runs = [
+        Run(shards=[shards], flags=flags, options={**first.options, **start})
+        for flags, start in zip(calls, starts, strict=True)
+    ]
     output = [losses(text) for text in run_forked(tmp_path, runs)]
     assert sorted(output[1]) == [1, 2], "from the first step, with a new schedule"
     assert output[1][1] < output[0][1] - 0.1, "but not from untrained weights"
