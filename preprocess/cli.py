@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from sft_shards.formats.errors import DataError, UsageError
+from sft_shards.formats.reasons import explain
 from sft_shards.preprocess import runtime
 from sft_shards.preprocess.directories.cli import COMMANDS
 from sft_shards.preprocess.engines.engine import ENGINES, engine_class, engine_options, make_engine
@@ -243,7 +244,8 @@ def _report(output: Path, manifest: Manifest, as_json: bool) -> None:
             f"({share:.1%}), longest {split.longest:,}, {len(split.shards)} shard(s)"
         )
     for reason, count in manifest.counts.rejected.items():
-        click.echo(f"left out: {count:,} {reason} (see {output}/rejects.jsonl)")
+        why = explain(reason)
+        click.echo(f"left out: {count:,} {reason} (see {output}/rejects.jsonl)" + (f": {why}" if why else ""))
     click.echo(f"wrote {output} with template {manifest.template.name}; look at it: sft-preprocess inspect {output}")
 
 

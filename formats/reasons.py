@@ -1,0 +1,90 @@
+"""Why a record is left out, and what else a job counts: one table each, which docs/formats.md repeats.
+
+A `RecordError` of this package has a reason out of `REASONS`, which a test holds. A record format of another package
+may bring reasons of its own. The reasons are keys of `rejects.jsonl` and of the manifest, so they never change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reason:
+    """What a reason means, in words that fit behind "left out because"."""
+
+    meaning: str
+    remedy: str
+
+
+REASONS = {
+    "broken_json": Reason(meaning="the record is not valid JSON", remedy="mend the line"),
+    "broken_utf8": Reason(meaning="a text is not UTF-8", remedy="convert the file to UTF-8"),
+    "broken_csv": Reason(meaning="the row has another number of cells than the first one", remedy="mend the row"),
+    "too_large": Reason(meaning="the record is larger than 64 MiB", remedy="split the conversation"),
+    "missing_field": Reason(meaning="a field of the format is missing", remedy="name its column with --field"),
+    "wrong_type": Reason(meaning="a field has a value of another type", remedy="mend the record, or choose --format"),
+    "unknown_role": Reason(meaning="a speaker has no known role", remedy="give the role with --map-role"),
+    "malformed_chatml": Reason(meaning="the text is not a sequence of whole ChatML turns", remedy="mend the text"),
+    "fractional_weight": Reason(meaning="a weight is neither 0 nor 1", remedy="round it: a loss mask holds 0 or 1"),
+    "not_text": Reason(meaning="the record has pictures, sound or video", remedy="none: only text can be trained"),
+    "no_assistant_turn": Reason(meaning="no turn is the assistant's", remedy="map a role with --map-role assistant"),
+    "empty_assistant_turn": Reason(meaning="an assistant's turn has neither text nor tool call", remedy="fill it"),
+    "empty_instruction": Reason(meaning="neither the instruction nor the input has text", remedy="fill one of them"),
+    "lone_surrogate": Reason(meaning="a text holds half of a surrogate pair (U+D800…)", remedy="mend the text"),
+    "reserved_character": Reason(
+        meaning="a text holds a noncharacter (U+FDD0…), or private-use characters beside control tokens",
+        remedy="remove the characters",
+    ),
+    "template_error": Reason(
+        meaning="the chat template refuses the conversation; the detail is its own message",
+        remedy="mend the conversation, or choose --template",
+    ),
+    "turn_not_rendered": Reason(
+        meaning="the template leaves a turn's text or tool calls out", remedy="choose another --template"
+    ),
+    "turn_repeated": Reason(meaning="the template writes a turn more than once", remedy="choose another --template"),
+    "turn_start_unknown": Reason(
+        meaning="it is not certain where a turn begins in the rendered text", remedy="choose another --template"
+    ),
+    "turn_end_unknown": Reason(
+        meaning="no stop token ends a turn in the rendered text", remedy="choose another --template"
+    ),
+    "marks_change_rendering": Reason(
+        meaning="the template decides by the texts in a way that cannot be traced", remedy="choose another --template"
+    ),
+    "generation_blocks": Reason(
+        meaning="the template's generation blocks do not match the turns", remedy="choose another --template"
+    ),
+    "typed_control_token": Reason(
+        meaning="a text spells a control token, which the tokenizer cannot encode as text",
+        remedy="remove it, or give --allow-control-tokens",
+    ),
+    "empty": Reason(meaning="the rendered text has no tokens", remedy="fill the conversation"),
+    "overlong": Reason(
+        meaning="the sequence is longer than --max-length", remedy="raise it, or choose another --overlong"
+    ),
+    "no_trained_token": Reason(meaning="no token carries loss", remedy="raise --max-length, or change --train-on"),
+    "duplicate": Reason(meaning="the conversation equals an earlier one", remedy="leave out --dedup to keep it"),
+}
+"""By reason."""
+
+NOTES = {
+    "cut": "sequences that were cut to --max-length",
+    "normalized_or_lossy": "sequences whose tokens spell another text than was rendered",
+    "reasoning_dropped": "conversations of which the template leaves reasoning out",
+    "straddling_tokens": "tokens that begin before trained text and end inside it",
+    "tools_ignored": "conversations whose tools the template does not render",
+    "typed_control_tokens": "conversations in which a text spells a control token",
+}
+"""By name, what the notes of a manifest count."""
+
+
+def explain(reason: str) -> str:
+    """Give meaning and remedy of a reason in one line; "" for one of another package.
+
+    >>> explain("overlong")
+    'the sequence is longer than --max-length; raise it, or choose another --overlong'
+    """
+    known = REASONS.get(reason)
+    return f"{known.meaning}; {known.remedy}" if known else ""
