@@ -42,7 +42,8 @@ def memory():
     kb = {row.split(":")[0]: int(row.split()[1]) for row in rows[1:] if row}
     return kb["Rss"] / 1024, (kb["Private_Clean"] + kb["Private_Dirty"]) / 1024, kb["Anonymous"] / 1024
 from fractions import Fraction
-from sft_shards.trainer.data import cache, mixture, pack_plan, samples, shards
+from sft_shards.formats.shards import ShardDirectory
+from sft_shards.trainer.data import cache, mixture, pack_plan, samples
 before = memory()
 began = time.perf_counter()
 (directory,) = shards.open_shards([sys.argv[1]])
