@@ -38,8 +38,9 @@ LLAMA2 = (
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    session.config.stash[MEMORY] = PeakMemory()
-    session.config.stash[MEMORY].start()
+    if os.environ.get("PYTEST_XDIST_WORKER") is None:  # whoever started the workers counts them too
+        session.config.stash[MEMORY] = PeakMemory()
+        session.config.stash[MEMORY].start()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -13,7 +13,7 @@ CPU time of the corpus less the mean of the two around it, children included: im
 nobody anything, and a busy machine costs little. The order of the contenders changes from round to round.
 
 Slow contenders get the first quarter of the corpus. Fast ones run over that quarter too, in another process: what the
-rest takes beyond it gives the marginal rate, at which a large job goes on once it has started.
+rest takes beyond it gives the rate of the steady state, at which a large job goes on once it has started.
 
 Ids and masks of each are compared with the reference, `apply_chat_template` of the same messages with a version of the
 template in which `{% generation %}` stands around each answer. A contender that needs a checkout

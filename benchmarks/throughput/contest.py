@@ -21,10 +21,10 @@ HEAD = [
     "M tokens/s (range)",
     "MB/s",
     "ratio",
-    "time of the floor",
-    "marginal, M tokens/s",
+    "times floor",
+    "steady state, M tokens/s",
     "ratio",
-    "time of the floor",
+    "times floor",
     "peak MB",
     "ids and masks",
 ]
@@ -113,7 +113,7 @@ def cells(rows: list[Row], beyond: int) -> list[list[str]]:
     base = done[REFERENCE].speed if REFERENCE in done else None
     floor = done.get(FLOOR)
 
-    def marginal(row: Row | None) -> float | None:
+    def steady(row: Row | None) -> float | None:
         seconds = statistics.median(row.beyond) if row is not None and row.beyond else 0.0
         return beyond / seconds / 1e6 if seconds > 0 else None  # a corpus of a few records is lost in the noise
 
@@ -124,8 +124,8 @@ def cells(rows: list[Row], beyond: int) -> list[list[str]]:
             table.append([title, f"not run: {row.error}", *[""] * (len(HEAD) - 2)])
             continue
         low, high = row.spread
-        rate = marginal(row)
-        last = marginal(floor)
+        rate = steady(row)
+        last = steady(floor)
         agreement = row.runs[0].agreement
         assert agreement is not None
         table.append(
