@@ -4,7 +4,7 @@
     python benchmarks/identity.py DATA TOKENIZERS --shards [--map-role client=user ...]
 
 For each file: the records that went the fast way, whether ids, masks and rejects are the same, and the speed of both
-in millions of tokens per second of CPU time (one thread, warm where texts repeat; benchmarks/throughput measures).
+in millions of tokens per second of CPU time (one thread, warm where texts repeat; benchmarks/preprocess.py measures).
 With --shards instead: the command itself over all files, once with each engine, and whether every file that it wrote
 is the same, the manifest aside, which names the engine.
 """
