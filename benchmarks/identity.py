@@ -1,16 +1,18 @@
-"""The fast way against the careful one on every record of a folder, under every tokenizer of another.
+"""The pipeline against the reference pipeline on every record of a folder, under every tokenizer of another.
 
     python benchmarks/identity.py DATA TOKENIZERS [--limit N] [--map-role client=user ...]
     python benchmarks/identity.py DATA TOKENIZERS --shards [--map-role client=user ...]
 
-For each file: the records that went the fast way, whether ids, masks and rejects are the same, and the speed of both
-in millions of tokens per second of CPU time (one thread, warm where texts repeat; benchmarks/preprocess.py measures).
-With --shards instead: the command itself over all files, once with each engine, and whether every file that it wrote
-is the same, the manifest aside, which names the engine.
+For each file: its records, how many of them each stage handed to its reference implementation, whether all that the
+pipeline gives is the same (ids, masks, splits, digests, rejects, notes), and the speed of both pipelines in millions of
+tokens per second of CPU time (one thread, warm where texts repeat; benchmarks/preprocess.py measures). With --shards
+instead: the command itself over all files, once with each backend, and whether every file that it wrote is the same,
+the manifest aside, which names the backend.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -19,72 +21,56 @@ import tempfile
 import time
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
 
 from sft_shards.formats.errors import RecordError, UsageError
-from sft_shards.formats.records import FieldMap, detect, get
+from sft_shards.formats.records import FieldMap, detect
 from sft_shards.formats.shards.files import sha256_file
 from sft_shards.preprocess.config import JobConfig
-from sft_shards.preprocess.pipeline.pipeline import Pipeline
-from sft_shards.preprocess.pipeline.truncation import fit
+from sft_shards.preprocess.pipeline.batch import Batch
+from sft_shards.preprocess.pipeline.pipeline import STAGES, Pipeline
 from sft_shards.preprocess.sources import PartReader, RawBatch, Source, find_sources, sample, whole_of
-from sft_shards.preprocess.tokenizer.backends import choose_engine
+from sft_shards.preprocess.tokenizer.backends import choose_backend
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 
-def careful(pipeline: Pipeline, records: RawBatch, form: str) -> tuple[list[Any], list[Any], list[tuple[int, str]]]:
-    """Ids, masks and rejects as the careful way gives them."""
-    ids, masks, rejects = [], [], []
-    outcomes = pipeline._careful(records.values(range(len(records))), get(form))
-    for number, outcome in zip(records.numbers.tolist(), outcomes, strict=True):
-        try:
-            if isinstance(outcome, RecordError):
-                raise outcome
-            encoded, _ = fit(outcome.encoded, None, "drop")
-        except RecordError as error:
-            rejects.append((number, error.reason))
-            continue
-        ids.append(encoded.ids)
-        masks.append(encoded.loss_mask)
-    return ids, masks, rejects
-
-
-def flat(parts: list[Any]) -> Any:
-    """Arrays, one after the other."""
-    return np.concatenate(parts) if parts else np.zeros(0)
-
-
-def one_file(pipeline: Pipeline, stretches: list[RawBatch], form: str, name: str) -> tuple[int, int, int]:
-    """Compare on one file; the records, those that went the fast way, and those in batches that differ."""
-    judged, count = 0, sum(map(len, stretches))
-    judge = pipeline._careful
-
-    def counted(found: list[Any], format_: Any) -> Any:
-        nonlocal judged
-        judged += len(found)
-        return judge(found, format_)
-
-    pipeline._careful = counted  # type: ignore[method-assign]
+def one_file(pipeline: Pipeline, chunks: list[RawBatch], form: str, name: str) -> tuple[int, int, int]:
+    """Compare on one file; return its records, those that took the batch path all the way, and those in batches that
+    differ."""
+    count, before = sum(map(len, chunks)), pipeline.fallbacks
     begin = time.process_time()
-    batches = [pipeline.batch(records, form) for records in stretches]
-    fast_seconds = time.process_time() - begin
-    pipeline._careful = judge  # type: ignore[method-assign]
-    fast = max(count - judged, 0)  # one that is not sound is judged twice
+    batches = [pipeline.batch(raw, form) for raw in chunks]
+    seconds = time.process_time() - begin
+    fallbacks = [pipeline.fallbacks[stage] - before[stage] for stage in STAGES]
     begin = time.process_time()
     different = tokens = 0
-    for records, batch in zip(stretches, batches, strict=True):
-        ids, masks, rejects = careful(pipeline, records, form)
+    for raw, batch in zip(chunks, batches, strict=True):
         tokens += len(batch.ids)
-        same = np.array_equal(flat(ids), batch.ids) and np.array_equal(flat(masks), batch.loss_mask)
-        if not same or rejects != [(one.record, one.reason) for one in batch.rejects]:
-            different += len(records)
-    slow_seconds = time.process_time() - begin
-    rates = f"{tokens / fast_seconds / 1e6:6.2f} {tokens / slow_seconds / 1e6:6.2f}"
-    click.echo(f"  {name[:52]:52} {count:7,} {fast:7,}  {'same' if not different else 'DIFFERENT':9} {rates}")
-    return count, fast, different
+        if not same(batch, pipeline.reference.batch(raw, form)):
+            different += len(raw)
+    reference_seconds = time.process_time() - begin
+    rates = f"{tokens / seconds / 1e6:6.2f} {tokens / reference_seconds / 1e6:6.2f}"
+    handed_on = " ".join(f"{number:8,}" for number in fallbacks)
+    result = "DIFFERENT" if different else "same"
+    click.echo(f"  {name[:48]:48} {count:8,} {handed_on}  {result:9} {rates}")
+    return count, max(count - sum(fallbacks), 0), different
+
+
+def same(one: Batch, other: Batch) -> bool:
+    """Whether two batches are equal in every field."""
+    for field in dataclasses.fields(Batch):
+        values = getattr(one, field.name), getattr(other, field.name)
+        if isinstance(values[0], np.ndarray):
+            if values[0].dtype != values[1].dtype or not np.array_equal(*values):
+                return False
+        elif field.name == "rejects":
+            if list(values[0]) != list(values[1]):
+                return False
+        elif values[0] != values[1]:
+            return False
+    return True
 
 
 def usable(data: Path, roles: dict[str, str]) -> list[tuple[Source, str]]:
@@ -100,7 +86,7 @@ def usable(data: Path, roles: dict[str, str]) -> list[tuple[Source, str]]:
 
 
 def same_shards(files: list[str], folder: Path, template: str, map_role: tuple[str, ...]) -> bool:
-    """Whether the command writes the same bytes with either engine."""
+    """Whether the command writes the same bytes with either backend."""
     made = {}
     with tempfile.TemporaryDirectory() as name:
         for engine in ("auto", "hf"):
@@ -125,10 +111,10 @@ def same_shards(files: list[str], folder: Path, template: str, map_role: tuple[s
 @click.command()
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.argument("tokenizers", type=click.Path(exists=True, path_type=Path))
-@click.option("--limit", type=int, help="Stretches of about 4 MB of each file; all without.")
+@click.option("--limit", type=int, help="Chunks of about 4 MB of each file (default: all).")
 @click.option("--map-role", multiple=True, help="NAME=ROLE, as for sft-preprocess run.")
 @click.option("--only", help="One tokenizer's name.")
-@click.option("--shards", is_flag=True, help="Compare what the command writes with either engine.")
+@click.option("--shards", is_flag=True, help="Compare what the command writes with either backend.")
 def main(
     data: Path, tokenizers: Path, limit: int | None, map_role: tuple[str, ...], only: str | None, shards: bool
 ) -> None:
@@ -148,17 +134,20 @@ def main(
             click.echo(f"{folder.name}:")
             different |= not same_shards([source.file for source, _ in files], folder, template, map_role)
             continue
-        engine, check = choose_engine("auto", tokenizer, [])
-        config = JobConfig(inputs=("x",), tokenizer=str(folder), map_role=roles)
-        pipeline = Pipeline(config, template, tokenizer, engine)
-        click.echo(f"{folder.name}: {check}\n  {'file':52} records    fast  result      fast   slow Mtok/s")
+        backend, check = choose_backend("auto", tokenizer, [])
+        config = JobConfig(inputs=("x",), tokenizer=str(folder), map_role=roles, valid_fraction=0.05, dedup=True)
+        pipeline = Pipeline(config, template, tokenizer, backend)
+        stages = " ".join(f"{stage:>8}" for stage in STAGES)
+        click.echo(f"{folder.name}: {check}\n  {'file':48}  records {stages}  result     batch    ref Mtok/s")
         for source, form in files:
-            stretches = list(islice(PartReader(source, whole_of(source)).batches(), limit))
-            counts = one_file(pipeline, stretches, form, Path(source.path).name)
+            chunks = list(islice(PartReader(source, whole_of(source)).batches(), limit))
+            counts = one_file(pipeline, chunks, form, Path(source.path).name)
             total = [one + other for one, other in zip(total, counts, strict=True)]
     if shards:
         raise SystemExit(1 if different else 0)
-    click.echo(f"{total[0]:,} records, {total[1]:,} of them the fast way, {total[2]:,} in batches that differ")
+    click.echo(
+        f"{total[0]:,} records, {total[1]:,} of them by the batch path all the way, {total[2]:,} in batches that differ"
+    )
     raise SystemExit(1 if total[2] else 0)
 
 

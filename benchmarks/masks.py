@@ -17,14 +17,16 @@ from typing import Any
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from sft_shards.formats.conversation import Conversation
 from sft_shards.formats.errors import RecordError, UsageError
 from sft_shards.formats.records import FieldMap, detect
 from sft_shards.formats.templates import ChatTemplate, Rendering, Spoken, TrainOn
-from sft_shards.preprocess.pipeline.pipeline import load_template
-from sft_shards.preprocess.pipeline.reference import Encoded, Encoder
+from sft_shards.preprocess.pipeline.reference import load_template
+from sft_shards.preprocess.pipeline.render import as_batch
+from sft_shards.preprocess.pipeline.tokenize import ReferenceTokenization
 from sft_shards.preprocess.sources import find_sources, sample
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
@@ -34,7 +36,9 @@ logging.getLogger("transformers").setLevel(logging.ERROR)
 def check(
     conversation: Conversation,
     rendering: Rendering,
-    encoded: Encoded,
+    ids: NDArray[np.int32],
+    loss_mask: NDArray[np.uint8],
+    straddling: int,
     tokenizer: Tokenizer,
     reference: PreTrainedTokenizerFast,
     own: bool,
@@ -46,24 +50,24 @@ def check(
     else:
         messages, tools = conversation.messages(), list(conversation.tools) or None
         if own:
-            ids: Any = reference.apply_chat_template(messages, tools=tools, tokenize=True, return_dict=False)
+            expected: Any = reference.apply_chat_template(messages, tools=tools, tokenize=True, return_dict=False)
         else:
-            ids = reference(rendering.text, add_special_tokens=False).input_ids
-        out.append("ids equal" if ids == encoded.ids.tolist() else "IDS DIFFER")
-    if encoded.straddling:
+            expected = reference(rendering.text, add_special_tokens=False).input_ids
+        out.append("ids equal" if expected == ids.tolist() else "IDS DIFFER")
+    if straddling:
         out.append("with a straddling token")
-    cuts = np.flatnonzero(np.diff(np.concatenate([[0], encoded.loss_mask, [0]]).astype(int)))
-    stretches = [encoded.ids[a:b].tolist() for a, b in zip(cuts[::2], cuts[1::2], strict=True)]
-    runs: list[list[Spoken]] = []  # turns that follow each other without a header in between are one stretch
+    cuts = np.flatnonzero(np.diff(np.concatenate([[0], loss_mask, [0]]).astype(int)))
+    trained = [ids[a:b].tolist() for a, b in zip(cuts[::2], cuts[1::2], strict=True)]
+    runs: list[list[Spoken]] = []  # turns that follow each other without a header in between are one trained span
     for spoken in rendering.spoken:
         if runs and runs[-1][-1].end == spoken.start:
             runs[-1].append(spoken)
         else:
             runs.append([spoken])
-    if len(stretches) != len(runs):
+    if len(trained) != len(runs):
         return [*out, "SPANS MISSING"]
-    for ids, run in zip(stretches, runs, strict=True):
-        text = tokenizer.backend.decode(ids, skip_special_tokens=False)
+    for span, run in zip(trained, runs, strict=True):
+        text = tokenizer.backend.decode(span, skip_special_tokens=False)
         wanted = "".join(wanted_text(one, conversation, rendering) for one in run)
         if not text.endswith(rendering.text[run[-1].stop : run[-1].end]):
             out.append("STOP TOKEN MISSING")
@@ -84,7 +88,8 @@ def one_tokenizer(folder: Path, data: Path, fields: FieldMap, limit: int | None)
     reference = PreTrainedTokenizerFast.from_pretrained(str(folder))
     own = tokenizer.chat_template is not None
     template: ChatTemplate = load_template("tokenizer" if own else "alpaca", tokenizer)
-    encoder, total, examples = Encoder(tokenizer), collections.Counter[str](), {}
+    stage = ReferenceTokenization(tokenizer, straddle="train")
+    total, examples = collections.Counter[str](), {}
     for source in find_sources([str(data)]):
         items = sample(source, limit or 1 << 40)
         try:
@@ -98,10 +103,13 @@ def one_tokenizer(folder: Path, data: Path, fields: FieldMap, limit: int | None)
                     raise record
                 conversation = form.read(record, fields)
                 rendering = template.render(conversation)
-                (encoded,) = encoder.encode([rendering], [TrainOn().spans(rendering, conversation)])
-                if isinstance(encoded, RecordError):
-                    raise encoded
-                words = check(conversation, rendering, encoded, tokenizer, reference, own)
+                spans = TrainOn().spans(rendering, conversation)
+                tokenized = stage.tokenize(as_batch([number], [(rendering, spans)], [], []))
+                for reject in tokenized.rejects:
+                    raise RecordError(reject.reason, reject.detail)
+                ids, loss_mask = tokenized.sequence(0)
+                straddling = int(tokenized.straddling[0])
+                words = check(conversation, rendering, ids, loss_mask, straddling, tokenizer, reference, own)
             except RecordError as error:
                 words = [f"refused: {error.reason}"]
                 examples.setdefault(words[0], f"{Path(source.path).name} record {number}: {error.detail}")
@@ -114,7 +122,7 @@ def one_tokenizer(folder: Path, data: Path, fields: FieldMap, limit: int | None)
 @click.command()
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.argument("tokenizers", type=click.Path(exists=True, path_type=Path))
-@click.option("--limit", type=int, help="Records of each file; all without.")
+@click.option("--limit", type=int, help="Records of each file (default: all).")
 @click.option("--map-role", multiple=True, help="NAME=ROLE, as for sft-preprocess run.")
 @click.option("--only", help="One tokenizer's name.")
 def main(data: Path, tokenizers: Path, limit: int | None, map_role: tuple[str, ...], only: str | None) -> None:

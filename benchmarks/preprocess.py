@@ -458,16 +458,16 @@ STAGES: tuple[tuple[str, str, str], ...] = (
     ("formats/records", "", "parse"),
     ("preprocess/sources", "", "parse"),
     ("preprocess/pipeline/read.py", "", "parse"),
+    ("preprocess/pipeline/conversations.py", "", "parse"),
     ("formats/templates", "", "render"),
     ("formats/conversation", "", "render"),
-    ("preprocess/pipeline/tokenize.py", "masks", "mask"),
+    ("preprocess/pipeline/masks.py", "", "mask"),
     ("preprocess/pipeline/tokenize.py", "", "tokenize"),
     ("preprocess/pipeline/render.py", "", "render"),
-    ("preprocess/tokenizer/nfc.py", "", "render"),
-    ("preprocess/pipeline/reference.py", "token_mask", "mask"),
-    ("preprocess/pipeline/reference.py", "_masked", "mask"),
+    ("preprocess/pipeline/skeleton_table.py", "", "render"),
+    ("preprocess/tokenizer/nfc.py", "", "tokenize"),
     ("preprocess/tokenizer/byte_lengths.py", "", "mask"),
-    ("preprocess/pipeline/reference.py", "", "tokenize"),
+    ("preprocess/tokenizer/offsets.py", "", "tokenize"),
     ("preprocess/tokenizer/backends.py", "", "tokenize"),
     ("preprocess/tokenizer/tokenizer.py", "", "load the tokenizer"),
     ("preprocess/tasks/task.py", "", "write"),
@@ -476,7 +476,7 @@ STAGES: tuple[tuple[str, str, str], ...] = (
 )
 """Where a task's time belongs: by a part of the file's path and a function's name (empty: any), the first that fits,
 from the innermost frame outwards. A file of ours that is not listed is reported under its own name."""
-APART = {"_careful": "check of records against Hugging Face", "_learn": "sequences of roles met for the first time"}
+APART = {"verify": "check of records against Hugging Face", "_trace": "sequences of roles met for the first time"}
 """Functions of ours with all that they call."""
 
 

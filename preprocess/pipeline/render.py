@@ -1,17 +1,18 @@
-"""The way that most records take: no Jinja, no offsets, nothing done for one record that can be done for many.
+"""The render stage: conversations to texts, with the spans of each that carry loss.
 
-A record that is nothing but roles and texts, in an order that was seen before, is rendered by filling a skeleton
-(`formats.templates.skeleton`); a batch of renderings is encoded at once, and its masks follow from the byte lengths of
-the ids. Wherever one of the conditions of this does not hold, the record takes the careful way in `pipeline`, and a
-sample of those that went this way is compared with the careful way's result.
+    ConversationBatch ──▶ RenderedBatch
+
+The reference implementation runs the chat template with Jinja, one conversation at a time. The batch implementation
+fills skeletons (see `formats.templates.skeleton`): a text-only conversation whose role sequence was seen before is the
+template's own words with its texts in between. It hands on to the reference what is not text-only, role sequences of
+which no skeleton can be made, and texts to which the template might react otherwise than it did to the skeleton's.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
-from itertools import chain, pairwise
+from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,202 +21,228 @@ from numpy.typing import NDArray
 from sft_shards.formats.columnar import RoleSequence, TextOnlyConversations, prefix_sums, utf8_buffers
 from sft_shards.formats.conversation import Conversation
 from sft_shards.formats.errors import RecordError
-from sft_shards.formats.records.arrow_columns import cut_out, taken
-from sft_shards.formats.templates import ChatTemplate, Skeleton, Tracer, TrainOn, Trim
-from sft_shards.preprocess.pipeline.whitespace import may_begin_with_space, may_end_with_space
-from sft_shards.preprocess.tokenizer.nfc import is_inert, unsettled
+from sft_shards.formats.templates import ChatTemplate, Rendering, Skeleton, Span, Tracer, TrainOn
+from sft_shards.preprocess.pipeline.batch import NO_SPANS, ConversationBatch, Reject, RenderedBatch
+from sft_shards.preprocess.pipeline.skeleton_table import SkeletonTable
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-THINK = ("<think>", "</think>")
+THINK_TAGS = ("<think>", "</think>")
 MOST_SKELETONS = 4096
-NONE = -1
-NO_SPANS = np.empty((0, 4), dtype=np.int64)
+"""Skeletons that are kept at most. Beyond that, conversations with other role sequences are rendered by Jinja."""
+NO_SKELETON = -1
+LONGEST_OPENING = 64
+"""Characters of a text that are noted as its opening; no control token is longer."""
 
 
-class Renderer:
-    """Skeletons by shape, each made when its shape is first seen, from what the careful way gave.
+class ReferenceRendering:
+    """Renders with Jinja, one conversation at a time.
 
     Args:
-        composes: only make texts that NFC leaves as they are (for a tokenizer that brings them to it).
+        template: the chat template, with the tokens of one tokenizer.
+        policy: which of the assistant's words carry loss.
+        with_digests: whether splits or duplicates need `Conversation.digest`.
     """
 
-    def __init__(self, template: ChatTemplate, policy: TrainOn, *, composes: bool = False) -> None:
-        self.template = template
-        self.policy = policy
-        self.composes = composes
+    def __init__(self, template: ChatTemplate, policy: TrainOn, *, with_digests: bool) -> None:
+        self._template, self._policy, self._with_digests = template, policy, with_digests
+
+    def render(self, conversations: ConversationBatch) -> RenderedBatch:
+        """Render every conversation; one that the template refuses is rejected."""
+        rejects = list(conversations.rejects)
+        records: list[int] = []
+        rendered: list[tuple[Rendering, list[Span]]] = []
+        digests: list[bytes] = []
+        for row, conversation in conversations.each():
+            record = conversations.first_record + row
+            try:
+                if isinstance(conversation, RecordError):
+                    raise conversation
+                rendering = self._template.render(conversation)
+                spans = self._policy.spans(rendering, conversation)
+            except RecordError as error:
+                rejects.append(Reject.of(record, error.kept()))
+                continue
+            records.append(record)
+            rendered.append((rendering, spans))
+            if self._with_digests:
+                digests.append(conversation.digest())
+        return as_batch(records, rendered, digests, sorted(rejects, key=lambda reject: reject.record))
+
+
+def as_batch(
+    records: list[int], rendered: list[tuple[Rendering, list[Span]]], digests: list[bytes], rejects: list[Reject]
+) -> RenderedBatch:
+    """Put renderings with their trained spans into one batch, characters becoming bytes.
+
+    Args:
+        records: the record number of each rendering, rising.
+        digests: one for each rendering, or none.
+    """
+    raw = [rendering.text.encode() for rendering, _ in rendered]
+    spans = [_in_bytes(text, spans) for text, (_, spans) in zip(raw, rendered, strict=True)]
+    typed = [_in_bytes(text, rendering.typed) for text, (rendering, _) in zip(raw, rendered, strict=True)]
+    notes = {
+        record: (*rendering.notes, *(["typed_control_tokens"] if rendering.typed else []))
+        for record, (rendering, _) in zip(records, rendered, strict=True)
+        if rendering.notes or rendering.typed
+    }
+    return RenderedBatch(
+        records=np.asarray(records, dtype=np.int64),
+        text=np.frombuffer(b"".join(raw), dtype=np.uint8),
+        text_offsets=_offsets(raw),
+        openings=frozenset(rendering.text[:LONGEST_OPENING] for rendering, _ in rendered),
+        spans=np.concatenate([NO_SPANS, *spans]),
+        span_offsets=_offsets(spans),
+        typed=np.concatenate([NO_SPANS, *typed]),
+        typed_offsets=_offsets(typed),
+        digests=np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 16),
+        rejects=rejects,
+        notes=notes,
+    )
+
+
+def _offsets(parts: list[bytes] | list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    return prefix_sums(np.fromiter(map(len, parts), dtype=np.int64, count=len(parts)))
+
+
+def _in_bytes(raw: bytes, spans: tuple[Span, ...] | list[Span]) -> NDArray[np.int64]:
+    """Return int64[s, 2]: spans in characters of a text as spans in bytes of its UTF-8.
+
+    In "naïve" the span (2, 4), "ïv", is [2, 5): the characters begin at bytes 0, 1, 2, 4 and 5.
+    """
+    characters = np.asarray(spans, dtype=np.int64).reshape(-1, 2)
+    return characters if raw.isascii() or not len(characters) else character_starts(raw)[characters]
+
+
+def character_starts(raw: bytes) -> NDArray[np.int64]:
+    """Return int64[characters + 1]: the byte at which each character of a UTF-8 text begins, and the text's length."""
+    values = np.frombuffer(raw, dtype=np.uint8)
+    return np.append(np.flatnonzero((values & 0xC0) != 0x80), len(values))
+
+
+class BatchRendering:
+    """Renders text-only conversations by filling skeletons, which are made when a role sequence is first seen.
+
+    Args:
+        template, policy, with_digests: as for the reference.
+        reference: renders what no skeleton can.
+
+    Attributes:
+        fallbacks: how many conversations went to the reference.
+    """
+
+    def __init__(
+        self, template: ChatTemplate, policy: TrainOn, reference: ReferenceRendering, *, with_digests: bool
+    ) -> None:
+        self._template, self._policy, self._with_digests = template, policy, with_digests
+        self._reference = reference
+        self.fallbacks = 0
         self._tracer = Tracer(template.source, dict(template.tokens.variables))
         self._numbers: dict[RoleSequence, int] = {}
-        """The place of a shape's skeleton in the table; `NONE` where it has none."""
-        self._table = _Table()
-        self._forbidden = set(THINK) | (set() if template.allow_control_tokens else set(template.tokens.control))
-        self._compile()
+        """The number of a role sequence's skeleton in the table, or `NO_SKELETON`."""
+        self._table = SkeletonTable()
+        self._forbidden = {*THINK_TAGS, *(() if template.allow_control_tokens else template.tokens.control)}
+        """Strings that no text of a filled skeleton may hold."""
+        self._pattern = _any_of(self._forbidden)
 
-    def _compile(self) -> None:
-        words = sorted((word.encode() for word in self._forbidden), key=len, reverse=True)
-        self._pattern = re.compile(b"|".join(map(re.escape, words)))
+    def render(self, conversations: ConversationBatch) -> RenderedBatch:
+        """Render every conversation; one that the template refuses is rejected."""
+        text_only = conversations.text_only
+        numbers = self._skeleton_numbers(text_only)
+        supported = numbers != NO_SKELETON
+        candidates, numbers = text_only.filter(supported), numbers[supported]
+        unsupported = self._unsupported(candidates.texts)
+        if unsupported.any():
+            keep = ~np.logical_or.reduceat(unsupported, candidates.text_offsets[:-1])
+            supported[supported] = keep
+            candidates, numbers = candidates.filter(keep), numbers[keep]
+        filled = self._fill(conversations.first_record, candidates, numbers)
+        if supported.all() and not conversations.others:
+            return replace(filled, rejects=conversations.rejects)
+        rest = replace(conversations, text_only=text_only.filter(~supported))
+        self.fallbacks += len(rest)
+        return RenderedBatch.merge([filled, self._reference.render(rest)])
 
-    def render(self, plain: TextOnlyConversations) -> tuple[Texts, TextOnlyConversations]:
-        """The renderings of those of several plain conversations that could be made, and which these are; the others
-        have to take the careful way."""
-        numbers = self._skeletons(plain)
-        keep = numbers != NONE
-        plain, numbers = plain.filter(keep), numbers[keep]
-        strange = self._strange(plain.texts)
-        if strange.any():
-            keep = ~np.logical_or.reduceat(strange, plain.text_offsets[:-1])
-            plain, numbers = plain.filter(keep), numbers[keep]
-        return self._table.fill(numbers, plain), plain
+    def _fill(self, first_record: int, text_only: TextOnlyConversations, numbers: NDArray[np.int64]) -> RenderedBatch:
+        filled = self._table.fill(numbers, text_only)
+        digests = b"".join(text_only.digests()) if self._with_digests else b""
+        return RenderedBatch(
+            records=first_record + text_only.rows,
+            text=filled.text,
+            text_offsets=filled.text_offsets,
+            openings=filled.openings,
+            spans=filled.spans,
+            span_offsets=filled.span_offsets,
+            typed=NO_SPANS,
+            typed_offsets=np.zeros(len(numbers) + 1, dtype=np.int64),
+            digests=np.frombuffer(digests, dtype=np.uint8).reshape(-1, 16),
+            notes={},
+        )
 
-    def _skeletons(self, plain: TextOnlyConversations) -> NDArray[np.int64]:
-        """int64[n]: the skeletons of conversations, made where a shape is new."""
+    def _skeleton_numbers(self, text_only: TextOnlyConversations) -> NDArray[np.int64]:
+        """Return int64[n]: the skeleton of each conversation, made where its role sequence is new."""
         known = self._numbers
-        if new := sorted({*plain.role_sequences} - known.keys())[: MOST_SKELETONS - len(known)]:
-            learnt = {shape: self._learn(shape) for shape in new}
-            made = {shape: skeleton for shape, skeleton in learnt.items() if skeleton is not None}
-            known |= dict.fromkeys(new, NONE) | dict(zip(made, self._table.add(made.values()), strict=True))
-        of_kinds = np.asarray([known.get(shape, NONE) for shape in plain.role_sequences], dtype=np.int64)
-        return of_kinds[plain.sequence_ids]
+        if new := sorted({*text_only.role_sequences} - known.keys())[: MOST_SKELETONS - len(known)]:
+            traced = {roles: self._trace(roles) for roles in new}
+            made = {roles: skeleton for roles, skeleton in traced.items() if skeleton is not None}
+            known |= dict.fromkeys(new, NO_SKELETON) | dict(zip(made, self._table.add(made.values()), strict=True))
+        numbers = [known.get(roles, NO_SKELETON) for roles in text_only.role_sequences]
+        return np.asarray(numbers, dtype=np.int64)[text_only.sequence_ids]
 
-    def _strange(self, texts: pa.StringArray) -> NDArray[np.bool_]:
-        """bool[t]: the texts that are blank, that hold what might be a noncharacter (the marks of the careful way are
-        some), that NFC would change where it must not, or to which the template could give another answer than the
-        skeletons have."""
-        values, ends = utf8_buffers(texts)
-        strange = np.asarray(np.diff(ends) == 0)
-        for at in np.flatnonzero(may_begin_with_space(values, ends)).tolist():
-            strange[at] |= not values[ends[at] : ends[at + 1]].tobytes().decode().strip()
-        if self.composes:
-            strange[unsettled(values, ends)] = True
-        odd = np.flatnonzero((values[:-1] == 0xEF) & (values[1:] == 0xB7))  # U+FDC0 to U+FDFF
-        strange[np.searchsorted(ends, odd, side="right") - 1] = True
-        place = 0
-        while found := self._pattern.search(values, place):
-            owner = np.searchsorted(ends, found.start(), side="right") - 1
-            strange[owner] = True
-            place = int(ends[owner + 1])  # what reaches into the next text must not hide what begins there
-        return strange
-
-    def _learn(self, shape: RoleSequence) -> Skeleton | None:
-        """Make the skeleton of a shape by rendering one conversation of it with care; None where that fails."""
-        plain = [f"x{number}" for number in range(len(shape))]
+    def _trace(self, roles: RoleSequence) -> Skeleton | None:
+        """Return the skeleton of a role sequence, or None where one example shows that there is none."""
+        texts = [f"x{number}" for number in range(len(roles))]
         try:
-            conversation = Conversation.from_text_only(shape, plain)
-            rendering = self.template.render(conversation)
+            conversation = Conversation.from_text_only(roles, texts)
+            rendering = self._template.render(conversation)
         except RecordError:
             return None
-        spans = self.policy.spans(rendering, conversation)
-        skeleton = self._tracer.trace(shape, plain, rendering, spans)
+        skeleton = self._tracer.trace(roles, texts, rendering, self._policy.spans(rendering, conversation))
         if skeleton is None or rendering.notes or rendering.typed:
-            return None
-        if self.composes and not is_inert("".join(skeleton.literals)):
             return None
         if not skeleton.absent <= self._forbidden:
             self._forbidden |= skeleton.absent
-            self._compile()
+            self._pattern = _any_of(self._forbidden)
         return skeleton
 
+    def _unsupported(self, texts: pa.StringArray) -> NDArray[np.bool_]:
+        """Return bool[t]: the texts that must not be filled in.
 
-@dataclass(frozen=True, kw_only=True)
-class Texts:
-    """Renderings in UTF-8, with their trained spans."""
-
-    values: NDArray[np.uint8]
-    """u8[B]: all of them, one after the other."""
-    ends: NDArray[np.int64]
-    """int64[n + 1]: where each begins in `values`, with the end of the last."""
-    begin_with: frozenset[str]
-    """What the texts begin with: the template's first words."""
-    spans: NDArray[np.int64]
-    """int64[s, 2]: [start, end) in bytes of their own text; rising, and apart, within a text."""
-    owner: NDArray[np.int64]
-    """int64[s], rising: the text that a span is of."""
-
-    @property
-    def whole(self) -> str:
-        """All as one text."""
-        return str(self.values.data, "utf-8")
-
-    @property
-    def texts(self) -> list[str]:
-        """Each as a text of its own."""
-        return [str(self.values[begin:end].data, "utf-8") for begin, end in pairwise(self.ends.tolist())]
+        These are the texts that may hold a noncharacter (some mark places while Jinja renders), and those
+        with a forbidden string in them: a control token, or what the template looks for in texts.
+        """
+        values, offsets = utf8_buffers(texts)
+        unsupported = np.zeros(len(texts), dtype=bool)
+        noncharacters = np.flatnonzero((values[:-1] == 0xEF) & (values[1:] == 0xB7))  # U+FDC0 to U+FDFF
+        unsupported[np.searchsorted(offsets, noncharacters, side="right") - 1] = True
+        place = 0
+        while found := self._pattern.search(values, place):
+            owner = np.searchsorted(offsets, found.start(), side="right") - 1
+            unsupported[owner] = True
+            place = int(offsets[owner + 1])  # a match across two texts must not hide one that begins in the second
+        return unsupported
 
 
-class _Table:
-    """Skeletons as arrays, so that a batch is filled by looking up rows."""
+def _any_of(strings: set[str]) -> re.Pattern[bytes]:
+    """Return a pattern for any of several strings in UTF-8, the longest first."""
+    return re.compile(b"|".join(map(re.escape, sorted((one.encode() for one in strings), key=len, reverse=True))))
 
-    def __init__(self) -> None:
-        import pyarrow as pa
 
-        self._skeletons: list[Skeleton] = []
-        self._facts = np.empty((0, 3), dtype=np.int64)
-        """int64[k, 3]: of each the first of its literals, the first of its spans, and how many spans it has."""
-        self._spans = NO_SPANS
-        """int64[s, 4]: `Skeleton.spans` of all, one after the other."""
-        self._words = pa.array([], pa.string())
-        """The literals of all."""
-        self._trims: list[tuple[Trim, ...]] = []
-        """Behind each of the literals, what is taken off the text that follows."""
-        self._trimming = np.zeros(0, dtype=bool)
-        """bool[w]: whether there is anything."""
+def text_strings(rendered: RenderedBatch) -> list[tuple[str, list[Span], list[Span]]]:
+    """Return each text with its trained spans and its typed control tokens in characters."""
+    out = []
+    spans, typed = rendered.span_offsets.tolist(), rendered.typed_offsets.tolist()
+    for row, (start, end) in enumerate(pairwise(rendered.text_offsets.tolist())):
+        raw = rendered.text[start:end].tobytes()
+        own_spans = _in_characters(raw, rendered.spans[spans[row] : spans[row + 1]])
+        own_typed = _in_characters(raw, rendered.typed[typed[row] : typed[row + 1]])
+        out.append((raw.decode(), own_spans, own_typed))
+    return out
 
-    def add(self, skeletons: Iterable[Skeleton]) -> range:
-        """Put in some more; their numbers."""
-        import pyarrow as pa
 
-        before = len(self._skeletons)
-        self._skeletons += skeletons
-        sizes = [(len(one.literals), len(one.spans)) for one in self._skeletons]
-        words, spans = np.asarray(sizes, dtype=np.int64).reshape(-1, 2).T
-        self._facts = np.stack([prefix_sums(words)[:-1], prefix_sums(spans)[:-1], spans], axis=1)
-        self._spans = np.concatenate([NO_SPANS, *(one.spans for one in self._skeletons)])
-        self._words = pa.array(chain.from_iterable(one.literals for one in self._skeletons), pa.string())
-        self._trims = [trims for one in self._skeletons for trims in (*one.trims, ())]
-        self._trimming = np.asarray(list(map(bool, self._trims)), dtype=bool)
-        return range(before, len(self._skeletons))
-
-    def fill(self, numbers: NDArray[np.int64], plain: TextOnlyConversations) -> Texts:
-        """Fill skeletons, int64[n], with the texts of conversations."""
-        count, firsts = len(numbers), plain.text_offsets
-        gaps, texts = np.diff(firsts), np.arange(len(plain.texts))
-        words, spans, several = self._facts[numbers].T
-        ends = prefix_sums(2 * gaps + 1)  # of each in pieces: literals and, between them, the texts
-        places = np.empty(ends[-1], dtype=np.int64)
-        filled = 2 * texts + np.repeat(np.arange(count), gaps) + 1
-        before = texts + np.repeat(words - firsts[:-1], gaps)
-        contents = self._trimmed(plain.texts, before)
-        places[filled] = len(self._words) + texts
-        places[filled - 1] = before
-        places[ends[1:] - 1] = words + gaps
-        values, bounds = utf8_buffers(taken([self._words, contents], places))
-        _, inner = utf8_buffers(contents)
-        owner = np.repeat(np.arange(count), several)
-        trained = self._spans[np.arange(len(owner)) + np.repeat(spans - prefix_sums(several)[:-1], several)]
-        preceding = inner[firsts[owner][:, None] + trained[:, ::2]] - inner[firsts[owner]][:, None]
-        return Texts(
-            values=values,
-            ends=bounds[ends].astype(np.int64),
-            begin_with=frozenset([self._skeletons[number].literals[0] for number in np.unique(numbers).tolist()]),
-            spans=trained[:, 1::2] + preceding,
-            owner=owner,
-        )
-
-    def _trimmed(self, texts: pa.StringArray, words: NDArray[np.int64]) -> pa.StringArray:
-        """Texts, of which none is blank, without what is taken off them, int64[t] being the literals before them."""
-        trimming = self._trimming[words]
-        if not trimming.any():
-            return texts
-        values, ends = utf8_buffers(texts)
-        begins, stops = ends[:-1].copy(), ends[1:].copy()
-        spaced = may_begin_with_space(values, ends) | may_end_with_space(values, ends)
-        for at in np.flatnonzero(trimming & spaced).tolist():
-            left = text = values[begins[at] : stops[at]].tobytes().decode()
-            for method, chars in self._trims[words[at]]:
-                left = getattr(left, method)(chars)
-            begins[at] += len(
-                text[: text.index(left)].encode()
-            )  # what was taken off on the left has none of its letters
-            stops[at] = begins[at] + len(left.encode())
-        return cut_out(values, begins, stops)
+def _in_characters(raw: bytes, spans: NDArray[np.int64]) -> list[Span]:
+    """Turn spans in bytes into spans in characters; `_in_bytes` the other way round."""
+    characters = spans if raw.isascii() else np.searchsorted(character_starts(raw), spans)
+    return [(start, end) for start, end in characters.tolist()]

@@ -1,4 +1,8 @@
-"""A look at the first and the last characters of many texts at once."""
+"""Look at the first and the last characters of many texts at once, for white space.
+
+Texts are UTF-8 in flat arrays. Two bytes are enough to rule most characters out, so a table of all pairs of bytes
+clears nearly every text without decoding it; the few that remain may still begin or end with something else.
+"""
 
 from __future__ import annotations
 
@@ -7,34 +11,48 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-SPACE = "".join([chr(point) for point in range(0x3001) if chr(point).isspace()])
-"""All white space there is."""
+WHITE_SPACE = "".join([chr(point) for point in range(0x3001) if chr(point).isspace()])
+"""All white space that Unicode knows."""
+
+
+def are_blank(values: NDArray[np.uint8], offsets: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Return bool[t]: the texts that are empty or hold nothing but white space.
+
+    Args:
+        values: u8[B], the texts in UTF-8, one after the other.
+        offsets: int32[t + 1], where each begins in them, with the end of the last.
+    """
+    blank = np.asarray(np.diff(offsets) == 0)
+    for row in np.flatnonzero(may_begin_with_space(values, offsets)).tolist():
+        blank[row] |= not values[offsets[row] : offsets[row + 1]].tobytes().decode().strip()
+    return blank
+
+
+def may_begin_with_space(values: NDArray[np.uint8], offsets: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Return bool[t]: the texts that may begin with white space; some others are among them. Arguments as above."""
+    return _pair_tables()[0][_pairs(values, offsets[:-1], offsets[:-1] + 1)]
+
+
+def may_end_with_space(values: NDArray[np.uint8], offsets: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Return bool[t]: the texts that may end with white space; some others are among them. Arguments as above."""
+    return _pair_tables()[1][_pairs(values, offsets[1:] - 2, offsets[1:] - 1)]
 
 
 @lru_cache(maxsize=1)
-def _tables() -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """bool[65536] each: the first two bytes of texts that may begin with white space, the last two of such that may end
-    with it. Some others are among them."""
-    spelt = [character.encode() for character in SPACE]
+def _pair_tables() -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return bool[65536] twice: first two bytes of texts that may begin with white space, last two of such that may end
+    with it. U+00A0 is C2 A0, so the first table is true at 0xC2A0; a tab, 09, makes it true at 0x0900 to 0x09FF."""
+    encoded = [character.encode() for character in WHITE_SPACE]
     first, last = np.zeros((256, 256), dtype=bool), np.zeros((256, 256), dtype=bool)
-    for one in spelt:
+    for one in encoded:
         first[one[0], one[1] if len(one) > 1 else slice(None)] = True
         last[one[-2] if len(one) > 1 else slice(None), one[-1]] = True
     return first.reshape(-1), last.reshape(-1)
 
 
-def may_begin_with_space(values: NDArray[np.uint8], ends: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """bool[t] of texts in UTF-8, u8[B], of which one may be empty, with their bounds."""
-    return _tables()[0][_pair(values, ends[:-1], ends[:-1] + 1)]
-
-
-def may_end_with_space(values: NDArray[np.uint8], ends: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """The same for their ends."""
-    return _tables()[1][_pair(values, ends[1:] - 2, ends[1:] - 1)]
-
-
-def _pair(values: NDArray[np.uint8], first: NDArray[np.int32], second: NDArray[np.int32]) -> NDArray[np.uint16]:
+def _pairs(values: NDArray[np.uint8], first: NDArray[np.int32], second: NDArray[np.int32]) -> NDArray[np.uint16]:
+    """Return uint16[t]: the bytes at two places of each text as one number."""
     if not len(values):
         return np.zeros(len(first), dtype=np.uint16)
-    one, other = (values[np.clip(places, 0, len(values) - 1)].astype(np.uint16) for places in (first, second))
-    return np.asarray(one << 8 | other)
+    high, low = (values[np.clip(places, 0, len(values) - 1)].astype(np.uint16) for places in (first, second))
+    return np.asarray(high << 8 | low)

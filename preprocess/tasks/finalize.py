@@ -29,7 +29,7 @@ from sft_shards.formats.shards import (
 )
 from sft_shards.formats.shards.files import atomic_write, fsync_directory, sha256_file
 from sft_shards.formats.templates import TOKENIZER, template_source
-from sft_shards.preprocess.pipeline.pipeline import load_template
+from sft_shards.preprocess.pipeline.reference import load_template
 from sft_shards.preprocess.sources.partition import combined_sha256
 from sft_shards.preprocess.tasks.dedup import deduplicate
 from sft_shards.preprocess.tasks.plan import Plan, Task

@@ -24,11 +24,11 @@ from sft_shards.formats.records import detect, get
 from sft_shards.formats.shards.files import atomic_write, sha256_file, write_json
 from sft_shards.formats.templates import TOKENIZER
 from sft_shards.preprocess.config import AUTO, JobConfig
-from sft_shards.preprocess.pipeline.pipeline import load_template
+from sft_shards.preprocess.pipeline.reference import load_template
 from sft_shards.preprocess.sources import Part, Source, cut, find_sources, sample
 from sft_shards.preprocess.tasks.diff import differences, joined
 from sft_shards.preprocess.tasks.workdir import PLAN, TASKS, WORK
-from sft_shards.preprocess.tokenizer.backends import choose_engine
+from sft_shards.preprocess.tokenizer.backends import choose_backend
 from sft_shards.preprocess.tokenizer.tokenizer import LOADED, Tokenizer
 from sft_shards.preprocess.versions import versions
 
@@ -157,7 +157,7 @@ def make_plan(config: JobConfig, tokenizer: Tokenizer, stdin: Callable[[], Path]
     template = _template(config, tokenizer, {source.format for source in sources})
     target = config.shard_tokens * BYTES_PER_TOKEN
     parts = [(source, part) for source in sources for part in cut(source, target)]
-    engine, engine_check = choose_engine(
+    engine, engine_check = choose_backend(
         config.tokenizer_engine, tokenizer, _renderings(config, template, tokenizer, sources)
     )
     return Plan(

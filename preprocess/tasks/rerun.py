@@ -16,7 +16,7 @@ from pathlib import Path
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.shards import Manifest
 from sft_shards.preprocess.config import JobConfig
-from sft_shards.preprocess.pipeline.pipeline import load_template
+from sft_shards.preprocess.pipeline.reference import load_template
 from sft_shards.preprocess.sources import find_sources
 from sft_shards.preprocess.sources.stdin import spool
 from sft_shards.preprocess.sources.streams import hash_range

@@ -100,7 +100,7 @@ def run_task(plan: Plan, task: Task, output: Path, pipeline: Pipeline, report: R
 
 def _write(task: Task, folder: Path, pipeline: Pipeline, report: Report) -> Receipt:
     reader = PartReader(task.source, task.part)
-    writer = TaskWriter(folder, task.source.path, pipeline.encoder.tokenizer.vocab_size)
+    writer = TaskWriter(folder, task.source.path, pipeline.tokenizer.vocab_size)
     rejected: Counter[str] = Counter()
     notes: Counter[str] = Counter()
     records = reported = 0

@@ -1,9 +1,9 @@
-"""The engines that turn texts into ids: fastokens where it gives the same ids, Hugging Face's tokenizers otherwise.
+"""The backends that turn texts into token ids: fastokens where it gives the same ids, else Hugging Face's tokenizers.
 
-fastokens is some thirty times faster on text it has not seen, and has no offsets; masks come from the byte lengths
-of tokens (see `lengths`). It is built from the loaded tokenizer's own serialization, not from the file (which can lack
-tokens that are declared elsewhere). Whether it gives the same ids is looked at when a job starts, on texts made to
-be hard and on the job's own records, and goes on being looked at while it runs.
+fastokens is some thirty times faster on text that it has not seen. It has no offsets, so masks come from the byte
+lengths of tokens (see `byte_lengths`). It is built from the loaded tokenizer's own serialization, not from the file,
+which can lack tokens that are declared elsewhere. Whether it gives the same ids is checked when a job starts, on texts
+made to be hard and on the job's own records, and on a sample of the records while the job runs.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sft_shards.formats.errors import UsageError
-from sft_shards.preprocess.tokenizer.nfc import settled
+from sft_shards.preprocess.tokenizer.nfc import normalize_known
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer as Backend
+    from tokenizers import Tokenizer as HuggingFaceTokenizer
 
-COMPOSES = '"normalizer": {"type": "NFC"}'
-"""In a serialized tokenizer."""
+NFC_STEP = '"normalizer": {"type": "NFC"}'
+"""How a serialized tokenizer says that it brings texts to NFC."""
 HARD = (
     "",
     " ",
@@ -46,102 +46,107 @@ HARD = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flat:
-    """The ids of several texts, one after the other."""
+class TokenIds:
+    """The token ids of several texts. Three texts of two, no and one token have the offsets [0, 2, 2, 3]."""
 
     ids: NDArray[np.int32]
-    """int32[T]."""
-    bounds: NDArray[np.int64]
-    """int64[n + 1]: text i has ids[bounds[i]:bounds[i + 1]]."""
+    """int32[T]: of all texts, one after the other."""
+    offsets: NDArray[np.int64]
+    """int64[n + 1], in tokens: text i has `ids[offsets[i]:offsets[i + 1]]`."""
+
+
+class Backend(Protocol):
+    """Gives the token ids of texts."""
+
+    name: str
+    """What the manifest and messages call it."""
+    prefers_joined: bool
+    """Whether one long text is encoded faster than many short ones."""
+
+    def encode(self, texts: Sequence[str]) -> TokenIds:
+        """Encode texts. Control tokens in them become their ids; nothing is added."""
+        ...
 
 
 class HuggingFace:
-    """Hugging Face's own tokenizers."""
+    """Hugging Face's own tokenizers: the reference for ids."""
 
     name = "hf"
-    joins = False
-    """Whether one long text is encoded faster than many short ones."""
+    prefers_joined = False
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._backend: Backend = tokenizer.backend
+        self._tokenizer: HuggingFaceTokenizer = tokenizer.backend
 
-    def encode(self, texts: Sequence[str]) -> Flat:
-        """Encode texts, control tokens in them becoming their ids, nothing added."""
-        encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
-        return _flat([encoding.ids for encoding in encodings])
+    def encode(self, texts: Sequence[str]) -> TokenIds:
+        """Encode texts, as `Backend.encode`."""
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        rows = [encoding.ids for encoding in encodings]
+        offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+        ids = np.fromiter((number for row in rows for number in row), dtype=np.int32, count=int(offsets[-1]))
+        return TokenIds(ids=ids, offsets=offsets)
 
 
 class Fastokens:
-    """The fastokens package.
+    """The fastokens package. It is given no text that NFC would change where the tokenizer brings texts to NFC.
 
     Raises:
         ImportError: it is not installed.
-        ValueError: it does not know something that the tokenizer needs.
+        ValueError: it does not support something that the tokenizer needs.
     """
 
     name = "fastokens"
-    joins = True
+    prefers_joined = True
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._native = _native(tokenizer)
+        self._native = _load_fastokens(tokenizer)
 
-    def encode(self, texts: Sequence[str]) -> Flat:
-        """Encode texts that NFC leaves as they are, control tokens in them becoming their ids, nothing added."""
-        ids, bounds = self._native.encode_batch_flat(list(texts))
-        return Flat(
-            ids=np.frombuffer(ids, dtype="<i4"),
-            bounds=np.frombuffer(bounds, dtype="<i8"),
-        )
+    def encode(self, texts: Sequence[str]) -> TokenIds:
+        """Encode texts, as `Backend.encode`."""
+        ids, offsets = self._native.encode_batch_flat(list(texts))
+        return TokenIds(ids=np.frombuffer(ids, dtype="<i4"), offsets=np.frombuffer(offsets, dtype="<i8"))
 
 
 @lru_cache(maxsize=1)
-def _native(tokenizer: Tokenizer) -> Any:
-    """fastokens' tokenizer, without a step of NFC: the fast way sees to it itself, for a third of its time.
+def _load_fastokens(tokenizer: Tokenizer) -> Any:
+    """Return fastokens' tokenizer, without its NFC step: the pipeline checks texts itself, in a third of the time.
 
-    A job in one process compares it when it plans and then works with it: making one takes seconds where the vocabulary
-    is large.
+    Loading takes seconds where the vocabulary is large. A job in one process compares ids when it plans and then works
+    with the same tokenizer, so the last one is kept.
     """
     from fastokens import Tokenizer as Native
 
-    return Native.from_json_str(tokenizer.serialized.replace(COMPOSES, '"normalizer": null', 1))
+    return Native.from_json_str(tokenizer.serialized.replace(NFC_STEP, '"normalizer": null', 1))
 
 
-Engine = HuggingFace | Fastokens
+def find_difference(backend: Backend, reference: HuggingFace, texts: Sequence[str]) -> str | None:
+    """Return a phrase on the first text to which a backend gives other ids than Hugging Face; None if there is none.
 
-
-def _flat(ids: list[list[int]]) -> Flat:
-    bounds = np.cumsum([0, *map(len, ids)], dtype=np.int64)
-    flat = np.fromiter((number for one in ids for number in one), dtype=np.int32, count=int(bounds[-1]))
-    return Flat(ids=flat, bounds=bounds)
-
-
-def difference(engine: Engine, reference: HuggingFace, texts: Sequence[str]) -> str | None:
-    """The first text to which an engine gives other ids than Hugging Face, in a phrase; None if there is none. All
-    texts in NFC, as the fast way has them."""
-    texts = list(map(settled, texts))
-    got, expected = engine.encode(texts), reference.encode(texts)
+    All texts are compared in NFC, which is how the pipeline hands them to a backend.
+    """
+    texts = list(map(normalize_known, texts))
+    got, expected = backend.encode(texts), reference.encode(texts)
     for number, text in enumerate(texts):
-        one = got.ids[got.bounds[number] : got.bounds[number + 1]]
-        other = expected.ids[expected.bounds[number] : expected.bounds[number + 1]]
-        if not np.array_equal(one, other):
-            return f"{text[:40]!r}: {one[:8].tolist()}… where Hugging Face gives {other[:8].tolist()}…"
+        ids = got.ids[got.offsets[number] : got.offsets[number + 1]]
+        right = expected.ids[expected.offsets[number] : expected.offsets[number + 1]]
+        if not np.array_equal(ids, right):
+            return f"{text[:40]!r}: {ids[:8].tolist()}… where Hugging Face gives {right[:8].tolist()}…"
     return None
 
 
 def hard_texts(tokenizer: Tokenizer) -> list[str]:
-    """Texts on which tokenizers are known to go apart: scripts, spaces, normal forms, control tokens."""
+    """Return texts on which tokenizers are known to differ: scripts, spaces, normal forms, control tokens."""
     control = "".join(f"a{token} {token}\n" for token in tokenizer.control_tokens[:64])
     points = [chr(point) for point in range(0, 0x3000, 7) if not 0xD800 <= point < 0xE000]
     forms = [unicodedata.normalize(form, HARD[5]) for form in ("NFC", "NFD", "NFKC", "NFKD")]
     return [*HARD, control, " ".join(points), "".join(points), *forms]
 
 
-def choose_engine(kind: str, tokenizer: Tokenizer, samples: Sequence[str]) -> tuple[Engine, str]:
-    """The engine for a job, and a sentence on how it was chosen, for the log and the manifest.
+def choose_backend(kind: str, tokenizer: Tokenizer, samples: Sequence[str]) -> tuple[Backend, str]:
+    """Return the backend for a job, and a sentence on how it was chosen, for the log and the manifest.
 
     Args:
         kind: one of `config.BACKENDS`.
-        samples: texts of the job's own records.
+        samples: texts of the job's own records, on which ids are compared too.
 
     Raises:
         UsageError: fastokens was asked for by name and cannot be used.
@@ -151,14 +156,14 @@ def choose_engine(kind: str, tokenizer: Tokenizer, samples: Sequence[str]) -> tu
         return reference, "hf, as asked for"
     texts = [*hard_texts(tokenizer), *samples]
     try:
-        engine = Fastokens(tokenizer)
-        problem = difference(engine, reference, texts)
+        backend = Fastokens(tokenizer)
+        problem = find_difference(backend, reference, texts)
     except ImportError:
         problem = "it is not installed"
     except ValueError as error:
         problem = str(error).splitlines()[0][:160]
     if problem is None:
-        return engine, f"fastokens {fastokens_version()}, the same ids as Hugging Face's on {len(texts)} texts"
+        return backend, f"fastokens {fastokens_version()}, the same ids as Hugging Face's on {len(texts)} texts"
     if kind == "fastokens":
         raise UsageError(
             f"--tokenizer-engine fastokens: cannot be used with {tokenizer.name} ({problem}); use auto or hf"
@@ -167,7 +172,7 @@ def choose_engine(kind: str, tokenizer: Tokenizer, samples: Sequence[str]) -> tu
 
 
 def fastokens_version() -> str:
-    """The installed version of fastokens."""
+    """Return the installed version of fastokens, or "none"."""
     try:
         return version("fastokens")
     except PackageNotFoundError:

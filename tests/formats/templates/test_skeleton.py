@@ -1,16 +1,17 @@
 """Filled skeletons against Jinja: never another character, never another span, or no skeleton at all."""
 
-import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from template_texts import ALWAYS_HEADER, CHATML, GENERATION, LLAMA2, LLAMA2_TRIMS, THINKS, TOKENS, TRIMS
 
-from sft_shards.formats.columnar import INPUT, TextOnlyConversations, text_only_digest, text_only_messages
+from sft_shards.formats.columnar import INPUT, text_only_digest, text_only_messages
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.templates import ChatTemplate, Tracer, TrainOn, sources, template_source
+from sft_shards.preprocess.pipeline.batch import ConversationBatch, RenderedBatch
+from sft_shards.preprocess.pipeline.conversations import in_columns
+from sft_shards.preprocess.pipeline.render import BatchRendering, ReferenceRendering
 
 pytestmark = pytest.mark.unit
 
@@ -41,45 +42,38 @@ TEXT = st.lists(
 ).map("".join)
 
 
-def shape_of(rounds, system, extra):
-    shape = ["system"] if system else []
+def roles_of(rounds, system, extra):
+    roles = ["system"] if system else []
     for number in range(rounds):
-        shape += ["user", *([INPUT] if extra and number == 0 else []), "assistant"]
-    return tuple(shape)
+        roles += ["user", *([INPUT] if extra and number == 0 else []), "assistant"]
+    return tuple(roles)
 
 
-def only(shape, texts) -> TextOnlyConversations:
-    """One conversation by itself."""
-    return TextOnlyConversations(
-        rows=np.zeros(1, dtype=np.int64),
-        role_sequences=[shape],
-        sequence_ids=np.zeros(1, dtype=np.int64),
-        texts=pa.array(texts, pa.string()),
-    )
+def fill(template, roles, texts) -> RenderedBatch | None:
+    """One conversation as its skeleton renders it; None where Jinja has to."""
+    reference = ReferenceRendering(template, TrainOn(), with_digests=False)
+    rendering = BatchRendering(template, TrainOn(), reference, with_digests=False)
+    rendered = rendering.render(ConversationBatch(first_record=0, text_only=in_columns({0: (roles, texts)}), others={}))
+    return None if rendering.fallbacks else rendered
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
 @settings(max_examples=30)
 @given(st.data(), st.integers(1, 3), st.booleans(), st.booleans())
 def test_what_is_filled_is_what_jinja_gives(name, data, rounds, system, extra):
-    from sft_shards.preprocess.pipeline.render import Renderer
-
     template = ChatTemplate("t", TEMPLATES[name], TOKENS)
-    renderer = Renderer(template, TrainOn())
-    shape = shape_of(rounds, system, extra)
-    # An assistant's turn that says nothing is refused before it is rendered: a format gives none as plain.
-    texts = data.draw(st.tuples(*(TEXT.filter(str.strip) if role == "assistant" else TEXT for role in shape)))
-    made, rendered = renderer.render(only(shape, texts))
-    if not len(rendered.rows):
+    roles = roles_of(rounds, system, extra)
+    texts = data.draw(st.tuples(*(TEXT.filter(str.strip) for _ in roles)))
+    filled = fill(template, roles, texts)
+    if filled is None:
         return
-    conversation = Conversation.from_text_only(shape, texts)
-    assert conversation.text_only() == (shape, list(texts))
+    conversation = Conversation.from_text_only(roles, texts)
+    assert conversation.text_only() == (roles, list(texts))
     rendering = template.render(conversation)
-    assert made.texts == [rendering.text]
-    raw = rendering.text.encode()
-    assert (made.values.tobytes(), made.ends.tolist(), made.whole) == (raw, [0, len(raw)], rendering.text)
+    assert filled.texts == [filled.joined] == [rendering.text]
+    assert filled.text.tobytes() == rendering.text.encode()
     spans = TrainOn().spans(rendering, conversation)
-    assert made.spans.tolist() == [[len(rendering.text[:at].encode()) for at in span] for span in spans]
+    assert filled.spans.tolist() == [[len(rendering.text[:at].encode()) for at in span] for span in spans]
     assert rendering.typed == ()
     assert rendering.notes == ()
 
@@ -103,28 +97,20 @@ def test_white_space_after_an_empty_think_block_is_the_turn_s_own(said):
     ],
 )
 def test_texts_that_a_template_trims_are_filled_all_the_same(name, texts):
-    from sft_shards.preprocess.pipeline.render import Renderer
-
     template = ChatTemplate("t", TEMPLATES[name], TOKENS)
-    shape = ("user", "assistant")
-    made, rendered = Renderer(template, TrainOn()).render(only(shape, texts))
-    assert rendered.rows.tolist() == [0]
-    rendering = template.render(Conversation.from_text_only(shape, texts))
-    assert made.texts == [rendering.text]
-    ((start, end),) = made.spans.tolist()
-    assert texts[1].strip() in made.values[start:end].tobytes().decode()
+    filled = fill(template, ("user", "assistant"), texts)
+    rendering = template.render(Conversation.from_text_only(("user", "assistant"), texts))
+    assert filled.texts == [rendering.text]
+    ((start, end),) = filled.spans.tolist()
+    assert texts[1].strip() in filled.text[start:end].tobytes().decode()
 
 
 @pytest.mark.parametrize("name", sorted(set(TEMPLATES) - {"macro"}))
 def test_ordinary_conversations_are_filled(name):
-    from sft_shards.preprocess.pipeline.render import Renderer
-
     template = ChatTemplate("t", TEMPLATES[name], TOKENS)
-    renderer = Renderer(template, TrainOn())
-    for shape in (("user", "assistant"), ("user", "assistant", "user", "assistant"), ("user", INPUT, "assistant")):
-        texts = [f"text {number}, naïve" for number in range(len(shape))]
-        _, rendered = renderer.render(only(shape, texts))
-        assert rendered.rows.tolist() == [0], shape
+    for roles in (("user", "assistant"), ("user", "assistant", "user", "assistant"), ("user", INPUT, "assistant")):
+        texts = [f"text {number}, naïve" for number in range(len(roles))]
+        assert fill(template, roles, texts) is not None, roles
 
 
 @pytest.mark.parametrize(

@@ -1,22 +1,20 @@
-"""Ids and masks: against a brute-force loop, against transformers, and where boundaries are hard."""
+"""Loss masks: against a brute-force loop, and the two ways of making them against each other."""
+
+import itertools
 
 import numpy as np
 import pytest
-from hypothesis import event, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from transformers import PreTrainedTokenizerFast
+from pipelines import CHARACTERS, rendered_from, without_reserved
 
-from sft_shards.formats.conversation import Conversation, Turn
-from sft_shards.formats.errors import RecordError, UsageError
-from sft_shards.formats.templates import ChatTemplate, Rendering, TrainOn
-from sft_shards.preprocess.pipeline.masks import token_mask
-from sft_shards.preprocess.pipeline.pipeline import load_template
-from sft_shards.preprocess.pipeline.reference import Encoder
+from sft_shards.preprocess.pipeline.masks import LocatedTokens, mask_from_offsets, masks_from_bytes
+from sft_shards.preprocess.pipeline.tokenize import locate
+from sft_shards.preprocess.tokenizer.backends import HuggingFace
+from sft_shards.preprocess.tokenizer.byte_lengths import byte_lengths
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.unit
-
-KINDS = ("bytes", "bytes-nfc", "spm", "metaspace")
 SPANS = (
     st.lists(st.integers(0, 40), max_size=8, unique=True)
     .map(sorted)
@@ -25,7 +23,7 @@ SPANS = (
 
 
 @given(st.lists(st.integers(0, 4), max_size=25), SPANS, st.booleans())
-def test_token_mask_is_what_a_loop_over_characters_gives(widths, spans, train_straddling):
+def test_a_mask_from_offsets_is_what_a_loop_over_characters_gives(widths, spans, train_straddling):
     ends = np.cumsum([0, *widths])
     offsets = np.stack([ends[:-1], ends[1:]], axis=1).astype(np.int64)
     expected, straddling = [], 0
@@ -39,221 +37,81 @@ def test_token_mask_is_what_a_loop_over_characters_gives(widths, spans, train_st
             straddles = first is not None and start < first[0] < end
         straddling += straddles
         expected.append(int(hit and (train_straddling or not straddles)))
-    mask, count = token_mask(offsets, spans, train_straddling=train_straddling)
+    mask, count = mask_from_offsets(offsets, spans, train_straddling=train_straddling)
     assert mask.tolist() == expected
     assert count == straddling
 
 
-def conversation(*texts):
-    roles = ("user", "assistant")
-    return Conversation(turns=tuple(Turn(role=roles[at % 2], content=text) for at, text in enumerate(texts)))
+def spans_of(cuts, touching):
+    """Spans between cuts: every other one, or all of them, which touch."""
+    return list(itertools.pairwise(cuts)) if touching else list(zip(cuts[::2], cuts[1::2], strict=False))
 
 
-def encode(folder, talk, straddle="train", **options):
-    tokenizer = Tokenizer(str(folder))
-    template = load_template("tokenizer", tokenizer, **options)
-    rendering = template.render(talk)
-    (encoded,) = Encoder(tokenizer, straddle=straddle).encode([rendering], [TrainOn().spans(rendering, talk)])
-    if isinstance(encoded, RecordError):
-        raise encoded
-    return tokenizer, encoded
+@pytest.mark.parametrize("kind", ["bytes", "bytes-nfc", "spm"])
+def test_masks_from_bytes_are_masks_from_offsets(make_tokenizer, kind):
+    tokenizer = Tokenizer(str(make_tokenizer(kind)))
+    table = byte_lengths(tokenizer)
+    backend = HuggingFace(tokenizer)
 
-
-def trained_texts(tokenizer, encoded):
-    cuts = np.flatnonzero(np.diff(np.concatenate([[0], encoded.loss_mask, [0]]).astype(int)))
-    pairs = zip(cuts[::2], cuts[1::2], strict=True)
-    return [tokenizer.backend.decode(encoded.ids[a:b].tolist(), skip_special_tokens=False) for a, b in pairs]
-
-
-HARD = [
-    ("Hi", "Hello"),
-    ("  leading\n\n", "\n\n two newlines in front"),
-    ("naïve café 😀👨‍👩‍👧", "日本語 العربية עברית 🇹🇷"),
-    ("a\u2028b\u0085c", "CR\r\nLF\tTAB \u00a0nbsp"),
-    ("x" * 500, "y " * 300),
-]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("texts", HARD, ids=range(len(HARD)))
-def test_ids_are_apply_chat_template_s_and_trained_text_is_the_answer_s(make_tokenizer, kind, texts):
-    folder = make_tokenizer(kind)
-    talk = conversation(*texts)
-    tokenizer, encoded = encode(folder, talk)
-    reference = PreTrainedTokenizerFast.from_pretrained(str(folder))
-    assert encoded.ids.tolist() == reference.apply_chat_template(talk.messages(), tokenize=True, return_dict=False)
-    (text,) = trained_texts(tokenizer, encoded)
-    assert text.endswith(texts[1].removeprefix(" ") + "<|im_end|>")
-    before = text.removesuffix(texts[1] + "<|im_end|>")
-    assert before in ("", " ") or (encoded.straddling == 1 and before == "\n")  # one token over "assistant\n" and "\n"
-
-
-def test_nfc_changes_lengths_and_not_the_mask(make_tokenizer):
-    decomposed = "cafe\u0301 nai\u0308ve"
-    tokenizer, encoded = encode(make_tokenizer("bytes-nfc"), conversation(decomposed, decomposed))
-    assert trained_texts(tokenizer, encoded) == ["café naïve<|im_end|>"]
-
-
-def test_characters_split_over_tokens_are_trained_whole(make_tokenizer):
-    tokenizer, encoded = encode(make_tokenizer("bytes"), conversation("🧿", "🪬"))
-    assert encoded.loss_mask.sum() >= 3  # one character of four bytes in several tokens, and the stop token
-    assert trained_texts(tokenizer, encoded) == ["🪬<|im_end|>"]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_typed_control_tokens_stay_text_and_change_no_other_token(make_tokenizer, kind):
-    folder = make_tokenizer(kind)
-    typed = conversation("say <|im_end|> and <|im_start|>assistant\nnow", "I say <|im_end|> too")
-    if kind == "metaspace":  # puts its space in front of the first piece only, so pieces are not what the whole is
-        with pytest.raises(RecordError, match="typed_control_token"):
-            encode(folder, typed)
-        return
-    tokenizer, encoded = encode(folder, typed)
-    stop = tokenizer.backend.token_to_id("<|im_end|>")
-    assert encoded.ids.tolist().count(stop) == 2
-    assert encoded.ids[encoded.loss_mask == 1].tolist().count(stop) == 1
-    assert "I say <|im_end|> too<|im_end|>" in trained_texts(tokenizer, encoded)[0]
-    tokenizer, meant = encode(folder, typed, allow_control_tokens=True)
-    assert meant.ids.tolist().count(stop) == 4
-    plain = conversation("say", "I say")
-    _, alone = encode(folder, plain)
-    _, again = encode(folder, plain, allow_control_tokens=True)
-    assert alone.ids.tolist() == again.ids.tolist()
-
-
-def test_typed_control_tokens_leave_their_neighbours_alone(make_tokenizer):
-    tokenizer, encoded = encode(make_tokenizer("bytes"), conversation("x", "the weather</s>the weather"))
-    expected = tokenizer.literal_backend.encode("the weather</s>the weather", add_special_tokens=False).ids
-    stop = tokenizer.backend.token_to_id("<|im_end|>")
-    assert encoded.ids[encoded.loss_mask == 1].tolist() == [*expected, stop]
-
-
-def rendering_of(text, start):
-    return Rendering(text=text, spoken=()), [(start, len(text))]
-
-
-def straddling_case(tokenizer):
-    """A text and a place in it that a token lies across."""
-    text = "Response:  the weather"
-    for start in range(1, len(text)):
-        encoding = tokenizer.backend.encode(text, add_special_tokens=False)
-        if any(low < start < high for low, high in encoding.offsets):
-            return text, start
-    raise AssertionError("no token of this text has two characters")
-
-
-def test_straddling_tokens_can_carry_loss_or_not_or_be_split(make_tokenizer):
-    tokenizer = Tokenizer(str(make_tokenizer("bytes")))
-    text, start = straddling_case(tokenizer)
-    rendering, spans = rendering_of(text, start)
-    by = {how: Encoder(tokenizer, straddle=how).encode([rendering], [spans])[0] for how in ("train", "skip", "split")}
-    assert by["train"].ids.tolist() == by["skip"].ids.tolist() == tokenizer.backend.encode(text).ids
-    assert by["train"].straddling == by["skip"].straddling == 1
-    assert by["train"].loss_mask.sum() == by["skip"].loss_mask.sum() + 1
-    prompt = tokenizer.backend.encode(text[:start]).ids
-    assert by["split"].ids.tolist() == prompt + tokenizer.backend.encode(text[start:]).ids
-    assert by["split"].loss_mask.tolist() == [0] * len(prompt) + [1] * (len(by["split"].ids) - len(prompt))
-    assert by["split"].straddling == 0
-
-
-@pytest.mark.parametrize("kind", ["spm", "metaspace"])
-def test_split_is_refused_where_texts_cannot_be_cut(make_tokenizer, kind):
-    with pytest.raises(UsageError, match="--straddle train or skip"):
-        Encoder(Tokenizer(str(make_tokenizer(kind))), straddle="split")
-
-
-@pytest.mark.parametrize("straddle", ["train", "split"])
-def test_a_piece_costs_the_same_however_many_there_are(make_tokenizer, steps, straddle):
-    encoder = Encoder(Tokenizer(str(make_tokenizer("bytes"))), straddle=straddle)
-
-    def encode(turns):
-        turn = "<|im_start|>user\nx<|im_end|>\n"
-        spans = [(at + 17, at + 18) for at in range(0, turns * len(turn), len(turn))]
-        typed = ((spans[0][1], spans[0][1] + 10),)
-        encoder.encode([Rendering(text=turn * turns, spoken=(), typed=typed)], [spans])
-
-    encode(1)
-    some, more = (steps(lambda turns=turns: encode(turns)) for turns in (40, 160))
-    assert more < 4.2 * some
-
-
-# Control tokens, line separators, NUL, combining marks, right-to-left, emoji sequences, CRLF, spaces, halves of surrogates.
-NASTY = st.text(
-    st.sampled_from(
-        [
-            *"ab \n\t\r\0.:<>|/",
-            "\u2028",
-            "\u0085",
-            "\u0301",
-            "\u202e",
-            "א",
-            "ب",
-            "👩",
-            "\u200d",
-            "🏽",
-            "\ufeff",
-            "\ud800",
-            "\ufdd0",
-            "▁",
-            "\U000f0000",
-        ]
+    @settings(max_examples=300)
+    @given(
+        st.lists(
+            st.tuples(
+                st.text(CHARACTERS | st.characters(exclude_categories=["Cs", "Cn"]), min_size=1, max_size=30),
+                st.lists(st.integers(0, 30), max_size=6, unique=True).map(sorted),
+            ),
+            min_size=1,
+            max_size=4,
+        ),
+        st.booleans(),
+        st.booleans(),
     )
-    | st.characters(),
-    max_size=12,
-)
-PIECES = st.sampled_from(
-    [
-        "<|im_end|>",
-        "<|im_start|>",
-        "<|im_start|>assistant\n",
-        "</s>",
-        "<s>",
-        "<unk>",
-        "<think>",
-        "</think>",
-        "[/INST]",
-        "<|im_",
-        "end|>",
-    ]
-)
-TEXT = st.lists(NASTY | PIECES, max_size=5).map("".join)
+    @example([("0oul", [0, 2, 3, 4])], True, False)
+    @example([("0oul", [0, 2, 3, 4])], False, False)
+    @example([("0oul", [0, 2, 3, 4])], False, True)
+    def same(drawn, train_straddling, touching):
+        drawn = [(without_reserved(text) or "a", cuts) for text, cuts in drawn]
+        spans = [spans_of([cut for cut in cuts if cut <= len(text)], touching) for text, cuts in drawn]
+        expected = []
+        for (text, _), own in zip(drawn, spans, strict=True):
+            encoding = tokenizer.backend.encode(text, add_special_tokens=False)
+            offsets = np.asarray(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+            expected.append(mask_from_offsets(offsets, own, train_straddling=train_straddling))
+        rendered = rendered_from([text for text, _ in drawn], spans)
+        tokens = locate(backend.encode(rendered.texts), rendered, table)
+        got = masks_from_bytes(tokens, rendered.spans, rendered.span_owners, train_straddling=train_straddling)
+        for number, (mask, straddling) in enumerate(expected):
+            if tokens.matches[number]:
+                start, end = tokens.offsets[number : number + 2]
+                assert got.loss_mask[start:end].tolist() == mask.tolist()
+                assert got.straddling[number] == straddling
+                assert got.trained[number] == mask.sum()
+
+    same()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=300)
-@given(texts=st.lists(TEXT | TEXT.map("{}ok".format), min_size=2, max_size=6).filter(lambda texts: len(texts) % 2 == 0))
-def test_any_conversation_gives_exactly_right_spans_or_a_reject(make_tokenizer, kind, texts):
-    if kind not in _LOADED:
-        tokenizer = Tokenizer(str(make_tokenizer(kind)))
-        _LOADED[kind] = tokenizer, load_template("tokenizer", tokenizer)
-    tokenizer, template = _LOADED[kind]
-    try:
-        talk = conversation(*texts)
-        rendering = template.render(talk)
-        (encoded,) = Encoder(tokenizer).encode([rendering], [TrainOn().spans(rendering, talk)])
-        if isinstance(encoded, RecordError):
-            raise encoded
-    except RecordError as error:
-        event(error.reason)
-        assert error.reason in ("empty_assistant_turn", "lone_surrogate", "reserved_character", "typed_control_token")
-        return
-    event("accepted")
-    # The text is the template's, written out here by hand; what is trained is each answer and its stop token.
-    expected, spans = "", []
-    for at, text in enumerate(texts):
-        expected += "<|im_start|>" + ("user", "assistant")[at % 2] + "\n"
-        if at % 2:
-            spans.append((len(expected), len(expected) + len(text) + len("<|im_end|>")))
-        expected += text + "<|im_end|>\n"
-    assert rendering.text == expected
-    for (start, end), spoken in zip(spans, rendering.spoken, strict=True):
-        assert spoken.end == end
-        skipped = expected[start : spoken.start]
-        assert not skipped or (skipped.strip().startswith("<think>") and skipped.strip().endswith("</think>"))
-    # No typed control token became one, and the genuine ones are all there.
-    stop = tokenizer.backend.token_to_id("<|im_end|>")
-    assert encoded.ids.tolist().count(stop) == len(texts)
-    assert encoded.ids[encoded.loss_mask == 1].tolist().count(stop) == len(texts) // 2
+@pytest.mark.parametrize(("train_straddling", "mask"), [(True, [0, 1, 1]), (False, [0, 0, 1])])
+def test_the_worked_example(train_straddling, mask):
+    tokens = LocatedTokens(
+        ids=np.arange(3, dtype=np.int32),
+        offsets=np.asarray([0, 3]),
+        positions=np.asarray([0, 2, 6, 9], dtype=np.uint32),
+        matches=np.ones(1, dtype=bool),
+    )
+    got = masks_from_bytes(tokens, np.asarray([[4, 9]]), np.asarray([0]), train_straddling=train_straddling)
+    assert got.loss_mask.tolist() == mask
+    assert (got.trained.tolist(), got.straddling.tolist()) == ([sum(mask)], [1])
+    offsets = np.asarray([[0, 2], [2, 6], [6, 9]])
+    expected, count = mask_from_offsets(offsets, [(4, 9)], train_straddling=train_straddling)
+    assert (expected.tolist(), count) == (mask, 1)
 
 
-_LOADED: dict[str, tuple[Tokenizer, ChatTemplate]] = {}
+def test_texts_without_any_token_have_no_mask():
+    tokens = LocatedTokens(
+        ids=np.zeros(0, dtype=np.int32),
+        offsets=np.zeros(3, dtype=np.int64),
+        positions=np.zeros(1, dtype=np.uint32),
+        matches=np.zeros(2, dtype=bool),
+    )
+    got = masks_from_bytes(tokens, np.asarray([[0, 2]]), np.asarray([1]), train_straddling=True)
+    assert (got.loss_mask.tolist(), got.trained.tolist(), got.straddling.tolist()) == ([], [0, 0], [0, 0])

@@ -9,12 +9,12 @@ import os
 from pathlib import Path
 
 import pytest
+from pipelines import encode_one
 
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.records import FieldMap, get
 from sft_shards.formats.templates import ChatTemplate, TrainOn
-from sft_shards.preprocess.pipeline.pipeline import load_template
-from sft_shards.preprocess.pipeline.reference import Encoder
+from sft_shards.preprocess.pipeline.reference import load_template
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.unit
@@ -37,7 +37,7 @@ def oracle(name):
 
 def ours(template: ChatTemplate, talk: Conversation, tokenizer: Tokenizer):
     rendering = template.render(talk)
-    (encoded,) = Encoder(tokenizer).encode([rendering], [TrainOn().spans(rendering, talk)])
+    encoded = encode_one(tokenizer, rendering, TrainOn().spans(rendering, talk))
     return encoded.ids.tolist(), encoded.loss_mask.tolist()
 
 

@@ -1,0 +1,146 @@
+"""Skeletons as arrays, so that the texts of a whole batch are filled in by a few Arrow and numpy calls.
+
+A skeleton is a template's own words around gaps for the texts of one role sequence (`formats.templates.skeleton`). The
+table holds the literals and spans of all skeletons one after the other; a batch is rendered by interleaving literals
+and texts in one Arrow `take`, and the spans follow from lengths in bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sft_shards.formats.columnar import TextOnlyConversations, prefix_sums, utf8_buffers
+from sft_shards.formats.records.arrow_columns import cut_out, taken
+from sft_shards.formats.templates import Skeleton, Trim
+from sft_shards.preprocess.pipeline.ragged import row_numbers
+from sft_shards.preprocess.pipeline.whitespace import may_begin_with_space, may_end_with_space
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+NO_SPANS = np.empty((0, 4), dtype=np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilledTexts:
+    """Texts that were filled in, as in `RenderedBatch`."""
+
+    text: NDArray[np.uint8]
+    """u8[B]: the bytes of all texts, one after the other."""
+    text_offsets: NDArray[np.int64]
+    """int64[n + 1], in bytes."""
+    openings: frozenset[str]
+    """The first literals of the skeletons: each text begins with one of them."""
+    spans: NDArray[np.int64]
+    """int64[s, 2]: trained spans, [start, end) in bytes of their own text."""
+    span_offsets: NDArray[np.int64]
+    """int64[n + 1]: text i has `spans[span_offsets[i]:span_offsets[i + 1]]`."""
+
+
+class SkeletonTable:
+    """The skeletons of one template."""
+
+    def __init__(self) -> None:
+        import pyarrow as pa
+
+        self._skeletons: list[Skeleton] = []
+        self._index = np.empty((0, 3), dtype=np.int64)
+        """int64[k, 3]: for each skeleton its first literal, its first span, and its number of spans."""
+        self._spans = NO_SPANS
+        """int64[s, 4]: `Skeleton.spans` of all skeletons."""
+        self._literals = pa.array([], pa.string())
+        """The literals of all skeletons."""
+        self._trims: list[tuple[Trim, ...]] = []
+        """For each literal, what the template strips from the text behind it."""
+        self._strips = np.zeros(0, dtype=bool)
+        """bool[number of literals]: whether it strips anything."""
+
+    def add(self, skeletons: Iterable[Skeleton]) -> range:
+        """Add skeletons, and return their numbers."""
+        import pyarrow as pa
+
+        before = len(self._skeletons)
+        self._skeletons += skeletons
+        lengths = [(len(one.literals), len(one.spans)) for one in self._skeletons]
+        literals, spans = np.asarray(lengths, dtype=np.int64).reshape(-1, 2).T
+        self._index = np.stack([prefix_sums(literals)[:-1], prefix_sums(spans)[:-1], spans], axis=1)
+        self._spans = np.concatenate([NO_SPANS, *(one.spans for one in self._skeletons)])
+        self._literals = pa.array(chain.from_iterable(one.literals for one in self._skeletons), pa.string())
+        self._trims = [trims for one in self._skeletons for trims in (*one.trims, ())]
+        self._strips = np.asarray(list(map(bool, self._trims)), dtype=bool)
+        return range(before, len(self._skeletons))
+
+    def fill(self, numbers: NDArray[np.int64], text_only: TextOnlyConversations) -> FilledTexts:
+        """Fill the texts of conversations into skeletons.
+
+        Two conversations, both with skeleton 0, whose literals are "U:", "A:" and "." and whose one trained span goes
+        from the second gap to the end. Their texts are "hi", "yes", "why", "no":
+
+            pieces         U: hi A: yes .  U: why A: no .        of which 3 + 2 literals and texts each
+            piece_offsets  [0, 5, 10]
+            text t         is piece 2t + c + 1 of conversation c:  1, 3, 6, 8
+            literals       one before each text, 0 1 0 1, and one at the end of each conversation, 2
+            text           "U:hiA:yes.U:whyA:no."
+            text_offsets   [0, 10, 20]
+
+        The span (1 gap and 4 bytes of literals before it, 2 and 5 at its end) starts in the first text at
+        4 + len("hi") = 6 and ends at 5 + len("hi") + len("yes") = 10.
+
+        Args:
+            numbers: int64[n], the skeleton of each conversation.
+            text_only: n conversations, of whose texts none is blank.
+        """
+        count, firsts = len(numbers), text_only.text_offsets
+        gaps, texts = np.diff(firsts), np.arange(len(text_only.texts))
+        first_literal, first_span, span_count = self._index[numbers].T
+        # Interleave: positions in [all literals, then all texts], in the order of the pieces.
+        piece_offsets = prefix_sums(2 * gaps + 1)
+        text_pieces = 2 * texts + np.repeat(np.arange(count), gaps) + 1
+        literal_before = texts + np.repeat(first_literal - firsts[:-1], gaps)
+        contents = self._stripped(text_only.texts, literal_before)
+        sources = np.empty(piece_offsets[-1], dtype=np.int64)
+        sources[text_pieces] = len(self._literals) + texts
+        sources[text_pieces - 1] = literal_before
+        sources[piece_offsets[1:] - 1] = first_literal + gaps
+        values, byte_offsets = utf8_buffers(taken([self._literals, contents], sources))
+        # Spans: bytes of literals, which the skeleton knows, and bytes of texts in between.
+        span_offsets = prefix_sums(span_count)
+        owners = row_numbers(span_offsets)
+        spans = self._spans[np.arange(len(owners)) + np.repeat(first_span - span_offsets[:-1], span_count)]
+        content_offsets = utf8_buffers(contents)[1]
+        before = content_offsets[firsts[owners][:, None] + spans[:, ::2]] - content_offsets[firsts[owners]][:, None]
+        return FilledTexts(
+            text=values,
+            text_offsets=byte_offsets[piece_offsets].astype(np.int64),
+            openings=frozenset([self._skeletons[number].literals[0] for number in np.unique(numbers).tolist()]),
+            spans=spans[:, 1::2] + before,
+            span_offsets=span_offsets,
+        )
+
+    def _stripped(self, texts: pa.StringArray, literal_before: NDArray[np.int64]) -> pa.StringArray:
+        """Return the texts without the white space that the template strips from them.
+
+        Args:
+            texts: none is blank.
+            literal_before: int64[t], the literal in front of each text, which says what is stripped.
+        """
+        strips = self._strips[literal_before]
+        if not strips.any():
+            return texts
+        values, offsets = utf8_buffers(texts)
+        begins, ends = offsets[:-1].copy(), offsets[1:].copy()
+        spaced = may_begin_with_space(values, offsets) | may_end_with_space(values, offsets)
+        for row in np.flatnonzero(strips & spaced).tolist():
+            left = text = values[begins[row] : ends[row]].tobytes().decode()
+            for method, characters in self._trims[literal_before[row]]:
+                left = getattr(left, method)(characters)
+            removed = text[: text.index(left)]  # white space alone, so `left` cannot begin any earlier
+            begins[row] += len(removed.encode())
+            ends[row] = begins[row] + len(left.encode())
+        return cut_out(values, begins, ends)

@@ -1,0 +1,95 @@
+"""Rendering: filled skeletons are what Jinja gives, and what no skeleton can render rejoins the others."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pipelines import FORM, RECORD, TOOLS, as_json, as_lists, messages, rendered_from
+from template_texts import CHATML, TOKENS
+
+from sft_shards.formats.records import FieldMap, get
+from sft_shards.formats.templates import ChatTemplate, TrainOn
+from sft_shards.preprocess.pipeline.conversations import BatchReading, ReferenceReading
+from sft_shards.preprocess.pipeline.render import BatchRendering, ReferenceRendering, text_strings
+
+pytestmark = pytest.mark.unit
+TEXTS = st.lists(st.text(st.sampled_from("aé日👩\n"), max_size=6), max_size=5)
+
+
+def stages(source=CHATML, policy=None, with_digests=True):
+    template, policy = ChatTemplate("t", source, TOKENS), policy or TrainOn()
+    reference = ReferenceRendering(template, policy, with_digests=with_digests)
+    return BatchRendering(template, policy, reference, with_digests=with_digests), reference
+
+
+def conversations(records, form="openai", first=0):
+    return BatchReading(FieldMap(), ReferenceReading(FieldMap())).read(as_json(records, first), get(form))
+
+
+def comparable(rendered):
+    found = as_lists(rendered)
+    assert all(any(text.startswith(one) for one in rendered.openings) for text in rendered.texts)
+    return {name: value for name, value in found.items() if name != "openings"}
+
+
+@pytest.mark.parametrize("train_on", ["all", "last", "weight", "everything"])
+@settings(max_examples=60)
+@given(st.lists(RECORD, max_size=8), FORM, st.booleans())
+def test_both_implementations_render_the_same(train_on, records, form, with_digests):
+    batch, reference = stages(policy=TrainOn(turns=train_on), with_digests=with_digests)
+    given_ = conversations(records, form, first=3)
+    assert comparable(batch.render(given_)) == comparable(reference.render(given_))
+
+
+def test_a_record_with_tools_is_rendered_by_jinja_among_filled_ones():
+    batch, reference = stages()
+    records = [messages("a", "b"), messages("c", "d") | {"tools": TOOLS}, messages("e", "<think>f"), messages("g", "h")]
+    given_ = conversations(records)
+    rendered = batch.render(given_)
+    assert batch.fallbacks == 2
+    assert comparable(rendered) == comparable(reference.render(given_))
+    assert rendered.records.tolist() == [0, 1, 2, 3]
+    assert rendered.notes == {1: ("tools_ignored",)}
+
+
+def test_a_typed_control_token_is_located_in_bytes():
+    rendered = stages()[1].render(conversations([messages("é <|im_end|>", "b")]))
+    ((start, end),) = rendered.typed.tolist()
+    assert rendered.text[start:end].tobytes() == b"<|im_end|>"
+    assert rendered.notes == {0: ("typed_control_tokens",)}
+
+
+def test_a_role_sequence_without_skeleton_is_rendered_by_jinja():
+    batch, reference = stages(CHATML.replace("m.content", "m.content | upper"))
+    given_ = conversations([messages("a", "B"), messages("e", "F")])
+    assert comparable(batch.render(given_)) == comparable(reference.render(given_))
+    assert batch.fallbacks == 2
+
+
+def test_a_forbidden_string_is_not_hidden_by_one_that_two_texts_make_together():
+    batch, _ = stages(
+        CHATML.replace("m.content", "m.content + ('!' if 'bc' in m.content or 'ab' in m.content else '')")
+    )
+    batch.render(conversations([messages("x", "y")]))
+    texts = ["x", "a", "bc", "a", "b", "plain", "a ab", "\ufdd0"]
+    assert batch._unsupported(pa.array(texts)).tolist() == [False, True, True, True, False, False, True, True]
+
+
+@given(TEXTS, st.data())
+def test_spans_in_characters_survive_the_way_through_bytes(texts, data):
+    cuts = [sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=6))) for text in texts]
+    spans = [list(zip(own[::2], own[1::2], strict=False)) for own in cuts]
+    rendered = rendered_from(texts, spans, [own[:1] for own in spans])
+    assert text_strings(rendered) == [(text, own, own[:1]) for text, own in zip(texts, spans, strict=True)]
+    assert rendered.texts == texts
+    assert rendered.joined == "".join(texts)
+    for (start, end), owner in zip(rendered.spans.tolist(), rendered.span_owners.tolist(), strict=True):
+        begin = int(rendered.text_offsets[owner])
+        rendered.text[begin + start : begin + end].tobytes().decode()  # no span cuts a character
+
+
+def test_no_digests_where_nobody_needs_them():
+    for stage in stages(with_digests=False):
+        assert stage.render(conversations([messages("a", "b")])).digests.shape == (0, 16)
+    assert np.asarray(stages()[0].render(conversations([messages("a", "b")])).digests).shape == (1, 16)

@@ -1,0 +1,193 @@
+"""Tokenizing: both implementations give the same ids and masks, and ids that do not add up are judged, once."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pipelines import CHARACTERS, KINDS, Planted, as_lists, rendered_from, without_reserved
+
+from sft_shards.formats.errors import DataError, UsageError
+from sft_shards.preprocess.pipeline.tokenize import BatchTokenization, ReferenceTokenization, encode, locate
+from sft_shards.preprocess.tokenizer.backends import HuggingFace, TokenIds, choose_backend
+from sft_shards.preprocess.tokenizer.byte_lengths import byte_lengths
+from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
+
+pytestmark = pytest.mark.unit
+TEXT = st.text(CHARACTERS | st.characters(), max_size=20).map(without_reserved)
+CUTS = st.lists(st.integers(0, 30), max_size=6).map(sorted)
+
+
+class Counting(ReferenceTokenization):
+    """Notes the records of each call."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.calls = []
+
+    def tokenize(self, rendered):
+        self.calls.append(rendered.records.tolist())
+        return super().tokenize(rendered)
+
+
+def stages(folder, straddle="train", wrap=lambda backend: backend):
+    tokenizer = Tokenizer(str(folder))
+    reference = Counting(tokenizer, straddle=straddle)
+    table = byte_lengths(tokenizer) if straddle != "split" else None
+    backend = wrap(choose_backend("auto", tokenizer, [])[0])
+    return BatchTokenization(backend, table, reference, train_straddling=straddle != "skip"), reference
+
+
+def spans_of(text, cuts):
+    """Spans that are not empty; some touch."""
+    return [(a, b) for a, b in itertools.pairwise(cuts) if a < b <= len(text)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "straddle"),
+    [
+        *((kind, straddle) for kind in KINDS for straddle in ("train", "skip")),
+        ("bytes", "split"),
+        ("bytes-nfc", "split"),
+    ],
+)
+def test_both_implementations_give_the_same(make_tokenizer, kind, straddle):
+    batch, reference = stages(make_tokenizer(kind), straddle)
+
+    @settings(max_examples=60)
+    @given(st.lists(st.tuples(TEXT, CUTS), max_size=5), st.booleans())
+    def same(drawn, opened):
+        drawn = [("<|im_start|>" * opened + text, cuts) for text, cuts in drawn]
+        rendered = rendered_from([text for text, _ in drawn], [spans_of(*one) for one in drawn])
+        assert as_lists(batch.tokenize(rendered)) == as_lists(reference.tokenize(rendered))
+
+    same()
+
+
+@pytest.mark.parametrize("kind", ["spm", "metaspace"])
+def test_split_is_refused_where_texts_cannot_be_cut(make_tokenizer, kind):
+    with pytest.raises(UsageError, match="--straddle train or skip"):
+        stages(make_tokenizer(kind), "split")
+
+
+def test_a_text_without_tokens_is_rejected_by_both(make_tokenizer):
+    batch, reference = stages(make_tokenizer("bytes"))
+    rendered = rendered_from(["a b", "", "c"])
+    for stage in (batch, reference):
+        got = stage.tokenize(rendered)
+        assert got.records.tolist() == [0, 2]
+        assert [(one.record, one.reason) for one in got.rejects] == [(1, "empty")]
+
+
+@pytest.mark.parametrize("kind", ["bytes", "bytes-nfc", "spm"])
+def test_texts_with_typed_control_tokens_go_to_the_reference_alone(make_tokenizer, kind):
+    batch, reference = stages(make_tokenizer(kind))
+    texts = ["<|im_start|>a b", "<|im_start|>say <|im_end|>", "<|im_start|>the weather"]
+    rendered = rendered_from(texts, [[(12, len(text))] for text in texts], [(), ((16, 26),), ()])
+    got = as_lists(batch.tokenize(rendered))
+    assert reference.calls == [[1]]
+    assert batch.fallbacks == 1
+    assert got == as_lists(reference.tokenize(rendered))
+
+
+def test_text_that_is_not_in_normal_form_goes_to_the_reference(make_tokenizer):
+    folder = make_tokenizer("bytes-nfc")
+    seen = []
+
+    class Watching(HuggingFace):
+        def encode(self, texts):
+            seen.extend(texts)
+            return super().encode(texts)
+
+    batch, reference = stages(folder, wrap=lambda _: Watching(Tokenizer(str(folder))))
+    texts = [f"<|im_start|>{text}" for text in ("café", "cafe\u0301", "\u0958", "naïve", "words")]
+    got = batch.tokenize(rendered_from(texts))
+    assert reference.calls == [[1, 2]]
+    assert [text in "".join(seen) for text in texts] == [True, False, False, True, True]
+    assert got.notes == {1: ("normalized_or_lossy",), 2: ("normalized_or_lossy",)}
+
+
+def test_ids_that_do_not_add_up_are_judged_once(make_tokenizer):
+    """A table that is wrong about one token: the ids are right, and the bytes of texts with it do not add up."""
+    tokenizer = Tokenizer(str(make_tokenizer("bytes")))
+    table = byte_lengths(tokenizer)
+    texts = [f"<|im_start|>{text}" for text in ("ask about it", "the second one", "and a third")]
+    rendered = rendered_from(texts, [[(12, len(text))] for text in texts])
+    only_here = set(tokenizer.backend.encode(texts[1]).ids) - set(tokenizer.backend.encode(texts[0] + texts[2]).ids)
+    packed = table.packed.copy()
+    packed[sorted(only_here)[0]] += np.uint64(1)
+    reference = Counting(tokenizer, straddle="train")
+    backend = choose_backend("auto", tokenizer, [])[0]
+    batch = BatchTokenization(backend, replace(table, packed=packed), reference, train_straddling=True)
+    got = as_lists(batch.tokenize(rendered))
+    assert reference.calls == [[1]]
+    assert batch.fallbacks == 1
+    assert got == as_lists(reference.tokenize(rendered))
+
+
+def test_ids_that_do_not_add_up_and_are_wrong_end_the_job(make_tokenizer):
+    batch, reference = stages(
+        make_tokenizer("bytes"),
+        wrap=lambda backend: Planted(backend, "second", lambda number: (number + 1) % 1500),
+    )
+    with pytest.raises(DataError, match=r"record 1: planted gives other ids than Hugging Face from token 3 on"):
+        batch.tokenize(rendered_from(["<|im_start|>the first one", "<|im_start|>the second one"]))
+    assert reference.calls == [[1]]
+
+
+class Joining:
+    """A backend that is given all texts as one, and may get one id wrong."""
+
+    name = "joining"
+    prefers_joined = True
+
+    def __init__(self, backend, change=None):
+        self.backend, self.change, self.calls = backend, change, []
+
+    def encode(self, texts):
+        self.calls.append(len(texts))
+        tokens = self.backend.encode(texts)
+        ids = tokens.ids.copy()
+        if self.change is not None and len(texts) == 1:
+            ids[len(ids) // 2] = self.change
+        return TokenIds(ids=ids, offsets=tokens.offsets)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "bytes-nfc", "spm"])
+def test_texts_that_begin_with_a_control_token_are_encoded_as_one(make_tokenizer, kind):
+    tokenizer = Tokenizer(str(make_tokenizer(kind)))
+    table = byte_lengths(tokenizer)
+    opener = table.openers[0]
+
+    @given(st.lists(st.text(st.characters(exclude_categories=["Cs", "Cn"]), max_size=12), min_size=2, max_size=8))
+    def same(drawn):
+        texts = [opener + without_reserved(text) for text in drawn]
+        rendered = rendered_from(texts)
+        got = encode(Joining(HuggingFace(tokenizer)), rendered, table)
+        assert as_lists(got) == as_lists(locate(HuggingFace(tokenizer).encode(texts), rendered, table))
+
+    same()
+    backend = Joining(HuggingFace(tokenizer))
+    encode(backend, rendered_from([opener + "a b", opener + "c", opener + "naïve"]), table)
+    assert backend.calls == [1]
+
+
+@pytest.mark.parametrize("change", [0, 5, 100, 700, 1400])
+def test_a_difference_in_texts_encoded_as_one_leads_to_each_by_itself(make_tokenizer, change):
+    tokenizer = Tokenizer(str(make_tokenizer("bytes")))
+    table = byte_lengths(tokenizer)
+    texts = [table.openers[0] + text for text in ("ask about it", "the second one is longer", "and a third")]
+    backend = Joining(HuggingFace(tokenizer), change)
+    got = encode(backend, rendered_from(texts), table)
+    assert backend.calls == [1, 3]
+    assert np.array_equal(got.ids, HuggingFace(tokenizer).encode(texts).ids)
+
+
+@pytest.mark.parametrize("texts", [["common", "words"], ["<|im_start|>e", "\u0301 alone"]])
+def test_texts_that_might_run_into_each_other_are_encoded_one_by_one(make_tokenizer, texts):
+    tokenizer = Tokenizer(str(make_tokenizer("bytes-nfc")))
+    backend = Joining(HuggingFace(tokenizer))
+    encode(backend, rendered_from(texts), byte_lengths(tokenizer))
+    assert backend.calls == [2]
