@@ -1,4 +1,8 @@
-"""Do these shards fit each other, this call and this model? Asked before a process is started or a GPU is touched."""
+"""Check that shards, flags and model fit each other, before a process is started or a GPU is touched.
+
+The same id must mean the same token in the shards and in the model; every id must have a row in the embedding; and the
+model must have been trained for as many positions as a sample has.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +17,20 @@ from sft_shards.trainer.model.hf_config import ModelShape
 def model_vocabulary(
     args: Namespace, info: TokenizerInfo, tensor: int, path: Path, *, rows: int = 0, exact: bool = True
 ) -> tuple[int, int]:
-    """Ids the model must know, and rows of its embedding: padded to a multiple of TP, or of divisor x TP.
+    """Return the number of ids that the model must know, and the rows of its embedding.
 
-    Worked out here because Megatron's null tokenizer counts one id more before 0.18 than after, which would pad
-    the same shards to another model.
+    The rows are padded to a multiple of TP if the model's own number is known, else to one of
+    --make-vocab-size-divisible-by x TP. They are computed here because Megatron's null tokenizer counts one id more
+    before 0.18 than after: the same shards would be padded to two different models.
 
     Args:
-        rows: of the model's embedding, which are padded to a multiple of TP alone; 0: not known.
+        tensor: TP size.
+        path: the shard directory, for messages.
+        rows: of the embedding of the model's own checkpoint; 0: not known.
         exact: the user has not said anything about the vocabulary; otherwise Megatron's divisor counts as well.
 
     Raises:
-        DataError: the vocabulary that the user asks for has no room for the shards' ids.
+        DataError: the vocabulary size in the flags is too small for the shards' ids.
     """
     for flag in ("vocab_size", "padded_vocab_size"):
         asked = getattr(args, flag, None)
@@ -41,11 +48,11 @@ def model_vocabulary(
 
 
 def check_tokenizer(args: Namespace, info: TokenizerInfo, path: Path) -> None:
-    """Compare the tokenizer that the user names with the one that made the shards.
+    """Compare the tokenizer in Megatron's flags with the one that made the shards.
 
     Raises:
         UsageError: the tokenizer cannot be loaded, or is of a type that cannot be compared.
-        DataError: it gives ids another meaning.
+        DataError: its vocabulary is another one.
     """
     if args.tokenizer_type in (None, "NullTokenizer"):
         return
@@ -72,12 +79,10 @@ def check_tokenizer(args: Namespace, info: TokenizerInfo, path: Path) -> None:
 
 
 def check_shards(shape: ModelShape, info: TokenizerInfo, shards: Path) -> None:
-    """Do these shards' ids mean to the model what they mean to their tokenizer?
-
-    The vocabulary is compared with that of the `tokenizer.json` beside the config.json, where there is one.
+    """Compare the shards' vocabulary with the model's: its embedding, and the `tokenizer.json` in its folder, if any.
 
     Raises:
-        DataError: an id has no row in the embedding, or the tokenizer is another one.
+        DataError: an id has no row in the embedding, or the vocabularies differ.
     """
     if info.vocab_size > shape.vocab_size:
         raise DataError(
@@ -91,7 +96,7 @@ def check_shards(shape: ModelShape, info: TokenizerInfo, shards: Path) -> None:
 
     try:
         vocabulary = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
-        if vocabulary_hash(vocabulary) != info.vocab_sha256:  # what else the folder's tokenizer_config.json adds
+        if vocabulary_hash(vocabulary) != info.vocab_sha256:  # tokenizer_config.json may add tokens
             from transformers import AutoTokenizer
 
             vocabulary = AutoTokenizer.from_pretrained(str(folder)).get_vocab()
@@ -106,13 +111,13 @@ def check_shards(shape: ModelShape, info: TokenizerInfo, shards: Path) -> None:
 
 
 def check_length(shape: ModelShape, seq_length: int, *, stretched: bool) -> None:
-    """Was the model trained for samples of so many positions, and does it look back over all of them?
+    """Check that a sample has no more positions than the model was trained for and can attend to.
 
     Args:
-        stretched: the user gave --max-position-embeddings, so knows that it is more.
+        stretched: the user gave --max-position-embeddings, to train the model for more positions.
 
     Raises:
-        UsageError: no.
+        UsageError: --seq-length is beyond the model's positions or its sliding window.
     """
     if seq_length > shape.max_positions and not stretched:
         raise UsageError(

@@ -1,4 +1,7 @@
-"""Options of `sft-train` that say where it runs: which machines, through Slurm or not, or nowhere (`--dry-run`)."""
+"""Options of `sft-train` that say where a run starts, and their checks against each other.
+
+`target_options` declares them, `check` makes a `Target` of them. Options of training itself are in `cli`.
+"""
 
 from __future__ import annotations
 
@@ -16,31 +19,57 @@ from sft_shards.trainer.launch.slurm import Slurm
 from sft_shards.trainer.launch.target import Target
 
 OPTIONS = (
-    click.option("--dry-run", is_flag=True, help="Check all, print environment, torchrun command and flags, and end."),
-    click.option("--nnodes", type=click.IntRange(1), envvar="NNODES", help="Machines, by hand; default $NNODES or 1."),
     click.option(
-        "--node-rank", type=int, envvar="NODE_RANK", help="Which of them this is, from 0; default $NODE_RANK."
+        "--dry-run",
+        is_flag=True,
+        help="Check everything, print environment, torchrun command and flags, and start nothing.",
     ),
-    click.option("--master-addr", envvar="MASTER_ADDR", metavar="HOST", help="Node 0; default $MASTER_ADDR."),
     click.option(
-        "--master-port", type=click.IntRange(1, 65535), envvar="MASTER_PORT", help="A port that is free there."
+        "--nnodes",
+        type=click.IntRange(1),
+        envvar="NNODES",
+        help="Machines that are started by hand (default: $NNODES, or 1).",
     ),
-    click.option("--slurm", is_flag=True, help="Submit a batch script to Slurm (with --dry-run print it)."),
-    click.option("--nodes", type=click.IntRange(1), help="slurm: machines; default 1."),
+    click.option(
+        "--node-rank", type=int, envvar="NODE_RANK", help="Which of them this is, from 0 (default: $NODE_RANK)."
+    ),
+    click.option(
+        "--master-addr", envvar="MASTER_ADDR", metavar="HOST", help="Host name of node 0 (default: $MASTER_ADDR)."
+    ),
+    click.option(
+        "--master-port",
+        type=click.IntRange(1, 65535),
+        envvar="MASTER_PORT",
+        help="A free port on node 0 (default: $MASTER_PORT, or 29500).",
+    ),
+    click.option("--slurm", is_flag=True, help="Submit a batch script to Slurm; with --dry-run print it."),
+    click.option("--nodes", type=click.IntRange(1), help="slurm: number of machines (default: 1)."),
     click.option(
         "--slurm-option",
         multiple=True,
         metavar="KEY=VALUE",
         help="slurm: an option of sbatch, such as partition=gpu, account=lab, time=8:00:00; repeatable.",
     ),
-    click.option("--slurm-setup", help="slurm: shell lines before the command, such as 'module load rocm'."),
-    click.option("--container", metavar="IMAGE", help="slurm: run in this container on each node."),
-    click.option("--container-runtime", type=click.Choice(RUNTIMES), help="slurm: what runs it; default pyxis."),
-    click.option("--container-mount", multiple=True, metavar="SRC[:DST]", help="slurm: another folder; repeatable."),
     click.option(
-        "--container-option", multiple=True, metavar="WORD", help="slurm: a word for the runtime; repeatable."
+        "--slurm-setup", help="slurm: shell lines before the command, such as 'module load rocm' (default: none)."
+    ),
+    click.option(
+        "--container", metavar="IMAGE", help="slurm: run in this container image on each node (default: no container)."
+    ),
+    click.option(
+        "--container-runtime", type=click.Choice(RUNTIMES), help="slurm: what runs the container (default: pyxis)."
+    ),
+    click.option(
+        "--container-mount", multiple=True, metavar="SRC[:DST]", help="slurm: mount another folder; repeatable."
+    ),
+    click.option(
+        "--container-option",
+        multiple=True,
+        metavar="WORD",
+        help="slurm: another option of the container runtime; repeatable.",
     ),
 )
+# Options by what they need: no --slurm; --slurm; --container.
 BY_HAND = ("nnodes", "node_rank", "master_addr", "master_port")
 FOR_SLURM = ("nodes", "slurm_option", "slurm_setup", "container")
 FOR_CONTAINER = ("container_runtime", "container_mount", "container_option")
@@ -54,10 +83,10 @@ def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def check(ctx: click.Context, options: dict[str, Any]) -> Target:
-    """Take the options out of `options`, and check them.
+    """Remove the options of this file from `options`, check them, and return the target of the run.
 
     Raises:
-        UsageError: they contradict each other, or the master cannot be resolved.
+        UsageError: they contradict each other, or node 0 cannot be resolved.
     """
     own = {option: options.pop(option) for option in ("dry_run", "slurm", *BY_HAND, *FOR_SLURM, *FOR_CONTAINER)}
     given = [name for name in own if own[name] and _on_command_line(ctx, name)]
@@ -71,9 +100,7 @@ def check(ctx: click.Context, options: dict[str, Any]) -> Target:
         )
         return Target(dry_run=own["dry_run"], nodes=by_hand, slurm=None, words=())
     if twice := [name for name in BY_HAND if name in given]:
-        raise UsageError(
-            f"{_option(twice[0])} is found out by the batch script of --slurm; leave it out, and give --nodes"
-        )
+        raise UsageError(f"{_option(twice[0])} is set by the batch script of --slurm; leave it out, and give --nodes")
     container = None
     if own["container"]:
         runtime = own["container_runtime"] or RUNTIMES[0]
@@ -101,7 +128,7 @@ def _option(name: str) -> str:
 
 
 def _words(ctx: click.Context, without: set[str]) -> list[str]:
-    """The call again, less the options named."""
+    """Return the words of the call, without the options in `without`."""
     words: list[str] = []
     for parameter in ctx.command.params:
         name = str(parameter.name)

@@ -17,34 +17,40 @@ from sft_shards.formats.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelLayout:
-    """How one step is spread over processes."""
+    """Numbers of processes and samples in one training step."""
 
     world: int
+    """All processes: tensor x pipeline x data."""
     tensor: int
+    """Tensor parallel size (TP)."""
     pipeline: int
+    """Pipeline parallel size (PP)."""
     data: int
+    """Data parallel size (DP): how many micro-batches run at the same time."""
     seq_length: int
-    """Positions in a sample."""
+    """Positions of a sample."""
     micro_batch: int
-    """Samples per forward step."""
+    """Samples of a micro-batch."""
     global_batch: int
-    """Samples per optimizer step, over all processes."""
+    """Samples of an optimizer step, over all processes."""
     eval_batch: int
-    """Samples per evaluation step, over all processes."""
+    """Samples of an evaluation step, over all processes."""
 
 
 def from_flags(args: Namespace, world: int, *, epochs: bool = False) -> ParallelLayout:
-    """The layout that Megatron will make of these flags; what it needs and was not given is an error here.
+    """Return the layout that Megatron will derive from these flags.
 
     Args:
+        args: Megatron's parsed flags.
+        world: processes on all machines.
         epochs: --epochs says how long to train.
 
     Raises:
-        UsageError: a flag is missing, or the numbers do not divide.
+        UsageError: a required flag is missing, two flags exclude each other, or the numbers do not divide.
     """
     for flag in ("num-layers", "hidden-size", "num-attention-heads", "seq-length"):
         if getattr(args, flag.replace("-", "_"), None) is None:
-            remedy = "give it" if flag == "seq-length" else "give the model's shape by --hf-config, or"
+            remedy = "give it" if flag == "seq-length" else "give the model shape by --hf-config, or"
             raise UsageError(f"--{flag} is missing: {remedy} after -- or in the YAML file")
     given = [f"--{name}" for name in ("train-iters", "train-samples") if getattr(args, name.replace("-", "_"), None)]
     if epochs and given:
@@ -84,6 +90,7 @@ def from_flags(args: Namespace, world: int, *, epochs: bool = False) -> Parallel
 
 
 def _divides(world: int, size: int, layout: str) -> None:
+    """Raise UsageError if `world` processes are not a multiple of the `size` that `layout` describes."""
     if world % size:
         few = "are too few for" if world < size else "do not divide into"
         raise UsageError(f"{world} process(es) {few} {layout}: --nproc x nodes must be a multiple of {size}")

@@ -1,7 +1,7 @@
-"""What kind of training: `--stage NAME`. Named here without importing torch, made in `sft_shards.trainer.stage`.
+"""The stages that `--stage NAME` can choose: those built in, and those of other packages.
 
-Other packages add stages by an entry point of the group `sft_shards.stages` that loads a subclass of
-`sft_shards.trainer.stage.Stage`; in their setup.cfg:
+Names are known without importing torch; classes are imported by `load`. Another package adds a stage by an entry point
+of the group `sft_shards.stages` that names a subclass of `sft_shards.trainer.stage.Stage`; in its setup.cfg:
 
     [options.entry_points]
     sft_shards.stages =
@@ -21,23 +21,23 @@ BUILT_IN = {"sft": "sft_shards.trainer.stage:Stage", "pretrain": "sft_shards.tra
 
 
 def known() -> dict[str, EntryPoint]:
-    """Stages by name; a built-in one cannot be replaced."""
+    """Return the stages by name; built-in ones cannot be replaced."""
     found = {each.name: each for each in entry_points(group=GROUP)}
     return {**found, **{name: EntryPoint(name, value, GROUP) for name, value in BUILT_IN.items()}}
 
 
 def check(name: str) -> None:
-    """UsageError where no stage has this name."""
+    """Raise UsageError if no stage has this name."""
     if name not in known():
         raise UsageError(f"--stage {name}: no such stage; {nearest(name, known())}")
 
 
 def load(name: str) -> type[Any]:
-    """The class of a stage.
+    """Import and return the class of a stage.
 
     Raises:
         UsageError: no stage has this name.
-        DataError: its package cannot be imported, or what it names is not a stage.
+        DataError: its package cannot be imported, or the entry point names no subclass of `Stage`.
     """
     check(name)
     entry = known()[name]

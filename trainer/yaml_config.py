@@ -5,8 +5,8 @@
     swiglu: true             # a switch: true sets it, false leaves it
     log-interval: 5
 
-Only shape is checked here, names where Megatron's parser is at hand (`trainer.mcore.flags`), because the command
-itself must start without importing torch.
+Only the types of values are checked here. Names of Megatron's flags are checked by `sft_shards.trainer.mcore.flags`
+with Megatron's parser, because the command itself starts without importing torch.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ NUMBERS: dict[str, tuple[type, ...]] = {"lora-rank": (int,), "lora-alpha": (int,
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """A YAML file, taken apart."""
+    """The contents of a YAML file."""
 
     own: dict[str, Any] = field(default_factory=dict)
-    """By the names of `OWN`; `shards` is always a list."""
+    """Options of `sft-train` by the names of `OWN`; `shards` is always a list."""
     megatron: dict[str, Any] = field(default_factory=dict)
-    """Everything else: name with dashes → bool, int, float, str, or a list of these."""
+    """Megatron's flags: name with dashes to bool, int, float, str, or a list of these."""
 
 
 def read(path: str) -> Config:
-    """Read the file.
+    """Read and check the file.
 
     Raises:
-        UsageError: not there, not YAML, not a flat mapping, a name twice, or a value of the wrong kind.
+        UsageError: the file is missing, is not YAML or not a flat mapping, has a name twice or a value of a wrong type.
     """
     try:
         text = Path(path).read_text("utf-8")
@@ -67,7 +67,7 @@ def read(path: str) -> Config:
     for key, value in raw.items():
         name = str(key).strip().lstrip("-").replace("_", "-")
         if name in own or name in megatron:
-            raise UsageError(f"{path}: {name!r} stands there twice")
+            raise UsageError(f"{path}: {name!r} is given twice")
         if name in OWN:
             own[name] = _own(path, name, value)
             if name == "hf-config" or (name == "model" and value.startswith(".")):

@@ -1,6 +1,6 @@
-"""The GPUs: driver, device files, what torch sees of them, and what hides them. Sources: AMD's pages on Docker
-containers (device files, groups) and GPU isolation (the variables), rocm.docs.amd.com.
+"""Checks of the GPUs: driver, device files, what torch sees, and variables that hide GPUs.
 
+Sources: AMD's pages on Docker containers (device files, groups) and GPU isolation (the variables), rocm.docs.amd.com.
 Nothing here was run on a machine with an AMD GPU.
 """
 
@@ -13,14 +13,15 @@ from sft_shards.trainer.doctor.machine import Machine, amount
 from sft_shards.trainer.doctor.report import Finding, failing, ok, warning
 
 KNOWN = {"gfx942": "MI300X, MI325X", "gfx950": "MI350X, MI355X"}
-"""What the recipes in configs/ are written for."""
+"""Architectures that the recipes in configs/ are written for, with names of their GPUs."""
 HIDING = ("ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
+"""Variables that hide GPUs from a process."""
 REHEARSE = "or rehearse with --device cpu"
-"""The end of every remedy for a machine that has no GPU."""
+"""The last part of every remedy for a machine without a GPU."""
 
 
 def driver(machine: Machine) -> list[Finding]:
-    """AMD's kernel driver, and the right to use its device files; asked where torch sees no GPU."""
+    """Check AMD's kernel driver and the permissions of its device files, if torch sees no GPU."""
     facts = machine.imported["torch"].facts
     if machine.device != "gpu" or (facts and not facts["hip"] and not machine.amd_gpus()):
         return []  # torch is built for something else; its own line says so
@@ -53,9 +54,9 @@ def _group(gid: int) -> str:
 
 
 def hidden(machine: Machine) -> list[Finding]:
-    """Variables that hide GPUs, and whether two of them say different things.
+    """Check the variables that hide GPUs: whether they hide all of them, or contradict each other.
 
-    An empty one hides all from some versions of HIP and torch, and none from others: torch's answer counts.
+    An empty variable hides all GPUs from some versions of HIP and torch, and none from others: what torch sees counts.
     """
     if machine.device != "gpu":
         return []
@@ -82,7 +83,7 @@ def hidden(machine: Machine) -> list[Finding]:
 
 
 def gpus(machine: Machine) -> list[Finding]:
-    """What torch sees: number, architecture, memory, and whether somebody else is on them."""
+    """Check the GPUs that torch sees: number, architecture, and whether other processes hold their memory."""
     if machine.device != "gpu" or machine.imported["torch"].failure:
         return []
     it = machine.imported["gpus"]
@@ -110,7 +111,7 @@ def gpus(machine: Machine) -> list[Finding]:
 
 
 def rccl(machine: Machine) -> list[Finding]:
-    """The library that GPUs talk to each other through."""
+    """Check that torch has RCCL, through which GPUs communicate."""
     facts, it = machine.imported["torch"].facts, machine.imported["gpus"]
     if machine.device != "gpu" or not machine.gpus():
         return []
@@ -120,7 +121,7 @@ def rccl(machine: Machine) -> list[Finding]:
 
 
 def packed_attention(machine: Machine) -> list[Finding]:
-    """A trial of what --isolation auto would take."""
+    """Try packed attention, as --isolation auto does."""
     if machine.device != "gpu" or not machine.gpus() or machine.imported["transformer_engine"].failure:
         return []
     wrong = machine.trial()

@@ -1,7 +1,7 @@
-"""What several machines talk through: interfaces, RDMA devices, and the variables by which they find each other.
+"""Checks of what several machines communicate through: interfaces, RDMA devices, and the variables that name them.
 
-How NCCL_SOCKET_IFNAME and NCCL_IB_HCA are read is from NCCL's documentation, which RCCL follows: names or their
-beginnings, `^` in front for all but these, `=` in front for whole names.
+NCCL_SOCKET_IFNAME and NCCL_IB_HCA are read as in NCCL's documentation, which RCCL follows: a list of names or their
+beginnings; a leading `^` means all but these, a leading `=` whole names.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ GID_INDEX = "3"
 
 
 def matching(pattern: str, names: Sequence[str]) -> list[str]:
-    """Those of `names` that NCCL takes for a pattern such as `eth`, `=eth0`, `^docker,lo` or `mlx5_0:1`."""
+    """Return those of `names` that NCCL takes for a pattern such as `eth`, `=eth0`, `^docker,lo` or `mlx5_0:1`."""
     exclude, exact = pattern.startswith("^"), pattern.lstrip("^").startswith("=")
     wanted = [part.partition(":")[0] for part in pattern.lstrip("^=").split(",") if part]
 
@@ -28,13 +28,13 @@ def matching(pattern: str, names: Sequence[str]) -> list[str]:
 
 
 def nodes(machine: Machine) -> int:
-    """NNODES; 1 where it is not set or no number."""
+    """Return NNODES; 1 if it is not set or not a number."""
     value = machine.environ.get("NNODES", "")
     return int(value) if value.isdigit() else 1
 
 
 def interfaces(machine: Machine) -> list[Finding]:
-    """What is up, and whether the variables that choose among it choose anything."""
+    """Check that the variables that choose network interfaces choose one that is up."""
     name = "network"
     states = {each: machine.read(f"/sys/class/net/{each}/operstate") for each in machine.names("/sys/class/net")}
     up = [each for each, state in states.items() if state in ("up", "unknown")]
@@ -43,13 +43,13 @@ def interfaces(machine: Machine) -> list[Finding]:
         exactly = f"={value}" if variable.startswith("GLOO") else value
         if value and not matching(exactly, up):
             there = ", ".join(up) or "none"
-            return [failing(name, f"{variable}={value} is no interface that is up ({there})", f"unset {variable}")]
+            return [failing(name, f"{variable}={value} names no interface that is up ({there})", f"unset {variable}")]
     others = [each for each in up if each != "lo"]
     return [ok(name, ", ".join(others) if others else "no interface but lo: this machine alone")]
 
 
 def rdma(machine: Machine) -> list[Finding]:
-    """Devices with an active port, that are not switched off, and with a RoCE v2 address where one is looked for."""
+    """Check for an RDMA device with an active port that is not disabled, and its RoCE v2 address at the GID index."""
     if machine.device != "gpu":
         return []
     name, several = "RDMA", nodes(machine) > 1
@@ -92,7 +92,7 @@ def _roce_v2(machine: Machine, folder: str, index: str) -> bool:
 
 
 def rendezvous(machine: Machine) -> list[Finding]:
-    """The variables that say which machine of how many this is: all of them, or none."""
+    """Check that either all or none of the variables are set that number the machines."""
     name = "several machines"
     given = {
         each: machine.environ[each]
@@ -105,7 +105,7 @@ def rendezvous(machine: Machine) -> list[Finding]:
     for each, least, most in (("NNODES", 1, 2**20), ("NODE_RANK", 0, nodes(machine) - 1), ("MASTER_PORT", 1, 65535)):
         value = given.get(each, str(least))
         if not value.isdigit() or not least <= int(value) <= most:
-            return [failing(name, f"{text}: {each} is no number from {least} to {most}", f"set {each}, or unset it")]
+            return [failing(name, f"{text}: {each} is not a number from {least} to {most}", f"set {each}, or unset it")]
     if nodes(machine) > 1:
         missing = [each for each in ("NODE_RANK", "MASTER_ADDR") if each not in given]
         if missing:

@@ -1,6 +1,6 @@
-"""The shards that are to be trained on: do they open, do they fit each other, and where do they lie?
+"""Checks of the shard directories: they open, fit each other, and lie on a suitable file system.
 
-Training reads them at random through memory maps, so what is read twice should come from the page cache.
+Training reads shards at random through memory maps, so they should fit into the page cache.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from sft_shards.trainer.doctor.machine import Machine, amount
 from sft_shards.trainer.doctor.report import Finding, failing, ok, warning
 
 NETWORK = re.compile("nfs4?|lustre|gpfs|beegfs|ceph|wekafs|cifs|smb3|glusterfs|pvfs2|afs|9p|virtiofs")
-"""Types of file systems that are read over a network."""
+"""Types of network file systems, as in /proc/self/mountinfo."""
 
 
 def shards(machine: Machine) -> list[Finding]:
-    """A line for each directory, and one where they do not fit each other."""
+    """Return a finding for each directory, and one if they do not fit each other."""
     found, whole = [], []
     for text in machine.shards:
         try:
@@ -40,14 +40,14 @@ def shards(machine: Machine) -> list[Finding]:
 
 
 def _sizes(directory: ShardDirectory) -> Iterable[int]:
-    """Bytes of every file of tokens and masks, once each split has opened."""
+    """Open every split and yield the bytes of each file of tokens and masks."""
     for name in directory.manifest.splits:
         for shard in directory.split(name).shards:
             yield from (file.bytes for file in shard.info.files.values())
 
 
 def _failing(name: str, error: Exception) -> Finding:
-    """The message of an error, whose last part is the remedy."""
+    """Return an error as a finding; the last part of its message is the remedy."""
     problem, _, remedy = str(error).rpartition("; ")
     return failing(name, problem or remedy, remedy if problem else "see docs/training.md")
 

@@ -1,8 +1,8 @@
-"""Python, torch, Megatron and the kernels beside it: what is imported, from where, and what falls back without it.
+"""Checks of Python, torch, Megatron and the packages with kernels, and what replaces a missing package.
 
-What falls back stands in trainer/model/provider.py (layers), trainer/resolve.py (flags) and
-trainer/isolation/choose.py (attention). That HIP below 7.1 crashes with `--async-save`, and which `NVTE_*` Megatron
-asserts, is from Megatron's sources.
+The replacements are chosen in trainer/model/provider.py (layers), trainer/resolve.py (flags) and
+trainer/isolation/choose.py (attention). trainer/mcore/ holds what is known of versions: `compat` of Megatron, `hip` of
+HIP, and `attention_backends` of the `NVTE_*` variables that Megatron asserts.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from sft_shards.trainer.mcore import hip as hip_versions
 from sft_shards.trainer.mcore.compat import NEWEST, OLDEST, parse_version, support
 
 OLDEST_TORCH = (2, 6)
-"""As setup.cfg asks for."""
+"""As in setup.cfg."""
 NEWEST_PYTHON = (3, 13)
 INSTALL = "pip install 'sft-shards[train]'"
 IMAGE = "use AMD's image, see docs/image.md"
 
 
 def python(machine: Machine) -> list[Finding]:
-    """Old enough to be known, new enough for Megatron's wheel."""
+    """Check that Python is old enough to have been tried and new enough for Megatron's wheel."""
     text = ".".join(map(str, machine.python))
     version = machine.python[:2]
     if version < (3, 10):
@@ -38,7 +38,7 @@ def python(machine: Machine) -> list[Finding]:
 
 
 def torch(machine: Machine) -> list[Finding]:
-    """Importable, and built for the GPUs that are here."""
+    """Check that torch can be imported, and was built for this machine's GPUs."""
     it = machine.imported["torch"]
     if it.failure:
         remedy = f"install ROCm's build of torch, or {IMAGE}" if machine.device == "gpu" else INSTALL
@@ -57,7 +57,7 @@ def torch(machine: Machine) -> list[Finding]:
 
 
 def hip(machine: Machine) -> list[Finding]:
-    """Old enough to crash an asynchronous checkpoint."""
+    """Warn of a HIP that crashes in asynchronous checkpoints."""
     version = machine.imported["torch"].facts.get("hip")
     if machine.device != "gpu" or not version:
         return []
@@ -68,7 +68,7 @@ def hip(machine: Machine) -> list[Finding]:
 
 
 def megatron(machine: Machine) -> list[Finding]:
-    """Its version, where it comes from, whether it can train, and whether it is one installation."""
+    """Check Megatron's version, that it has `pretrain()`, and that both of its parts are of one installation."""
     it = machine.imported["megatron"]
     remedy = f"{INSTALL} (Python 3.12 or later), or put a Megatron-LM checkout on PYTHONPATH"
     if it.failure:
@@ -90,15 +90,15 @@ def megatron(machine: Machine) -> list[Finding]:
 
 
 def helpers(machine: Machine) -> list[Finding]:
-    """Megatron's C++ helpers: its own data sets need them, these do not."""
+    """Report whether Megatron's C++ helpers are built; only its own data sets need them."""
     if machine.imported["megatron"].failure:
         return []
     failure = machine.imported["helpers"].failure
-    return [ok("Megatron's C++ helpers", "not built; shards do without them" if failure else "built, and not needed")]
+    return [ok("Megatron's C++ helpers", "not built, and not needed" if failure else "built, and not needed")]
 
 
 def psutil(machine: Machine) -> list[Finding]:
-    """Megatron's checkpoint writer imports it, and its wheel does not ask for it."""
+    """Check for psutil: Megatron's checkpoint writer imports it, but its wheel does not require it."""
     it = machine.imported["psutil"]
     if it.failure:
         return [failing("psutil", _why(it), "pip install psutil: Megatron writes checkpoints with it")]
@@ -106,7 +106,7 @@ def psutil(machine: Machine) -> list[Finding]:
 
 
 def transformer_engine(machine: Machine) -> list[Finding]:
-    """Packed attention and fused layers; without it Megatron's own."""
+    """Check Transformer Engine: packed attention and fused layers, which Megatron's own layers replace."""
     it, name = machine.imported["transformer_engine"], "Transformer Engine"
     if machine.imported["torch"].failure:
         return []
@@ -124,7 +124,7 @@ def transformer_engine(machine: Machine) -> list[Finding]:
 
 
 def apex(machine: Machine) -> list[Finding]:
-    """Fused optimizer, norms and gradient accumulation, where Transformer Engine has none."""
+    """Check Apex: fused optimizer, norms and gradient accumulation, if Transformer Engine is missing."""
     it = machine.imported["apex"]
     if machine.device != "gpu" or machine.imported["torch"].failure:
         return []
@@ -138,7 +138,7 @@ def apex(machine: Machine) -> list[Finding]:
 
 
 def flash_attn(machine: Machine) -> list[Finding]:
-    """Only one of Transformer Engine's attention backends."""
+    """Check flash-attn, which only one of Transformer Engine's attention backends needs."""
     it = machine.imported["flash_attn"]
     if machine.device != "gpu" or machine.imported["torch"].failure:
         return []
@@ -150,10 +150,10 @@ def flash_attn(machine: Machine) -> list[Finding]:
 
 
 def attention_variables(machine: Machine) -> list[Finding]:
-    """Megatron asserts that what images bake in agrees with --attention-backend (`auto` where it is not given).
+    """Check that the NVTE variables, which images set, agree with --attention-backend (`auto` if it is not given).
 
-    On AMD GPUs trainer/launch/amd.py takes them out of the environment and gives the flag; on the CPU they
-    are taken out.
+    Megatron asserts it. On AMD GPUs trainer/launch/amd.py removes the variables and gives the flag; on the CPU
+    trainer/launch/cpu.py removes them.
     """
     name = "attention backend"
     given = {each: machine.environ[each] for each in attention_backends.VARIABLES if each in machine.environ}
@@ -162,12 +162,12 @@ def attention_variables(machine: Machine) -> list[Finding]:
     if "auto" in fitting:
         return [ok(name, text or "no NVTE_…_ATTN in the environment")]
     if machine.device == "cpu":
-        return [ok(name, f"{text}: taken out of the environment")]
+        return [ok(name, f"{text}: removed from the environment")]
     unset = f"unset {' '.join(given)}"
     if not fitting:
         return [warning(name, f"{text} fits no --attention-backend", f"{unset}, and choose with --attention-backend")]
     if machine.imported["torch"].facts.get("hip"):
-        return [ok(name, f"{text}: the image's words for --attention-backend {fitting[0]}")]
+        return [ok(name, f"{text}: stands for --attention-backend {fitting[0]}")]
     return [warning(name, f"{text} does not fit the default", f"{unset}, or add --attention-backend {fitting[0]}")]
 
 

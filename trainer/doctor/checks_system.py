@@ -1,4 +1,4 @@
-"""What a container or an administrator may have set too small: shared memory, limits, memory, cores, the cache.
+"""Checks of what a container or an administrator may have set too small: shared memory, limits, cores, the cache.
 
 The limits follow AMD's pages on training (rocm.docs.amd.com: NUMA balancing off, shared memory of some GiB, locked
 memory without limit for RDMA) and Docker's own defaults.
@@ -23,7 +23,7 @@ CACHE = 1 << 30
 
 
 def shared_memory(machine: Machine) -> list[Finding]:
-    """Data loaders hand over batches in it, and RCCL talks through it within a machine."""
+    """Check shared memory: data loaders pass batches through it, and RCCL communicates through it within a machine."""
     name, remedy = "shared memory", "start the container with --ipc=host or --shm-size 16g (Docker's default is 64 MB)"
     try:
         found = machine.statvfs(machine.path(SHM))
@@ -35,7 +35,7 @@ def shared_memory(machine: Machine) -> list[Finding]:
 
 
 def open_files(machine: Machine) -> list[Finding]:
-    """Each shard is four files, mapped by every process; sockets to other ranks come on top."""
+    """Check the limit of open files: every process maps four files of each shard, and has sockets to other ranks."""
     found = machine.limit(resource.RLIMIT_NOFILE)
     if 0 <= found < OPEN_FILES:
         remedy = "'ulimit -n 65536', or start the container with --ulimit nofile=65536"
@@ -44,7 +44,7 @@ def open_files(machine: Machine) -> list[Finding]:
 
 
 def locked_memory(machine: Machine) -> list[Finding]:
-    """RDMA pins its buffers."""
+    """Check the limit of locked memory: RDMA pins its buffers."""
     if machine.device != "gpu":
         return []
     found = machine.limit(resource.RLIMIT_MEMLOCK)
@@ -56,7 +56,7 @@ def locked_memory(machine: Machine) -> list[Finding]:
 
 
 def numa_balancing(machine: Machine) -> list[Finding]:
-    """The kernel moves pages between sockets behind the GPUs' back."""
+    """Check that the kernel does not move pages between NUMA nodes, which stalls GPUs."""
     found = machine.read("/proc/sys/kernel/numa_balancing")
     if machine.device == "gpu" and found not in ("", "0"):
         remedy = "as root on the host: echo 0 > /proc/sys/kernel/numa_balancing"
@@ -65,7 +65,7 @@ def numa_balancing(machine: Machine) -> list[Finding]:
 
 
 def cores(machine: Machine) -> list[Finding]:
-    """One for each worker process at least; its data loader wants more."""
+    """Check that there is a core for each GPU's worker; its data loader uses more."""
     count, gpus = machine.cores(), len(machine.gpus())
     if count < gpus:
         remedy = "ask the scheduler for more (Slurm: --cpus-per-task), or give the container more --cpus"
@@ -74,7 +74,7 @@ def cores(machine: Machine) -> list[Finding]:
 
 
 def cache(machine: Machine) -> list[Finding]:
-    """Plans are built there; it is the one folder that training must write."""
+    """Check that the folder of cached pack plans can be written; training writes no other folder by itself."""
     name = "cache"
     asked = machine.environ.get("SFT_SHARDS_CACHE")
     folder = Path(asked) if asked else default_root()
@@ -84,11 +84,11 @@ def cache(machine: Machine) -> list[Finding]:
     kind = machine.mount(here).kind or "unknown file system"
     remedy = "name another folder with $SFT_SHARDS_CACHE or --cache-dir"
     if not here.is_dir():
-        return [failing(name, f"{folder}: {here} is no folder", remedy)]
+        return [failing(name, f"{folder}: {here} is not a folder", remedy)]
     try:
         if not machine.access(here, os.W_OK | os.X_OK):
             raise PermissionError(13, "Permission denied")
-        with tempfile.TemporaryFile(dir=here):  # the answer of a network file system, and of one that is full
+        with tempfile.TemporaryFile(dir=here):  # a network file system, or one that is full, answers only now
             pass
     except OSError as error:
         return [failing(name, f"{folder} ({kind}): cannot be written ({error.strerror})", remedy)]

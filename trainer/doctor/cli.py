@@ -18,14 +18,14 @@ from sft_shards.trainer.job import DEVICES
 
 
 @click.command()
-@click.option("--shards", multiple=True, metavar="DIR", help="Look at this shard directory too; repeatable.")
-@click.option("--device", type=click.Choice(DEVICES), default="gpu", show_default=True, help="What to train on.")
+@click.option("--shards", multiple=True, metavar="DIR", help="Also check this shard directory; repeatable.")
+@click.option("--device", type=click.Choice(DEVICES), default="gpu", help="What to train on (default: gpu).")
 @click.option("--json", "as_values", is_flag=True, help="Write the report as JSON.")
 @click.pass_context
 def doctor(ctx: click.Context, /, shards: tuple[str, ...], device: str, as_values: bool) -> int:
-    """Look at this machine: can it train, and if not, what is missing?
+    """Examine this machine: can it train, and if not, what is missing?
 
-    Exit status 0: it can; 1: a line is failing.
+    Exit status 0: it can train; 1: a line is failing.
     """
     _check_call(ctx)
     findings = examine(Machine(device=device, shards=shards, imported=gather()))
@@ -38,11 +38,11 @@ def doctor(ctx: click.Context, /, shards: tuple[str, ...], device: str, as_value
 
 
 def _check_call(ctx: click.Context) -> None:
-    """UsageError where an option or flag of `sft-train` itself would be dropped silently."""
+    """Raise UsageError if an option or flag of `sft-train` itself would be ignored."""
     if ctx.meta.get("flags"):
-        raise UsageError("doctor takes no Megatron flags; leave out what stands after --")
+        raise UsageError("doctor takes no Megatron flags; leave out what follows --")
     above = ctx.parent
     for name in above.params if above is not None else ():
         if above is not None and above.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             option = name.removesuffix("_path").replace("_", "-")
-            raise UsageError(f"--{option} stands before doctor; put it behind, or leave it out")
+            raise UsageError(f"--{option} is given before doctor; put it after doctor, or leave it out")

@@ -1,4 +1,4 @@
-"""Every check in the order of the report; one that raises is a finding itself."""
+"""Run every check, in the order of the report; a check that raises becomes a failing finding."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ CHECKS: tuple[Check, ...] = (
 
 
 def examine(machine: Machine, checks: Sequence[Check] = CHECKS) -> list[Finding]:
-    """What the checks found on a machine; never raises what a check raises."""
+    """Return what the checks found on a machine; an exception of a check becomes a finding."""
     found: list[Finding] = []
     for check in checks:
         try:
             found += check(machine)
-        except Exception as error:  # whatever a machine that nobody has seen makes of it
+        except Exception as error:  # a machine may be unlike any that was seen
             words = f"{type(error).__name__}: {' '.join(str(error).split())}"
             name = check.__name__.replace("_", " ")
-            found.append(failing(name, f"could not be looked at ({words})", "report this as a bug of sft-train doctor"))
+            found.append(failing(name, f"the check failed ({words})", "report this as a bug of sft-train doctor"))
     return found

@@ -1,8 +1,9 @@
-"""What can be imported here, found out in a process of its own: `python -m sft_shards.trainer.doctor.imports FILE`.
+"""Find out what can be imported, in a process of its own: `python -m sft_shards.trainer.doctor.imports FILE`.
 
-A broken ROCm installation does not raise on import, it aborts or hangs, and Megatron's import is slow and noisy. So
-a child imports one subject after the other and writes a line for each into FILE; when it dies, the subject that it
-had begun is the one to blame, and another child goes on with the rest.
+A broken ROCm installation aborts or hangs on import instead of raising, and Megatron's import is slow and noisy. So a
+child process imports one subject after the other and appends a line for each to FILE, a JSON list of the subject and
+the fields of `Imported`. If the child dies, the first subject without a line is to blame, and another child continues
+with the rest.
 """
 
 from __future__ import annotations
@@ -22,29 +23,29 @@ from typing import Any
 from sft_shards.trainer.doctor.subjects import NEEDS, SUBJECTS, words
 
 SECONDS = 180.0
-"""How long a child may take; imports from a cold network file system are slow."""
+"""Time limit of a child; imports from a cold network file system are slow."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
-    """What came of one subject."""
+    """The result of importing one subject."""
 
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """What its function in `sft_shards.trainer.doctor.subjects` returns; empty where the import failed."""
+    """What its function in `sft_shards.trainer.doctor.subjects` returned; empty if the import failed."""
     failure: str = ""
-    """Why it failed, in one line; "" where it worked."""
+    """Why it failed, in one line; "" if it worked."""
     missing: bool = False
-    """It failed because it is not installed."""
+    """Whether it failed because it is not installed."""
     died: bool = False
-    """It took the process with it, or gave no answer; nobody who imports it can catch that."""
+    """Whether it ended the process or gave no answer, which no caller can catch."""
 
 
 def gather(seconds: float = SECONDS, environ: Mapping[str, str] | None = None) -> dict[str, Imported]:
-    """What came of every subject; where no process can be started, that is what came of each.
+    """Return the result of every subject; if no process can be started, each has failed with that reason.
 
     Args:
-        seconds: after which a child is given up.
-        environ: the children's environment; None is this process's.
+        seconds: time limit of a child.
+        environ: environment of the children; None: that of this process.
     """
     try:
         return _gather(seconds, environ)
@@ -66,7 +67,7 @@ def _gather(seconds: float, environ: Mapping[str, str] | None) -> dict[str, Impo
 
 
 def _child(answers: Path, seconds: float, environ: Mapping[str, str] | None) -> str:
-    """Run a child until it ends, and say how it did."""
+    """Run a child until it ends or its time is over; return how it ended, with its last line of output."""
     command = [sys.executable, "-W", "ignore", "-m", "sft_shards.trainer.doctor.imports", str(answers)]
     noise = answers.with_name("noise")
     with open(noise, "wb") as file:
@@ -101,7 +102,7 @@ def _write(answers: Path, subject: str, **fields: Any) -> None:
 
 def _kill(child: subprocess.Popen[bytes]) -> None:
     child.kill()
-    with contextlib.suppress(subprocess.TimeoutExpired):  # it waits inside a driver: it is left behind
+    with contextlib.suppress(subprocess.TimeoutExpired):  # it hangs inside a driver and cannot be ended
         child.wait(5)
 
 
@@ -115,7 +116,7 @@ def _ended(code: int) -> str:
 
 
 def main(answers: Path) -> int:
-    """Import what has no line in `answers` yet, and write [subject, fields of `Imported`] as a line after each."""
+    """Import every subject that has no line in `answers` yet, and append a line after each."""
     for name, look in SUBJECTS.items():
         found = _read(answers)
         need = NEEDS.get(name, "")
@@ -134,7 +135,7 @@ def main(answers: Path) -> int:
 
 
 def _is(subject: str, module: str) -> bool:
-    """Whether the module that was not found is the subject itself, and not something that it imports."""
+    """Return whether the missing module is the subject itself, and not something that it imports."""
     own = "megatron.core.datasets.helpers_cpp" if subject == "helpers" else subject
     return module == own or module.startswith(f"{own}.")
 

@@ -1,6 +1,6 @@
-"""The machine as the checks see it: everything that they read comes through here, so a test can hand them another.
+"""The machine as the checks see it. Everything that they read comes through here, so that a test can replace it.
 
-Files are read below `root` (`/proc`, `/sys`, `/dev`); what is no file is a field or a function that can be replaced.
+Files are read below `root` (`/proc`, `/sys`, `/dev`); everything else is a field or a function that can be replaced.
 """
 
 from __future__ import annotations
@@ -34,57 +34,58 @@ def _cores() -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Mount:
-    """Where a path lies."""
+    """The file system that holds a path."""
 
     point: str
+    """Mount point; "" if it cannot be told."""
     kind: str
-    """The file system's type, as in /proc/self/mountinfo; "" where that cannot be told."""
+    """Type as in /proc/self/mountinfo, such as ext4; "" if it cannot be told."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """This machine, or one that a test made up."""
+    """This machine, or a made-up one in a test."""
 
     device: str = "gpu"
-    """What training is asked of it, one of `sft_shards.trainer.job.DEVICES`."""
+    """What it is to train on, one of `sft_shards.trainer.job.DEVICES`."""
     shards: tuple[str, ...] = ()
     """`DIR` or `DIR:WEIGHT`, as in --shards."""
     imported: Mapping[str, Imported]
-    """What `sft_shards.trainer.doctor.imports.gather` found."""
+    """The result of `sft_shards.trainer.doctor.imports.gather`."""
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     python: tuple[int, int, int] = sys.version_info[:3]
     root: Path = Path("/")
     limit: Callable[[int], int] = _soft_limit
-    """Soft limit of a `resource.RLIMIT_…`, -1 for none."""
+    """Soft limit of a `resource.RLIMIT_…`; -1: none."""
     statvfs: Callable[[Path], os.statvfs_result] = os.statvfs
     access: Callable[[Path, int], bool] = os.access
     resolve: Callable[[str], str] = _resolve
-    """Address of a host name; OSError where it has none."""
+    """Address of a host name; raises OSError if it has none."""
     cores: Callable[[], int] = _cores
     """Cores that this process may use."""
     trial: Callable[[], str] = probe
-    """Tries packed attention on a GPU, see `sft_shards.trainer.isolation.trial.probe`; "" where it is right."""
+    """Tries packed attention on a GPU, see `sft_shards.trainer.isolation.trial.probe`; "" if it is right."""
 
     def path(self, name: str) -> Path:
-        """An absolute path, below `root`."""
+        """Return an absolute path below `root`."""
         return self.root / name.lstrip("/")
 
     def read(self, name: str) -> str:
-        """A small text file, stripped; "" where it is not there or may not be read."""
+        """Return the contents of a small text file, stripped; "" if it cannot be read."""
         try:
             return self.path(name).read_text("utf-8", "replace").strip()
         except OSError:
             return ""
 
     def names(self, folder: str) -> list[str]:
-        """The names in a folder, sorted; none where it is not there."""
+        """Return the sorted names in a folder; none if it cannot be read."""
         try:
             return sorted(os.listdir(self.path(folder)))
         except OSError:
             return []
 
     def mount(self, path: Path) -> Mount:
-        """The file system that holds a path, by the longest mount point above it; the last one mounted there counts."""
+        """Return the file system that holds a path: the last one mounted at the longest mount point above it."""
         real = os.path.realpath(path)
         best = Mount(point="", kind="")
         for line in self.read("/proc/self/mountinfo").splitlines():
@@ -98,11 +99,11 @@ class Machine:
         return best
 
     def gpus(self) -> list[dict[str, Any]]:
-        """The GPUs that torch sees, see `trainer.doctor.subjects.gpus`; what works is better evidence than any file."""
+        """Return the GPUs that torch sees, as `sft_shards.trainer.doctor.subjects.gpus` describes them."""
         return list(self.imported["gpus"].facts.get("devices", ()))
 
     def amd_gpus(self) -> list[str]:
-        """The architecture of each AMD GPU that the kernel driver knows, such as gfx942; torch is not asked."""
+        """Return the architecture of each AMD GPU that the kernel driver knows, such as gfx942, without torch."""
         found = []
         for node in self.names("/sys/class/kfd/kfd/topology/nodes"):
             text = self.read(f"/sys/class/kfd/kfd/topology/nodes/{node}/properties")
@@ -112,7 +113,7 @@ class Machine:
         return found
 
     def available_memory(self) -> int:
-        """Bytes that processes and the page cache may still take, within a container's own limit."""
+        """Return the bytes that processes and the page cache can still use, within the container's limit."""
         found = re.search(r"^MemAvailable:\s+(\d+) kB$", self.read("/proc/meminfo"), re.M)
         free = int(found[1]) * 1024 if found else 0
         top = self.read("/sys/fs/cgroup/memory.max")
@@ -120,7 +121,7 @@ class Machine:
 
 
 def amount(size: int) -> str:
-    """A number of bytes for people: 192.0 GiB."""
+    """Return a number of bytes for people, such as 192.0 GiB."""
     value, unit = float(size), "B"
     for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
         if value < 1024 or unit == "PiB":

@@ -1,4 +1,4 @@
-"""What the doctor found, one line a finding: as text for people, as JSON for scripts."""
+"""The doctor's report, one line for each finding: as text for people, as JSON for scripts."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ class Finding:
     """One line of the report."""
 
     name: str
-    """What was looked at; the same on every machine."""
+    """What was examined; the same on every machine."""
     status: Status
-    """`failing`: training cannot work; `warning`: it can, with a restriction or at a cost."""
+    """`failing`: training cannot work; `warning`: it works with a restriction or more slowly."""
     found: str
-    """What is there, in one line."""
+    """What was found, in one line."""
     remedy: str = ""
     """What to do, in one line; "" with `ok`."""
 
 
 def ok(name: str, found: str) -> Finding:
-    """Nothing to do."""
+    """Return a finding that needs no action."""
     return Finding(name=name, status="ok", found=found)
 
 
 def warning(name: str, found: str, remedy: str) -> Finding:
-    """It can train, but somebody should know."""
+    """Return a finding with which training works, with a restriction or more slowly."""
     return Finding(name=name, status="warning", found=found, remedy=remedy)
 
 
 def failing(name: str, found: str, remedy: str) -> Finding:
-    """It cannot train like this."""
+    """Return a finding with which training cannot work."""
     return Finding(name=name, status="failing", found=found, remedy=remedy)
 
 
 def can_train(findings: Sequence[Finding]) -> bool:
-    """Whether no finding is failing."""
+    """Return whether no finding is failing."""
     return all(finding.status != "failing" for finding in findings)
 
 
 def as_json(findings: Sequence[Finding], *, device: str) -> dict[str, Any]:
-    """The report as JSON values: `device`, `can_train`, and `findings` with the fields of `Finding`, in order."""
+    """Return the report as JSON values: `device`, `can_train`, and `findings` with the fields of `Finding`."""
     return {
         "device": device,
         "can_train": can_train(findings),
@@ -57,10 +57,10 @@ def as_json(findings: Sequence[Finding], *, device: str) -> dict[str, Any]:
 
 
 def as_text(findings: Sequence[Finding], *, device: str, colour: bool) -> str:
-    """The report as aligned lines, each remedy below its finding, and one line that sums them up.
+    """Return the report as aligned lines, each remedy below its finding, with a summary as the last line.
 
     Args:
-        device: as it was asked for, for the last line.
+        device: named in the last line.
         colour: write ANSI colours.
     """
     width = max((len(finding.name) for finding in findings), default=0)

@@ -1,6 +1,7 @@
-"""What is imported to be looked at, and what is told of each: plain values, because they travel as JSON.
+"""Import each package that training can use, and return facts about it as JSON values.
 
-Only `trainer.doctor.imports` calls these functions, in a process of its own; each raises what its import raises.
+Only `sft_shards.trainer.doctor.imports` calls these functions, in a process of its own, because an import may abort or
+hang. Each function raises what its import raises; its docstring names its facts.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 
 def torch() -> dict[str, Any]:
-    """Version, what it was built for, and what `torch.distributed` can talk through."""
+    """`version`; `hip` and `cuda`: what it was built for, str or None; `nccl` and `gloo`: available backends, bool."""
     import torch
 
     distributed: Any = torch.distributed
@@ -28,7 +29,7 @@ def torch() -> dict[str, Any]:
 
 
 def gpus() -> dict[str, Any]:
-    """Every GPU that torch sees with its memory in bytes, and RCCL's version."""
+    """`devices`: `name`, `arch`, bytes `free` and `total` of each GPU; `reason`: why none is seen; `rccl`: version."""
     import torch
 
     cuda: Any = torch.cuda
@@ -51,14 +52,14 @@ def gpus() -> dict[str, Any]:
 
 
 def transformer_engine() -> dict[str, Any]:
-    """Version; its PyTorch part is what breaks."""
+    """`version`; the PyTorch part is imported, because that is what breaks."""
     import transformer_engine.pytorch  # noqa: F401
 
     return {"version": _version("transformer-engine", "transformer-engine-rocm-torch", "transformer_engine")}
 
 
 def apex() -> dict[str, Any]:
-    """Version, and whether the kernel that adds up gradients is there (`--no-gradient-accumulation-fusion`)."""
+    """`version`; `wgrad`, bool: the kernel of --gradient-accumulation-fusion is installed."""
     import apex.optimizers  # noqa: F401 - another package on the index is called apex and has no such module
 
     return {
@@ -68,14 +69,14 @@ def apex() -> dict[str, Any]:
 
 
 def flash_attn() -> dict[str, Any]:
-    """Version."""
+    """`version`."""
     import flash_attn
 
     return {"version": str(flash_attn.__version__)}
 
 
 def megatron() -> dict[str, Any]:
-    """Version, the folders that both of its parts come from, and why its training part cannot be imported."""
+    """`version`; `core` and `training`, the folders of its two parts; `failure`: why `training` cannot be imported."""
     import megatron.core
 
     facts = {"version": str(megatron.core.__version__), "core": _folder(megatron.core), "training": "", "failure": ""}
@@ -89,13 +90,13 @@ def megatron() -> dict[str, Any]:
 
 
 def helpers() -> dict[str, Any]:
-    """Megatron's C++ data set helpers."""
+    """No facts: whether Megatron's C++ data set helpers can be imported."""
     importlib.import_module("megatron.core.datasets.helpers_cpp")
     return {}
 
 
 def psutil() -> dict[str, Any]:
-    """Version."""
+    """`version`."""
     import psutil
 
     return {"version": psutil.__version__}
@@ -114,16 +115,16 @@ SUBJECTS: Mapping[str, Callable[[], dict[str, Any]]] = {
 NEEDS = dict.fromkeys(("gpus", "transformer_engine", "apex", "flash_attn", "megatron"), "torch") | {
     "helpers": "megatron"
 }
-"""A subject is not tried where what it needs failed."""
+"""What a subject needs: it is not imported if that failed."""
 
 
 def words(error: BaseException) -> str:
-    """An exception in one line."""
+    """Return an exception in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
 
 
 def _folder(module: Any) -> str:
-    """The folder that holds `megatron`."""
+    """Return the folder that holds the package `megatron`."""
     return str(Path(next(iter(module.__path__))).parent.parent)
 
 

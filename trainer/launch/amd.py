@@ -1,7 +1,7 @@
-"""The one file that knows AMD: what its GPUs want in the environment, one reason a line, and what does not work there.
+"""Environment variables for runs on GPUs, one reason a line, and a warning about HIP versions.
 
-The values are those that AMD's own trainer Primus exports before Megatron (v26.5). None of them was run on an AMD GPU
-by this project; docs/amd.md says line by line what was.
+The values for AMD GPUs are those that AMD's own trainer Primus exports before Megatron (v26.5). None of them was run on
+an AMD GPU by this project; docs/amd.md says line by line what was run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ROCM: Wanted = {
     "NCCL_PXN_DISABLE": ("1", "no detour over another GPU of the node to reach a network card"),
     "NCCL_P2P_NET_CHUNKSIZE": ("524288", "larger pieces for pipeline and all-to-all traffic between nodes"),
     "NCCL_IB_GID_INDEX": (GID_INDEX, "addresses of RoCE v2"),
-    "RCCL_MSCCL_ENABLE": ("0", "other collectives, which Primus turns off under Megatron"),
+    "RCCL_MSCCL_ENABLE": ("0", "other collectives, which Primus switches off for Megatron"),
     "RCCL_MSCCLPP_ENABLE": ("0", "the same, in their newer form"),
     "NVTE_CK_USES_BWD_V3": ("1", "the faster backward of composable-kernel attention"),
     "PYTORCH_HIP_ALLOC_CONF": ("expandable_segments:True", "less fragmentation when shapes vary"),
@@ -39,19 +39,20 @@ DETERMINISTIC_ROCM: Wanted = {
     "ROCBLAS_DEFAULT_ATOMICS_MODE": ("0", "--deterministic-mode: matrix products without atomic additions"),
 }
 DEFAULT_BACKEND = "fused"
-"""Composable kernels; what Primus chooses."""
+"""Composable kernels, the choice of Primus."""
 
 
 def wanted(job: Job, environment: Mapping[str, str], *, rocm: bool) -> Wanted:
-    """Variables for a run on GPUs, with reasons.
+    """Return the variables for a run on GPUs, with reasons.
 
     Args:
-        rocm: the GPUs are AMD's; for others there is what Megatron asserts and no more.
+        environment: of this process; its NVTE variables may choose the attention backend.
+        rocm: the GPUs are AMD's; others get only what Megatron asserts.
     """
     deterministic = bool(job.given("deterministic-mode"))
     if not rocm:
         return {**MEGATRON, **(DETERMINISTIC if deterministic else {})}
-    reason = f"the image's; Megatron wants --attention-backend {backend(job, environment)} instead"
+    reason = f"set by the image; Megatron gets --attention-backend {backend(job, environment)} instead"
     return {
         **MEGATRON,
         **ROCM,
@@ -61,13 +62,13 @@ def wanted(job: Job, environment: Mapping[str, str], *, rocm: bool) -> Wanted:
 
 
 def backend(job: Job, environment: Mapping[str, str]) -> str:
-    """Transformer Engine's attention on AMD: what the user's flags say, else their environment, else ours."""
+    """Return the attention backend on AMD GPUs: of the user's flags, else of their environment, else ours."""
     said = attention_backends.from_environment(environment)
     return str(job.given("attention-backend") or said or DEFAULT_BACKEND)
 
 
 def warning(job: Job, version: str | None) -> str:
-    """What this version of HIP (`torch.version.hip`) is known not to do with these flags, or ""."""
+    """Return a warning if the flags ask for what this HIP (`torch.version.hip`) does not support, else ""."""
     if not version or not job.given("async-save") or hip.forks_safely(version):
         return ""
     first = ".".join(map(str, hip.FORK_SAFE))

@@ -1,8 +1,8 @@
-"""A container around the command that runs on each node of a Slurm job: Pyxis, Apptainer or Docker.
+"""Run the command on each node of a Slurm job in a container: Pyxis, Apptainer or Docker.
 
-The container sees the working directory and what the call names (shards, configuration, checkpoints, the cache of
-plans) under the paths that they have outside, so the call is the same inside and out. The image brings `sft-train`,
-torch, Megatron and ROCm's libraries; the driver and the devices are the node's.
+The working directory and all folders that the call names (shards, configuration, checkpoints, the plan cache) are
+mounted under the same paths, so that the call is the same inside and outside. The image contains `sft-train`, torch,
+Megatron and ROCm's libraries; the driver and the devices are the node's.
 """
 
 from __future__ import annotations
@@ -19,27 +19,28 @@ from sft_shards.trainer.launch import amd
 from sft_shards.trainer.mcore import attention_backends
 
 RUNTIMES = ("pyxis", "apptainer", "docker")
+"""What can run a container; the first is the default."""
 FOLDERS = ("save", "load", "pretrained-checkpoint", "tensorboard-dir", "tokenizer-model")
 """Megatron's flags that name folders."""
 CACHE = "SFT_SHARDS_CACHE"
 PASSED = ("MASTER_ADDR", "MASTER_PORT", "SLURM_NNODES", "SLURM_NODEID", "NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
-"""Variables that a Docker container does not see unless they are named, beside those of `trainer.launch.amd`."""
+"""Variables to pass on to a Docker container by name, beside those of `sft_shards.trainer.launch.amd`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Container:
-    """An image and how it is run."""
+    """A container image and how it is run."""
 
     image: str
     runtime: str
     """One of `RUNTIMES`."""
     mounts: tuple[str, ...] = ()
-    """`SRC` or `SRC:DST`, beside those that follow from the call."""
+    """`SRC` or `SRC:DST`, beside the folders that the call names."""
     options: tuple[str, ...] = ()
-    """The site's own words for the runtime (for Pyxis: for srun)."""
+    """More options of the runtime (for Pyxis: of srun)."""
 
     def words(self, job: Job) -> list[str]:
-        """What stands between `srun` and the command."""
+        """Return the words between `srun` and the command."""
         mounts = [*(f"{folder}:{folder}" for folder in folders(job)), *map(_mount, self.mounts)]
         if self.runtime == "pyxis":
             where = [f"--container-mounts={','.join(mounts)}", f"--container-workdir={os.getcwd()}"]
@@ -71,26 +72,28 @@ class Container:
         ]
 
     def made(self, job: Job) -> list[Path]:
-        """Folders that must be there before they can be mounted."""
+        """Return the folders that must exist before they can be mounted."""
         save = job.given("save")
         return [_cache(job), *([Path(os.path.abspath(save))] if isinstance(save, str) else [])]
 
 
 def folders(job: Job) -> list[Path]:
-    """Folders that the call names, absolute, none of them within another."""
+    """Return the folders that the call names, as absolute paths, without those inside another one."""
     named = [Path.cwd(), _cache(job), *(Path(parse_shards(text)[0]) for text in job.shards)]
     for path in (job.config_path, job.hf_config, job.model):
         named += [Path(path) if Path(path).is_dir() else Path(path).parent] if path else []
     for flag in FOLDERS:
         value = job.given(flag)
-        if isinstance(value, str) and (flag != "tokenizer-model" or Path(value).is_dir()):  # else a name on the Hub
+        if isinstance(value, str) and (
+            flag != "tokenizer-model" or Path(value).is_dir()
+        ):  # otherwise a name on the Hub
             named.append(Path(value))
     every = sorted({Path(os.path.abspath(path)) for path in named})
     return [path for path in every if not any(other in path.parents for other in every)]
 
 
 def check_image(image: str, runtime: str) -> None:
-    """UsageError where Apptainer is to run a file that is not there."""
+    """Raise UsageError if Apptainer's image is a file that does not exist."""
     if runtime == "apptainer" and "://" not in image and not Path(image).exists():
         raise UsageError(f"--container {image}: no such image; name a .sif file, or docker://IMAGE")
 
@@ -100,6 +103,6 @@ def _cache(job: Job) -> Path:
 
 
 def _mount(text: str) -> str:
-    """`SRC:DST` of `SRC` or `SRC:DST[:MODE]`, the source absolute."""
+    """Return `SRC:DST` for `SRC` or `SRC:DST[:MODE]`, with an absolute source."""
     source, colon, target = text.partition(":")
     return f"{os.path.abspath(source)}:{target if colon else os.path.abspath(source)}"

@@ -1,4 +1,4 @@
-"""What a rehearsal on the CPU needs in its environment, one reason a line."""
+"""Environment variables for a rehearsal on the CPU, one reason a line."""
 
 from __future__ import annotations
 

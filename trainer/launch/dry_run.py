@@ -1,8 +1,8 @@
-"""What a start would do, worked out and checked on a machine that needs no GPU: `sft-train … --dry-run`.
+"""Show what a start would do, without a GPU: `sft-train … --dry-run`.
 
-The call is decided in this process as rank 0 would, with the CPU standing in for the GPU, so that the same errors come
-as in a real start and no GPU is touched. What is printed is a shell script: the environment with reasons, the torchrun
-command, and Megatron's flags as comments.
+This process resolves the job as rank 0 would, with the CPU in place of the GPU, so that a wrong call gives the same
+errors as a real start. The output is a shell script: the environment variables with reasons, the torchrun command, and
+Megatron's flags as comments.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from sft_shards.trainer.resolve import Decision, decide
 
 
 def check(planned: Launch) -> Decision:
-    """Decide in this process, which is a stand-in for rank 0 from now on, and have Megatron validate the flags.
+    """Resolve the job in this process, which acts as rank 0 from now on, and let Megatron validate the flags.
 
     Raises:
-        UsageError, DataError: what the first worker would say.
+        UsageError, DataError: as the first worker would.
     """
     environment.apply(planned.variables, os.environ)
     os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE=str(planned.world), LOCAL_WORLD_SIZE=str(planned.nproc))
@@ -37,7 +37,7 @@ def check(planned: Launch) -> Decision:
 
 
 def script(planned: Launch, decision: Decision) -> str:
-    """The start as a shell script."""
+    """Return the start as a shell script."""
     nodes = planned.nodes
     where = f" on node {nodes.rank} of {nodes.count}" if nodes.count > 1 else ""
     return "\n".join(
@@ -58,17 +58,17 @@ def script(planned: Launch, decision: Decision) -> str:
 
 
 def notes(planned: Launch) -> Iterator[str]:
-    """What was assumed, because no GPU was asked."""
+    """Yield what was assumed because no GPU was looked at."""
     if planned.job.device == "cpu":
         return
     if not planned.gpus:
-        yield f"no GPU was asked: {planned.nproc} of AMD's on each node are assumed (--nproc N for another number)"
+        yield f"no GPU was looked at: {planned.nproc} AMD GPUs on each node are assumed (--nproc N for another number)"
     if planned.job.batching == "packed" and planned.job.isolation == "auto" and has_transformer_engine():
-        yield "packed attention is shown as if it had passed its trial; the trial is made on the GPU, at the start"
+        yield "packed attention is shown as if it had passed its trial, which is made on the GPU at the start"
 
 
 def by_flag(argv: Sequence[str]) -> list[list[str]]:
-    """Words of a command line, each flag with its values."""
+    """Group the words of a command line: each flag with its values."""
     groups: list[list[str]] = []
     for word in argv:
         if word.startswith("--") or not groups:

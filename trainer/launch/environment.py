@@ -1,10 +1,10 @@
-"""Variables that the workers find in their environment: each with its reason, and never instead of the user's own.
+"""Environment variables of the workers: each with a reason, and never in place of one that the user has set.
 
     variables = plan({"HSA_ENABLE_SDMA": ("1", "copies run beside the kernels")}, os.environ)
     apply(variables, os.environ)
     print(*(variable.shell() for variable in variables), sep="\\n")      # what `sft-train --dry-run` shows
 
-What AMD's GPUs want stands in `trainer.launch.amd`, what the CPU wants in `trainer.launch.cpu`.
+`sft_shards.trainer.launch.amd` lists the variables for GPUs, `sft_shards.trainer.launch.cpu` those for the CPU.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 
 Wanted = Mapping[str, tuple[str | None, str]]
-"""By name: the value, or None for a variable that must not be set; and why."""
+"""For each name the value, or None if the variable must not be set, and the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variable:
-    """One variable, as it was found and as it is wanted."""
+    """One variable: the value that is wanted, and the one that the user has set."""
 
     name: str
     value: str | None
-    """What is wanted; None: that it is not set."""
+    """The value that is wanted; None: the variable must not be set."""
     reason: str
     yours: str | None
-    """What the user has set; a wanted value leaves it alone."""
+    """The value that the user has set, which is kept; None: it is not set."""
 
     def shell(self) -> str:
-        """The line of a shell script that does what `apply` does."""
+        """Return the line of a shell script that does the same as `apply`."""
         if self.value is None:
             return f"unset {self.name}  # {self.reason}"
         if self.yours is not None:
@@ -38,7 +38,7 @@ class Variable:
 
 
 def plan(wanted: Wanted, environment: Mapping[str, str]) -> tuple[Variable, ...]:
-    """What would be done to `environment`; a variable that is not to be set and is not set is nothing to do."""
+    """Return the changes to make to `environment`; a variable that must not be set and is not set needs none."""
     return tuple(
         Variable(name=name, value=value, reason=reason, yours=environment.get(name))
         for name, (value, reason) in wanted.items()
@@ -47,7 +47,7 @@ def plan(wanted: Wanted, environment: Mapping[str, str]) -> tuple[Variable, ...]
 
 
 def apply(variables: Iterable[Variable], environment: MutableMapping[str, str]) -> None:
-    """Set what the user has not set, and unset what must not be set."""
+    """Set the variables that the user has not set, and unset those that must not be set."""
     for variable in variables:
         if variable.value is None:
             environment.pop(variable.name, None)

@@ -1,8 +1,8 @@
-"""Start the worker processes with torchrun (one or many, the same way), and end with their exit status.
+"""Start the worker processes of this machine with torchrun, and report how they ended.
 
-torchrun's agent runs inside this process (`torch.distributed.run.run`, what the `torchrun` command calls), so that
-signals reach it directly and a worker's clean failure becomes one line here instead of torchrun's report. What a
-start comes to is worked out first (`plan`) and is all that `--dry-run` shows.
+torchrun's agent runs inside this process (`torch.distributed.run.run`, which the `torchrun` command calls), so that
+signals reach it directly and a worker's failure becomes one line instead of torchrun's report. `plan` computes the
+start without touching a GPU; `--dry-run` shows the plan, `launch` carries it out.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from sft_shards.trainer.mcore import attention_backends
 from sft_shards.trainer.model.provider import has_transformer_engine
 
 USUAL_GPUS = 8
-"""On each node of AMD's, where a plan is made on a machine without any."""
+"""GPUs on each node that a plan assumes if this machine has none."""
 QUIET = ",".join(f"ignore::{kind}" for kind in ("UserWarning", "FutureWarning", "DeprecationWarning"))
-WARNINGS: Wanted = {"PYTHONWARNINGS": (QUIET, "Megatron and torch give dozens on every start")}
+WARNINGS: Wanted = {"PYTHONWARNINGS": (QUIET, "Megatron and torch print dozens at every start")}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """What a start comes to."""
+    """The plan of a start."""
 
     job: Job
     nproc: int
-    """Workers on this machine, and on every other."""
+    """Workers on each machine."""
     nodes: Nodes
     variables: tuple[Variable, ...]
     """The workers' environment."""
     gpus: int
-    """GPUs that torch sees here."""
+    """GPUs that torch sees on this machine."""
     warning: str
-    """What is known not to work on this machine, or ""."""
+    """What is known not to work on this machine; "": nothing."""
 
     @property
     def world(self) -> int:
@@ -55,7 +55,7 @@ class Launch:
         return self.nproc * self.nodes.count
 
     def torchrun(self) -> list[str]:
-        """The arguments of the torchrun command that this start stands for."""
+        """Return the arguments of the torchrun command that starts the workers."""
         return [
             *self.nodes.torchrun(),
             f"--nproc-per-node={self.nproc}",
@@ -66,11 +66,12 @@ class Launch:
 
 
 def plan(job: Job, nproc: int | None, nodes: Nodes, *, here: bool = True) -> Launch:
-    """Work out the start of a job; no GPU is touched, and none needs to be there.
+    """Plan the start of a job; no GPU is touched, and none needs to be there.
 
     Args:
-        nproc: workers on each machine; None is one per GPU, or one on the CPU.
-        here: it is to start on this machine; else on others, whose GPUs are assumed to be eight of AMD's.
+        nproc: workers on each machine; None: one per GPU, or one on the CPU.
+        nodes: the machines.
+        here: the job starts on this machine; otherwise on others, which are assumed to have eight AMD GPUs each.
 
     Raises:
         UsageError: more workers than GPUs.
@@ -100,9 +101,9 @@ def launch(job: Job, nproc: int | None, nodes: Nodes) -> None:
         nproc: as for `plan`.
 
     Raises:
-        UsageError, DataError: as the first worker that failed said.
-        StoppedError: a signal ended it, and the same call goes on.
-        KeyboardInterrupt: the user interrupted; the workers are gone.
+        UsageError, DataError: the reason of the first worker that failed.
+        StoppedError: a signal ended the run after a checkpoint; the same call resumes it.
+        KeyboardInterrupt: the user interrupted; the workers have ended.
     """
     planned = plan(job, nproc, nodes)
     if job.device == "gpu" and not planned.gpus:
@@ -118,18 +119,19 @@ def launch(job: Job, nproc: int | None, nodes: Nodes) -> None:
 
 
 def warn(text: str) -> None:
-    """Show a warning, if there is one."""
+    """Print a warning, unless it is empty."""
     if text:
         print(f"sft-train: warning: {text}", file=sys.stderr, flush=True)
 
 
 def torchrun() -> list[str]:
-    """The torchrun command of this Python."""
+    """Return the torchrun command of this Python."""
     beside = Path(sys.executable).with_name("torchrun")
     return [str(beside)] if beside.exists() else [sys.executable, "-m", "torch.distributed.run"]
 
 
 def _run(planned: Launch) -> None:
+    """Run torchrun's agent until all workers have ended; raises what `launch` raises."""
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     run: Any = importlib.import_module("torch.distributed.run")
     from torch.distributed.elastic.multiprocessing.api import SignalException

@@ -1,6 +1,6 @@
-"""The machines of a run by hand: `sft-train --nnodes 2 --node-rank 0 --master-addr node0 …` on each of them.
+"""The machines of a run that is started by hand: `sft-train --nnodes 2 --node-rank 0 --master-addr node0 …` on each.
 
-One machine is the usual case and says nothing. The names and the variables behind them are torchrun's.
+A run on one machine needs none of these options. Their names, and the variables that set them, are torchrun's.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from dataclasses import dataclass
 from sft_shards.formats.errors import UsageError
 
 PORT = 29500
-"""torchrun's own default."""
+"""torchrun's default."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Nodes:
-    """How many machines there are, and which one this is."""
+    """The number of machines, and which one this is."""
 
     count: int = 1
     rank: int = 0
-    """This machine, 0..count - 1."""
+    """Number of this machine, 0..count - 1."""
     master_addr: str = ""
-    """Node 0, as every node resolves it; empty on one machine."""
+    """Host name of node 0, which every node can resolve; "" with one machine."""
     master_port: int = PORT
 
     def torchrun(self) -> list[str]:
-        """The arguments of torchrun that say so; on one machine it finds a free port itself."""
+        """Return the arguments of torchrun for these machines; on one machine torchrun finds a free port itself."""
         if self.count == 1:
             return ["--standalone"]
         where = [f"--master-addr={self.master_addr}", f"--master-port={self.master_port}"]
@@ -34,10 +34,10 @@ class Nodes:
 
 
 def parse(count: int, rank: int | None, master_addr: str | None, master_port: int) -> Nodes:
-    """Check what the user says about the machines.
+    """Check the options about machines.
 
     Raises:
-        UsageError: a rank outside of the range, or a master that is not named or cannot be resolved.
+        UsageError: the rank is outside 0..count - 1, or node 0 is not named or cannot be resolved.
     """
     if rank is not None and not 0 <= rank < count:
         raise UsageError(f"--node-rank {rank}: with --nnodes {count} it is 0 to {count - 1}")

@@ -1,9 +1,9 @@
-"""The machine is taken away: workers get the signal, save a checkpoint and leave; the same call goes on later.
+"""Pass signals on to the workers, so that they save a checkpoint and end before the machine is taken away.
 
-Slurm sends SIGTERM to what it preempts, and `--signal=USR1@120` warns before the time limit. torchrun's agent would
-pass SIGTERM on and kill what is left 30 seconds later; here both signals reach the workers as the SIGTERM that
-Megatron's --exit-signal-handler waits for, and they take the time that a checkpoint takes. Where workers cannot save
-(no --save, or training has not begun) SIGTERM ends them.
+Slurm sends SIGTERM to a job that it preempts, and SIGUSR1 before the time limit (`--signal=USR1@120`). torchrun's agent
+would pass SIGTERM on and kill the workers 30 seconds later. Here both signals reach the workers as the SIGTERM that
+Megatron's --exit-signal-handler waits for, and a checkpoint may take as long as it needs. Workers that cannot save (no
+--save, or training has not begun) are ended by SIGTERM. The same call resumes the run later.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ WORKER = "sft_shards.trainer.worker"
 
 
 class StoppedError(Exception):
-    """A signal ended the run; the same call goes on from the last checkpoint."""
+    """A signal ended the run; the same call resumes it from the last checkpoint."""
 
     exit_code = 200
-    """Above 128 + any signal: `srun` reports the highest status of all nodes, and another one may have been killed."""
+    """Above 128 + any signal: `srun` reports the highest status of all nodes, and one may be killed."""
 
 
 class Handler:
-    """Passes signals on to the workers, while torchrun's agent runs in this process; a context manager."""
+    """Passes signals on to the workers while torchrun's agent runs in this process; a context manager."""
 
     _agent: Any
     received: signal.Signals | None = None
-    """The last of `SIGNALS` that came."""
+    """The last of `SIGNALS` that was received; None: none was."""
 
     def __enter__(self) -> Handler:
-        # The agent installs this function, by this name, whenever it starts workers: in torch 2.13, and in the versions
-        # that have no --signals-to-handle yet.
+        # The agent looks this function up by name whenever it starts workers, in torch 2.13 and in versions without
+        # --signals-to-handle.
         self._agent = importlib.import_module("torch.distributed.elastic.multiprocessing.api")
         self._end = self._agent._terminate_process_handler
         self._agent._terminate_process_handler = self._handle
@@ -56,7 +56,7 @@ class Handler:
 
 
 def _terminate_workers() -> int:
-    """Send SIGTERM to the workers; how many there are."""
+    """Send SIGTERM to the workers and return their number."""
     import psutil
 
     count = 0

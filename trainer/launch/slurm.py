@@ -1,8 +1,8 @@
-"""One readable batch script that trains on many nodes: `sft-train … --slurm --nodes N`.
+"""Write and submit a batch script that trains on several nodes: `sft-train … --slurm --nodes N`.
 
-Slurm starts one `sft-train` on each node, and each of them its own workers. When nodes are taken away or the time
-limit comes near, `sft-train` saves a checkpoint and leaves with status 200 (`launch.preemption`), and the script puts
-the job into the queue again. A failed job is not requeued: it would fail again.
+Slurm starts one `sft-train` on each node, and each starts its own workers. If nodes are taken away or the time limit is
+near, `sft-train` saves a checkpoint and ends with status 200 (see `preemption`), and the script requeues the job. A job
+that failed is not requeued, because it would fail again.
 """
 
 from __future__ import annotations
@@ -29,26 +29,29 @@ ON_NODE = (
     '--master-addr "$MASTER_ADDR" --master-port "$MASTER_PORT" "$@"'
 )
 WIDTH = 100
-AGAIN = f"{StoppedError.exit_code} | 138 | 143"
-"""Exit statuses after which the job goes on later: saved and left, or ended by SIGUSR1 or SIGTERM before it trained."""
+"""Columns after which a command in the script is continued on the next line."""
+REQUEUED = f"{StoppedError.exit_code} | 138 | 143"
+"""Exit statuses after which the job is requeued: it saved a checkpoint, or a signal ended it before it trained."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Slurm:
-    """How a job is put before Slurm."""
+    """How a job is submitted to Slurm."""
 
     nodes: int
     options: Mapping[str, str] = field(default_factory=dict)
-    """The site's own options of sbatch, over ours: partition, account, time, ...; an empty value for a flag."""
+    """Options of sbatch that win over ours, such as partition, account or time; an empty value is a flag."""
     setup: str = ""
     """Shell lines before the command, such as `module load rocm`."""
     container: Container | None = None
+    """What the command runs in on each node; None: directly on the node."""
 
     def script(self, job: Job, words: Sequence[str]) -> str:
-        """The batch script.
+        """Return the batch script.
 
         Args:
-            words: of the call of `sft-train`, without what says where it runs.
+            job: the job, for its folders.
+            words: the call of `sft-train` without the options that say where it runs.
         """
         own = {
             "job-name": "sft-train",
@@ -70,8 +73,8 @@ class Slurm:
             (
                 *sbatch.head(every),
                 "",
-                "# One sft-train on each node. Told to stop (SIGUSR1 before the time limit, SIGTERM when the nodes are",
-                "# taken away), it saves a checkpoint and leaves with status 200; the job is queued again and goes on.",
+                "# One sft-train on each node. At SIGUSR1 (before the time limit) or SIGTERM (nodes are taken away) it",
+                "# saves a checkpoint and ends with status 200; then the job is requeued and resumes.",
                 "set -e",
                 "export MASTER_ADDR=$(hostname)  # this script runs on the first node",
                 "export MASTER_PORT=$((15000 + SLURM_JOB_ID % 10000))",
@@ -87,7 +90,7 @@ class Slurm:
                 )
                 + " || status=$?",
                 'case "$status" in',
-                f'    {AGAIN}) scontrol requeue "$SLURM_JOB_ID" ;;',
+                f'    {REQUEUED}) scontrol requeue "$SLURM_JOB_ID" ;;',
                 "esac",
                 'exit "$status"',
                 "",
@@ -95,7 +98,7 @@ class Slurm:
         )
 
     def _command(self) -> str:
-        """This installation's command; the one on the path where a container or the setup brings its own."""
+        """Return the command of this installation, or the one on the path if a container or the setup has its own."""
         if self.setup or self.container:
             return "sft-train"
         own = Path(sys.executable).with_name("sft-train")
@@ -129,10 +132,12 @@ def submit(job: Job, nproc: int | None, slurm: Slurm, words: Sequence[str], *, d
 
 
 def _checked(job: Job, nproc: int | None, nodes: Nodes) -> list[str]:
-    """What is to be said about a call that is right."""
+    """Check the call and return lines to show, or raise what is wrong with it."""
     said = []
     if not job.given("save") or job.given("save") != job.given("load"):
-        said.append("warning: a requeued job begins again; give --save DIR --load DIR, the same folder twice")
+        said.append(
+            "warning: a requeued job would start from the beginning; give --save DIR --load DIR with the same folder"
+        )
     try:
         check_installed()
     except DataError:
@@ -145,13 +150,13 @@ def _checked(job: Job, nproc: int | None, nodes: Nodes) -> list[str]:
 
 
 def folder(job: Job) -> Path:
-    """Where script and log lie: beside the checkpoints, else in the working directory."""
+    """Return the folder of script and log: that of the checkpoints, else the working directory."""
     save = job.given("save")
     return Path(os.path.abspath(save if isinstance(save, str) else "."))
 
 
 def _fill(*parts: Sequence[str]) -> str:
-    """A command for a shell, each part on lines of its own, broken before options only."""
+    """Return a shell command with each part on lines of its own, broken before options only."""
     lines = []
     for part in parts:
         line = ""

@@ -97,7 +97,7 @@ def test_a_check_that_raises_is_a_finding(tmp_path: Path) -> None:
 
     found = examine(fake(tmp_path), [broken_check, checks_software.python])
     assert [(each.name, each.status) for each in found] == [("broken check", "failing"), ("Python", "ok")]
-    assert found[0].found == "could not be looked at (RuntimeError: no such thing)"
+    assert found[0].found == "the check failed (RuntimeError: no such thing)"
     assert bad(fake(tmp_path, limit=limit)) == ["failing: open files", "failing: locked memory"]
 
 
@@ -226,8 +226,8 @@ FUSED = {"NVTE_FLASH_ATTN": "0", "NVTE_FUSED_ATTN": "1"}
         ({}, "gpu", "ok", "no NVTE"),
         ({"NVTE_FUSED_ATTN": "1"}, "cpu", "ok", "NVTE_FUSED_ATTN=1"),
         (FUSED, "gpu", "ok", "--attention-backend fused"),
-        (FUSED, "cpu", "ok", "taken out"),
-        ({**FUSED, "NVTE_FUSED_ATTN": "0", "NVTE_UNFUSED_ATTN": "1"}, "cpu", "ok", "taken out"),
+        (FUSED, "cpu", "ok", "removed"),
+        ({**FUSED, "NVTE_FUSED_ATTN": "0", "NVTE_UNFUSED_ATTN": "1"}, "cpu", "ok", "removed"),
         ({**FUSED, "NVTE_FLASH_ATTN": "1", "NVTE_UNFUSED_ATTN": "0"}, "gpu", "warning", "unset NVTE_FLASH_ATTN NVTE"),
         ({"NVTE_FUSED_ATTN": ""}, "gpu", "warning", "unset NVTE_FUSED_ATTN"),
     ],
@@ -377,7 +377,7 @@ def test_patterns_of_nccl(pattern: str, names: list[str]) -> None:
         ({}, "ok", "eth0"),
         ({"NCCL_SOCKET_IFNAME": "eth"}, "ok", "eth0"),
         ({"NCCL_SOCKET_IFNAME": "eth1"}, "failing", "NCCL_SOCKET_IFNAME=eth1"),
-        ({"GLOO_SOCKET_IFNAME": "eth"}, "failing", "GLOO_SOCKET_IFNAME=eth is no interface that is up (eth0, lo)"),
+        ({"GLOO_SOCKET_IFNAME": "eth"}, "failing", "GLOO_SOCKET_IFNAME=eth names no interface that is up (eth0, lo)"),
         ({"GLOO_SOCKET_IFNAME": "lo"}, "ok", "eth0"),
     ],
 )
@@ -426,9 +426,9 @@ def test_rdma(tmp_path: Path, files: dict[str, Any], values: dict[str, str], sta
         ({"NNODES": "2"}, "warning", "half"),
         ({"NNODES": "2", "MASTER_ADDR": "n1"}, "warning", "half"),
         ({"MASTER_ADDR": "n1"}, "warning", "NNODES is not above 1"),
-        ({**SEVERAL, "NODE_RANK": "2"}, "failing", "NODE_RANK is no number from 0 to 1"),
-        ({**SEVERAL, "NNODES": "two"}, "failing", "NNODES is no number"),
-        ({**SEVERAL, "MASTER_PORT": "70000"}, "failing", "MASTER_PORT is no number from 1 to 65535"),
+        ({**SEVERAL, "NODE_RANK": "2"}, "failing", "NODE_RANK is not a number from 0 to 1"),
+        ({**SEVERAL, "NNODES": "two"}, "failing", "NNODES is not a number"),
+        ({**SEVERAL, "MASTER_PORT": "70000"}, "failing", "MASTER_PORT is not a number from 1 to 65535"),
         ({**SEVERAL, "MASTER_ADDR": "nowhere"}, "failing", "MASTER_ADDR=nowhere: unknown"),
     ],
 )

@@ -78,7 +78,7 @@ def wrong(shards: Path, folder: Path) -> list[tuple[list[object], int, str]]:
         (["--shards", folder / "none", "--", *MODEL], 1, "no such shard directory"),
         ([*train, "--nodes=2", "--", *MODEL], 2, "--nodes is for --slurm"),
         ([*train, "--slurm", "--container-runtime=docker", "--", *MODEL], 2, "--container-runtime is for --container"),
-        ([*train, "--slurm", *two, "--", *MODEL], 2, "--nnodes is found out by the batch script"),
+        ([*train, "--slurm", *two, "--", *MODEL], 2, "--nnodes is set by the batch script"),
         ([*train, "--slurm", "--slurm-option==x", "--", *MODEL], 2, "--slurm-option =x: must have the form"),
         ([*train, "--slurm", "--container=no.sif", "--container-runtime=apptainer", "--", *MODEL], 2, "no such image"),
     ]  # fmt: skip
@@ -111,7 +111,7 @@ def test_what_a_gpu_node_would_run(found: Found, folder: Path) -> None:
         # From the model's config.json, the file, the call, the shards and our defaults.
         for flag in ("--num-query-groups=2", "--log-interval=7", "--bf16", "--vocab-size=120", "--micro-batch-size=1"):
             assert f"#   {flag}" in lines
-    assert "# no GPU was asked: 8 of AMD's on each node are assumed (--nproc N for another number)" in alone
+    assert "# no GPU was looked at: 8 AMD GPUs on each node are assumed (--nproc N for another number)" in alone
     assert "8 process(es), TP 2 x PP 2 x DP 2" in alone
     assert "NCCL_ALGO" not in alone
     assert "--exit-signal-handler" not in alone
