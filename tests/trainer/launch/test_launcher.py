@@ -177,7 +177,9 @@ def test_saved_and_leaving_a_worker_is_told_in_vain(monkeypatch: pytest.MonkeyPa
     """Else a SIGTERM that comes late makes one node's end a failure, and another's agent waits for it for minutes."""
     seen = []
     stage = SimpleNamespace(model_provider=lambda: None, forward_step=lambda: None)
-    monkeypatch.setattr(worker, "prepare", lambda job: (None, SimpleNamespace(stage=stage)))
+    configuration = SimpleNamespace(args=SimpleNamespace(save=None))
+    start = SimpleNamespace(shape=None)
+    monkeypatch.setattr(worker, "prepare", lambda job: (configuration, SimpleNamespace(stage=stage), start))
 
     def pretrain(*_: object, **__: object) -> None:
         seen.append(signal.getsignal(signal.SIGTERM))
