@@ -68,6 +68,8 @@ def child(job: dict[str, Any], nproc: int, rank: int, port: str, log: Path) -> N
         os.environ.update(MASTER_ADDR="localhost", MASTER_PORT=port)
         sys.argv = ["worker", json.dumps(job)]
         code = worker.main()
+    except SystemExit as ended:  # Megatron's way out with --exit-interval
+        code = int(ended.code or 0)
     except BaseException:
         import traceback
 
