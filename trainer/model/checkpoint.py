@@ -11,7 +11,6 @@ nothing else in it is ever run.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import pickle
@@ -238,10 +237,12 @@ def _check_format(folder: Path) -> None:
             f"it, without --save: sft-train … -- … --ckpt-format torch --load {save} "
             f"--finetune --ckpt-convert-format torch_dist --ckpt-convert-save {save}-torch_dist"
         )
-    with contextlib.suppress(OSError, ValueError, AttributeError):
+    try:
         backend = json.loads((folder / "metadata.json").read_text()).get("sharded_backend")
-        if backend not in (None, "torch_dist"):
-            raise UsageError(f"{folder}: of the format {backend}; save with --ckpt-format torch_dist")
+    except (OSError, ValueError, AttributeError):
+        return  # what cannot be read is said of .metadata
+    if backend not in (None, "torch_dist"):
+        raise UsageError(f"{folder}: of the format {backend}; save with --ckpt-format torch_dist")
 
 
 def model_tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, Saved]]:
