@@ -127,6 +127,21 @@ def test_commands_and_their_options_exist(document: Document) -> None:
 
 
 @pytest.mark.unit
+def test_the_tree_in_the_readme_shows_every_package() -> None:
+    (tree,) = [body for _, body in Document.read(ROOT / "README.md").blocks if body.startswith("formats/ ")]
+    shown, room = set(), ""
+    for line in tree.split("\n"):
+        if found := re.match(r"(?P<indent> *)(?P<name>[\w.-]+/)  ", line):
+            room = room if found["indent"] else found["name"]
+            shown.add(room + found["name"] if found["indent"] else room)
+    packages = {f"{path.parent.relative_to(ROOT)}/" for path in ROOT.glob("[fpt]*/**/__init__.py")}
+    assert {name for name in shown if (ROOT / name / "__init__.py").exists()} == packages - {
+        "formats/templates/builtin/"
+    }
+    assert all((ROOT / name).is_dir() for name in shown)
+
+
+@pytest.mark.unit
 def test_the_import_directions_are_those_that_are_tested() -> None:
     tree = ast.parse((ROOT / "tests" / "test_architecture.py").read_text("utf-8"))
     (tested,) = (ast.literal_eval(node.value) for node in tree.body
