@@ -20,7 +20,7 @@ test: $(READY)
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 test-fast: $(READY)
-	$(BIN)/python -m pytest -m unit $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -m unit -n auto --dist worksteal $(PYTEST_FLAGS)
 
 # Processes that are killed with SIGKILL report nothing; that is the tests' doing, and a few lines less.
 coverage: $(READY)

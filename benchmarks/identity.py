@@ -5,7 +5,7 @@
 
 For each file: its records, how many of them each stage handed to its reference implementation, whether all that the
 pipeline gives is the same (ids, masks, splits, digests, rejects, notes), and the speed of both pipelines in millions of
-tokens per second of CPU time (one thread, warm where texts repeat; benchmarks/preprocess.py measures). With --shards
+tokens per second of CPU time (one thread, warm where texts repeat; benchmarks/throughput measures). With --shards
 instead: the command itself over all files, once with each backend, and whether every file that it wrote is the same,
 the manifest aside, which names the backend.
 """

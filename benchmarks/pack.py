@@ -53,7 +53,7 @@ def trl(lengths: NDArray[np.int32], capacity: int) -> int:
 
 
 def measure(function: Callable[[], int]) -> tuple[float, int]:
-    """Processor seconds, which a busy machine does not stretch, and packs."""
+    """Processor seconds, which depend little on what else the machine does, and packs."""
     began = time.process_time()
     packs = function()
     return time.process_time() - began, packs

@@ -95,14 +95,28 @@ def main() -> None:
         for options_ in ([], ["--quick"]):
             seconds, _, _ = measured(["verify", str(output), *options_])
             print(f"| verify {' '.join(options_)} | {tasks} shards | {seconds:.2f} |")
-    small, large_ = min(alone), max(alone)
-    rate = (large_ - small) / (alone[large_] - alone[small])
+    print()
+    print(summary(alone, options.cores, each))
+
+
+def summary(alone: dict[int, float], cores: int, each: float) -> str:
+    """What 1 TB would take on many cores, from CPU seconds by input size (MB) of one worker.
+
+    `each` is what finalize takes for one task, in seconds. The rate is that of the megabytes between the smallest and
+    the largest size, so two are needed.
+    """
+    small, large = min(alone, default=0), max(alone, default=0)
+    if small == large:
+        return "What 1 TB would take is worked out from two sizes with one worker: give --megabytes two."
+    if alone[large] <= alone[small]:
+        return f"{large} MB took no longer than {small} MB: too small to tell what 1 TB would take."
+    rate = (large - small) / (alone[large] - alone[small])
     first = alone[small] - small / rate
     shards = 10**12 // (4 << 24)
-    print(
-        f"\nOne core: {rate:.2f} MB per CPU second, after {first:.1f} CPU seconds to start "
-        f"(from {small} and {large_} MB).\n1 TB on {options.cores} cores: 10^6 MB / ({rate:.2f} x {options.cores}) + "
-        f"{first:.0f} s = {10**6 / rate / options.cores + first:.0f} s of tasks; {shards:,} tasks of 64 MiB, "
+    return (
+        f"One core: {rate:.2f} MB per CPU second, after {first:.1f} CPU seconds to start "
+        f"(from {small} and {large} MB).\n1 TB on {cores} cores: 10^6 MB / ({rate:.2f} x {cores}) + "
+        f"{first:.0f} s = {10**6 / rate / cores + first:.0f} s of tasks; {shards:,} tasks of 64 MiB, "
         f"finalize {shards:,} x {each * 1000:.0f} ms = {shards * each / 60:.0f} min"
     )
 

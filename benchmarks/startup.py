@@ -42,16 +42,16 @@ def memory():
     kb = {row.split(":")[0]: int(row.split()[1]) for row in rows[1:] if row}
     return kb["Rss"] / 1024, (kb["Private_Clean"] + kb["Private_Dirty"]) / 1024, kb["Anonymous"] / 1024
 from fractions import Fraction
-from sft_shards.trainer.data import cache, mixture, pack_plan, samples, shards
+from sft_shards.formats.shards import ShardDirectory
+from sft_shards.trainer.data import cache, mixture, pack_plan, samples
 before = memory()
 began = time.perf_counter()
-(directory,) = shards.open_shards([sys.argv[1]])
-split = directory.split("train")
+split = ShardDirectory(Path(sys.argv[1])).split("train")
 seq_length, batching, count = int(sys.argv[3]), sys.argv[4], int(sys.argv[5])
 made = pack_plan.make_plan(split, seq_length=seq_length, overlong="truncate", batching=batching, every_token=False,
                            seed=1, cache=cache.Cache(Path(sys.argv[2])))
 mixed = mixture.Mixture([mixture.Source(name="a", weight=Fraction(1), plan=made)], seed=1)
-reader = shards.Reader(made, seq_length=seq_length, pad_id=0, every_token=False)
+reader = samples.Reader(made, seq_length=seq_length, pad_id=0, every_token=False)
 train = samples.TrainSamples(mixed, [reader], count=1 << 40)
 train[0]
 seconds = time.perf_counter() - began

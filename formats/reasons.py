@@ -34,7 +34,7 @@ REASONS = {
     "lone_surrogate": Reason(meaning="a text holds half of a surrogate pair (U+D800…)", remedy="mend the text"),
     "reserved_character": Reason(
         meaning="a text holds a noncharacter (U+FDD0…), or private-use characters beside control tokens",
-        remedy="remove the characters",
+        remedy="remove these characters",
     ),
     "template_error": Reason(
         meaning="the chat template refuses the conversation; the detail is its own message",

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
+from types import CodeType
 from typing import Any
 
 import pytest
@@ -18,6 +18,8 @@ settings.load_profile("repo")
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(__file__).parent / "data"
+STEPS_TOOL = 4
+"""An id of `sys.monitoring` that no debugger, profiler or coverage measurement uses."""
 MEMORY = pytest.StashKey[PeakMemory]()
 KINDS = ("unit", "process", "megatron", "slurm")
 """The markers of setup.cfg that say what a test needs; every test has exactly one."""
@@ -36,8 +38,9 @@ LLAMA2 = (
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    session.config.stash[MEMORY] = PeakMemory()
-    session.config.stash[MEMORY].start()
+    if os.environ.get("PYTEST_XDIST_WORKER") is None:  # whoever started the workers counts them too
+        session.config.stash[MEMORY] = PeakMemory()
+        session.config.stash[MEMORY].start()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -142,21 +145,27 @@ def make_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pa
 def steps() -> Callable[[Callable[[], object]], int]:
     """Count the lines of `formats` and `preprocess` that a call runs: its work, without a clock."""
     ours = tuple(str(ROOT / name) + os.sep for name in ("formats", "preprocess"))
+    monitoring = sys.monitoring
 
     def count(call: Callable[[], object]) -> int:
         done = 0
 
-        def step(frame: FrameType, event: str, _argument: object) -> Any:
+        def line(code: CodeType, _number: int) -> Any:
             nonlocal done
-            done += event == "line"
-            return step
+            if not code.co_filename.startswith(ours):
+                return monitoring.DISABLE
+            done += 1
+            return None
 
-        before = sys.gettrace()
-        sys.settrace(lambda frame, *event: step if frame.f_code.co_filename.startswith(ours) else None)
+        monitoring.use_tool_id(STEPS_TOOL, "steps")
+        monitoring.register_callback(STEPS_TOOL, monitoring.events.LINE, line)
+        monitoring.restart_events()  # what an earlier count turned off
+        monitoring.set_events(STEPS_TOOL, monitoring.events.LINE)
         try:
             call()
         finally:
-            sys.settrace(before)
+            monitoring.set_events(STEPS_TOOL, monitoring.events.NO_EVENTS)
+            monitoring.free_tool_id(STEPS_TOOL)
         return done
 
     return count

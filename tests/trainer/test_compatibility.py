@@ -24,11 +24,10 @@ from sft_shards.formats.shards import ShardDirectory, TokenizerInfo
 from sft_shards.trainer import compatibility
 from sft_shards.trainer.model.hf_config import ModelShape
 
-pytestmark = pytest.mark.unit
-
 PAIRS = random_pairs(4, seed=1)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("given", "tensor", "expected"),
     [
@@ -45,6 +44,7 @@ def test_the_padded_vocabulary(tmp_path: Path, given: dict[str, Any], tensor: in
     assert compatibility.model_vocabulary(args(**given), info, tensor, tmp_path) == expected
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("flag", ["vocab_size", "padded_vocab_size"])
 def test_a_vocabulary_that_is_too_small(tmp_path: Path, flag: str) -> None:
     info = ShardDirectory(write_shards(tmp_path, {"train": PAIRS})).manifest.tokenizer
@@ -52,6 +52,7 @@ def test_a_vocabulary_that_is_too_small(tmp_path: Path, flag: str) -> None:
         compatibility.model_vocabulary(args(**{flag: 100}), info, 1, tmp_path)
 
 
+@pytest.mark.unit
 def test_the_tokenizer_that_the_user_names(tmp_path: Path) -> None:
     info = ShardDirectory(write_shards(tmp_path / "shards", {"train": PAIRS})).manifest.tokenizer
     same = tokenizer_folder(tmp_path / "same", VOCABULARY)
@@ -69,6 +70,7 @@ def test_the_tokenizer_that_the_user_names(tmp_path: Path) -> None:
         compatibility.check_tokenizer(args(tokenizer_type="GPT2BPETokenizer"), info, tmp_path)
 
 
+@pytest.mark.unit
 def test_the_hash_is_the_one_that_a_manifest_keeps() -> None:
     assert compatibility.vocabulary_hash(VOCABULARY) == vocabulary_hash(VOCABULARY)
     assert compatibility.vocabulary_hash({"b": 1, "a": 0, "é": 2}) == vocabulary_hash({"é": 2, "a": 0, "b": 1})
@@ -94,12 +96,14 @@ def shape(path: Path | str = "config.json", **change: Any) -> ModelShape:
     return ModelShape(path=str(path), **{**known, **change})
 
 
+@pytest.mark.unit
 def test_ids_without_a_row(shards: Path) -> None:
     compatibility.check_shards(shape(vocab_size=120), info(shards), shards)
     with pytest.raises(DataError, match=r"ids reach 119 \(toy\), the embedding of config\.json has 119 rows"):
         compatibility.check_shards(shape(vocab_size=119), info(shards), shards)
 
 
+@pytest.mark.unit
 def test_the_tokenizer_beside_the_model(shards: Path, tmp_path: Path) -> None:
     same = tokenizer_folder(tmp_path / "same", VOCABULARY)
     compatibility.check_shards(shape(f"{same}/config.json"), info(shards), shards)
@@ -114,6 +118,7 @@ def test_the_tokenizer_beside_the_model(shards: Path, tmp_path: Path) -> None:
         compatibility.check_shards(shape(f"{same}/config.json"), info(shards), shards)
 
 
+@pytest.mark.unit
 def test_tokens_that_only_the_tokenizers_configuration_adds(shards: Path, tmp_path: Path) -> None:
     """As in folders of older models: tokenizer.json alone has fewer tokens than the loaded tokenizer."""
     folder = Path(tokenizer_folder(tmp_path, {name: number for name, number in VOCABULARY.items() if number < 119}))
@@ -130,6 +135,7 @@ def test_tokens_that_only_the_tokenizers_configuration_adds(shards: Path, tmp_pa
     compatibility.check_shards(shape(folder / "config.json"), info(shards), shards)
 
 
+@pytest.mark.unit
 def test_samples_longer_than_the_model_was_trained_for() -> None:
     compatibility.check_length(shape(), 64, stretched=False)
     compatibility.check_length(shape(), 65, stretched=True)
@@ -140,11 +146,13 @@ def test_samples_longer_than_the_model_was_trained_for() -> None:
         compatibility.check_length(shape(window=32), 33, stretched=False)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(("rows", "tensor", "expected"), [(130, 1, 130), (136, 8, 136), (130, 4, 132), (0, 1, 128)])
 def test_the_rows_of_the_checkpoint_are_those_of_the_model(shards: Path, rows: int, tensor: int, expected: int) -> None:
     assert compatibility.model_vocabulary(args(), info(shards), tensor, shards, rows=rows) == (120, expected)
 
 
+@pytest.mark.megatron
 def test_what_is_said_about_the_vocabulary_wins_over_the_model(shards: Path, tmp_path: Path) -> None:
     """A converter may have cut the embedding, or padded it."""
     (tmp_path / "config.json").write_text(json.dumps({**LLAMA, "vocab_size": 200}))
@@ -165,6 +173,7 @@ def refused(code: int, words: str, *call: object) -> None:
     assert done.stderr.count("\n") == 1, done.stderr
 
 
+@pytest.mark.process
 def test_the_command_says_it_before_a_worker_is_started(shards: Path, tmp_path: Path) -> None:
     """Without --device cpu the next thing would be the GPU, which is not there."""
     model = tmp_path / "model"
