@@ -9,17 +9,17 @@ from pathlib import Path
 import click
 
 from sft_shards.formats.errors import UsageError
-from sft_shards.preprocess.options import DIRECTORY
+from sft_shards.preprocess.options import DIRECTORY, Output, option
 
 
 @click.command()
 @click.argument("directory", type=DIRECTORY)
-@click.option("--split", default="train", show_default=True)
-@click.option("--row", type=int, default=0, show_default=True, help="Which sequence, counted from 0.")
-@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True)
+@option("--split", default="train", help="Split to look into.")
+@option("--row", type=int, default=0, without="0", help="Number of the sequence, from 0.")
+@option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Whether to use colours.")
 @click.option("--json", "as_json", is_flag=True, help="Print ids, mask and text as JSON.")
 def inspect(directory: Path, split: str, row: int, color: str, as_json: bool) -> None:
-    """Show one sequence, and what of it carries loss."""
+    """Show one sequence, with what carries loss marked."""
     from sft_shards.preprocess.directories.show import show
 
     colour = color == "always" or (color == "auto" and sys.stdout.isatty())
@@ -32,10 +32,10 @@ def inspect(directory: Path, split: str, row: int, color: str, as_json: bool) ->
 
 @click.command()
 @click.argument("directory", type=DIRECTORY)
-@click.option("--quick", is_flag=True, help="Check files, sizes, headers and sums only.")
+@click.option("--quick", is_flag=True, help="Check only files, sizes, headers and sums.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as a JSON list.")
 def verify(directory: Path, quick: bool, as_json: bool) -> None:
-    """Check every byte, pair, id and count of a shard directory; exit 1 and list what is wrong."""
+    """Check every byte, pair, id and count of a shard directory; list what is wrong and exit with 1."""
     from sft_shards.preprocess.directories.verify import verify as find
 
     findings = find(directory, quick=quick)
@@ -76,7 +76,7 @@ def formats(as_json: bool) -> None:
 @click.argument("directories", type=DIRECTORY, nargs=-1, required=True, metavar="DIR...")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 def list_directories(directories: tuple[Path, ...], as_json: bool) -> None:
-    """List what shard directories hold, a line for each split."""
+    """List what shard directories hold, a line per split."""
     from sft_shards.preprocess.directories.compare import summary, table
 
     found = [summary(directory) for directory in directories]
@@ -88,7 +88,7 @@ def list_directories(directories: tuple[Path, ...], as_json: bool) -> None:
 @click.argument("other", type=DIRECTORY, metavar="B")
 @click.option("--json", "as_json", is_flag=True, help="Print the differences as a JSON list.")
 def diff(one: Path, other: Path, as_json: bool) -> None:
-    """Say in what two shard directories differ; exit 1 if they do."""
+    """List in what two shard directories differ, and exit with 1 if they do."""
     from sft_shards.preprocess.directories.compare import compare
 
     found = compare(one, other)
@@ -103,10 +103,10 @@ def diff(one: Path, other: Path, as_json: bool) -> None:
 
 @click.command()
 @click.argument("directories", type=DIRECTORY, nargs=-1, required=True, metavar="DIR...")
-@click.option("--output", type=DIRECTORY, required=True, help="The shard directory to write.")
+@click.option("--output", type=Output(), required=True, help="Shard directory to write.")
 @click.option("--overwrite", is_flag=True, help="Remove the shard directory at --output first.")
 def merge(directories: tuple[Path, ...], output: Path, overwrite: bool) -> None:
-    """Put shard directories together without tokenizing again, in the order of their paths."""
+    """Make one shard directory of several without tokenizing again, sorted by path."""
     from sft_shards.preprocess.directories.compare import summary, table
     from sft_shards.preprocess.directories.merge import merge as merge_directories
 

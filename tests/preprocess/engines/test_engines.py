@@ -123,7 +123,8 @@ elif os.environ.get("POISON"):
     true_run = worker.Job.run
     def run(self, number, report):
         if number == int(os.environ["POISON"]):
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.write(2, os.environ.get("WORDS", "").encode())
+            os.kill(os.getpid(), getattr(signal, os.environ.get("SIGNAL", "SIGKILL")))
         true_run(self, number, report)
     worker.Job.run = run
 """
@@ -148,6 +149,65 @@ def test_a_task_that_kills_its_workers_fails_after_three_and_the_others_are_not_
     assert len(list((output / ".work" / "tasks").iterdir())) > 3
     call("run", *INPUTS, *SMALL, "--output", output, "--workers", 1)
     assert contents(output) == reference
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"WORDS": "x.so: no symbol\n\n", "SIGNAL": "SIGABRT"}, r"\(killed by SIGABRT: x\.so: no symbol\); run with"),
+        ({"WORDS": "oom: bye\n"}, r"\(killed by SIGKILL: oom: bye\); run with --workers 1"),
+        ({"SIGNAL": "SIGSEGV"}, r"\(killed by SIGSEGV: it wrote nothing to standard error\)"),
+    ],
+)
+def test_the_last_words_of_a_dead_worker_are_shown(tmp_path, changes, match):
+    script = tmp_path / "poison.py"
+    script.write_text(POISON)
+    environment = {**os.environ, "POISON": "1", "PYTHONPATH": str(Path(__file__).parents[2] / "support"), **changes}
+    arguments = list(map(str, ["run", *INPUTS[:1], *SMALL, "--output", tmp_path / "out", "--workers", 2]))
+    done = subprocess.run(
+        [sys.executable, str(script), *arguments], env=environment, capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert re.search(f"task 1 lost its worker 3 times {match}", error_line(done.stderr)), done.stderr
+    assert done.stderr.count(changes.get("WORDS", "").strip() or "lost its worker") >= 1
+
+
+@pytest.mark.process
+def test_a_worker_that_cannot_even_start_says_why(tmp_path):
+    script = tmp_path / "broken.py"
+    script.write_text(
+        "if __name__ == '__main__':\n    from sft_shards.preprocess.cli import main\n    main()\n"
+        "else:\n    import a_module_that_is_not_there\n"
+    )
+    arguments = list(map(str, ["run", *INPUTS[:1], *SMALL, "--output", tmp_path / "out", "--workers", 2]))
+    done = subprocess.run(
+        [sys.executable, str(script), *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 1
+    line = [line for line in done.stderr.splitlines() if line.startswith("sft-preprocess: ")][-1]
+    assert re.search(r"lost its worker 3 times \(exit status 1: ModuleNotFoundError: No module named 'a_module", line)
+
+
+@pytest.mark.process
+def test_an_error_while_a_worker_loads_the_job_is_the_error_of_the_call(tmp_path):
+    output = tmp_path / "out"
+    call("plan", *INPUTS[:1], *SMALL, "--output", output)
+    script = tmp_path / "other_versions.py"
+    script.write_text(
+        "import sft_shards.preprocess.engines.worker as worker\n"
+        "from sft_shards.formats.errors import DataError\n"
+        "def refuse(_plan):\n    raise DataError('other versions here')\n"
+        "worker.check_versions = refuse\n"
+        "if __name__ == '__main__':\n    from sft_shards.preprocess.cli import main\n    main()\n"
+    )
+    arguments = list(map(str, ["task", "--output", output, "--workers", 2]))
+    done = subprocess.run(
+        [sys.executable, str(script), *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 1
+    assert error_line(done.stderr) == "sft-preprocess: other versions here"
 
 
 @pytest.mark.process
