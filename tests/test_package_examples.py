@@ -18,12 +18,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = sorted(path for room in ("formats", "preprocess", "trainer") for path in (ROOT / room).rglob("__init__.py"))
 WITHOUT_EXAMPLE = {
     "formats/templates/builtin",  # Jinja files
-    "formats",
-    "preprocess",
-    "preprocess/directories",
-    "preprocess/engines",
     "preprocess/pipeline",
-    "preprocess/tasks",
     "preprocess/tokenizer",
     "trainer/chat",
     "trainer/model",
