@@ -5,14 +5,20 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
-DATA = Path(__file__).parents[1] / "data"
+SUPPORT = Path(__file__).parent
+DATA = SUPPORT.parent / "data"
 TOKENIZER = DATA / "tokenizer"
 INPUTS = [DATA / "chatml_zh.jsonl", DATA / "openai_tr.jsonl", DATA / "alpaca_en.json"]
 SMALL = ["--tokenizer", TOKENIZER, "--shard-tokens", "6000", "--valid-fraction", "0.1", "--max-length", "600"]
 """Options that make a job of a few dozen tasks with rejects and two splits."""
+
+
+GUARD = 550
+"""Seconds after which a process that a test waits for is taken for hung; no test says how long anything takes."""
 
 
 def command(*arguments: object) -> list[str]:
@@ -23,7 +29,7 @@ def call(*arguments: object, status: int = 0, **options) -> subprocess.Completed
     """Run the command as a process of its own; it must end with the status."""
     environment = {**os.environ, **options.pop("env", {})}
     done = subprocess.run(
-        command(*arguments), capture_output=True, text=True, timeout=300, env=environment, check=False, **options
+        command(*arguments), capture_output=True, text=True, timeout=GUARD, env=environment, check=False, **options
     )
     assert done.returncode == status, done.stdout + done.stderr
     return done
@@ -43,6 +49,31 @@ def start(*arguments: object, **options) -> subprocess.Popen[str]:
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         **options,
     )
+
+
+class Held:
+    """A folder that holds jobs in the middle of their work; see held/sitecustomize.py."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.folder.mkdir()
+        path = os.pathsep.join(filter(None, [str(SUPPORT / "held"), os.environ.get("PYTHONPATH")]))
+        self.environment = {"PYTHONPATH": path, "SFT_SHARDS_HELD": str(folder)}
+
+    def waiting(self) -> set[int]:
+        """Ids of the processes that were held so far."""
+        return {int(path.name) for path in self.folder.iterdir() if path.name != "go"}
+
+    def wait(self, process: subprocess.Popen[str] | None = None, count: int = 1) -> set[int]:
+        """Wait until so many processes were held; `process` must not end before that."""
+        while len(self.waiting()) < count:
+            assert process is None or process.poll() is None, "the job ended and was never held"
+            time.sleep(0.01)
+        return self.waiting()
+
+    def go(self) -> None:
+        """Let all go on, and hold nobody any more."""
+        (self.folder / "go").touch()
 
 
 def error_line(text: str) -> str:

@@ -6,11 +6,9 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
-from preprocess_jobs import INPUTS, SMALL, call, contents, error_line, start
+from preprocess_jobs import GUARD, INPUTS, SMALL, SUPPORT, Held, call, contents, error_line, start
 
 from sft_shards.formats.errors import UsageError
 from sft_shards.preprocess.engines.task_share import Share, find_share
@@ -54,7 +52,7 @@ def test_shares_of_any_number_of_processes_give_the_same_bytes(tmp_path, referen
     running = [start("task", "--output", output, env={**os.environ, "RANK": str(rank), "WORLD_SIZE": str(world)})
                for rank in range(world)]  # fmt: skip
     for process in running:
-        _, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=GUARD)
         assert process.returncode == 0, err
     call("finalize", "--output", output)
     assert contents(output) == reference
@@ -63,46 +61,19 @@ def test_shares_of_any_number_of_processes_give_the_same_bytes(tmp_path, referen
     assert contents(output) == reference
 
 
-def children(parent):
-    """Processes below a process, with what each does."""
-    found = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                text = Path(f"/proc/{entry}/stat").read_text()
-            except OSError:
-                continue
-            found[int(entry)] = int(text.rpartition(")")[2].split()[1])
-    below, grown = {parent}, True
-    while grown:
-        grown = {pid for pid, above in found.items() if above in below} - below
-        below |= grown
-    return below - {parent}
-
-
-def attempts(output):
-    return {path.name.split("-")[1] for path in (output / ".work").glob("attempt-*")}
-
-
 @pytest.mark.process
 def test_workers_that_die_cost_nothing_but_time(tmp_path, reference):
     output = tmp_path / "out"
-    process = start("run", *INPUTS, *SMALL, "--output", output, "--workers", 2)
-    killed = 0
-    while process.poll() is None and killed < 4:
-        time.sleep(0.05)
-        if attempts(output):
-            workers = [pid for pid in children(process.pid) if not children(pid)]
-            workers = [pid for pid in workers if b"multiprocessing" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-            if workers:
-                try:
-                    os.kill(max(workers), signal.SIGKILL)
-                    killed += 1
-                except ProcessLookupError:
-                    continue
-                time.sleep(0.3)
-    _, err = process.communicate(timeout=120)
-    assert killed >= 1
+    held = Held(tmp_path / "held")
+    arguments = ["run", *INPUTS, *SMALL, "--output", output, "--workers", 2]
+    process = start(*arguments, env={**os.environ, **held.environment})
+    killed = set()
+    while len(killed) < 4:  # each in the middle of its second task; whoever takes its place is held there as well
+        (worker, *_) = held.wait(process, len(killed) + 1) - killed
+        os.kill(worker, signal.SIGKILL)
+        killed.add(worker)
+    held.go()
+    _, err = process.communicate(timeout=GUARD)
     assert process.returncode == 0, err
     assert contents(output) == reference
 
@@ -135,11 +106,10 @@ def test_a_task_that_kills_its_workers_fails_after_three_and_the_others_are_not_
     script = tmp_path / "poison.py"
     script.write_text(POISON)
     output = tmp_path / "out"
-    path = str(Path(__file__).parents[2] / "support")
-    environment = {**os.environ, "POISON": "3", "PYTHONPATH": path}
+    environment = {**os.environ, "POISON": "3", "PYTHONPATH": str(SUPPORT)}
     arguments = list(map(str, ["run", *INPUTS, *SMALL, "--output", output, "--workers", 2]))
     done = subprocess.run(
-        [sys.executable, str(script), *arguments], env=environment, capture_output=True, text=True, timeout=120,
+        [sys.executable, str(script), *arguments], env=environment, capture_output=True, text=True, timeout=GUARD,
         check=False,
     )  # fmt: skip
     assert done.returncode == 1
@@ -234,11 +204,11 @@ def test_what_is_missing_is_listed_with_the_command_that_makes_it(tmp_path, refe
 @pytest.mark.process
 def test_several_that_finalize_at_once_all_find_the_directory_complete(tmp_path, reference):
     output = tmp_path / "out"
-    waiting = [start("finalize", "--output", output, "--wait", 100) for _ in range(3)]
+    waiting = [start("finalize", "--output", output, "--wait", GUARD) for _ in range(3)]
     call("plan", *INPUTS, *SMALL, "--output", output)
     call("task", "--output", output)
     for process in waiting:
-        _, err = process.communicate(timeout=100)
+        _, err = process.communicate(timeout=GUARD)
         assert process.returncode == 0, err
     assert contents(output) == reference
 
@@ -312,6 +282,6 @@ def test_kubernetes_prints_jobs_whose_commands_make_the_directory(tmp_path, refe
         for container in (*pod["initContainers"], *pod["containers"]):
             assert container["command"][0] == "sft-preprocess"
             call(*container["command"][1:], env=env)
-    _, err = waiting.communicate(timeout=60)
+    _, err = waiting.communicate(timeout=GUARD)
     assert waiting.returncode == 0, err
     assert contents(output) == reference

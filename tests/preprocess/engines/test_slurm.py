@@ -2,11 +2,10 @@
 
 import re
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from preprocess_jobs import INPUTS, SMALL, call, contents, error_line
+from preprocess_jobs import INPUTS, SMALL, Held, call, contents, error_line
 from slurm_cluster import SlurmCluster
 
 pytestmark = pytest.mark.slurm
@@ -43,18 +42,12 @@ def test_arrays_of_any_size_give_the_same_bytes(cluster, tmp_path, reference, ar
 
 def test_a_node_that_is_killed_in_the_middle_changes_no_byte(cluster, tmp_path, reference):
     output = tmp_path / "out"
-    tasks, last = submit(cluster, output, "--array", 2)
-    lost = False
-    until = time.monotonic() + 60
-    while time.monotonic() < until and not lost:
-        # In the middle: both elements have begun, and neither is through its share.
-        finished = len(list((output / ".work" / "tasks").glob("*")))
-        states = cluster.run("squeue", "-h", "-j", tasks, "-o", "%T %N").split("\n")
-        if finished >= 2 and "RUNNING n1" in states:
-            cluster.kill_node("n1")
-            lost = True
-        time.sleep(0.02)
-    assert lost
+    held = Held(tmp_path / "held")
+    tasks, last = submit(cluster, output, "--array", 2, **held.environment)
+    held.wait(count=2)  # both elements have begun, and neither is through its share
+    assert cluster.run("squeue", "-h", "-j", tasks, "-t", "RUNNING", "-o", "%N").split() != []
+    cluster.kill_node("n1")
+    held.go()
     assert not (output / "manifest.json").exists()
     cluster.start_node("n1")
     cluster.run("scontrol", "update", "NodeName=n1", "State=RESUME", check=False)

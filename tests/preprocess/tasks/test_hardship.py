@@ -7,11 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from preprocess_jobs import INPUTS, SMALL, call, command, contents, error_line, start
+from preprocess_jobs import GUARD, INPUTS, SMALL, Held, call, command, contents, error_line, start
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +38,7 @@ def on_a_disk(folder: Path, mount: str, *calls: tuple[list[str], int], then: str
     namespace = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
     done = subprocess.run(
         [*namespace, "sh", "-c", "set -u; got=0; " + "\n".join(lines)],
-        capture_output=True, text=True, timeout=300, check=False,
+        capture_output=True, text=True, timeout=GUARD, check=False,
     )  # fmt: skip
     errors = [(folder.parent / f"error{number}").read_text() for number in range(len(calls))]
     assert done.returncode == 0, done.stderr + "\n".join(errors)
@@ -143,7 +142,7 @@ def test_a_clock_that_jumps(tmp_path, reference):
     script.write_text(JUMPY)
 
     def jumpy(*arguments):
-        subprocess.run([sys.executable, script, *map(str, arguments)], check=True, timeout=120, capture_output=True)
+        subprocess.run([sys.executable, script, *map(str, arguments)], check=True, timeout=GUARD, capture_output=True)
 
     def touch(moment):
         for path in [output, *output.rglob("*")]:
@@ -162,11 +161,9 @@ def test_a_clock_that_jumps(tmp_path, reference):
 @pytest.mark.process
 def test_a_second_job_in_one_folder_is_refused_and_the_first_is_not_disturbed(tmp_path, reference):
     output = tmp_path / "out"
-    first = start("run", *INPUTS, *SMALL, "--output", output, "--workers", 1)
-    while not list((output / ".work" / "tasks").glob("*")):
-        assert first.poll() is None
-        time.sleep(0.01)
-    first.send_signal(signal.SIGSTOP)
+    held = Held(tmp_path / "held")
+    first = start("run", *INPUTS, *SMALL, "--output", output, "--workers", 1, env={**os.environ, **held.environment})
+    held.wait(first)
     for arguments in (
         ["run", *INPUTS, *SMALL, "--output", output],
         ["run", *INPUTS, *SMALL, "--output", output, "--overwrite"],
@@ -175,8 +172,8 @@ def test_a_second_job_in_one_folder_is_refused_and_the_first_is_not_disturbed(tm
     ):
         line = error_line(call(*arguments, status=1).stderr)
         assert f"{output}: another job writes to this folder (process {first.pid} on " in line
-    first.send_signal(signal.SIGCONT)
-    _, err = first.communicate(timeout=120)
+    held.go()
+    _, err = first.communicate(timeout=GUARD)
     assert first.returncode == 0, err
     assert contents(output) == reference
 
@@ -206,7 +203,7 @@ def test_two_jobs_in_one_folder_without_locks_do_no_harm(tmp_path, reference):
             )
             for _ in range(2)
         ]  # fmt: skip
-        ends = [(process.communicate(timeout=120)[1], process.returncode) for process in both]
+        ends = [(process.communicate(timeout=GUARD)[1], process.returncode) for process in both]
         assert 0 in [status for _, status in ends], ends
         for error, status in ends:
             if status:
@@ -218,14 +215,14 @@ def test_two_jobs_in_one_folder_without_locks_do_no_harm(tmp_path, reference):
 
 @pytest.mark.process
 @pytest.mark.parametrize("workers", [1, 2])
-def test_ctrl_c_ends_with_130_and_the_same_call_goes_on(tmp_path, reference, workers):
+def test_ctrl_c_ends_with_130_and_the_same_argumentsgoes_on(tmp_path, reference, workers):
     output = tmp_path / "out"
-    process = start("run", *INPUTS, *SMALL, "--output", output, "--workers", workers)
-    while not list((output / ".work" / "tasks").glob("*")):
-        assert process.poll() is None
-        time.sleep(0.01)
+    held = Held(tmp_path / "held")
+    arguments = ["run", *INPUTS, *SMALL, "--output", output, "--workers", workers]
+    process = start(*arguments, env={**os.environ, **held.environment})
+    held.wait(process, workers)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=GUARD)
     assert process.returncode == 130, err
     assert "interrupted; the same command goes on where it stopped" in error_line(err)
     assert not (output / "manifest.json").exists()
@@ -252,7 +249,7 @@ def test_standard_input_goes_through_a_job_that_was_stopped(tmp_path):
 
 
 @pytest.mark.process
-def test_a_call_that_is_wrong_leaves_nothing_behind(tmp_path):
+def test_a_argumentsthat_is_wrong_leaves_nothing_behind(tmp_path):
     call("run", tmp_path / "gone.jsonl", *SMALL, "--output", tmp_path / "out", status=2)
     (tmp_path / "bad.json").write_text('[\n{"instruction": "a", "output": "b"}\n')
     line = error_line(call("run", tmp_path / "bad.json", *SMALL, "--output", tmp_path / "out", status=1).stderr)
