@@ -1,8 +1,8 @@
 """The short cut for records that are nothing but roles and texts: many of them as columns, looked at at once.
 
 A record costs some microseconds when Python looks at it, and next to nothing among others in Arrow's columns, which is
-how Parquet has them and how Arrow reads JSON. A format says which columns its plain records have (`Layout`), and what
-it makes of them; whatever is not certain from the columns alone is left to `RecordFormat.read`.
+how Parquet has them and how Arrow reads JSON. A format says which columns its text-only records have (`Layout`), and
+what it makes of them; whatever is not certain from the columns alone is left to `RecordFormat.read`.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def taken(texts: Sequence[pa.StringArray], places: NDArray[np.int64]) -> pa.Stri
 
 
 def cut_out(values: NDArray[np.uint8], begins: NDArray[Any], ends: NDArray[Any]) -> pa.StringArray:
-    """Stretches of a text in UTF-8, in order and apart, as texts with no gaps in between."""
+    """Cut spans of bytes, in order and apart, out of a UTF-8 text; one string for each."""
     import pyarrow as pa
 
     cuts = np.stack([begins, ends], axis=1).astype(np.int32).reshape(-1)

@@ -72,7 +72,7 @@ def walk(record: object, path: str) -> Any:
 SYSTEM = ("system", "system_prompt")
 """Columns for a system prompt that stands beside the conversation."""
 SIDE = ("tools", "functions", "history")
-"""What else may stand beside the texts of a record; plain records have none of it."""
+"""What else may stand beside the texts of a record; text-only records have none of it."""
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 BESIDE = (*SIDE, *MEDIA)
 """A value in one of these makes a record more than roles and texts."""

@@ -49,7 +49,7 @@ class ChatTemplate:
         stop: the stop tokens that the template was seen to end the probe's turns with.
 
     Raises:
-        UsageError: the template is no Jinja, cannot render a plain conversation, or does not end an assistant's
+        UsageError: the template is no Jinja, cannot render a text-only conversation, or does not end an assistant's
             turn with a token that the model stops on.
     """
 
