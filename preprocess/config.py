@@ -54,7 +54,10 @@ class JobConfig:
     """Whether all but the first of equal conversations are left out."""
     tokenizer_engine: str = "auto"
     verify_every: int = 10_000
-    """One in so many of the records that went the fast way is done again with care; 0 for the first ones only."""
+    """Of the records that took the batch path, one in so many is compared with the reference path.
+
+    0: none but the first.
+    """
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:

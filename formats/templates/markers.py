@@ -3,7 +3,7 @@
 A template is a program: the only sure way to know where a text ends up is to follow it. Each text of a message is
 wrapped in noncharacters (code points that no text may hold, so none is lost by it) and rendered once more; with
 the marks taken out, that must be the plain rendering to the letter, or the template looked at the marks and the
-next, more careful way of placing them is tried. What was measured is then exact, and where no way works the
+next way of placing them is tried. What was measured is then exact, and where no way works the
 record is refused.
 """
 
@@ -64,7 +64,7 @@ def _mark_message(message: dict[str, Any], number: int, way: Callable[[str, int,
     return out
 
 
-def _careful(text: str, message: int, kind: int) -> str:
+def _mark_core(text: str, message: int, kind: int) -> str:
     return _segments(text, message) if kind == CONTENT else _core(text, message, kind)
 
 
@@ -82,11 +82,11 @@ def ways(messages: list[dict[str, Any]]) -> list[Callable[[], list[dict[str, Any
 
     def assistants() -> list[dict[str, Any]]:
         return [
-            _mark_message(message, number, _careful) if message["role"] == "assistant" else message
+            _mark_message(message, number, _mark_core) if message["role"] == "assistant" else message
             for number, message in enumerate(messages)
         ]
 
-    return [lambda: every(_wrap), lambda: every(_careful), assistants]
+    return [lambda: every(_wrap), lambda: every(_mark_core), assistants]
 
 
 def take_out(marked: str) -> tuple[str, list[Anchor] | None]:

@@ -133,10 +133,10 @@ def test_a_task_that_kills_its_workers_fails_after_three_and_the_others_are_not_
 def test_the_last_words_of_a_dead_worker_are_shown(tmp_path, changes, match):
     script = tmp_path / "poison.py"
     script.write_text(POISON)
-    environment = {**os.environ, "POISON": "1", "PYTHONPATH": str(Path(__file__).parents[2] / "support"), **changes}
+    environment = {**os.environ, "POISON": "1", "PYTHONPATH": str(SUPPORT), **changes}
     arguments = list(map(str, ["run", *INPUTS[:1], *SMALL, "--output", tmp_path / "out", "--workers", 2]))
     done = subprocess.run(
-        [sys.executable, str(script), *arguments], env=environment, capture_output=True, text=True, timeout=120,
+        [sys.executable, str(script), *arguments], env=environment, capture_output=True, text=True, timeout=GUARD,
         check=False,
     )  # fmt: skip
     assert done.returncode == 1
@@ -153,7 +153,7 @@ def test_a_worker_that_cannot_even_start_says_why(tmp_path):
     )
     arguments = list(map(str, ["run", *INPUTS[:1], *SMALL, "--output", tmp_path / "out", "--workers", 2]))
     done = subprocess.run(
-        [sys.executable, str(script), *arguments], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, str(script), *arguments], capture_output=True, text=True, timeout=GUARD, check=False
     )
     assert done.returncode == 1
     line = [line for line in done.stderr.splitlines() if line.startswith("sft-preprocess: ")][-1]
@@ -174,7 +174,7 @@ def test_an_error_while_a_worker_loads_the_job_is_the_error_of_the_call(tmp_path
     )
     arguments = list(map(str, ["task", "--output", output, "--workers", 2]))
     done = subprocess.run(
-        [sys.executable, str(script), *arguments], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, str(script), *arguments], capture_output=True, text=True, timeout=GUARD, check=False
     )
     assert done.returncode == 1
     assert error_line(done.stderr) == "sft-preprocess: other versions here"
