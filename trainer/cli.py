@@ -144,7 +144,7 @@ def cli(ctx: click.Context, /, shards: tuple[str, ...], config_path: str | None,
         config=file.megatron,
         config_path=config_path or "",
         flags=tuple(ctx.meta["flags"]),
-        **{**in_file, **_given(own)},
+        **{**in_file, **_without_none(own)},
     )
     if job.model is not None:
         job = dataclasses.replace(job, model=hub.folder(job.model))
@@ -179,7 +179,7 @@ def _start(job: Job, nproc: int | None, target: Target) -> None:
     launch(job, nproc, target.nodes)
 
 
-def _given(options: dict[str, Any]) -> dict[str, Any]:
+def _without_none(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -194,16 +194,16 @@ def status(argv: Sequence[str] | None = None) -> int:
         result: Any = cli.main(list(argv) if argv is not None else None, "sft-train", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except click.NoSuchOption as error:
-        return _say(f"{error.format_message()} Megatron's flags go after '--'.", 2)
+        return _fail(f"{error.format_message()} Megatron's flags go after '--'.", 2)
     except click.ClickException as error:
-        return _say(error.format_message(), error.exit_code)
+        return _fail(error.format_message(), error.exit_code)
     except (UsageError, DataError, StoppedError) as error:
-        return _say(str(error), error.exit_code)
+        return _fail(str(error), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        return _say("interrupted; what was not saved is lost", INTERRUPTED)
+        return _fail("interrupted; what was not saved is lost", INTERRUPTED)
 
 
-def _say(message: str, code: int) -> int:
+def _fail(message: str, code: int) -> int:
     print(f"sft-train: {' '.join(message.split())}", file=sys.stderr)
     return code
 

@@ -69,15 +69,15 @@ def read(path: str) -> Config:
         if name in own or name in megatron:
             raise UsageError(f"{path}: {name!r} is given twice")
         if name in OWN:
-            own[name] = _own(path, name, value)
+            own[name] = _check_own(path, name, value)
             if name == "hf-config" or (name == "model" and value.startswith(".")):
                 own[name] = str(Path(path).parent / value)  # goes with the file, wherever the command is called
         else:
-            megatron[name] = _value(path, name, value)
+            megatron[name] = _check_flag(path, name, value)
     return Config(own=own, megatron=megatron)
 
 
-def _own(path: str, name: str, value: Any) -> Any:
+def _check_own(path: str, name: str, value: Any) -> Any:
     if name == "shards":
         entries = value if isinstance(value, list) else [value]
         if not entries or not all(isinstance(entry, str) for entry in entries):
@@ -107,7 +107,7 @@ def _own(path: str, name: str, value: Any) -> Any:
     return value
 
 
-def _value(path: str, name: str, value: Any) -> Any:
+def _check_flag(path: str, name: str, value: Any) -> Any:
     for entry in value if isinstance(value, list) else [value]:
         if not isinstance(entry, (bool, int, float, str)):
             kind = "nothing" if entry is None else f"a {type(entry).__name__}"

@@ -74,7 +74,7 @@ class Cache:
         try:
             while (found := _read(final)) is None:
                 self.root.mkdir(parents=True, exist_ok=True)
-                if not _take(lock):
+                if not _acquire(lock):
                     _wait(lock, final)
                     continue
                 with _touching(lock):
@@ -137,7 +137,7 @@ def _write(final: Path, key: Key, arrays: Arrays) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _take(lock: Path) -> bool:
+def _acquire(lock: Path) -> bool:
     """Create the lock file; return False if it exists already."""
     try:
         handle = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import grp
 import os
 
-from sft_shards.trainer.doctor.machine import Machine, amount
+from sft_shards.trainer.doctor.machine import Machine, format_bytes
 from sft_shards.trainer.doctor.report import Finding, failing, ok, warning
 
 KNOWN = {"gfx942": "MI300X, MI325X", "gfx950": "MI350X, MI355X"}
@@ -95,17 +95,17 @@ def gpus(machine: Machine) -> list[Finding]:
         why = f"torch sees none ({it.facts['reason'].partition('. ')[0] or 'it gives no reason'})"
         remedy = f"ROCm's build of torch, AMD's driver and its device files must be there: docs/image.md; {REHEARSE}"
         return [failing("GPUs", why, remedy)]
-    kinds = sorted({(each["arch"] or each["name"], each["total"]) for each in devices})
-    found = f"{len(devices)} x " + " and ".join(f"{kind}, {amount(total)}" for kind, total in kinds)
+    kinds = sorted({(each.arch or each.name, each.total) for each in devices})
+    found = f"{len(devices)} x " + " and ".join(f"{kind}, {format_bytes(total)}" for kind, total in kinds)
     if len({kind for kind, _ in kinds}) > 1:
         return [warning("GPUs", found, "the slowest sets the pace; choose those of one kind with ROCR_VISIBLE_DEVICES")]
     if kinds[0][0] not in KNOWN:
         known = ", ".join(f"{arch} ({names})" for arch, names in KNOWN.items())
         return [warning("GPUs", found, f"the recipes are written for {known}; set memory and batch size by yourself")]
-    busy = [number for number, each in enumerate(devices) if each["free"] < 0.9 * each["total"]]
+    busy = [number for number, each in enumerate(devices) if each.free < 0.9 * each.total]
     if busy:
-        free = min(devices[number]["free"] for number in busy)
-        text = f"{found}; on {', '.join(map(str, busy))} others hold memory ({amount(free)} free)"
+        free = min(devices[number].free for number in busy)
+        text = f"{found}; on {', '.join(map(str, busy))} others hold memory ({format_bytes(free)} free)"
         return [warning("GPUs", text, "see whose with 'rocm-smi --showpids'")]
     return [ok("GPUs", found)]
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.shards import ShardDirectory
 from sft_shards.trainer.data.shards import open_shards, parse_shards
-from sft_shards.trainer.doctor.machine import Machine, amount
+from sft_shards.trainer.doctor.machine import Machine, format_bytes
 from sft_shards.trainer.doctor.report import Finding, failing, ok, warning
 
 NETWORK = re.compile("nfs4?|lustre|gpfs|beegfs|ceph|wekafs|cifs|smb3|glusterfs|pvfs2|afs|9p|virtiofs")
@@ -57,11 +57,11 @@ def _where(machine: Machine, directory: ShardDirectory, size: int) -> Finding:
     kind = machine.mount(directory.path).kind
     manifest, memory = directory.manifest, machine.available_memory()
     sequences = sum(split.sequences for split in manifest.splits.values())
-    text = f"{sequences:,} conversations, {amount(size)} on {kind or 'an unknown file system'}"
+    text = f"{sequences:,} conversations, {format_bytes(size)} on {kind or 'an unknown file system'}"
     if kind.startswith("fuse"):
         remedy = "copy them to a local disk: they are read at random, in small pieces"
         return warning(name, f"{text}, which answers small random reads slowly", remedy)
     if NETWORK.fullmatch(kind) and size > memory:
         remedy = "copy them to a local disk, or give training more memory"
-        return warning(name, f"{text}, more than the {amount(memory)} that could keep them in memory", remedy)
+        return warning(name, f"{text}, more than the {format_bytes(memory)} that could keep them in memory", remedy)
     return ok(name, text)

@@ -42,7 +42,7 @@ def torch(machine: Machine) -> list[Finding]:
     it = machine.imported["torch"]
     if it.failure:
         remedy = f"install ROCm's build of torch, or {IMAGE}" if machine.device == "gpu" else INSTALL
-        return [failing("torch", _why(it), remedy)]
+        return [failing("torch", _reason(it), remedy)]
     version, hip, cuda = it.facts["version"], it.facts["hip"], it.facts["cuda"]
     built = f"ROCm, HIP {hip}" if hip else f"CUDA {cuda}" if cuda else "the CPU only"
     found = f"{version}, built for {built}"
@@ -72,7 +72,7 @@ def megatron(machine: Machine) -> list[Finding]:
     it = machine.imported["megatron"]
     remedy = f"{INSTALL} (Python 3.12 or later), or put a Megatron-LM checkout on PYTHONPATH"
     if it.failure:
-        return [failing("Megatron", _why(it), remedy)]
+        return [failing("Megatron", _reason(it), remedy)]
     version, core, training = it.facts["version"], it.facts["core"], it.facts["training"]
     found = f"{version} from {core}"
     oldest, newest = (".".join(map(str, each)) for each in (OLDEST, NEWEST))
@@ -101,7 +101,7 @@ def psutil(machine: Machine) -> list[Finding]:
     """Check for psutil: Megatron's checkpoint writer imports it, but its wheel does not require it."""
     it = machine.imported["psutil"]
     if it.failure:
-        return [failing("psutil", _why(it), "pip install psutil: Megatron writes checkpoints with it")]
+        return [failing("psutil", _reason(it), "pip install psutil: Megatron writes checkpoints with it")]
     return [ok("psutil", it.facts["version"])]
 
 
@@ -133,7 +133,7 @@ def apex(machine: Machine) -> list[Finding]:
         return [ok("Apex", it.facts["version"] + wgrad)]
     if not machine.imported["transformer_engine"].failure:
         return [ok("Apex", "not installed; Transformer Engine has what is needed of it")]
-    falls = f"{_why(it)}: torch's AdamW and norms, no fused gradient accumulation"
+    falls = f"{_reason(it)}: torch's AdamW and norms, no fused gradient accumulation"
     return [warning("Apex", falls, IMAGE)]
 
 
@@ -171,5 +171,5 @@ def attention_variables(machine: Machine) -> list[Finding]:
     return [warning(name, f"{text} does not fit the default", f"{unset}, or add --attention-backend {fitting[0]}")]
 
 
-def _why(it: Imported) -> str:
+def _reason(it: Imported) -> str:
     return "not installed" if it.missing else it.failure

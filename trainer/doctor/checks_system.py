@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sft_shards.trainer.data.cache import default_root
 from sft_shards.trainer.doctor.checks_network import RDMA
-from sft_shards.trainer.doctor.machine import Machine, amount
+from sft_shards.trainer.doctor.machine import Machine, format_bytes
 from sft_shards.trainer.doctor.report import Finding, failing, ok, warning
 
 SHM = "/dev/shm"  # noqa: S108 - it is measured, nothing is written
@@ -30,7 +30,7 @@ def shared_memory(machine: Machine) -> list[Finding]:
     except OSError:
         return [failing(name, f"no {SHM}", remedy)]
     size = found.f_blocks * found.f_frsize
-    text = f"{SHM}, {amount(size)}"
+    text = f"{SHM}, {format_bytes(size)}"
     return [warning(name, text, remedy) if size < SHARED else ok(name, text)]
 
 
@@ -48,7 +48,7 @@ def locked_memory(machine: Machine) -> list[Finding]:
     if machine.device != "gpu":
         return []
     found = machine.limit(resource.RLIMIT_MEMLOCK)
-    text = "no limit" if found < 0 else f"at most {amount(found)}"
+    text = "no limit" if found < 0 else f"at most {format_bytes(found)}"
     if found >= 0 and machine.names(RDMA):
         remedy = "'ulimit -l unlimited' (limits.conf), or start the container with --ulimit memlock=-1"
         return [warning("locked memory", f"{text}, and RDMA pins its buffers", remedy)]
@@ -94,5 +94,5 @@ def cache(machine: Machine) -> list[Finding]:
         return [failing(name, f"{folder} ({kind}): cannot be written ({error.strerror})", remedy)]
     found = machine.statvfs(here)
     free = found.f_bavail * found.f_frsize
-    text = f"{folder} ({kind}), {amount(free)} free"
+    text = f"{folder} ({kind}), {format_bytes(free)} free"
     return [warning(name, text, remedy) if free < CACHE else ok(name, text)]

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sft_shards.trainer.doctor.subjects import NEEDS, SUBJECTS, words
+from sft_shards.trainer.doctor.subjects import NEEDS, SUBJECTS, one_line
 
 SECONDS = 180.0
 """Time limit of a child; imports from a cold network file system are slow."""
@@ -31,7 +31,7 @@ class Imported:
     """The result of importing one subject."""
 
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """What its function in `sft_shards.trainer.doctor.subjects` returned; empty if the import failed."""
+    """What its function in `sft_shards.trainer.doctor.subjects` returned, documented there; empty after a failure."""
     failure: str = ""
     """Why it failed, in one line; "" if it worked."""
     missing: bool = False
@@ -50,7 +50,7 @@ def gather(seconds: float = SECONDS, environ: Mapping[str, str] | None = None) -
     try:
         return _gather(seconds, environ)
     except OSError as error:  # no memory for a process, no folder for temporary files
-        return dict.fromkeys(SUBJECTS, Imported(failure=words(error)))
+        return dict.fromkeys(SUBJECTS, Imported(failure=one_line(error)))
 
 
 def _gather(seconds: float, environ: Mapping[str, str] | None) -> dict[str, Imported]:
@@ -128,13 +128,13 @@ def main(answers: Path) -> int:
         try:
             _write(answers, name, facts=look())
         except ModuleNotFoundError as error:
-            _write(answers, name, failure=words(error), missing=_is(name, error.name or ""))
+            _write(answers, name, failure=one_line(error), missing=_is_subject(name, error.name or ""))
         except (Exception, SystemExit) as error:  # whatever a broken installation raises
-            _write(answers, name, failure=words(error))
+            _write(answers, name, failure=one_line(error))
     return 0
 
 
-def _is(subject: str, module: str) -> bool:
+def _is_subject(subject: str, module: str) -> bool:
     """Return whether the missing module is the subject itself, and not something that it imports."""
     own = "megatron.core.datasets.helpers_cpp" if subject == "helpers" else subject
     return module == own or module.startswith(f"{own}.")

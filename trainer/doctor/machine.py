@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from sft_shards.trainer.doctor.imports import Imported
 from sft_shards.trainer.isolation.trial import probe
@@ -40,6 +39,19 @@ class Mount:
     """Mount point; "" if it cannot be told."""
     kind: str
     """Type as in /proc/self/mountinfo, such as ext4; "" if it cannot be told."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """One GPU, as torch sees it."""
+
+    name: str
+    arch: str
+    """Such as gfx942; "" if it is not AMD's."""
+    free: int
+    """Bytes that no process holds."""
+    total: int
+    """Bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,9 +110,9 @@ class Machine:
                 best = Mount(point=point, kind=source.split()[0])
         return best
 
-    def gpus(self) -> list[dict[str, Any]]:
-        """Return the GPUs that torch sees, as `sft_shards.trainer.doctor.subjects.gpus` describes them."""
-        return list(self.imported["gpus"].facts.get("devices", ()))
+    def gpus(self) -> list[Gpu]:
+        """Return the GPUs that torch sees."""
+        return [Gpu(**device) for device in self.imported["gpus"].facts.get("devices", ())]
 
     def amd_gpus(self) -> list[str]:
         """Return the architecture of each AMD GPU that the kernel driver knows, such as gfx942, without torch."""
@@ -120,7 +132,7 @@ class Machine:
         return min(free, int(top)) if top.isdigit() else free
 
 
-def amount(size: int) -> str:
+def format_bytes(size: int) -> str:
     """Return a number of bytes for people, such as 192.0 GiB."""
     value, unit = float(size), "B"
     for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):

@@ -37,7 +37,7 @@ def gpus() -> dict[str, Any]:
         cuda.init()
         reason = ""
     except Exception as error:  # torch raises AssertionError, RuntimeError and its own, by build
-        reason = words(error)
+        reason = one_line(error)
     devices = []
     for number in range(cuda.device_count() if not reason else 0):
         properties: Any = cuda.get_device_properties(number)
@@ -85,7 +85,7 @@ def megatron() -> dict[str, Any]:
         facts["training"] = _folder(training)
         assert callable(training.pretrain)
     except Exception as error:  # whatever a broken installation raises
-        facts["failure"] = words(error)
+        facts["failure"] = one_line(error)
     return facts
 
 
@@ -118,7 +118,7 @@ NEEDS = dict.fromkeys(("gpus", "transformer_engine", "apex", "flash_attn", "mega
 """What a subject needs: it is not imported if that failed."""
 
 
-def words(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """Return an exception in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
 

@@ -39,7 +39,7 @@ class Container:
     options: tuple[str, ...] = ()
     """More options of the runtime (for Pyxis: of srun)."""
 
-    def words(self, job: Job) -> list[str]:
+    def command(self, job: Job) -> list[str]:
         """Return the words between `srun` and the command."""
         mounts = [*(f"{folder}:{folder}" for folder in folders(job)), *map(_mount, self.mounts)]
         if self.runtime == "pyxis":
@@ -71,7 +71,7 @@ class Container:
             self.image,
         ]
 
-    def made(self, job: Job) -> list[Path]:
+    def folders_to_create(self, job: Job) -> list[Path]:
         """Return the folders that must exist before they can be mounted."""
         save = job.given("save")
         return [_cache(job), *([Path(os.path.abspath(save))] if isinstance(save, str) else [])]

@@ -67,8 +67,10 @@ class Slurm:
             own["exclusive"] = ""
         every = {**own, **self.options}
         on_node = ON_NODE.format(command=self._command())
-        around = self.container.words(job) if self.container else []
-        made = shlex.join(["mkdir", "-p", *map(str, self.container.made(job))]) if self.container else ""
+        around = self.container.command(job) if self.container else []
+        folders = (
+            shlex.join(["mkdir", "-p", *map(str, self.container.folders_to_create(job))]) if self.container else ""
+        )
         return "\n".join(
             (
                 *sbatch.head(every),
@@ -79,10 +81,10 @@ class Slurm:
                 "export MASTER_ADDR=$(hostname)  # this script runs on the first node",
                 "export MASTER_PORT=$((15000 + SLURM_JOB_ID % 10000))",
                 *([self.setup] if self.setup else []),
-                *([made] if made else []),
+                *([folders] if folders else []),
                 'echo "sft-train: job $SLURM_JOB_ID, restarted ${SLURM_RESTART_COUNT:-0} times, $SLURM_JOB_NODELIST"',
                 "status=0",
-                _fill(
+                _shell_command(
                     ["srun", "--cpu-bind=none", "--kill-on-bad-exit=0", "--wait=60"],
                     around,
                     ["bash", "-c", on_node, "sft-train"],
@@ -117,7 +119,7 @@ def submit(job: Job, nproc: int | None, slurm: Slurm, words: Sequence[str], *, d
         UsageError: the call is wrong, there is no Slurm here, or it refuses the options.
         DataError: the shards are, or do not fit the model.
     """
-    for line in _checked(job, nproc, Nodes(count=slurm.nodes)):
+    for line in _check_call(job, nproc, Nodes(count=slurm.nodes)):
         print(f"sft-train: {line}", file=sys.stderr)
     text = slurm.script(job, words)
     if dry_run:
@@ -131,7 +133,7 @@ def submit(job: Job, nproc: int | None, slurm: Slurm, words: Sequence[str], *, d
     print(f"submitted {number}: {slurm.nodes} node(s); script {path}, log {path.parent}/sft-train-{number}.log")
 
 
-def _checked(job: Job, nproc: int | None, nodes: Nodes) -> list[str]:
+def _check_call(job: Job, nproc: int | None, nodes: Nodes) -> list[str]:
     """Check the call and return lines to show, or raise what is wrong with it."""
     said = []
     if not job.given("save") or job.given("save") != job.given("load"):
@@ -155,7 +157,7 @@ def folder(job: Job) -> Path:
     return Path(os.path.abspath(save if isinstance(save, str) else "."))
 
 
-def _fill(*parts: Sequence[str]) -> str:
+def _shell_command(*parts: Sequence[str]) -> str:
     """Return a shell command with each part on lines of its own, broken before options only."""
     lines = []
     for part in parts:

@@ -133,7 +133,7 @@ def configure(argv: tuple[str, ...], defaults: Mapping[str, Any]) -> Configurati
             transformer_config(args)  # refuses sizes that do not divide now, and not when the model is built
             return Configuration(args=args, argv=argv, defaults=defaults)
     except (AssertionError, ValueError, KeyError, TypeError, RuntimeError, OSError, ImportError) as error:
-        raise UsageError(f"Megatron refuses the flags: {_words(error)}") from error
+        raise UsageError(f"Megatron refuses the flags: {_one_line(error)}") from error
 
 
 @contextlib.contextmanager
@@ -146,7 +146,7 @@ def _command_line(argv: tuple[str, ...]) -> Iterator[None]:
         sys.argv = saved
 
 
-def _words(error: BaseException) -> str:
+def _one_line(error: BaseException) -> str:
     """Return an exception in one line; for an assertion without a message its condition, and the values in it."""
     text = " ".join(str(error).split())
     if text:
@@ -207,8 +207,8 @@ def pretrain(
         if "OptimizerParamScheduler" not in str(error):
             raise
         raise UsageError(
-            f"--load {configuration.args.load}: its learning-rate schedule is another one ({_words(error)}); give the "
-            "same --train-iters and --lr, or --override-opt-param-scheduler to go on with the new schedule"
+            f"--load {configuration.args.load}: its learning-rate schedule is another one ({_one_line(error)}); give "
+            "the same --train-iters and --lr, or --override-opt-param-scheduler to go on with the new schedule"
         ) from error
 
 

@@ -80,7 +80,7 @@ def resolve(
     """
     actions = parser._option_string_actions
     for name in config:
-        if _spelt(actions, name) is None:
+        if _option_name(actions, name) is None:
             raise UsageError(f"{config_path}: unknown key {name!r}; {_hint(name, actions)}")
     from_file = as_argv(actions, config)
     after = list(flags)
@@ -88,13 +88,13 @@ def resolve(
         option = word.split("=", 1)[0]
         if option.startswith("--") and option not in actions:
             raise UsageError(f"unknown Megatron flag {option}; {_hint(option, actions, dashes=True)}")
-    options = [str(_spelt(actions, name)) for name in config] + [word.split("=", 1)[0] for word in after]
+    options = [str(_option_name(actions, name)) for name in config] + [word.split("=", 1)[0] for word in after]
     given = frozenset(actions[option].dest for option in options if option in actions)
     from_model: list[str] = []
     if shape is not None:
-        from_model = _model(parser, shape)
-        _agree(parser, shape, from_file, config_path)
-        _agree(parser, shape, after, "after --")
+        from_model = _shape_words(parser, shape)
+        _check_against_shape(parser, shape, from_file, config_path)
+        _check_against_shape(parser, shape, after, "after --")
     wanted = {
         name: value
         for name, value in DEFAULTS.items()
@@ -109,30 +109,30 @@ def resolve(
     return Flags(argv=tuple(argv), args=args, given=given)
 
 
-def _model(parser: argparse.ArgumentParser, shape: ModelShape) -> list[str]:
+def _shape_words(parser: argparse.ArgumentParser, shape: ModelShape) -> list[str]:
     """Return a model shape as words of a command line; UsageError if this Megatron lacks a flag that it needs."""
     actions = parser._option_string_actions
     for name, value in shape.flags.items():
-        if _spelt(actions, name) is None and value not in (None, False):
+        if _option_name(actions, name) is None and value not in (None, False):
             raise UsageError(f"{shape.path}: this Megatron has no --{name}, which the model needs; use a later one")
-    known = {name: value for name, value in shape.flags.items() if _spelt(actions, name) and value is not None}
+    known = {name: value for name, value in shape.flags.items() if _option_name(actions, name) and value is not None}
     return as_argv(actions, known)
 
 
-def _agree(parser: argparse.ArgumentParser, shape: ModelShape, words: Sequence[str], where: str) -> None:
+def _check_against_shape(parser: argparse.ArgumentParser, shape: ModelShape, words: Sequence[str], where: str) -> None:
     """Raise UsageError if `words` contradict the model shape; they may repeat it."""
     actions = parser._option_string_actions
-    wanted, _ = parser.parse_known_args(_model(parser, shape))
-    said, _ = parser.parse_known_args(list(words))
+    wanted, _ = parser.parse_known_args(_shape_words(parser, shape))
+    parsed, _ = parser.parse_known_args(list(words))
     options = {word.split("=", 1)[0] for word in words}
     for name, value in shape.flags.items():
-        dest = actions[option].dest if (option := _spelt(actions, name)) else ""
-        spoken = sorted(other for other in options if other in actions and actions[other].dest == dest)
-        if spoken and getattr(said, dest) != getattr(wanted, dest):
-            theirs = "" if actions[spoken[0]].nargs == 0 else f" {getattr(said, dest)}"
+        dest = actions[option].dest if (option := _option_name(actions, name)) else ""
+        used = sorted(other for other in options if other in actions and actions[other].dest == dest)
+        if used and getattr(parsed, dest) != getattr(wanted, dest):
+            theirs = "" if actions[used[0]].nargs == 0 else f" {getattr(parsed, dest)}"
             ours = {None: "is not to be set", False: "is not to be set", True: "must be set"}.get(value, f"is {value}")
             raise UsageError(
-                f"{where}: {spoken[0]}{theirs} contradicts {shape.path}, by which --{name} {ours}; leave it out"
+                f"{where}: {used[0]}{theirs} contradicts {shape.path}, by which --{name} {ours}; leave it out"
             )
 
 
@@ -148,7 +148,7 @@ def as_argv(actions: Mapping[str, argparse.Action], values: Mapping[str, Any]) -
     """
     words: list[str] = []
     for name, value in values.items():
-        option = _spelt(actions, name)
+        option = _option_name(actions, name)
         assert option is not None, name
         switch = actions[option].nargs == 0
         if value is True and switch:
@@ -166,7 +166,7 @@ def as_argv(actions: Mapping[str, argparse.Action], values: Mapping[str, Any]) -
     return words
 
 
-def _spelt(actions: Mapping[str, argparse.Action], name: str) -> str | None:
+def _option_name(actions: Mapping[str, argparse.Action], name: str) -> str | None:
     """Return the option as this parser spells it, with dashes or with underscores; None if it has neither."""
     for option in (f"--{name}", f"--{name.replace('-', '_')}"):
         if option in actions:

@@ -33,7 +33,7 @@ from toy_runs import random_pairs, write_shards
 from sft_shards.trainer.doctor import checks_gpu, checks_network, checks_shards, checks_software, checks_system
 from sft_shards.trainer.doctor.examine import CHECKS, examine
 from sft_shards.trainer.doctor.imports import Imported
-from sft_shards.trainer.doctor.machine import Machine, amount
+from sft_shards.trainer.doctor.machine import Machine, format_bytes
 from sft_shards.trainer.doctor.report import Finding, as_json, as_text, can_train, failing, ok, warning
 from sft_shards.trainer.mcore import attention_backends, compat
 
@@ -571,7 +571,7 @@ def test_the_report() -> None:
 
 @pytest.mark.unit
 def test_amounts() -> None:
-    assert [amount(size) for size in (0, 1023, 64 << 20, 192 * GIB, 3 << 50)] == [
+    assert [format_bytes(size) for size in (0, 1023, 64 << 20, 192 * GIB, 3 << 50)] == [
         "0 B",
         "1023 B",
         "64.0 MiB",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import pytest
 
 from sft_shards.formats.errors import DataError
@@ -34,3 +37,18 @@ def test_older_ones_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("megatron.core.__version__", "0.11.0")
     with pytest.raises(DataError, match=r"0\.11 is too old"):
         compat.check_version()
+
+
+@pytest.mark.unit
+def test_no_other_file_compares_versions_or_inspects_signatures() -> None:
+    """Docstring of compat: what is known of Megatron's versions stands there."""
+    trainer = Path(compat.__file__).parents[1]
+    for path in sorted(trainer.rglob("*.py")):
+        if path == Path(compat.__file__):
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            assert not (isinstance(node, ast.Import) and "inspect" in {name.name for name in node.names}), path
+            if isinstance(node, ast.Compare):
+                compared = ast.unparse(node)
+                assert "compat.version" not in compared, path
+                assert "megatron" not in compared or "__version__" not in compared, path
