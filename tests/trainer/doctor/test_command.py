@@ -206,7 +206,7 @@ def test_calls_that_are_wrong(tmp_path: Path) -> None:
     for words, call in (
         ("'tpu' is not one of", ["doctor", "--device", "tpu"]),
         ("takes no Megatron flags", ["doctor", "--", "--num-layers", "2"]),
-        ("--shards stands before doctor", ["--shards", str(tmp_path), "doctor"]),
+        ("--shards is given before doctor", ["--shards", str(tmp_path), "doctor"]),
         ("unexpected extra argument", ["doctor", str(tmp_path)]),
     ):
         done = sft_train(*call)

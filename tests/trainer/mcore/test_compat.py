@@ -39,7 +39,6 @@ def test_older_ones_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         compat.check_version()
 
 
-@pytest.mark.unit
 def test_no_other_file_compares_versions_or_inspects_signatures() -> None:
     """Docstring of compat: what is known of Megatron's versions stands there."""
     trainer = Path(compat.__file__).parents[1]
