@@ -119,28 +119,23 @@ class BatchTokenization:
         Raises:
             DataError: the backend gives other ids than Hugging Face; the record is named.
         """
-        supported = self._supported(rendered)
+        table = self._table
+        if table is None:
+            self.fallbacks += len(rendered)
+            return self._reference.tokenize(rendered)
+        supported = _supported(rendered, table)
         if supported.all():
-            return self._tokenize_supported(rendered)
+            return self._tokenize_supported(rendered, table)
         rest = rendered.select(np.flatnonzero(~supported))
         self.fallbacks += len(rest)
         judged = self._reference.tokenize(replace(rest, rejects=rendered.rejects))
         if not supported.any():
             return judged
-        return TokenizedBatch.merge([self._tokenize_supported(rendered.select(np.flatnonzero(supported))), judged])
+        tokenized = self._tokenize_supported(rendered.select(np.flatnonzero(supported)), table)
+        return TokenizedBatch.merge([tokenized, judged])
 
-    def _supported(self, rendered: RenderedBatch) -> NDArray[np.bool_]:
-        """Return bool[n]: the texts that the backend may be given."""
-        if self._table is None:
-            return np.zeros(len(rendered), dtype=bool)
-        supported = np.asarray((np.diff(rendered.typed_offsets) == 0) & (np.diff(rendered.text_offsets) > 0))
-        if self._table.normalizes:
-            supported[may_change(rendered.text, rendered.text_offsets)] = False
-        return supported
-
-    def _tokenize_supported(self, rendered: RenderedBatch) -> TokenizedBatch:
-        assert self._table is not None, "without it no text is supported"
-        tokens = encode(self._backend, rendered, self._table)
+    def _tokenize_supported(self, rendered: RenderedBatch, table: ByteLengths) -> TokenizedBatch:
+        tokens = encode(self._backend, rendered, table)
         masks = masks_from_bytes(tokens, rendered.spans, rendered.span_owners, train_straddling=self._train_straddling)
         tokenized = TokenizedBatch(
             records=rendered.records,
@@ -161,6 +156,14 @@ class BatchTokenization:
         require_same_ids(tokenized.select(rest), judged, self._backend.name)
         matching = replace(tokenized.select(np.flatnonzero(tokens.matches)), rejects=rendered.rejects)
         return TokenizedBatch.merge([matching, judged])
+
+
+def _supported(rendered: RenderedBatch, table: ByteLengths) -> NDArray[np.bool_]:
+    """Return bool[n]: the texts that a backend may be given."""
+    supported = np.asarray((np.diff(rendered.typed_offsets) == 0) & (np.diff(rendered.text_offsets) > 0))
+    if table.normalizes:
+        supported[may_change(rendered.text, rendered.text_offsets)] = False
+    return supported
 
 
 def encode(backend: Backend, rendered: RenderedBatch, table: ByteLengths) -> LocatedTokens:
