@@ -2,13 +2,20 @@
 
     Conversation ──ChatTemplate.render──▶ Rendering(text, spoken, typed) ──TrainOn.spans──▶ trained spans
 
-In five lines:
+In a few lines:
 
+    from sft_shards.formats.conversation import Conversation, Turn
     from sft_shards.formats.templates import ChatTemplate, TemplateTokens, TrainOn, template_source
     tokens = TemplateTokens(variables={"bos_token": "", "eos_token": "</s>"}, control=("</s>",), stop=("</s>",))
     template = ChatTemplate("alpaca", template_source("alpaca"), tokens)
+    turns = (Turn(role="user", content="Name a colour."), Turn(role="assistant", content="Blue."))
+    conversation = Conversation(turns=turns)
     rendering = template.render(conversation)
     print([rendering.text[start:end] for start, end in TrainOn().spans(rendering, conversation)])
+
+A turn is located by what the template says of it (`{% generation %}`) or by markers that are rendered with it; a turn
+that cannot be located for certain rejects its record. `Tracer` makes a `Skeleton` of a template, with which
+conversations that are text only are rendered without Jinja.
 
 A package of your own adds a template by the entry point group `sft_shards.templates`.
 """

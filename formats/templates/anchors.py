@@ -1,7 +1,7 @@
-"""Where the texts of messages stand in a rendering, found by message and by place without going through all of them.
+"""Anchors: where the texts of messages stand in a rendering, found by message and by position.
 
-A conversation of a megabyte can have tens of thousands of short turns: whatever is asked about a turn must not look at
-all the others.
+A conversation of a megabyte can have tens of thousands of short turns. Whatever is asked about one turn must not walk
+through all the others, so positions are searched by bisection.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ CONTENT, REASONING, CALL = 0, 1, 2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Anchor:
-    """Where a text of a message stands in the plain rendering, in characters."""
+    """Where a text of a message stands in the rendering, [start, end) in characters."""
 
     message: int
+    """Number of the message in the conversation."""
     kind: int
-    """`CONTENT`, `REASONING` or `CALL`."""
+    """`CONTENT`, `REASONING` or `CALL` (the name of a tool that is called)."""
     start: int
     end: int
 
@@ -28,7 +29,7 @@ class Anchors:
     """The anchors of one rendering.
 
     Args:
-        found: in text order, apart from each other.
+        found: in the order of the text, not overlapping.
     """
 
     def __init__(self, found: Sequence[Anchor]) -> None:
@@ -39,15 +40,15 @@ class Anchors:
             self._of.setdefault(anchor.message, []).append(anchor)
 
     def of(self, message: int) -> Sequence[Anchor]:
-        """Those of a message, in text order."""
+        """Return the anchors of a message, in the order of the text."""
         return self._of.get(message, ())
 
-    def end_before(self, place: int) -> int:
-        """Where the last text that ends at `place` or before it ends; 0 where there is none."""
-        at = bisect_right(self._ends, place)
+    def end_before(self, position: int) -> int:
+        """Return where the last text ends that ends at a position or before it; 0 if there is none."""
+        at = bisect_right(self._ends, position)
         return self._ends[at - 1] if at else 0
 
-    def start_after(self, place: int) -> int | None:
-        """Where the first text that starts at `place` or behind it starts; None where there is none."""
-        at = bisect_left(self._starts, place)
+    def start_after(self, position: int) -> int | None:
+        """Return where the first text starts that starts at a position or behind it; None if there is none."""
+        at = bisect_left(self._starts, position)
         return self._starts[at] if at < len(self._starts) else None

@@ -1,4 +1,9 @@
-"""A chat template: a conversation in, one rendering out, each assistant turn located or the record refused."""
+"""A chat template: one conversation in, one rendering out, with each assistant turn located or the record rejected.
+
+The conversation is rendered once, and the training tokens are those of this text: rendering prefixes and taking
+differences is not stable (templates rewrite history). What a template does is found out on a probe when it is loaded,
+so that one that cannot be used is refused before anything is written.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +21,7 @@ from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError, UsageError
 from sft_shards.formats.templates.rendering import Rendering
 from sft_shards.formats.templates.sandbox import compile_template, render
-from sft_shards.formats.templates.sentinels import RESERVED, StandIns, all_texts
+from sft_shards.formats.templates.sentinels import RESERVED, ControlTokenSentinels, all_texts, any_of
 from sft_shards.formats.templates.turn_spans import by_generation, by_marks
 
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
@@ -24,12 +29,12 @@ GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 @dataclass(frozen=True, kw_only=True)
 class TemplateTokens:
-    """What a template has to know of the tokenizer."""
+    """What a template needs from a tokenizer."""
 
     variables: Mapping[str, str] = field(default_factory=dict)
     """`bos_token`, `eos_token` and so on, as `apply_chat_template` passes them."""
     control: tuple[str, ...] = ()
-    """Every special token: what must stay text when somebody types it."""
+    """Every special token: these stay text when somebody types them."""
     stop: tuple[str, ...] = ()
     """The tokens that a model of this tokenizer stops on."""
 
@@ -40,17 +45,17 @@ class ChatTemplate:
     Args:
         with_tools: another template for conversations that offer tools, where a tokenizer has one
             (`apply_chat_template` takes its `tool_use` for these).
+        allow_control_tokens: whether control tokens in texts become control tokens, instead of staying text.
 
     Attributes:
         name: "tokenizer" or the name of a built-in one.
         source: its text, the one for conversations without tools.
         sha256: hash of the template's text.
         header: the generation prompt, "" where the template writes none.
-        stop: the stop tokens that the template was seen to end the probe's turns with.
 
     Raises:
-        UsageError: the template is no Jinja, cannot render a text-only conversation, or does not end an assistant's
-            turn with a token that the model stops on.
+        UsageError: the template is no Jinja, cannot render one question with its answer, or does not end the answer
+            with a token that the model stops on.
     """
 
     def __init__(
@@ -75,9 +80,9 @@ class ChatTemplate:
             ) from None
         self._has_generation = GENERATION.search(source) is not None
         self._knows_developer = "developer" in source
-        self._stand_ins = StandIns(() if allow_control_tokens else tokens.control)
-        self._control = StandIns(tokens.control).pattern
-        self._stop = StandIns(tokens.stop).pattern
+        self._sentinels = ControlTokenSentinels(() if allow_control_tokens else tokens.control)
+        self._control = any_of(tokens.control)
+        self._stop = any_of(tokens.stop)
         self.header = ""
         self._always_header = self._lead = ""
         self._probe()
@@ -86,10 +91,11 @@ class ChatTemplate:
             self._with_tools = ChatTemplate(name, with_tools, tokens, allow_control_tokens=allow_control_tokens)
 
     def render(self, conversation: Conversation) -> Rendering:
-        """Render a conversation once, and find where its assistant speaks.
+        """Render a conversation, and find where its assistant speaks.
 
         Raises:
-            RecordError: the template refuses the conversation, or its turns cannot be told apart for certain.
+            RecordError: `reserved_character`, `template_error` (the template refuses the conversation), or one of the
+                reasons of `turn_spans` (its turns cannot be located for certain).
         """
         if conversation.tools and self._with_tools is not self:
             return self._with_tools.render(conversation)
@@ -98,10 +104,10 @@ class ChatTemplate:
         texts = all_texts([messages, tools])
         if RESERVED.search(texts):
             raise RecordError("reserved_character", "the text holds a Unicode noncharacter (U+FDD0 to U+FDEF)")
-        hidden = self._stand_ins.pattern.search(texts) is not None
+        hidden = self._sentinels.pattern.search(texts) is not None
         if hidden:
-            messages, tools = self._stand_ins.hide(messages), self._stand_ins.hide(tools)
-        messages, whole = self._spelt(messages, tools)
+            messages, tools = self._sentinels.hide(messages), self._sentinels.hide(tools)
+        messages, whole = self._render_calls(messages, tools)
         always = self._always_header if whole.endswith(self._always_header) else ""
         text = whole.removesuffix(always)
         if self._has_generation:
@@ -121,7 +127,7 @@ class ChatTemplate:
         notes = _notes(text, messages, tools)
         typed: tuple[tuple[int, int], ...] = ()
         if hidden:
-            text, typed = self._stand_ins.reveal(text)
+            text, typed = self._sentinels.reveal(text)
         return Rendering(text=text, spoken=spoken, typed=typed, notes=notes)
 
     def _messages(self, conversation: Conversation) -> list[dict[str, Any]]:
@@ -131,13 +137,13 @@ class ChatTemplate:
                 message["role"] = "system"
         return messages
 
-    def _spelt(
+    def _render_calls(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None
     ) -> tuple[list[dict[str, Any]], str]:
-        """The messages with tool calls in the spelling that the template takes, and the rendering.
+        """Return the messages, with tool calls in the form that the template takes, and their rendering.
 
-        Templates differ in what they expect: arguments as an object or as a JSON text, null or "" as the content
-        of a turn that is all tool calls. The first spelling that renders is the template's.
+        Templates differ in what they expect: arguments as an object or as a JSON text, null or "" as the content of a
+        turn that is all tool calls. The first form that renders is taken.
         """
         try:
             return messages, self._render(messages, tools)
@@ -146,7 +152,7 @@ class ChatTemplate:
                 for as_text in (False, True):
                     for empty in (None, ""):
                         with contextlib.suppress(RecordError):
-                            other = [_spell_calls(message, as_text, empty) for message in messages]
+                            other = [_with_calls_as(message, as_text, empty) for message in messages]
                             return other, self._render(other, tools)
             raise error
 
@@ -163,7 +169,7 @@ class ChatTemplate:
         )
 
     def _probe(self) -> None:
-        """Find out the header, and whether a turn ends with a stop token, on a conversation as plain as can be."""
+        """Find the header and the lead on one question and its answer; the answer must end with a stop token."""
         asked: list[dict[str, Any]] = [{"role": "user", "content": "Hello"}]
         answer = "Hi there"
         try:
@@ -172,7 +178,8 @@ class ChatTemplate:
             whole = self._render([*asked, {"role": "assistant", "content": answer}], None)
         except RecordError as error:
             raise UsageError(
-                f"template {self.name}: cannot render a plain question and answer ({error.detail})"
+                f"template {self.name}: cannot render one question and its answer ({error.detail}); "
+                "choose a built-in one with --template"
             ) from None
         self.header = prompt[len(without) :] if prompt.startswith(without) else ""
         before, _, after = whole.rpartition(answer)
@@ -188,12 +195,13 @@ class ChatTemplate:
         except RecordError as error:
             stops = ", ".join(self.tokens.stop) or "none"
             raise UsageError(
-                f"template {self.name}: {error.reason.replace('_', ' ')} on a plain question and answer "
+                f"template {self.name}: {error.reason.replace('_', ' ')} on one question and its answer "
                 f"({error.detail}; the tokenizer's stop tokens: {stops}); choose a built-in one with --template"
             ) from None
 
 
-def _spell_calls(message: dict[str, Any], as_text: bool, empty: str | None) -> dict[str, Any]:
+def _with_calls_as(message: dict[str, Any], as_text: bool, empty: str | None) -> dict[str, Any]:
+    """Return a message with the arguments of its calls as JSON texts or as they are, and `empty` for no content."""
     if not message.get("tool_calls"):
         return message
     calls = []
@@ -206,13 +214,14 @@ def _spell_calls(message: dict[str, Any], as_text: bool, empty: str | None) -> d
 
 
 def _notes(text: str, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> tuple[str, ...]:
+    """Return what the template left out: `tools_ignored`, `reasoning_dropped`."""
     notes = []
     names = (tool.get("function", tool).get("name") for tool in tools or ())
     if not all(name is None or str(name) in text for name in names):
         notes.append("tools_ignored")
     place = 0
     for reasoning in ((message.get("reasoning_content") or "").strip() for message in messages):
-        found = text.find(reasoning, place)  # where the one before was, and only then from the beginning
+        found = text.find(reasoning, place)  # from the one before on, so that long conversations take linear time
         if found < 0 and reasoning not in text:
             notes.append("reasoning_dropped")
             break

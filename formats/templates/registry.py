@@ -11,11 +11,12 @@ from sft_shards.formats.errors import UsageError, nearest
 GROUP = "sft_shards.templates"
 """Entry point group: a text (or a function without arguments that returns one) registers under its name."""
 TOKENIZER = "tokenizer"
+"""The name of the tokenizer's own template."""
 
 
 @cache
 def sources() -> dict[str, str]:
-    """The Jinja text of every template but the tokenizer's, by name."""
+    """Return the Jinja text of every template but the tokenizer's, by name."""
     folder = files("sft_shards.formats.templates.builtin")
     known = {
         entry.name.removesuffix(".jinja"): entry.read_text("utf-8")
@@ -29,7 +30,11 @@ def sources() -> dict[str, str]:
 
 
 def template_source(name: str) -> str:
-    """The Jinja text of a template; UsageError with the nearest name otherwise."""
+    """Return the Jinja text of a template.
+
+    Raises:
+        UsageError: there is none of this name; the nearest name is suggested.
+    """
     if name not in sources():
         raise UsageError(f"no template {name!r}; {nearest(name, ['auto', TOKENIZER, *sources()])}")
     return sources()[name]

@@ -1,4 +1,4 @@
-"""What a template gives: a text, where in it the assistant speaks, and which of that carries loss."""
+"""What rendering a conversation gives: a text, where in it the assistant speaks, and which of that carries loss."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sft_shards.formats.conversation import Conversation
+from sft_shards.formats.templates.thinking import BLOCK
 
 Span = tuple[int, int]
+"""[start, end), in characters of a text unless said otherwise."""
 TRAIN_ON = ("all", "last", "weight", "everything")
-THINK_BLOCK = re.compile(r"<think>.*?</think>\s*", re.DOTALL)
-TOOL_BLOCK = re.compile(r"\s*<tool_call>.*?</tool_call>", re.DOTALL)
+TOOL_CALL = re.compile(r"\s*<tool_call>.*?</tool_call>", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spoken:
     """One assistant turn in the text, [start, end) in characters: all that inference would have generated.
 
-    It begins after the turn's header (and after an empty think block), and ends with the stop token.
+    It begins behind the turn's header (and behind an empty think block), and ends with the stop token.
     """
 
     turn: int
@@ -37,9 +38,9 @@ class Rendering:
 
     text: str
     spoken: tuple[Spoken, ...]
-    """The assistant turns, in text order."""
+    """The assistant turns, in the order of the text."""
     typed: tuple[Span, ...] = ()
-    """Control tokens that somebody typed, which must be encoded as the text they are."""
+    """Control tokens that somebody typed, which must be encoded as the text they are; in the order of the text."""
     notes: tuple[str, ...] = ()
     """What the template left out without harm to the mask: `tools_ignored`, `reasoning_dropped`."""
 
@@ -51,11 +52,12 @@ class TrainOn:
     turns: str = "all"
     """`all` assistant turns, the `last` one, those of `weight` 1, or `everything`: every token of the text."""
     reasoning: bool = True
-    """Whether `<think> … </think>` does."""
+    """Whether `<think> … </think>` carries loss."""
     tool_calls: bool = True
+    """Whether tool calls carry loss."""
 
     def spans(self, rendering: Rendering, conversation: Conversation) -> list[Span]:
-        """The trained spans of the text, [start, end) in characters, in order and apart from each other."""
+        """Return the trained spans of the text, in characters: in order, not empty, not overlapping."""
         if self.turns == "everything":
             return [(0, len(rendering.text))]
         chosen: Sequence[Spoken] = rendering.spoken
@@ -63,18 +65,16 @@ class TrainOn:
             chosen = rendering.spoken[-1:]
         elif self.turns == "weight":
             chosen = [spoken for spoken in rendering.spoken if conversation.turns[spoken.turn].weight]
-        spans: list[Span] = []
-        for spoken in chosen:
-            spans += self._without(rendering.text, spoken)
-        return spans
+        return [span for spoken in chosen for span in self._trained_parts(rendering.text, spoken)]
 
-    def _without(self, text: str, spoken: Spoken) -> list[Span]:
+    def _trained_parts(self, text: str, spoken: Spoken) -> list[Span]:
+        """Return one turn without what carries no loss: [2, 9) without the hole [4, 6) is [2, 4) and [6, 9)."""
         holes: list[Span] = []
         said = text[spoken.start : spoken.stop]
         if not self.reasoning:
-            holes += [_shift(match.span(), spoken.start) for match in THINK_BLOCK.finditer(said)]
+            holes += [_shift(match.span(), spoken.start) for match in BLOCK.finditer(said)]
         if not self.tool_calls:
-            holes += [_shift(match.span(), spoken.start) for match in TOOL_BLOCK.finditer(said)]
+            holes += [_shift(match.span(), spoken.start) for match in TOOL_CALL.finditer(said)]
             holes += [spoken.calls] if spoken.calls else []
         spans, begin = [], spoken.start
         for start, end in sorted(holes):

@@ -1,4 +1,4 @@
-"""Jinja for chat templates. A tokenizer's template is somebody else's program: sandboxed, bounded in time and size.
+"""Jinja for chat templates: a tokenizer's template is somebody else's program, so it runs with bounds on time and size.
 
 The environment is the one that `transformers` renders chat templates in (`utils/chat_template_utils.py`, 5.x):
 the same block trimming, loop controls, `tojson`, `raise_exception` and `{% generation %}`. Two things differ on
@@ -38,7 +38,7 @@ UNBOUNDED = re.compile(r"\d{5,}|\*|:[^}]*\{")
 
 
 class Generation(jinja2.ext.Extension):
-    """`{% generation %} … {% endgeneration %}`: what stands inside is what the assistant says."""
+    """The tags `{% generation %} … {% endgeneration %}`: what stands inside is what the assistant says."""
 
     tags = {"generation"}  # noqa: RUF012 - jinja2's own declaration
 
@@ -58,7 +58,7 @@ class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset(["*", "**", "%"])
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        """jinja2's rule; what it gives for the items of a plain dict, without its detour over an exception."""
+        """Apply jinja2's rule; items of an ordinary dict are found without its detour over an exception."""
         if type(obj) is dict and attribute in obj and attribute not in DICT_NAMES:
             return obj[attribute]
         return super().getattr(obj, attribute)
@@ -76,13 +76,13 @@ class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """jinja2's rule, and none of the text methods that pad to any width."""
+        """Apply jinja2's rule, and refuse the text methods that pad to any width."""
         if isinstance(obj, str) and attr in PADDING_METHODS:
             return False
         return super().is_safe_attribute(obj, attr, value)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        """jinja2's sandboxed `str.format`, refused where a width is not bounded."""
+        """Return jinja2's sandboxed `str.format`, and refuse a width that is not bounded."""
         wrapped = super().wrap_str_format(value)
         if wrapped is not None and UNBOUNDED.search(value.__self__):
             raise jinja2.exceptions.SecurityError("the template formats to a width that is not bounded")
@@ -90,7 +90,7 @@ class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
 
 
 def bounded(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter that refuses large numbers and unbounded format texts among its arguments."""
+    """Return a filter that refuses large numbers and unbounded format texts among its arguments."""
 
     @wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
@@ -105,12 +105,16 @@ def bounded(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def compile_template(source: str) -> jinja2.Template:
-    """Compile a chat template; `jinja2.TemplateSyntaxError` where it is none."""
+    """Compile a chat template.
+
+    Raises:
+        jinja2.TemplateSyntaxError: it is no Jinja.
+    """
     return furnish(Sandbox).from_string(source)
 
 
 def furnish(kind: type[Sandbox]) -> Sandbox:
-    """An environment with the filters and functions that chat templates know."""
+    """Return an environment of a kind with the filters and functions that chat templates know."""
 
     def raise_exception(message: str) -> None:
         raise jinja2.exceptions.TemplateError(message)
@@ -138,7 +142,7 @@ def furnish(kind: type[Sandbox]) -> Sandbox:
 
 
 def render(template: jinja2.Template, **variables: Any) -> str:
-    """Render within the bounds.
+    """Return what a template writes, within the bounds.
 
     Raises:
         RecordError: `template_error` with what the template said (`raise_exception`, an undefined value, a bound).
@@ -162,8 +166,10 @@ def render(template: jinja2.Template, **variables: Any) -> str:
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in the block after so many seconds. In a thread other than the main one it does nothing:
-    signals reach only that one, and the job's workers render in theirs."""
+    """Raise TimeoutError in the block after so many seconds.
+
+    In a thread other than the main one it does nothing: signals reach only that one, in which the job's workers render.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

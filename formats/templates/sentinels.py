@@ -1,8 +1,14 @@
-"""Invisible characters that stand for something while a template renders.
+"""Sentinels: code points that stand for something of ours while a template renders, and are gone afterwards.
 
-Control tokens that somebody typed are held apart by them: each is replaced by a run of its own length, so that every
-position stays what it was, rendered, and put back. What the template wrote itself can then be told from what was
-typed, whatever the template does.
+A template is a program that treats its texts as it likes, so what must be found again in its output has to travel
+through it as characters. These are characters that no text may hold: Unicode's noncharacters, and, in texts that hold a
+control token, the private-use plane from U+F0000 on.
+
+    U+FDD0, U+FDD1, U+FDD2   around a text of a message (see `markers`)
+    U+FDD3                   fills the run that stands for a typed control token up to the token's length
+    U+FDD4, U+FDD5           around what a template marks with `{% generation %}` (see `sandbox`)
+    U+FDD6, U+FDD7, U+FDD8   a text that is traced, and what was stripped from it (see `traced_text`)
+    U+F0000 …                the control token of that number
 """
 
 from __future__ import annotations
@@ -13,16 +19,76 @@ from typing import Any
 
 from sft_shards.formats.errors import RecordError
 
-OPEN, AFTER, CLOSE = "\ufdd0", "\ufdd1", "\ufdd2"
+MARK_OPEN, MARK_NUMBERED, MARK_CLOSE = "\ufdd0", "\ufdd1", "\ufdd2"
 FILL = "\ufdd3"
 GENERATION_START, GENERATION_END = "\ufdd4", "\ufdd5"
-"""Noncharacters that stand around what a template marks with `{% generation %}` until they are taken out again."""
-FIRST_STAND_IN = 0xF0000
+TRACE_OPEN, TRACE_CLOSE, TRACE_STRIP = "\ufdd6", "\ufdd7", "\ufdd8"
+FIRST_CONTROL_TOKEN = 0xF0000
 RESERVED = re.compile("[\ufdd0-\ufdef]")
+"""The noncharacters. A text that holds one is rejected (`reserved_character`)."""
+
+
+class ControlTokenSentinels:
+    """Hides control tokens that somebody typed, so that they can be told from those that the template writes.
+
+    Each is replaced by a run of as many characters, so that all positions stay: "say <|eot|>" becomes "say ", the
+    character that says which token it is, and six times `FILL`. After rendering the runs are put back, and their
+    positions are known.
+
+    Args:
+        control_tokens: the tokens to hide.
+    """
+
+    def __init__(self, control_tokens: Sequence[str]) -> None:
+        self.tokens = sorted(control_tokens, key=len, reverse=True)
+        self.pattern = any_of(control_tokens)
+        self._numbers = {token: number for number, token in enumerate(self.tokens)}
+        self._run = re.compile(f"([\U000f0000-\U000ffffd]){FILL}*")
+
+    def hide(self, value: Any) -> Any:
+        """Return a copy of a JSON-like value with every control token in its texts replaced.
+
+        Raises:
+            RecordError: `reserved_character`, a text holds private-use characters as well.
+        """
+
+        def change(text: str) -> str:
+            if self._run.search(text):
+                raise RecordError("reserved_character", "the text holds both control tokens and private-use characters")
+            return self.pattern.sub(self._sentinel, text)
+
+        return map_texts(value, change)
+
+    def _sentinel(self, match: re.Match[str]) -> str:
+        return chr(FIRST_CONTROL_TOKEN + self._numbers[match[0]]) + FILL * (len(match[0]) - 1)
+
+    def reveal(self, text: str) -> tuple[str, tuple[tuple[int, int], ...]]:
+        """Return the text with the control tokens put back, and the spans [start, end) at which they stand.
+
+        Raises:
+            RecordError: `template_error`, the template cut a token in two.
+        """
+        spans = []
+
+        def change(match: re.Match[str]) -> str:
+            token = self.tokens[ord(match[1]) - FIRST_CONTROL_TOKEN]
+            if len(match[0]) != len(token):
+                raise RecordError(
+                    "template_error", "the template takes texts apart inside a control token that was typed"
+                )
+            spans.append(match.span())
+            return token
+
+        return self._run.sub(change, text), tuple(spans)
+
+
+def any_of(tokens: Sequence[str]) -> re.Pattern[str]:
+    """Return a pattern for any of several tokens, the longest first; without tokens it matches nothing."""
+    return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or r"(?!)")
 
 
 def map_texts(value: Any, change: Callable[[str], str]) -> Any:
-    """A copy of a JSON-like value with every text changed, keys left as they are."""
+    """Return a copy of a JSON-like value with every text changed; keys stay as they are."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, dict):
@@ -33,7 +99,7 @@ def map_texts(value: Any, change: Callable[[str], str]) -> Any:
 
 
 def all_texts(value: Any) -> str:
-    """Every text of a JSON-like value, one after the other, with a NUL in between."""
+    """Return every text of a JSON-like value, one after the other, with a NUL in between."""
     found: list[str] = []
 
     def keep(text: str) -> str:
@@ -42,44 +108,3 @@ def all_texts(value: Any) -> str:
 
     map_texts(value, keep)
     return "\0".join(found)
-
-
-class StandIns:
-    """Replaces typed control tokens by runs of equal length, and finds them again.
-
-    A run is one character of a private-use plane that says which token, then `FILL` up to the token's length.
-    """
-
-    def __init__(self, control_tokens: Sequence[str]) -> None:
-        self.tokens = sorted(control_tokens, key=len, reverse=True)
-        self.pattern = re.compile("|".join(map(re.escape, self.tokens)) or r"(?!)")
-        self._number = {token: number for number, token in enumerate(self.tokens)}
-        self._run = re.compile(f"([\U000f0000-\U000ffffd]){FILL}*")
-
-    def hide(self, value: Any) -> Any:
-        """A copy of a JSON-like value with every typed control token replaced."""
-
-        def change(text: str) -> str:
-            if self._run.search(text):
-                raise RecordError("reserved_character", "the text holds both control tokens and private-use characters")
-            return self.pattern.sub(self._stand_in, text)
-
-        return map_texts(value, change)
-
-    def _stand_in(self, match: re.Match[str]) -> str:
-        return chr(FIRST_STAND_IN + self._number[match[0]]) + FILL * (len(match[0]) - 1)
-
-    def reveal(self, text: str) -> tuple[str, tuple[tuple[int, int], ...]]:
-        """The text with the tokens put back, and the spans [start, end) at which they stand."""
-        spans = []
-
-        def change(match: re.Match[str]) -> str:
-            token = self.tokens[ord(match[1]) - FIRST_STAND_IN]
-            if len(match[0]) != len(token):
-                raise RecordError(
-                    "template_error", "the template takes texts apart inside a control token that was typed"
-                )
-            spans.append(match.span())
-            return token
-
-        return self._run.sub(change, text), tuple(spans)

@@ -1,13 +1,10 @@
-"""Rendering without Jinja: what a template did to one conversation, done again for every other one like it.
+"""Skeletons: what a template did to one conversation, to be done again for every other one like it without Jinja.
 
-A chat template is run once with texts that watch what is done to them (`Watched`). Whatever the template asks of a
-text (is "</think>" in it, does it begin with …, is it empty, strip it) is answered for a text to which nothing
-applies, and written down. What comes out is a `Skeleton`: the template's own words with gaps. Any conversation with
-the same roles whose texts give the same answers is rendered by filling the gaps: the template would have taken the
-same way through its program. A text that could give another answer, or an operation whose outcome cannot be known
-without the text (its length, its upper case, a slice), sends the conversation through Jinja.
+The template is run once with traced texts (see `traced_text`). What comes out is a `Skeleton`: the template's own words
+with gaps for the texts. Any conversation with the same role sequence, whose texts hold none of the strings that the
+template looked for, is rendered by filling the gaps: the template would take the same way through its program.
 
-It trades memory (one skeleton per sequence of roles) for 20 to 50 times the speed of Jinja.
+It trades memory (one skeleton per role sequence) for 20 to 50 times the speed of Jinja.
 """
 
 from __future__ import annotations
@@ -27,10 +24,11 @@ from numpy.typing import NDArray
 from sft_shards.formats.columnar import RoleSequence, text_only_messages
 from sft_shards.formats.templates.rendering import Rendering, Span
 from sft_shards.formats.templates.sandbox import Sandbox, furnish
-from sft_shards.formats.templates.traced_text import GAP, Answers, Trim, Untraceable, Watched, bare
+from sft_shards.formats.templates.sentinels import GENERATION_END, GENERATION_START, TRACE_STRIP
+from sft_shards.formats.templates.traced_text import GAP, Trace, TracedText, Trim, Untraceable, holds_traced, untraced
 
 FILTERS = {"trim", "default", "d", "list", "length", "count", "first", "last", "selectattr", "rejectattr", "reverse"}
-"""Filters that treat a watched text through its own methods, or only look at the list it stands in."""
+"""Filters that treat a traced text through its own methods, or only look at the list it stands in."""
 TESTS = {
     "string",
     "none",
@@ -47,121 +45,63 @@ TESTS = {
 """Tests whose answer follows from a text being a text."""
 
 
-def _holds_watched(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(_holds_watched(item) for item in value.values())
-    if isinstance(value, (list, tuple)):
-        return any(_holds_watched(item) for item in value)
-    return isinstance(value, Watched)
-
-
-def _concat(pieces: Iterable[str]) -> str:
-    known = list(pieces)
-    watched = next((piece for piece in known if isinstance(piece, Watched)), None)
-    text = "".join(known)
-    return text if watched is None else Watched.made(text, watched.answers)
-
-
-class _Generator(jinja2.compiler.CodeGenerator):
-    """Code in which `a ~ b` keeps watched texts watched."""
-
-    def visit_Concat(self, node: jinja2.nodes.Concat, frame: Any) -> None:  # noqa: N802 - jinja2's name
-        """Write a call that joins."""
-        self.write("environment.concat([str(each) for each in (")
-        for each in node.nodes:
-            self.visit(each, frame)
-            self.write(", ")
-        self.write(")])")
-
-
-class _Watchful(Sandbox):
-    """The sandbox, in which nothing is done to a watched text behind its back."""
-
-    code_generator_class = _Generator
-    concat = staticmethod(_concat)
-
-    def call(self, context: Any, obj: Any, *args: Any, **kwargs: Any) -> Any:
-        """Call, unless it is a built-in that would be handed a watched text."""
-        given = [value for name, value in kwargs.items() if name not in ("_loop_vars", "_block_vars")]
-        if type(obj) is type("".join) and _holds_watched([*args, *given]):
-            raise Untraceable
-        return super().call(context, obj, *args, **kwargs)
-
-
-def _guarded(name: str, function: Callable[..., Any], known: set[str]) -> Callable[..., Any]:
-    if name in known:
-        return function
-
-    @wraps(function)
-    def guarded(*args: Any, **kwargs: Any) -> Any:
-        if _holds_watched([*args, *kwargs.values()]):
-            raise Untraceable(name)
-        return function(*args, **kwargs)
-
-    return guarded
-
-
-def _decides_by_membership(tree: jinja2.nodes.Template) -> bool:
-    """Whether a text could be looked up in another text, which the text would not notice."""
-    for compare in tree.find_all(jinja2.nodes.Compare):
-        for operand in compare.ops:
-            if operand.op not in ("in", "notin") or isinstance(compare.expr, jinja2.nodes.Const):
-                continue
-            if isinstance(operand.expr, (jinja2.nodes.List, jinja2.nodes.Tuple)):
-                continue
-            attribute = getattr(compare.expr, "attr", None) or getattr(
-                getattr(compare.expr, "arg", None), "value", None
-            )
-            if attribute not in ("role", "type", "name"):
-                return True
-    return False
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Skeleton:
-    """A rendering with gaps for the texts of the messages, in the order of the messages."""
+    """A rendering with gaps for the texts of the messages, in the order of the messages.
+
+    A template that writes "U:" and "A:" in front of texts and a dot at the end has, for the roles (user, assistant),
+    the literals ("U:", "A:", "."). If the assistant's text and the dot are trained, there is one span, (1, 4, 2, 5):
+    one gap and 4 bytes of literals stand before its start, two gaps and 5 bytes before its end.
+    """
 
     literals: tuple[str, ...]
     """The template's words around the gaps: one more than there are gaps."""
     spans: NDArray[np.int64]
-    """int64[s, 4], where each trained span starts and ends: how many gaps stand before its start, how many bytes of
-    the literals do, and both again for its end."""
+    """int64[s, 4]: for each trained span the number of gaps before its start, the bytes of literals before its start,
+    and both again for its end."""
     absent: frozenset[str]
+    """Strings that no text that is filled in may hold."""
     trims: tuple[tuple[Trim, ...], ...]
-    """What is taken off the text in each gap, in this order."""
+    """For each gap, what is stripped from its text, in this order."""
 
 
 class Tracer:
-    """Makes skeletons of one template."""
+    """Makes the skeletons of one template.
+
+    Args:
+        source: the template's Jinja text.
+        variables: `bos_token` and so on, as the template is rendered with.
+    """
 
     def __init__(self, source: str, variables: dict[str, str]) -> None:
-        self.variables = variables
+        self._variables = variables
         self._template: jinja2.Template | None = None
-        environment = furnish(_Watchful)
+        environment = furnish(_TracingSandbox)
         for functions, known in ((environment.filters, FILTERS), (environment.tests, TESTS)):
             table: dict[str, Any] = functions
             table.update({name: _guarded(name, each, known) for name, each in table.items()})
-        if not _decides_by_membership(environment.parse(source)):
+        if not _looks_texts_up(environment.parse(source)):
             self._template = environment.from_string(source)
 
     def trace(
-        self, shape: RoleSequence, contents: Sequence[str], rendering: Rendering, spans: Sequence[Span]
+        self, roles: RoleSequence, texts: Sequence[str], rendering: Rendering, spans: Sequence[Span]
     ) -> Skeleton | None:
-        """The skeleton for a shape, from one conversation of it and its rendering by Jinja.
+        """Return the skeleton of a role sequence, from one conversation with it and its rendering by Jinja.
 
         Args:
-            shape: as `Conversation.plain` gives it, with the contents, which have no white space at their ends.
-            spans: the trained spans of the rendering, in characters.
+            roles, texts: the conversation, as `Conversation.text_only` gives it; no text is empty or has white space
+                at its ends.
+            rendering: of this conversation.
+            spans: its trained spans, in characters.
 
         Returns:
-            None where the template cannot be followed.
+            None where the template cannot be traced, or the skeleton does not give this rendering.
         """
         if self._template is None:
             return None
-        answers = Answers()
-        texts = [Watched.message(number, answers) for number in range(len(contents))]
-        messages = text_only_messages(shape, texts)
-        variables = {**self.variables, "messages": messages, "tools": None, "documents": None}
+        trace = Trace()
+        traced = [TracedText.message(number, trace) for number in range(len(texts))]
+        variables = {**self._variables, "messages": text_only_messages(roles, traced), "tools": None, "documents": None}
         try:
             pieces = list(self._template.generate(add_generation_prompt=False, **variables))
         except (
@@ -174,42 +114,49 @@ class Tracer:
             IndexError,
         ):
             return None
-        cut = GAP.split("".join(bare(piece) for piece in pieces))
-        literals, gaps = cut[0::3], [int(number) for number in cut[1::3]]
-        if gaps != list(range(len(contents))):
+        # Split at the gaps: literal, number of the text, what was stripped from it, literal, …
+        parts = GAP.split("".join(untraced(piece) for piece in pieces))
+        if [int(number) for number in parts[1::3]] != list(range(len(texts))):
             return None
-        marks = str.maketrans("", "", "\ufdd4\ufdd5")
-        literals = [literal.translate(marks) for literal in literals]
-        whole = "".join(part for pair in zip(literals, [*contents, ""], strict=True) for part in pair)
-        if not whole.startswith(rendering.text):
+        generation_marks = str.maketrans("", "", GENERATION_START + GENERATION_END)
+        literals = [literal.translate(generation_marks) for literal in parts[0::3]]
+        filled = "".join(part for pair in zip(literals, [*texts, ""], strict=True) for part in pair)
+        if not filled.startswith(rendering.text):
             return None
-        literals[-1] = literals[-1][: len(literals[-1]) - (len(whole) - len(rendering.text))]
-        placed = _place(literals, contents, spans)
-        if placed is None:
+        # What a template writes behind the last turn (a header, say) was cut off the rendering.
+        literals[-1] = literals[-1][: len(literals[-1]) - (len(filled) - len(rendering.text))]
+        located = _locate(literals, texts, spans)
+        if located is None:
             return None
+        stripped = [[int(number) for number in part.split(TRACE_STRIP)[1:]] for part in parts[2::3]]
         return Skeleton(
             literals=tuple(literals),
-            spans=placed,
-            absent=frozenset(answers.absent),
-            trims=tuple(tuple(answers.trims[int(number)] for number in each.split("\ufdd8")[1:]) for each in cut[2::3]),
+            spans=located,
+            absent=frozenset(trace.absent),
+            trims=tuple(tuple(trace.trims[number] for number in numbers) for numbers in stripped),
         )
 
 
-def _place(literals: Sequence[str], contents: Sequence[str], spans: Sequence[Span]) -> NDArray[np.int64] | None:
-    """`Skeleton.spans`; None where one starts or ends inside of a content."""
-    begins, before, begin, words = [], [], 0, 0
-    for literal, content in zip(literals, [*contents, ""], strict=True):
+def _locate(literals: Sequence[str], texts: Sequence[str], spans: Sequence[Span]) -> NDArray[np.int64] | None:
+    """Return `Skeleton.spans`; None where a span starts or ends inside of a text.
+
+    With the literals "U:", "A:", "." and the texts "x0", "x1" the rendering is "U:x0A:x1.". Its span (6, 9), "x1.",
+    lies on literals that begin at 0, 4 and 8, with 0, 2 and 4 bytes of literals before them. Position 6 is 2 characters
+    into the second: 1 gap and 4 bytes before it. Position 9 is one into the third: 2 gaps and 5 bytes.
+    """
+    begins, bytes_before, begin, length = [], [], 0, 0
+    for literal, text in zip(literals, [*texts, ""], strict=True):
         begins.append(begin)
-        before.append(words)
-        begin += len(literal) + len(content)
-        words += len(literal.encode())
+        bytes_before.append(length)
+        begin += len(literal) + len(text)
+        length += len(literal.encode())
 
     def find(position: int) -> tuple[int, int] | None:
-        number = bisect_right(begins, position) - 1  # no content is empty, so no other literal can hold it
+        number = bisect_right(begins, position) - 1  # no text is empty, so no other literal can hold it
         inside = position - begins[number]
         if inside > len(literals[number]):
             return None
-        return number, before[number] + len(literals[number][:inside].encode())
+        return number, bytes_before[number] + len(literals[number][:inside].encode())
 
     out = []
     for start, end in spans:
@@ -218,3 +165,69 @@ def _place(literals: Sequence[str], contents: Sequence[str], spans: Sequence[Spa
             return None
         out.append((*first, *last))
     return np.asarray(out, dtype=np.int64).reshape(-1, 4)
+
+
+class _TracingCodeGenerator(jinja2.compiler.CodeGenerator):
+    """Compiles `a ~ b` so that traced texts stay traced."""
+
+    def visit_Concat(self, node: jinja2.nodes.Concat, frame: Any) -> None:  # noqa: N802 - jinja2's name
+        """Write a call of the environment's `concat`."""
+        self.write("environment.concat([str(each) for each in (")
+        for each in node.nodes:
+            self.visit(each, frame)
+            self.write(", ")
+        self.write(")])")
+
+
+def _concat(pieces: Iterable[str]) -> str:
+    known = list(pieces)
+    traced = next((piece for piece in known if isinstance(piece, TracedText)), None)
+    text = "".join(known)
+    return text if traced is None else TracedText.of(text, traced.trace)
+
+
+class _TracingSandbox(Sandbox):
+    """The sandbox, in which nothing is done to a traced text without its own methods."""
+
+    code_generator_class = _TracingCodeGenerator
+    concat = staticmethod(_concat)
+
+    def call(self, context: Any, obj: Any, *args: Any, **kwargs: Any) -> Any:
+        """Call, unless it is a built-in function that would be handed a traced text."""
+        given = [value for name, value in kwargs.items() if name not in ("_loop_vars", "_block_vars")]
+        if type(obj) is type("".join) and holds_traced([*args, *given]):
+            raise Untraceable
+        return super().call(context, obj, *args, **kwargs)
+
+
+def _guarded(name: str, function: Callable[..., Any], known: set[str]) -> Callable[..., Any]:
+    """Return a filter or test that refuses traced texts, unless it is known to treat them right."""
+    if name in known:
+        return function
+
+    @wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        if holds_traced([*args, *kwargs.values()]):
+            raise Untraceable(name)
+        return function(*args, **kwargs)
+
+    return guarded
+
+
+def _looks_texts_up(tree: jinja2.nodes.Template) -> bool:
+    """Return whether a text of a message could be looked up in another text, which it would not notice.
+
+    `message.content in "yes no"` asks the second text. A look-up of a role, a type or a name is harmless.
+    """
+    for compare in tree.find_all(jinja2.nodes.Compare):
+        for operand in compare.ops:
+            if operand.op not in ("in", "notin") or isinstance(compare.expr, jinja2.nodes.Const):
+                continue
+            if isinstance(operand.expr, (jinja2.nodes.List, jinja2.nodes.Tuple)):
+                continue
+            attribute = getattr(compare.expr, "attr", None) or getattr(
+                getattr(compare.expr, "arg", None), "value", None
+            )
+            if attribute not in ("role", "type", "name"):
+                return True
+    return False

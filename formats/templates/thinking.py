@@ -1,26 +1,36 @@
-"""Think blocks in a rendering: `<think> … </think>`, with nothing in it or opened by the header."""
+"""Think blocks: `<think> … </think>`, which templates cut at, move, and write without anything in them.
+
+An empty block is the template's doing, whether it stands in the turn or the header opens it: the model does not learn
+to write it. White space behind it is the turn's own, but for the empty line that templates write there.
+"""
 
 from __future__ import annotations
 
 import re
 
-THINK = re.compile(r"(</?think>)")
-EMPTY_THINK = re.compile(r"<think>\s*</think>\n{0,2}")
-EMPTY_THINK_OPENED = re.compile(r"\s*</think>\n{0,2}")
-"""Templates write at most an empty line behind the block; white space after that is the turn's own."""
 OPENING = "<think>"
+TAGS = re.compile(r"(</?think>)")
+EMPTY_BLOCK = re.compile(r"<think>\s*</think>\n{0,2}")
+REST_OF_EMPTY_BLOCK = re.compile(r"\s*</think>\n{0,2}")
+BLOCK = re.compile(r"<think>.*?</think>\s*", re.DOTALL)
 
 
 def after_empty_think(text: str, start: int) -> int:
-    """Where a turn's own words begin, `start` being the end of its header: after a think block with nothing in it,
-    of which the header may hold the first half."""
-    pattern = EMPTY_THINK if opened_think(text, 0, start) is None else EMPTY_THINK_OPENED
+    """Return where a turn's own words begin: behind an empty think block, of which the header may hold the first half.
+
+    In "assistant: <think></think>Hello" with the header's end at 11 that is 26.
+
+    Args:
+        text: the rendering.
+        start: where the turn's header ends.
+    """
+    pattern = EMPTY_BLOCK if find_opened_think(text, 0, start) is None else REST_OF_EMPTY_BLOCK
     found = pattern.match(text, start)
     return found.end() if found else start
 
 
-def opened_think(text: str, begin: int, end: int) -> int | None:
-    """Where in text[begin:end] the `<think>` starts behind which there is nothing but white space."""
+def find_opened_think(text: str, begin: int, end: int) -> int | None:
+    """Return where in text[begin:end] a `<think>` starts with nothing but white space behind it, or None."""
     while end > begin and text[end - 1].isspace():
         end -= 1
     return end - len(OPENING) if text.endswith(OPENING, begin, end) else None

@@ -1,4 +1,10 @@
-"""Texts that watch what a template does to them, and write it down."""
+"""Traced texts: strings that record what a template asks of them, to know for which other texts it would do the same.
+
+A template runs with one `TracedText` for each text of a message. A traced text prints as a numbered sentinel. Whatever
+the template asks (is "</think>" in it, does it begin with …, is it empty) is answered as for a text to which none of it
+applies, and what must then be absent from other texts is recorded in a `Trace`. `strip` leaves a note in the sentinel.
+What cannot be answered without the text itself (its length, its upper case, a slice) raises `Untraceable`.
+"""
 
 from __future__ import annotations
 
@@ -6,50 +12,54 @@ import re
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-GAP = re.compile("\ufdd6(\\d+)((?:\ufdd8\\d+)*)\ufdd7")
-"""The mark of a text, and what was taken off it, as places in `Answers.trims`."""
+from sft_shards.formats.templates.sentinels import TRACE_CLOSE, TRACE_OPEN, TRACE_STRIP
+
+GAP = re.compile(f"{TRACE_OPEN}(\\d+)((?:{TRACE_STRIP}\\d+)*){TRACE_CLOSE}")
+"""How a traced text prints: the number of the text, and what was stripped from it, as positions in `Trace.trims`."""
+Trim = tuple[str, str | None]
+"""A string method that takes white space off an end (`lstrip`, `rstrip`), and which characters (None: all white space).
+"""
 
 
 class Untraceable(Exception):  # noqa: N818 - control flow, never seen outside
-    """The outcome depends on the text in a way that cannot be written down."""
+    """What the template does depends on the text in a way that cannot be recorded."""
 
 
-Trim = tuple[str, str | None]
-"""A method of a text that takes white space off an end of it, and which (None: all there is)."""
+class Trace:
+    """What a template asked of the texts in one run.
 
-
-class Answers:
-    """What was asked of the texts, and answered for a text to which nothing applies."""
+    Attributes:
+        absent: strings that the template looked for; the run holds for texts that have none of them.
+        trims: what it stripped from texts.
+    """
 
     def __init__(self) -> None:
         self.absent: set[str] = set()
-        """Not in any text."""
         self.trims: list[Trim] = []
-        """What was taken off texts."""
 
 
-class Watched(str):
-    """A text that holds texts of messages, each as a mark, and maybe words of the template around them."""
+class TracedText(str):
+    """A text that holds sentinels for texts of messages, and perhaps words of the template around them."""
 
-    answers: Answers
-
-    @classmethod
-    def message(cls, number: int, answers: Answers) -> Watched:
-        """Text `number` of the conversation."""
-        return cls.made(f"\ufdd6{number}\ufdd7", answers)
+    trace: Trace
 
     @classmethod
-    def made(cls, text: str, answers: Answers) -> Watched:
-        """A watched text with these characters."""
+    def message(cls, number: int, trace: Trace) -> TracedText:
+        """Return the traced text for text `number` of the conversation."""
+        return cls.of(f"{TRACE_OPEN}{number}{TRACE_CLOSE}", trace)
+
+    @classmethod
+    def of(cls, text: str, trace: Trace) -> TracedText:
+        """Return a traced text of these characters."""
         new = cls(text)
-        new.answers = answers
+        new.trace = trace
         return new
 
-    def __add__(self, other: Any) -> Watched:
-        return Watched.made(str.__add__(bare(self), bare(other)), self.answers)
+    def __add__(self, other: Any) -> TracedText:
+        return TracedText.of(str.__add__(untraced(self), untraced(other)), self.trace)
 
-    def __radd__(self, other: Any) -> Watched:
-        return Watched.made(str.__add__(bare(other), bare(self)), self.answers)
+    def __radd__(self, other: Any) -> TracedText:
+        return TracedText.of(str.__add__(untraced(other), untraced(self)), self.trace)
 
     def __str__(self) -> str:
         return self
@@ -63,90 +73,95 @@ class Watched(str):
         return True
 
     def __contains__(self, item: object) -> bool:
-        self._lacks(item)
+        self._require_absent(item)
         return False
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, str) and bare(other):  # "" is not equal to a text that is not empty
-            self._lacks(other)
+        if isinstance(other, str) and untraced(other):  # no text is empty, so none equals ""
+            self._require_absent(other)
         return False
 
     def __ne__(self, other: object) -> bool:
         return not self == other
 
     def startswith(self, prefix: Any, *bounds: Any) -> bool:
-        """False, written down."""
-        self._lacks(prefix, *bounds)
+        """Return False; the prefix must be absent."""
+        self._require_absent(prefix, *bounds)
         return False
 
     def endswith(self, suffix: Any, *bounds: Any) -> bool:
-        """False, written down."""
-        self._lacks(suffix, *bounds)
+        """Return False; the suffix must be absent."""
+        self._require_absent(suffix, *bounds)
         return False
 
     def split(self, sep: Any = None, maxsplit: Any = -1) -> list[str]:
-        """One piece, written down."""
-        self._lacks(sep)
+        """Return the text in one piece; the separator must be absent."""
+        self._require_absent(sep)
         return [self]
 
     def rsplit(self, sep: Any = None, maxsplit: Any = -1) -> list[str]:
-        """One piece, written down."""
+        """Return the text in one piece; the separator must be absent."""
         return self.split(sep)
 
     def replace(self, old: Any, new: Any, count: Any = -1) -> str:
-        """Unchanged, written down."""
-        self._lacks(old)
+        """Return the text unchanged; what is to be replaced must be absent."""
+        self._require_absent(old)
         return self
 
     def removeprefix(self, prefix: Any) -> str:
-        """Unchanged, written down."""
+        """Return the text unchanged; the prefix must be absent."""
         return self.replace(prefix, "")
 
     def removesuffix(self, suffix: Any) -> str:
-        """Unchanged, written down."""
+        """Return the text unchanged; the suffix must be absent."""
         return self.replace(suffix, "")
 
     def strip(self, chars: Any = None) -> str:
-        """Without white space on both sides."""
-        return Watched.rstrip(Watched.lstrip(self, chars), chars)
+        """Return the text stripped on both sides, which is recorded."""
+        return TracedText.rstrip(TracedText.lstrip(self, chars), chars)
 
-    def lstrip(self, chars: Any = None) -> Watched:
-        """Without white space on the left, written down; a text of a message must stand there. It has more to it, so
-        nothing beyond it is touched."""
-        return self._trimmed(GAP.match(bare(self)), ("lstrip", chars))
+    def lstrip(self, chars: Any = None) -> TracedText:
+        """Return the text stripped on the left, which is recorded.
 
-    def rstrip(self, chars: Any = None) -> Watched:
-        """Without white space on the right, written down."""
-        last = max(bare(self).rfind("\ufdd6"), 0)
-        return self._trimmed(GAP.fullmatch(bare(self), last), ("rstrip", chars))
+        A text of a message must stand there. No such text is blank, so nothing behind it is stripped.
+        """
+        return self._stripped(GAP.match(untraced(self)), ("lstrip", chars))
 
-    def _trimmed(self, mark: re.Match[str] | None, trim: Trim) -> Watched:
-        chars = trim[1]
-        if mark is None or not (chars is None or (type(chars) is str and chars.isspace())):
+    def rstrip(self, chars: Any = None) -> TracedText:
+        """Return the text stripped on the right, which is recorded; a text of a message must stand there."""
+        last = max(untraced(self).rfind(TRACE_OPEN), 0)
+        return self._stripped(GAP.fullmatch(untraced(self), last), ("rstrip", chars))
+
+    def _stripped(self, gap: re.Match[str] | None, trim: Trim) -> TracedText:
+        characters = trim[1]
+        if gap is None or not (characters is None or (type(characters) is str and characters.isspace())):
             raise Untraceable
-        if trim not in self.answers.trims:
-            self.answers.trims.append(trim)
-        text, place = bare(self), mark.end() - 1
-        number = self.answers.trims.index(trim)
-        return Watched.made(f"{text[:place]}\ufdd8{number}{text[place:]}", self.answers)
+        if trim not in self.trace.trims:
+            self.trace.trims.append(trim)
+        text, place = untraced(self), gap.end() - 1
+        number = self.trace.trims.index(trim)
+        return TracedText.of(f"{text[:place]}{TRACE_STRIP}{number}{text[place:]}", self.trace)
 
-    def _lacks(self, *texts: Any) -> None:
-        """Write down that no text of a message holds these. Words around it may share no character with them, so
-        that they cannot stand there or across a border either."""
-        words = set(GAP.sub("", bare(self)))
-        for text in texts:
-            for each in text if isinstance(text, tuple) else (text,):
-                if not isinstance(each, str) or isinstance(each, Watched) or not each or words & set(each):
+    def _require_absent(self, *strings: Any) -> None:
+        """Record that no text of a message may hold these strings.
+
+        The template's own words around it may share no character with them: then they cannot stand there either, nor
+        across a border.
+        """
+        words = set(GAP.sub("", untraced(self)))
+        for string in strings:
+            for each in string if isinstance(string, tuple) else (string,):
+                if not isinstance(each, str) or isinstance(each, TracedText) or not each or words & set(each):
                     raise Untraceable
-                self.answers.absent.add(each)
+                self.trace.absent.add(each)
 
 
-_ITERATE = str.__iter__
+_iterate = str.__iter__
 
 
-def bare(text: Any) -> str:
-    """The characters of a text, as a text that is not watched."""
-    return "".join(_ITERATE(text))
+def untraced(text: Any) -> str:
+    """Return the characters of a text as an ordinary string."""
+    return "".join(_iterate(text))
 
 
 def _refuse(name: str) -> Callable[..., NoReturn]:
@@ -156,9 +171,18 @@ def _refuse(name: str) -> Callable[..., NoReturn]:
     return refuse
 
 
-# Every method of a text that was not thought of above must not be answered by str itself.
+# Every method of a string that is not defined above must not be answered by `str` itself.
 _HARMLESS = {"__new__", "__init__", "__class__", "__getattribute__", "__setattr__", "__delattr__", "__init_subclass__"}
 _HARMLESS |= {"__subclasshook__", "__doc__", "__dir__", "__sizeof__", "__repr__", "__getstate__"}
 for _name in set(dir(str)) - _HARMLESS:
-    if _name not in vars(Watched) or _name == "__hash__":
-        setattr(Watched, _name, _refuse(_name))
+    if _name not in vars(TracedText) or _name == "__hash__":
+        setattr(TracedText, _name, _refuse(_name))
+
+
+def holds_traced(value: Any) -> bool:
+    """Return whether a traced text is in a value, however deep in dicts and lists."""
+    if isinstance(value, dict):
+        return any(holds_traced(item) for item in value.values())
+    if isinstance(value, (list, tuple)):
+        return any(holds_traced(item) for item in value)
+    return isinstance(value, TracedText)
