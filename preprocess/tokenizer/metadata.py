@@ -1,10 +1,10 @@
-"""What a tokenizer folder holds, as transformers reads it, in plain values that a job writes down.
+"""The metadata of a tokenizer folder: all that transformers reads from it and a job needs, as values that can be saved.
 
-transformers is asked once, when a job is planned: it takes seconds to import and to read a large vocabulary, which
-every process of a cluster would spend again. Tasks and `finalize` take what was written down.
+transformers is asked once, when a job is planned. It takes seconds to import and to read a large vocabulary, which
+every process of a cluster would spend again; tasks and `finalize` load what the plan saved.
 
-The `tokenizer.json` is read as it is (`PreTrainedTokenizerFast`): transformers 5 rebuilds some SentencePiece
-tokenizers from their class name and then splits differently.
+The `tokenizer.json` is read as it is (`PreTrainedTokenizerFast`): transformers 5 rebuilds some SentencePiece tokenizers
+from their class name and then splits texts differently.
 """
 
 from __future__ import annotations
@@ -36,50 +36,58 @@ TERMINATORS = (
     "<｜end▁of▁sentence｜>",
     "</s>",
 )
-"""Tokens that end a turn in the families there are; one counts where it is a special token of the tokenizer."""
+"""Tokens that end a turn in known families of models; one counts where it is a special token of the tokenizer."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
-    """A loaded tokenizer."""
+class TokenizerMetadata:
+    """What transformers read from a tokenizer folder."""
 
     serialized: str
-    """The `tokenizers` engine as JSON, without what it does besides: post-processor, truncation and padding."""
+    """The tokenizer as the JSON of `tokenizers`, without post-processor, truncation and padding."""
     vocab_size: int
     """`len(tokenizer)`, one more than the largest id."""
     vocab_sha256: str
+    """Hash of the vocabulary, by which shards and models are compared."""
     eos_id: int | None
+    """Id of the end-of-sequence token; None where there is none."""
     pad_id: int | None
+    """Id of the padding token; None where there is none."""
     bos_id: int | None
+    """Id of the begin-of-sequence token; None where there is none."""
     chat_template: str | None
-    """Its own Jinja template."""
+    """The tokenizer's own Jinja template, if it has one."""
     tool_template: str | None
-    """Another one for conversations that offer tools."""
+    """Another template for conversations that offer tools, if there is one."""
     variables: Mapping[str, str]
-    """`bos_token`, `eos_token` and so on, as templates know them."""
+    """`bos_token`, `eos_token` and so on, by the names that templates use."""
     adds_bos: bool
-    """Whether texts are given a BOS in front when nothing is said about it."""
+    """Whether the tokenizer puts a BOS in front of texts by default."""
     control: tuple[str, ...]
-    """Every special token, in order."""
+    """Every special token, sorted."""
     stop: tuple[str, ...]
-    """The tokens that a model of this tokenizer stops on, in order."""
+    """The tokens that a model of this tokenizer stops on, sorted."""
 
     def as_bytes(self) -> bytes:
-        """For the file beside a plan; `from_bytes` reads it back."""
+        """Return the content of the file beside a plan; `from_bytes` reads it back."""
         return json_bytes(asdict(self))
 
     @classmethod
-    def from_bytes(cls, text: bytes) -> Facts:
-        """What `as_bytes` wrote."""
+    def from_bytes(cls, text: bytes) -> TokenizerMetadata:
+        """Return what `as_bytes` wrote."""
         raw = json.loads(text)
         return cls(**{**raw, "control": tuple(raw["control"]), "stop": tuple(raw["stop"])})
 
 
-def load(folder: Path, name: str, *, trust_remote_code: bool = False) -> Facts:
-    """Ask transformers.
+def load(folder: Path, name: str, *, trust_remote_code: bool = False) -> TokenizerMetadata:
+    """Return the metadata of a tokenizer folder, as transformers reads it.
+
+    Args:
+        folder: where its files lie.
+        name: what messages call it.
 
     Raises:
-        UsageError: a tokenizer that cannot be loaded, or that has no fast form (and so no offsets).
+        UsageError: the tokenizer cannot be loaded, or has no fast form (and so no offsets).
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -97,7 +105,7 @@ def load(folder: Path, name: str, *, trust_remote_code: bool = False) -> Facts:
     named = fast.chat_template if isinstance(fast.chat_template, dict) else {"default": fast.chat_template}
     added = {str(token.content): token for token in fast.added_tokens_decoder.values()}
     control = {content for content, token in added.items() if token.special} | set(fast.all_special_tokens)
-    return Facts(
+    return TokenizerMetadata(
         serialized=json.dumps({**spec, "post_processor": None, "truncation": None, "padding": None}),
         vocab_size=max(len(fast), 1 + max(vocabulary.values())),
         vocab_sha256=vocabulary_hash(vocabulary),
@@ -114,11 +122,12 @@ def load(folder: Path, name: str, *, trust_remote_code: bool = False) -> Facts:
 
 
 def one_line(error: Exception) -> str:
-    """The first line of what an error says."""
+    """Return the first line of an error's message, or its type."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _stop_tokens(fast: Any, folder: Path, control: set[str]) -> tuple[str, ...]:
+    """Return EOS, what generation_config.json names, and the special tokens that are among `TERMINATORS`."""
     found = {token for token in TERMINATORS if token in control}
     if fast.eos_token:
         found.add(str(fast.eos_token))

@@ -1,7 +1,7 @@
 """A tokenizer folder, loaded so that it only ever does one thing: text to ids, nothing added, nothing cut.
 
-What a tokenizer does besides is switched off: its post-processor (which would add BOS a second time, and which trims
-offsets), truncation and padding. How its files are read is in `loading`.
+Everything else that a tokenizer can do is switched off: its post-processor (which would add a second BOS, and trims
+offsets), truncation and padding. How its files are read is in `metadata`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.shards import TokenizerInfo, token_dtype
 from sft_shards.formats.shards.files import sha256_file
 from sft_shards.formats.templates import TemplateTokens
-from sft_shards.preprocess.tokenizer.metadata import Facts, load, one_line
+from sft_shards.preprocess.tokenizer.metadata import TokenizerMetadata, load, one_line
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer as Backend
+    from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 FILES = (
     "tokenizer.json",
@@ -34,7 +34,7 @@ FILES = (
     "tokenizer.model",
 )
 LOADED = "loaded.json"
-"""Beside a plan's copy of the files: what transformers made of them."""
+"""Beside a plan's copy of the files: the metadata that transformers read from them."""
 
 
 class Tokenizer:
@@ -42,12 +42,13 @@ class Tokenizer:
 
     Args:
         name: a folder or a Hub name.
-        facts: what is known of the folder already; transformers is asked without.
+        trust_remote_code: whether transformers may run code that the folder brings.
+        metadata: what was read from the folder before (default: transformers reads it now).
 
     Attributes:
         name: as it was named in the call.
         folder: where its files lie.
-        facts: all that was read from them.
+        metadata: all that was read from them.
         chat_template: its own Jinja template, or None.
         tool_template: another one for conversations that offer tools, or None.
         vocab_size: `len(tokenizer)`, one more than the largest id.
@@ -56,54 +57,64 @@ class Tokenizer:
         UsageError: no such folder or Hub name, or a tokenizer that has no fast form (and so no offsets).
     """
 
-    def __init__(self, name: str, *, trust_remote_code: bool = False, facts: Facts | None = None) -> None:
+    def __init__(
+        self, name: str, *, trust_remote_code: bool = False, metadata: TokenizerMetadata | None = None
+    ) -> None:
         self.name = name
         self.folder = _folder(name)
-        self.facts = facts or load(self.folder, name, trust_remote_code=trust_remote_code)
-        self.vocab_size = self.facts.vocab_size
-        self.chat_template = self.facts.chat_template
-        self.tool_template = self.facts.tool_template
+        self.metadata = metadata or load(self.folder, name, trust_remote_code=trust_remote_code)
+        self.vocab_size = self.metadata.vocab_size
+        self.chat_template = self.metadata.chat_template
+        self.tool_template = self.metadata.tool_template
 
     @classmethod
     def planned(cls, name: str, folder: Path, digest: str) -> Tokenizer:
-        """The tokenizer that `copy_files` wrote to a folder.
+        """Return the tokenizer that a plan has copied to a folder, without asking transformers.
+
+        Args:
+            name: what messages and the manifest call it.
+            folder: the copy, with `loaded.json`.
+            digest: the SHA-256 of `loaded.json` that the plan names.
 
         Raises:
-            DataError: what was read from it is not what was planned.
+            DataError: `loaded.json` is not the one that was planned.
         """
         path = folder / LOADED
         text = path.read_bytes() if path.is_file() else b""
         if hashlib.sha256(text).hexdigest() != digest:
             raise DataError(f"{path}: not the tokenizer that was planned; plan again with --overwrite")
-        tokenizer = cls(str(folder), facts=Facts.from_bytes(text))
+        tokenizer = cls(str(folder), metadata=TokenizerMetadata.from_bytes(text))
         tokenizer.name = name
         return tokenizer
 
     @property
     def control_tokens(self) -> tuple[str, ...]:
         """Every special token."""
-        return self.facts.control
+        return self.metadata.control
 
     def template_tokens(self, *, own: bool) -> TemplateTokens:
-        """What a template is told. A built-in one (`own` false) gets a BOS only where the tokenizer begins with one."""
-        variables = dict(self.facts.variables)
+        """Return what a template needs from this tokenizer.
+
+        A template that is not the tokenizer's own gets a BOS only where the tokenizer puts one in front of texts.
+        """
+        variables = dict(self.metadata.variables)
         if not own:
             variables = {"eos_token": "", "bos_token": "", **variables}
-            if not self.facts.adds_bos:
+            if not self.metadata.adds_bos:
                 variables["bos_token"] = ""
-        return TemplateTokens(variables=variables, control=self.facts.control, stop=self.facts.stop)
+        return TemplateTokens(variables=variables, control=self.metadata.control, stop=self.metadata.stop)
 
     @cached_property
-    def backend(self) -> Backend:
-        """The engine: control tokens in the text become their ids."""
-        return self._engine()
+    def backend(self) -> HuggingFaceTokenizer:
+        """Hugging Face's tokenizer; control tokens in the text become their ids."""
+        return self._load()
 
     @cached_property
-    def literal_backend(self) -> Backend:
-        """The same engine, to which control tokens in the text are text."""
-        engine = self._engine()
-        engine.encode_special_tokens = True
-        return engine
+    def literal_backend(self) -> HuggingFaceTokenizer:
+        """The same tokenizer, to which control tokens in the text are text."""
+        tokenizer = self._load()
+        tokenizer.encode_special_tokens = True
+        return tokenizer
 
     @cached_property
     def keeps_cuts(self) -> bool:
@@ -115,33 +126,37 @@ class Tokenizer:
 
     @property
     def serialized(self) -> str:
-        """The loaded tokenizer as JSON, without what it does besides."""
-        return self.facts.serialized
+        """The tokenizer as JSON, without post-processor, truncation and padding."""
+        return self.metadata.serialized
 
     @cached_property
     def loaded(self) -> bytes:
-        """What was read from the files, for the file beside a plan."""
-        return self.facts.as_bytes()
+        """The metadata as the content of `loaded.json`."""
+        return self.metadata.as_bytes()
 
-    def _engine(self) -> Backend:
-        from tokenizers import Tokenizer as Backend
+    def _load(self) -> HuggingFaceTokenizer:
+        from tokenizers import Tokenizer as HuggingFaceTokenizer
 
-        engine: Backend = Backend.from_str(self.serialized)
-        return engine
+        tokenizer: HuggingFaceTokenizer = HuggingFaceTokenizer.from_str(self.serialized)
+        return tokenizer
 
     def info(self) -> TokenizerInfo:
-        """What the manifest says of it; UsageError where it has no EOS token, without which no model stops."""
-        facts = self.facts
-        if facts.eos_id is None:
+        """Return what the manifest says of it.
+
+        Raises:
+            UsageError: it has no EOS token, without which no model stops.
+        """
+        metadata = self.metadata
+        if metadata.eos_id is None:
             raise UsageError(f"tokenizer {self.name}: has no eos_token; set it in its tokenizer_config.json")
         return TokenizerInfo(
             name=self.name,
-            vocab_size=facts.vocab_size,
-            vocab_sha256=facts.vocab_sha256,
-            dtype=token_dtype(facts.vocab_size).name,
-            eos_id=facts.eos_id,
-            pad_id=facts.eos_id if facts.pad_id is None else facts.pad_id,
-            bos_id=facts.bos_id,
+            vocab_size=metadata.vocab_size,
+            vocab_sha256=metadata.vocab_sha256,
+            dtype=token_dtype(metadata.vocab_size).name,
+            eos_id=metadata.eos_id,
+            pad_id=metadata.eos_id if metadata.pad_id is None else metadata.pad_id,
+            bos_id=metadata.bos_id,
             files={name: sha256_file(self.folder / name) for name in FILES if (self.folder / name).is_file()},
         )
 
