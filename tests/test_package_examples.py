@@ -16,12 +16,7 @@ from preprocess_jobs import INPUTS, TOKENIZER
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = sorted(path for room in ("formats", "preprocess", "trainer") for path in (ROOT / room).rglob("__init__.py"))
-WITHOUT_EXAMPLE = {
-    "formats/templates/builtin",  # Jinja files
-    "preprocess/pipeline",
-    "preprocess/tokenizer",
-}
-NOT_YET_RIGHT = {"formats/templates"}
+WITHOUT_EXAMPLE = {"formats/templates/builtin"}  # Jinja files
 
 
 def examples(docstring: str) -> list[str]:
@@ -42,7 +37,7 @@ def name(package: Path) -> str:
     return str(package.parent.relative_to(ROOT))
 
 
-SHOWN = [path for path in PACKAGES if name(path) not in WITHOUT_EXAMPLE | NOT_YET_RIGHT]
+SHOWN = [path for path in PACKAGES if name(path) not in WITHOUT_EXAMPLE]
 
 
 @pytest.fixture(scope="module")
