@@ -1,4 +1,4 @@
-"""The errors a user can cause, by what they mean for the process.
+"""The errors that a user can cause, one class for each thing that they mean to the process.
 
 A call that is wrong ends with exit status 2 (`UsageError`), a job that ran and met something wrong with the
 data or the machine with 1 (`DataError`), and a single record that cannot be used is left out and counted
@@ -29,7 +29,7 @@ class DataError(ValueError):
 
 
 class RecordError(ValueError):
-    """One record cannot be used. `reason` is a short fixed word that is counted, `detail` says what was seen.
+    """One record cannot be used. `reason` is a fixed word that is counted (see `reasons`), `detail` says what was seen.
 
     >>> raise RecordError("no_assistant_turn", "roles are user, user")
     Traceback (most recent call last):
@@ -42,14 +42,16 @@ class RecordError(ValueError):
         self.detail = detail
 
     def kept(self) -> RecordError:
-        """This error, to be kept: without the frames that it came through, each of which holds on to its batch (and is
-        held by it, so that only the garbage collector would let go of both)."""
+        """Drop the traceback and the causes of this error, and return it.
+
+        An error that is kept would keep alive every frame that it came through, and with them their batches.
+        """
         self.__context__ = self.__cause__ = None
         return self.with_traceback(None)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint for a misspelt name, to stand at the end of a message: the nearest known one, else all of them.
+    """Give a hint for a misspelt name, for the end of a message: the nearest known name, else all of them.
 
     >>> nearest("alpace", ["alpaca", "chatml"])
     "did you mean 'alpaca'?"

@@ -1,4 +1,4 @@
-"""What both commands know of Slurm: the site's options, the head of a batch script, and how it is submitted."""
+"""Slurm, for both commands: the site's own options, the head of a batch script, and calls of its commands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from sft_shards.formats.errors import UsageError
 
 
 def site_options(values: Sequence[str]) -> dict[str, str]:
-    """`KEY=VALUE`, or KEY alone for a flag, as `--slurm-option` gives them; UsageError for anything else."""
+    """Read the values of `--slurm-option`: `KEY=VALUE`, or KEY alone for a flag, whose value is "".
+
+    Raises:
+        UsageError: a value has another form.
+    """
     options = {}
     for value in values:
         key, _, text = value.lstrip("-").partition("=")
@@ -21,13 +25,13 @@ def site_options(values: Sequence[str]) -> dict[str, str]:
 
 
 def head(options: Mapping[str, str]) -> list[str]:
-    """The first lines of a batch script; an empty value is a flag."""
+    """Give the first lines of a batch script; an option whose value is empty is a flag."""
     lines = (f"#SBATCH --{key}" + (f"={shlex.quote(value)}" if value else "") for key, value in options.items())
     return ["#!/bin/bash", *lines]
 
 
 def call(caller: str, *command: str) -> str:
-    """What one of Slurm's commands prints.
+    """Call one of Slurm's commands, and return what it prints.
 
     Args:
         caller: the option that asked for it, for messages.
@@ -48,5 +52,5 @@ def call(caller: str, *command: str) -> str:
 
 
 def submit(caller: str, *arguments: str) -> str:
-    """Call sbatch; the number of the job. UsageError as for `call`."""
+    """Call sbatch, and return the id of the job. Raises what `call` raises."""
     return call(caller, "sbatch", "--parsable", *arguments).strip().split(";")[0]

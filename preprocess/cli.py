@@ -38,12 +38,12 @@ if TYPE_CHECKING:
     from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 OUTPUT = option("--output", type=DIRECTORY, required=True, help="Shard directory that was planned.")
-LIMIT = option("--max-rejects", type=Limit(), without="any number", help="Fail if more records are left out.")
+LIMIT = option("--max-rejects", type=Limit(), default_words="any number", help="Fail if more records are left out.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
 WORKERS = option(
     "--workers",
     type=Whole(1),
-    without="one per CPU, fewer for small inputs",
+    default_words="one per CPU, fewer for small inputs",
     help="Processes on this machine, or of an array element or pod.",
 )
 
@@ -142,7 +142,7 @@ def _announce(plan: Plan, tokenizer: Tokenizer) -> None:
 
 @cli.command()
 @job_options
-@option("--patience", type=SECONDS, default=0.0, without="none", help="Seconds to wait for another planning process.")
+@option("--patience", type=SECONDS, default=0.0, default_words="0", help="Seconds to wait for another planner.")
 @JSON
 @click.pass_context
 def plan(context: click.Context, /, **options: Any) -> None:
@@ -177,8 +177,8 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
 @cli.command()
 @OUTPUT
 @click.option("--index", "indexes", type=int, multiple=True, metavar="I", help="Run this task; may be repeated.")
-@option("--rank", type=int, without="see above", help="This process among those that share the tasks, from 0.")
-@option("--world-size", type=int, without="see above", help="Number of those processes.")
+@option("--rank", type=int, default_words="see above", help="This process among those that share the tasks, from 0.")
+@option("--world-size", type=int, default_words="see above", help="Number of those processes.")
 @WORKERS
 @JSON
 def task(
@@ -219,7 +219,14 @@ def task(
 @cli.command()
 @OUTPUT
 @LIMIT
-@option("--wait", type=SECONDS, default=0.0, metavar="SECONDS", without="none", help="Wait for tasks that are missing.")
+@option(
+    "--wait",
+    type=SECONDS,
+    default=0.0,
+    metavar="SECONDS",
+    default_words="none",
+    help="Wait for tasks that are missing.",
+)
 @JSON
 def finalize(output: Path, max_rejects: str | None, wait: float, as_json: bool) -> None:
     """Last step: check what the tasks left, number the shards, write manifest.json.

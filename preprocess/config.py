@@ -1,6 +1,6 @@
 """The configuration of a job: everything that decides about the bytes it writes, and nothing else.
 
-How many workers run it, on what engine and where it is written is not in here: it changes no byte.
+The number of workers, the engine and the output folder are not in here, because they change no byte.
 """
 
 from __future__ import annotations
@@ -26,14 +26,16 @@ BACKENDS = (AUTO, "fastokens", "hf")
 
 @dataclass(frozen=True, kw_only=True)
 class JobConfig:
-    """What a job does. The fields have the names of the command's options.
+    """What a job does. Each field has the name of the option that sets it.
 
     Raises:
         UsageError: a value is unknown or contradicts another.
     """
 
     inputs: tuple[str, ...]
+    """Files, globs, folders, names on the Hub, or "-" for standard input."""
     tokenizer: str
+    """A folder, or a name on the Hub."""
     format: str = AUTO
     template: str = AUTO
     train_on: str = "all"
@@ -42,14 +44,14 @@ class JobConfig:
     straddle: str = "train"
     allow_control_tokens: bool = False
     max_length: int | None = None
-    """Tokens; None keeps every length (the trainer packs for any)."""
+    """Most tokens of a sequence; None keeps every length (the trainer packs for any)."""
     overlong: str = "drop"
     valid_fraction: float = 0.0
     test_fraction: float = 0.0
     field: Mapping[str, str] = dataclasses.field(default_factory=dict)
     map_role: Mapping[str, str] = dataclasses.field(default_factory=dict)
     shard_tokens: int = 1 << 24
-    """Tokens that a shard should hold; what it holds follows from the sizes of the inputs."""
+    """Tokens that a shard holds, roughly: inputs are cut by bytes, four to a token."""
     dedup: bool = False
     """Whether all but the first of equal conversations are left out."""
     tokenizer_engine: str = "auto"
@@ -90,19 +92,19 @@ class JobConfig:
 
     @property
     def fields(self) -> FieldMap:
-        """The mapping of columns and roles."""
+        """The names of columns and roles, as record formats take them."""
         return FieldMap(columns=self.field, roles=self.map_role)
 
     @property
     def policy(self) -> TrainOn:
-        """What carries loss."""
+        """What carries loss, as templates take it."""
         return TrainOn(turns=self.train_on, reasoning=self.train_reasoning, tool_calls=self.train_tool_calls)
 
     def as_dict(self) -> dict[str, Any]:
-        """For the plan and the manifest; `from_dict` reads it back."""
+        """Give the JSON object that the plan and the manifest hold."""
         return asdict(self) | {"inputs": list(self.inputs)}
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> JobConfig:
-        """The configuration that `as_dict` wrote."""
+        """Read what `as_dict` gave."""
         return cls(**{**raw, "inputs": tuple(raw["inputs"])})

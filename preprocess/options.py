@@ -30,15 +30,15 @@ class Option(click.Option):
     """An option whose help ends with what happens if it is not given: "(default: …)".
 
     Args:
-        without: words for a default that does not speak for itself.
+        default_words: how the help names a default that does not speak for itself.
     """
 
-    def __init__(self, *arguments: Any, without: str | None = None, **options: Any) -> None:
+    def __init__(self, *arguments: Any, default_words: str | None = None, **options: Any) -> None:
         default = options.get("default")
-        if without is None and default not in (None, "", False):
-            without = str(default)
-        if without:
-            options["help"] += f" (default: {without})"
+        if default_words is None and default not in (None, "", False):
+            default_words = str(default)
+        if default_words:
+            options["help"] += f" (default: {default_words})"
         super().__init__(*arguments, **options)
 
     def get_help_extra(self, ctx: click.Context) -> Any:
@@ -134,13 +134,13 @@ JOB = (
     option(
         "--train-reasoning/--no-train-reasoning",
         default=True,
-        without="it does",
+        default_words="it does",
         help="Whether <think> … </think> carries loss.",
     ),
     option(
         "--train-tool-calls/--no-train-tool-calls",
         default=True,
-        without="they do",
+        default_words="they do",
         help="Whether tool calls carry loss.",
     ),
     option(
@@ -151,19 +151,19 @@ JOB = (
     option(
         "--allow-control-tokens",
         is_flag=True,
-        without="they stay text",
+        default_words="they stay text",
         help="Let control tokens that are typed in a text be control tokens.",
     ),
-    option("--max-length", type=Whole(2, 2**31 - 1), without="any length", help="Most tokens of a sequence."),
+    option("--max-length", type=Whole(2, 2**31 - 1), default_words="any length", help="Most tokens of a sequence."),
     option("--overlong", default="drop", help="What is done with longer ones: drop, truncate, turns, tail or error."),
     option(
         "--valid-fraction",
         type=FRACTION,
         default=0.0,
-        without="none",
+        default_words="none",
         help="Share of conversations for the validation split.",
     ),
-    option("--test-fraction", type=FRACTION, default=0.0, without="none", help="Share of the test split."),
+    option("--test-fraction", type=FRACTION, default=0.0, default_words="none", help="Share of the test split."),
     option("--field", multiple=True, callback=pairs, metavar="FIELD=COLUMN", help="Column of a field; repeatable."),
     option("--map-role", multiple=True, callback=pairs, metavar="NAME=ROLE", help="Role of a speaker; repeatable."),
     option("--shard-tokens", type=Whole(1), default=1 << 24, help="Tokens that a shard holds, roughly."),

@@ -1,15 +1,23 @@
-"""What lies on disk: Megatron indexed datasets for tokens and loss masks, and the manifest over them.
+"""What lies on disk: Megatron indexed datasets of tokens and loss masks, and the manifest over them.
 
-    sequences ──IndexedWriter──▶ tokens/00000.{bin,idx}  loss_mask/00000.{bin,idx}
+    sequences ──IndexedWriter──▶ tokens/00000.{bin,idx}, loss_mask/00000.{bin,idx}
     Manifest.write ──▶ manifest.json ──ShardDirectory──▶ Split ──▶ (tokens, loss_mask)
 
-In five lines:
+For example:
 
-    from sft_shards.formats.shards import ShardDirectory
-    directory = ShardDirectory("shards")
-    train = directory.split("train")
-    tokens, loss_mask = train[0]
-    print(directory.manifest.splits["train"].trained_tokens, train.lengths().max())
+    from tempfile import TemporaryDirectory
+
+    import numpy as np
+
+    from sft_shards.formats.shards import IndexedReader, IndexedWriter
+
+    with TemporaryDirectory() as folder:
+        writer = IndexedWriter(f"{folder}/tokens", np.dtype(np.uint16), limit=100)
+        writer.append(np.array([5, 6, 7], dtype=np.int32), np.array([2, 1]))
+        writer.close()
+        print([sequence.tolist() for sequence in IndexedReader(f"{folder}/tokens")])
+
+A finished directory is read with `ShardDirectory("shards").split("train")[0]`.
 """
 
 from sft_shards.formats.shards.directory import Shard, ShardDirectory, Split

@@ -1,4 +1,4 @@
-"""A complete shard directory, opened for reading: token and mask pairs by split and row."""
+"""Reading a complete shard directory: token ids and loss masks by split and row."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from sft_shards.formats.shards.manifest import Manifest, ShardInfo
 
 
 class Shard:
-    """One shard's tokens and loss mask, memory-mapped.
+    """Tokens and loss mask of one shard, memory-mapped.
 
     Raises:
-        DataError: a file is damaged, or the pair does not agree in sequences, lengths, dtype or the manifest.
+        DataError: a file is damaged, or tokens, loss mask and manifest differ in sequences, lengths or dtype.
     """
 
     def __init__(self, split: Path, info: ShardInfo, vocab_size: int) -> None:
@@ -37,7 +37,7 @@ class Shard:
 
 
 class Split:
-    """The sequences of one split, over all of its shards, numbered 0..len-1 in shard order."""
+    """The sequences of one split over all of its shards. Rows are numbered from 0 in the order of the shards."""
 
     def __init__(self, directory: Path, name: str, manifest: Manifest) -> None:
         self.name = name
@@ -49,25 +49,31 @@ class Split:
         return self._bounds[-1]
 
     def lengths(self) -> NDArray[np.int32]:
-        """int32[S]: tokens of every sequence, in row order."""
+        """Give the number of tokens of every sequence, int32[S] in the order of rows."""
         parts = [shard.tokens.lengths for shard in self.shards]
         return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
 
     def locate(self, row: int) -> tuple[Shard, int]:
-        """The shard that holds a row, and the row's number inside it."""
+        """Find the shard that holds a row, and the row's number in it.
+
+        Of two shards with 3 and 2 sequences, row 3 is number 0 of the second.
+
+        Raises:
+            IndexError: there is no such row.
+        """
         if not 0 <= row < self._bounds[-1]:
             raise IndexError(f"row {row} is outside 0..{len(self) - 1} of split {self.name}")
         shard = bisect_right(self._bounds, row) - 1
         return self.shards[shard], row - self._bounds[shard]
 
     def __getitem__(self, row: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-        """One sequence: ids [L] and unshifted loss mask u8[L] (entry i: does token i, as a target, carry loss)."""
+        """Give one sequence: ids [L] and unshifted loss mask u8[L]: entry i says if token i is a trained target."""
         shard, inner = self.locate(row)
         return shard.tokens[inner], shard.loss_mask[inner]
 
 
 class ShardDirectory:
-    """`DIR` with its manifest read; splits are opened when asked for.
+    """A shard directory whose manifest has been read; a split is opened when it is asked for.
 
     >>> directory = ShardDirectory("shards")            # doctest: +SKIP
     >>> tokens, loss_mask = directory.split("train")[0]  # doctest: +SKIP
@@ -81,7 +87,12 @@ class ShardDirectory:
         self.manifest = Manifest.read(self.path)
 
     def split(self, name: str) -> Split:
-        """Open a split; UsageError where the directory has none of that name."""
+        """Open a split.
+
+        Raises:
+            UsageError: the directory has no split of that name.
+            DataError: a file is damaged.
+        """
         if name not in self.manifest.splits:
             raise UsageError(f"{self.path}: no split {name!r}; {nearest(name, self.manifest.splits)}")
         return Split(self.path, name, self.manifest)

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: write under a temporary name, fsync, rename."""
+"""Writing files that are either whole or not there: under a temporary name, fsync, rename."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHUNK = 1 << 20
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
-    """Hex SHA-256 of a file's bytes, read in 1 MiB pieces."""
+    """Hash a file: the hexadecimal SHA-256 of its bytes."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while piece := file.read(CHUNK):
@@ -35,9 +35,11 @@ def fsync_directory(path: str | os.PathLike[str]) -> None:
 def atomic_write(path: str | os.PathLike[str], *, scratch: Path | None = None) -> Iterator[IO[bytes]]:
     """Open a temporary file for writing; on success it becomes `path`, on any error it is removed.
 
-    The temporary name is like no other, so that two attempts at once, on two machines too, do not write into one
-    file. It lies in `scratch` (a folder of the same file system) where one is given, else beside `path`: a process
-    that is killed leaves it there.
+    The temporary name is unique, so that two attempts at once, even on two machines, write two files. A process that is
+    killed leaves its temporary file behind.
+
+    Args:
+        scratch: folder for the temporary file, on the same file system; None for the folder of `path`.
     """
     final = Path(path)
     temporary = (scratch or final.parent) / f".{final.name}.{os.getpid()}.{os.urandom(6).hex()}.tmp"
@@ -53,11 +55,11 @@ def atomic_write(path: str | os.PathLike[str], *, scratch: Path | None = None) -
 
 
 def json_bytes(value: Any) -> bytes:
-    """A value as UTF-8 JSON, keys in the order given, an indent of one space, one newline at the end."""
+    """Encode a value as UTF-8 JSON: keys in the order given, an indent of one space, one newline at the end."""
     return json.dumps(value, ensure_ascii=False, indent=1).encode("utf-8") + b"\n"
 
 
 def write_json(path: str | os.PathLike[str], value: Any, *, scratch: Path | None = None) -> None:
-    """Write a value as `json_bytes`, atomically."""
+    """Write the `json_bytes` of a value, atomically."""
     with atomic_write(path, scratch=scratch) as file:
         file.write(json_bytes(value))

@@ -1,9 +1,9 @@
 """Megatron's indexed dataset: a `.bin` of raw items and an `.idx` that says where each sequence lies.
 
-Ours and not `megatron.core`'s, because CPU nodes have neither torch nor Megatron, because the stock builder
-wraps ids that do not fit the dtype, and because the stock reader opens a truncated file without complaint.
-The bytes are the stock ones (megatron/core/datasets/indexed_dataset.py, `_IndexWriter`), one sequence per
-document; tests read them back with the stock class. Little-endian throughout:
+This is not `megatron.core`'s class, because CPU nodes have neither torch nor Megatron, because that class silently
+wraps ids that do not fit the dtype, and because it opens a truncated file. The bytes are the same
+(megatron/core/datasets/indexed_dataset.py, `_IndexWriter`), with one sequence per document; tests read them back with
+Megatron's class. All numbers are little-endian:
 
     9 bytes  MMIDIDX\\0\\0        8 bytes  u64 version 1          1 byte   dtype code
     8 bytes  u64 sequences S     8 bytes  u64 documents + 1
@@ -42,12 +42,12 @@ U16_LIMIT = 65_500
 
 
 def token_dtype(vocab_size: int) -> np.dtype[Any]:
-    """The dtype that ids of a vocabulary are stored in. `vocab_size` is `len(tokenizer)`, added tokens included."""
+    """Choose the dtype that token ids are stored in. `vocab_size` is `len(tokenizer)`, added tokens included."""
     return np.dtype(np.uint16 if vocab_size < U16_LIMIT else np.int32)
 
 
 def dtype_code(dtype: np.dtype[Any]) -> int:
-    """Megatron's code for a dtype."""
+    """Look up Megatron's code for a dtype; ValueError if it has none."""
     for code, known in DTYPE_CODES.items():
         if np.dtype(known) == dtype:
             return code
@@ -55,9 +55,10 @@ def dtype_code(dtype: np.dtype[Any]) -> int:
 
 
 def index_bytes(lengths: NDArray[np.int32], dtype: np.dtype[Any]) -> bytes:
-    """The whole `.idx` for sequences of these lengths (items), one document each: 42 + 20·S bytes.
+    """Make a whole `.idx` for sequences of these lengths (int32[S], items), one document each: 42 + 20·S bytes.
 
-    Pointers are computed in int64: an int32 product overflows past 2 GiB (Megatron-LM#1672).
+    Three sequences of 2, 1 and 3 uint16 items have the pointers 0, 4, 6 (bytes) and the document bounds 0, 1, 2, 3.
+    Pointers are computed in int64, because an int32 product overflows past 2 GiB (Megatron-LM#1672).
     """
     count = len(lengths)
     ends = np.cumsum(lengths, dtype=np.int64) * dtype.itemsize
@@ -69,12 +70,15 @@ def index_bytes(lengths: NDArray[np.int32], dtype: np.dtype[Any]) -> bytes:
 
 
 class IndexedWriter:
-    """Appends sequences to `<prefix>.bin` and writes `<prefix>.idx` when closed; keeps 4 bytes a sequence.
+    """Appends sequences to `<prefix>.bin`, and writes `<prefix>.idx` when closed. Keeps 4 bytes a sequence in memory.
 
-    Both files are plain files under the names given: whoever calls makes the pair appear at once.
+    Both files are written under their final names; the caller makes the pair appear at once.
+
+    Args:
+        limit: one more than the largest item allowed.
 
     Raises:
-        ValueError: an item that `dtype` cannot hold, or not below `limit`; a sequence without items.
+        ValueError: an item is negative or not below `limit`, or a sequence has no items.
     """
 
     def __init__(self, prefix: str | os.PathLike[str], dtype: np.dtype[Any], *, limit: int) -> None:
@@ -88,12 +92,12 @@ class IndexedWriter:
         self._file: IO[bytes] = self.prefix.with_suffix(".bin").open("wb", buffering=1 << 16)
 
     def append(self, flat: NDArray[Any], lengths: NDArray[np.int64]) -> None:
-        """Append `len(lengths)` sequences whose items stand one after the other in `flat`, int[sum(lengths)]."""
+        """Append sequences: `lengths`, int64[n], cuts `flat`, int[sum(lengths)], which holds their items in a row."""
         if len(lengths) == 0:
             return
         if int(lengths.min()) < 1 or int(lengths.sum()) != len(flat):
             raise ValueError(f"lengths {lengths.min()}..., sum {lengths.sum()}, do not cut {len(flat)} items")
-        unsigned = flat.view(f"u{flat.itemsize}")  # in which one look finds what is negative as well
+        unsigned = flat.view(f"u{flat.itemsize}")  # in which a negative item is a large one
         if int(unsigned.max()) >= self.limit:
             raise ValueError(f"item {flat[unsigned.argmax()]} is outside 0..{self.limit - 1}")
         data = np.ascontiguousarray(flat, dtype=self.dtype).data
@@ -122,7 +126,7 @@ class IndexedWriter:
 
 
 class IndexedReader:
-    """A memory-mapped pair, checked when opened: magic, version, dtype, sizes of both files, pointers.
+    """A memory-mapped pair of files. Opening it checks magic, version, dtype and the sizes of both files.
 
     Attributes:
         lengths: int32[S], items of each sequence.
@@ -130,7 +134,7 @@ class IndexedReader:
         items: the whole `.bin`, [sum(lengths)] of the stored dtype.
 
     Raises:
-        DataError: a file is missing, cut, extended, or not what its header says.
+        DataError: a file is missing, cut off, appended to, or not what its header says.
     """
 
     def __init__(self, prefix: str | os.PathLike[str]) -> None:
@@ -150,7 +154,7 @@ class IndexedReader:
             raise DataError(f"{idx_path}: {size} bytes do not fit {count} sequences of one document each")
         self.dtype: np.dtype[Any] = np.dtype(DTYPE_CODES[code]).newbyteorder("<")
         self._width = self.dtype.itemsize
-        # Plain arrays over the maps: slicing the subclass np.memmap costs ten times as much.
+        # Arrays over the maps: slicing the subclass np.memmap costs ten times as much.
         index = np.asarray(np.memmap(idx_path, mode="r", dtype=np.uint8))
         cut = HEADER.size + 4 * count
         self.lengths: NDArray[np.int32] = index[HEADER.size : cut].view("<i4")
@@ -166,19 +170,19 @@ class IndexedReader:
 
     @property
     def starts(self) -> NDArray[np.int64]:
-        """int64[S], the item at which each sequence begins (computed anew at each call)."""
+        """int64[S], the item at which each sequence begins, computed at each call."""
         return self._pointers // self.dtype.itemsize
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __getitem__(self, row: int) -> NDArray[Any]:
-        """The items of one sequence, a read-only view."""
+        """Give the items of one sequence as a read-only view."""
         start = self._pointers.item(row) // self._width
         return self.items[start : start + self.lengths.item(row)]
 
     def check_layout(self) -> None:
-        """Compare pointers and document bounds with what the lengths imply; DataError where they differ."""
+        """Compare pointers and document bounds with what the lengths imply; DataError if they differ."""
         expected = index_bytes(np.asarray(self.lengths), np.dtype(self.dtype))
         if self.prefix.with_suffix(".idx").read_bytes() != expected:
             raise DataError(f"{self.prefix}.idx: pointers or document bounds do not follow from the lengths")

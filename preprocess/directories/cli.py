@@ -15,7 +15,7 @@ from sft_shards.preprocess.options import DIRECTORY, Output, option
 @click.command()
 @click.argument("directory", type=DIRECTORY)
 @option("--split", default="train", help="Split to look into.")
-@option("--row", type=int, default=0, without="0", help="Number of the sequence, from 0.")
+@option("--row", type=int, default=0, default_words="0", help="Number of the sequence, from 0.")
 @option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Whether to use colours.")
 @click.option("--json", "as_json", is_flag=True, help="Print ids, mask and text as JSON.")
 def inspect(directory: Path, split: str, row: int, color: str, as_json: bool) -> None:

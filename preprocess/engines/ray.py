@@ -44,7 +44,7 @@ class Ray:
     """Address of a cluster (`auto`, `HOST:PORT`, `ray://…`); None to start Ray on this machine."""
 
     options: ClassVar[Sequence[click.Option]] = (
-        Option(["--ray-address"], without="start Ray here", help="A running cluster, such as auto or HOST:6379."),
+        Option(["--ray-address"], default_words="start Ray here", help="A running cluster, such as auto or HOST:6379."),
     )
 
     def run(self, job: EngineJob) -> Manifest:

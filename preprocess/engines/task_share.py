@@ -1,7 +1,8 @@
-"""Which tasks are this process's: every W-th from the r-th on, with r and W from the call or from the scheduler.
+"""The share of one process among W that run the tasks of a plan: every W-th task from the r-th on.
 
-Tasks are dealt out like cards, because neighbours are of one file and often equally slow. The number of processes is
-independent of the number of tasks, and may change from one attempt to the next: finished tasks are passed over.
+r and W come from the call or from the scheduler. Tasks are dealt out like cards, because neighbours are parts of one
+file and often equally slow. W has nothing to do with the number of tasks, and may change from one attempt to the next:
+finished tasks are passed over.
 """
 
 from __future__ import annotations
@@ -14,10 +15,16 @@ from sft_shards.formats.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """One of `world_size` processes."""
+    """One of several processes.
+
+    Raises:
+        UsageError: the rank is not below `world_size`.
+    """
 
     rank: int
+    """This process, from 0."""
     world_size: int
+    """Number of processes."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world_size:
@@ -26,21 +33,23 @@ class Share:
             )
 
     def of(self, count: int) -> range:
-        """The numbers of this process's tasks, out of `count`."""
+        """Give the numbers of this process's tasks, out of `count`: of 5 tasks, rank 1 of 2 has 1 and 3."""
         return range(self.rank, count, self.world_size)
 
 
 PAIRS = (("JOB_COMPLETION_INDEX", "JOB_COMPLETIONS"), ("RANK", "WORLD_SIZE"))
-"""Kubernetes does not tell a pod how many there are; our manifest does, as JOB_COMPLETIONS."""
+"""Environment variables for r and W, in the order in which they are looked for.
+
+Kubernetes does not tell a pod how many there are; the Jobs that we print do, as JOB_COMPLETIONS."""
 
 
 def find_share(rank: int | None, world_size: int | None, environment: Mapping[str, str]) -> Share:
-    """The share named in the call, else the scheduler's, else all.
+    """Take the share that the call names, else the scheduler's, else all tasks.
 
-    A Slurm array counts from its lowest number in its steps; tasks of one `srun` inside of it divide its share.
+    Elements of a Slurm array are ranked by their numbers; the tasks of one `srun` in an element divide its share.
 
     Raises:
-        UsageError: one of a pair without the other, or values that do not fit.
+        UsageError: one value of a pair is missing, or values do not fit together.
     """
     if (rank is None) != (world_size is None):
         raise UsageError("--rank and --world-size: give both or neither")
