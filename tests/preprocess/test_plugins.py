@@ -1,5 +1,6 @@
 """The example of docs/formats.md, installed as a package of somebody else's and run."""
 
+import os
 import re
 import subprocess
 import sys
@@ -27,10 +28,9 @@ def test_the_documented_example_registers_a_format_and_a_template(tmp_path: Path
     (tmp_path / "in.jsonl").write_text('{"q": "Name a colour.", "a": "Blue."}\n{"q": "x", "a": 7}\n')
 
     def call(*arguments: object) -> str:
-        code = f"import sys; sys.path.insert(0, {str(site)!r}); from sft_shards.preprocess.cli import main; main()"
-        done = subprocess.run(
-            [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT
-        )
+        command = [sys.executable, "-m", "sft_shards.preprocess.cli", *map(str, arguments)]
+        environment = {**os.environ, "PYTHONPATH": str(site)}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

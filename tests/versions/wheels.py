@@ -17,7 +17,7 @@ import pytest
 
 pytestmark = pytest.mark.megatron
 
-ROAD = Path(__file__).parent / "road.py"
+ROAD = Path(__file__).parents[1] / "support" / "megatron_road.py"
 
 
 @pytest.mark.parametrize("version", ["0.17.1", "0.18.2"])

@@ -1,13 +1,12 @@
 """The whole road under the Megatron that is first on PYTHONPATH: a mixture, packed; evaluated, saved and resumed.
 
-    PYTHONPATH=CHECKOUT python tests/versions/road.py
+    PYTHONPATH=CHECKOUT python tests/support/megatron_road.py
 
 Prints the version, where it lies, and the losses, which are the same for all versions: same data, weights and order.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -16,10 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from runpy import run_path
 
-ROOT = Path(__file__).parent.parent.parent
-sys.path[:0] = [str(ROOT / "tests" / "support")]
-
-from toy_runs import TOY_MODEL, losses, random_pairs, write_shards  # noqa: E402
+from toy_runs import TOY_MODEL, losses, random_pairs, write_shards
 
 EXPECTED = {1: 4.86484, 6: 4.750203}
 """Loss by step, on a CPU."""
@@ -38,10 +34,7 @@ def train(folder: Path, *flags: str) -> str:
     ]
     command += ["--device", "cpu", "--cache-dir", folder / "cache", "--", *TOY_MODEL, "--seq-length=96", "--lr=1e-2"]
     command += ["--global-batch-size=4", "--train-iters=6", "--eval-interval=6", *flags]
-    path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))
-    done = subprocess.run(
-        [*map(str, command)], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, check=False
-    )
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stdout[-2000:] + done.stderr[-4000:])
     return done.stdout + done.stderr
