@@ -20,7 +20,7 @@ from sft_shards.trainer.data.shards import open_shards, parse_shards, short_name
 from sft_shards.trainer.isolation import choose
 from sft_shards.trainer.job import Job, parse_epochs
 from sft_shards.trainer.mcore import checkpoint_args, compat, cpu_device, flags
-from sft_shards.trainer.model import hf_config, lora
+from sft_shards.trainer.model import hf_config, lora, special_tokens
 from sft_shards.trainer.model import start as starting
 from sft_shards.trainer.model.hf_config import ModelShape
 from sft_shards.trainer.model.provider import has_transformer_engine
@@ -145,6 +145,7 @@ def decide(job: Job, world: int) -> Decision:
         summary=(
             *summary.lines(setup, stage, vocabulary=vocabulary, padded=padded, eval_iters=eval_iters, steps=steps),
             start.summary,
+            *(special_tokens.warnings(Path(job.model), info) if job.model is not None else ()),
             *([lora.describe(adapters, args)] if adapters is not None else []),
         ),
     )

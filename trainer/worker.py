@@ -20,7 +20,7 @@ from pathlib import Path
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.trainer.isolation.consensus import trial_of_all
 from sft_shards.trainer.job import Job
-from sft_shards.trainer.mcore import compat, cpu_device
+from sft_shards.trainer.mcore import compat, cpu_device, hip
 from sft_shards.trainer.mcore.dataset_provider import DatasetProvider
 from sft_shards.trainer.model import record
 from sft_shards.trainer.model.start import Start, providing
@@ -38,13 +38,15 @@ def prepare(job: Job) -> tuple[compat.Configuration, DatasetProvider, Start]:
         DataError: the shards are, or do not fit the model.
     """
     compat.check_installed()
+    import torch
+
     first = os.environ.get("RANK", "0") == "0"
     with compat.quiet():
         if job.device == "cpu":
             cpu_device.install()
-        warning = compat.check_version()
+        warnings = [compat.check_version(), hip.save_without_pinned_memory(torch.version.hip)]
     if first:
-        _show([f"warning: {warning}"] if warning else [])
+        _show(f"warning: {warning}" for warning in warnings if warning)
     job = dataclasses.replace(job, trial=trial_of_all(job.trial, os.environ))
     decision = decide(job, int(os.environ.get("WORLD_SIZE", "1")))
     if first:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sft_shards.formats.errors import DataError, UsageError
-from sft_shards.trainer.mcore import adamw_patch
+from sft_shards.trainer.mcore import adamw_patch, resume_errors
 from sft_shards.trainer.mcore.flags import Parser
 
 OLDEST, NEWEST = (0, 12), (0, 19)
@@ -176,7 +176,7 @@ def pretrain(
         model_provider, forward_step: what Megatron calls by these names.
 
     Raises:
-        UsageError: the checkpoint at --load has another learning-rate schedule.
+        UsageError: the checkpoint at --load has another learning-rate schedule or optimizer.
     """
     from megatron.core.enums import ModelType
     from megatron.training import pretrain as megatron_pretrain
@@ -203,13 +203,10 @@ def pretrain(
     try:
         with _command_line(configuration.argv):
             megatron_pretrain(**wanted)
-    except AssertionError as error:
-        if "OptimizerParamScheduler" not in str(error):
+    except resume_errors.RESUME as error:
+        if (explained := resume_errors.explain(error, configuration.args.load)) is None:
             raise
-        raise UsageError(
-            f"--load {configuration.args.load}: its learning-rate schedule is another one ({_one_line(error)}); give "
-            "the same --train-iters and --lr, or --override-opt-param-scheduler to go on with the new schedule"
-        ) from error
+        raise UsageError(explained) from error
 
 
 def skip_compiling() -> None:
