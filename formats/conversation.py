@@ -28,7 +28,7 @@ class Turn:
     content: str | None = None
     """The text as it stood in the record, untouched; None only where an assistant turn is all tool calls."""
     context: str | None = None
-    """Alpaca's `input`: a second text of a user turn. Templates that know no such thing get it below the content."""
+    """Alpaca's `input`: a second text of a user turn. Templates that do not know it get it below the content."""
     reasoning: str | None = None
     """Reasoning that the record keeps apart from the content (`reasoning_content`)."""
     tool_calls: tuple[dict[str, Any], ...] = ()
@@ -41,7 +41,7 @@ class Turn:
     """0 where the record says that this turn is context only (OpenAI's `weight`), else 1."""
 
     def message(self) -> dict[str, Any]:
-        """The turn as chat templates expect it: a dict without the keys that are not set."""
+        """Return the turn as chat templates expect it: a dict without the keys that are not set."""
         out: dict[str, Any] = {"role": self.role, "content": self.content}
         if self.context is not None:
             out |= {"content": f"{self.content}\n\n{self.context}", "instruction": self.content, "input": self.context}
@@ -56,7 +56,7 @@ class Turn:
         return out
 
     def is_silent(self) -> bool:
-        """Neither text, nor reasoning, nor a tool call."""
+        """Return whether the turn has neither text, nor reasoning, nor a tool call."""
         return not self.tool_calls and not (self.content or "").strip() and not (self.reasoning or "").strip()
 
 
@@ -91,7 +91,7 @@ class Conversation:
             ) from None
 
     def messages(self) -> list[dict[str, Any]]:
-        """The turns as chat templates expect them."""
+        """Return the turns as chat templates expect them."""
         return [turn.message() for turn in self.turns]
 
     def text_only(self) -> tuple[RoleSequence, list[str]] | None:

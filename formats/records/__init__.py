@@ -1,6 +1,7 @@
-"""Raw rows to conversations.
+"""Record formats: raw records to conversations.
 
-    row ──detect──▶ RecordFormat ──read──▶ Conversation, or a RecordError that is counted
+    records ──detect──▶ RecordFormat ──read──────────▶ Conversation, or a RecordError that is counted
+                                     ──read_columns──▶ TextOnlyConversations: many records at once, from Arrow columns
 
 In five lines:
 
@@ -10,7 +11,8 @@ In five lines:
     conversation = form.read(rows[0], FieldMap())
     print(form.name, [turn.role for turn in conversation.turns])
 
-A package of your own adds a format by the entry point group `sft_shards.records`.
+A format of your own is one class (see `RecordFormat`), registered under the entry point group `sft_shards.records`.
+A `ColumnarFormat` also reads many text-only records at once.
 
 Part of the plugin surface: other packages may import what `__all__` names.
 """

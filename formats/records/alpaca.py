@@ -1,4 +1,4 @@
-"""Alpaca: one instruction with an optional input, one output; optionally a system prompt and earlier rounds."""
+"""Alpaca records: an instruction, an input and an output; a system prompt and earlier rounds if there are any."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from sft_shards.formats.columnar import INPUT, RoleSequence, TextOnlyConversatio
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.records.arrow_columns import (
-    are_bare,
-    filled,
-    taken,
-    texts_in,
-    valid,
+    first_texts,
+    have_nothing_beside,
+    not_empty,
+    not_null,
+    take_texts,
 )
 from sft_shards.formats.records.fields import MISSING, SYSTEM, FieldMap, optional_text, refuse_media, text
 from sft_shards.formats.records.json_schemas import TEXT, FieldKind, JsonSchemas, schemas_for
@@ -23,7 +23,7 @@ from sft_shards.formats.records.json_schemas import TEXT, FieldKind, JsonSchemas
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SPELLINGS = {
+SPELLINGS = {  # other names that the columns of each field have in data sets
     "instruction": ("prompt", "question", "query"),
     "input": ("context",),
     "output": ("response", "answer", "completion"),
@@ -39,14 +39,18 @@ class Alpaca:
     fields: tuple[str, ...] = tuple(SPELLINGS)
 
     def matches(self, record: object, fields: FieldMap) -> bool:
-        """Whether the record has an instruction and an output, both text."""
+        """Return whether the record has an instruction and an output, both text."""
         if not isinstance(record, Mapping):
             return False
         needed = (_get(record, name, fields) for name in ("instruction", "output"))
         return all(isinstance(value, str) for value in needed)
 
     def read(self, record: object, fields: FieldMap) -> Conversation:
-        """One conversation of one or more rounds."""
+        """Return one conversation of one or more rounds.
+
+        Raises:
+            RecordError: `wrong_type`, `missing_field`, `not_text`, `empty_instruction`, or as for any conversation.
+        """
         if not isinstance(record, Mapping):
             raise RecordError("wrong_type", f"an Alpaca record is an object, this is {type(record).__name__}")
         refuse_media(record)
@@ -70,43 +74,52 @@ class Alpaca:
         """See `ColumnarFormat.json_schemas`."""
         if type(record) is not dict:
             return None
-        strict: dict[str, FieldKind] = {}
+        wanted: dict[str, FieldKind] = {}
         must_be_empty: list[str] = []
-        for name, columns in _plain_columns(fields).items():
-            there = [column for column in columns if record.get(column) is not None]
-            if not there and (name != "input" or not columns):
+        for name, columns in _text_columns(fields).items():
+            found = [column for column in columns if record.get(column) is not None]
+            if not found and (name != "input" or not columns):
                 return None
-            chosen = there[0] if there else columns[0]
-            strict[chosen] = TEXT
+            chosen = found[0] if found else columns[0]
+            wanted[chosen] = TEXT
             must_be_empty += [column for column in columns if column != chosen]
-        return schemas_for(record, strict, strict, must_be_empty)
+        return schemas_for(record, wanted, wanted, must_be_empty)
 
     def read_columns(self, batch: pa.RecordBatch, fields: FieldMap) -> TextOnlyConversations | None:
-        """See `ColumnarFormat.read_columns`. Records of one round only."""
-        columns = _plain_columns(fields)
+        """See `ColumnarFormat.read_columns`. Records of one round only.
+
+        Each record has up to four texts: system, instruction, input, output. Which of them it has gives its role
+        sequence. For three records, of which the second has an input and the third a system prompt:
+
+            has system        [0, 0, 1]
+            has input         [0, 1, 0]
+            sequence_ids      [0, 1, 2]     2 * system + input, an index into `ROLE_SEQUENCES`
+            text indices      [3, 9 | 4, 7, 10 | 2, 5, 11]     text k of record i has index i + 3 * k
+        """
+        columns = _text_columns(fields)
         if not all(columns.values()):
             return None
         names = [SYSTEM, columns["instruction"], columns["input"], columns["output"]]
-        texts, certain = zip(*(texts_in(batch, each) for each in names), strict=True)
-        prompted, with_context = filled(texts[0]), filled(texts[2])
-        rows = np.logical_and.reduce([are_bare(batch), valid(texts[1]), valid(texts[3]), *certain])
-        there = np.stack([prompted, rows, with_context, rows], axis=1) & rows[:, None]
-        places = np.arange(batch.num_rows)[:, None] + batch.num_rows * np.arange(len(texts))
+        texts, certain = zip(*(first_texts(batch, each) for each in names), strict=True)
+        has_system, has_input = not_empty(texts[0]), not_empty(texts[2])
+        rows = np.logical_and.reduce([have_nothing_beside(batch), not_null(texts[1]), not_null(texts[3]), *certain])
+        present = np.stack([has_system, rows, has_input, rows], axis=1) & rows[:, None]
+        indices = np.arange(batch.num_rows)[:, None] + batch.num_rows * np.arange(len(texts))
         return TextOnlyConversations(
             rows=np.flatnonzero(rows),
             role_sequences=ROLE_SEQUENCES,
-            sequence_ids=(2 * prompted + with_context)[rows],
-            texts=taken(texts, places[there]),
+            sequence_ids=(2 * has_system + has_input)[rows],
+            texts=take_texts(texts, indices[present]),
         )
 
 
-SHORT: RoleSequence = ("user", "assistant")
-LONG: RoleSequence = ("user", INPUT, "assistant")
-ROLE_SEQUENCES = (SHORT, LONG, ("system", *SHORT), ("system", *LONG))
+ONE_ROUND: RoleSequence = ("user", "assistant")
+WITH_INPUT: RoleSequence = ("user", INPUT, "assistant")
+ROLE_SEQUENCES = (ONE_ROUND, WITH_INPUT, ("system", *ONE_ROUND), ("system", *WITH_INPUT))
 
 
-def _plain_columns(fields: FieldMap) -> dict[str, tuple[str, ...]]:
-    """The columns that may hold each of the texts; none of some where a column is nested, or others are named."""
+def _text_columns(fields: FieldMap) -> dict[str, tuple[str, ...]]:
+    """Return the columns that may hold each text; none where the user named a nested column, or other fields."""
     texts = ("instruction", "input", "output")
     if not fields.columns.keys() <= set(texts):
         return dict.fromkeys(texts, ())

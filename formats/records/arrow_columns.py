@@ -1,8 +1,8 @@
-"""The short cut for records that are nothing but roles and texts: many of them as columns, looked at at once.
+"""Arrow columns of text-only records, checked and cut for many records at once.
 
-A record costs some microseconds when Python looks at it, and next to nothing among others in Arrow's columns, which is
-how Parquet has them and how Arrow reads JSON. A format says which columns its text-only records have (`Layout`), and
-what it makes of them; whatever is not certain from the columns alone is left to `RecordFormat.read`.
+A record costs some microseconds when Python looks at it, and next to nothing in Arrow's columns, which is how Parquet
+holds records and how Arrow reads JSON. Formats use these functions to say what their columns hold; whatever is not
+certain from the columns alone is left to `RecordFormat.read`.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from sft_shards.formats.records.fields import BESIDE
 if TYPE_CHECKING:
     import pyarrow as pa
 
-NO_TEXT = ("history",)
+NEVER_TEXT = ("history",)
 """Fields in which even an empty text is an error."""
 
 
 def all_columns(batch: pa.RecordBatch, names: Sequence[str]) -> list[pa.Array]:
-    """Those of several columns that are there, in this order."""
+    """Return those of the named columns that a batch has, in the order of the names."""
     return [batch.column(place) for name in names for place in batch.schema.get_all_field_indices(name)]
 
 
-def pick(batch: pa.RecordBatch, names: Sequence[str]) -> pa.Array | None:
-    """The first of several columns that is there and has a value. Where it has none for a row, a later one may."""
+def first_filled_column(batch: pa.RecordBatch, names: Sequence[str]) -> pa.Array | None:
+    """Return the first of the named columns that is not null everywhere."""
     found = (column for column in all_columns(batch, names) if column.null_count < batch.num_rows)
     return next(found, None)
 
 
-def as_texts(column: pa.Array) -> pa.StringArray | None:
-    """A column of texts as Arrow's plain kind of it, nulls included; None for other columns."""
+def as_strings(column: pa.Array) -> pa.StringArray | None:
+    """Return a column of texts with Arrow's type `string`, nulls included; None for a column of anything else."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(column.type):
@@ -45,68 +45,86 @@ def as_texts(column: pa.Array) -> pa.StringArray | None:
     return column if pa.types.is_string(column.type) else None
 
 
-def valid(column: pa.Array) -> NDArray[np.bool_]:
-    """bool[n]: where a column has a value."""
+def not_null(column: pa.Array) -> NDArray[np.bool_]:
+    """Return bool[n]: where a column has a value."""
     if not column.null_count:
         return np.ones(len(column), dtype=bool)
     found: NDArray[np.bool_] = column.is_valid().to_numpy(zero_copy_only=False)
     return found
 
 
-def are_bare(batch: pa.RecordBatch) -> NDArray[np.bool_]:
-    """bool[n]: which records have neither tools, earlier rounds nor media, for certain."""
+def not_empty(texts: pa.StringArray) -> NDArray[np.bool_]:
+    """Return bool[n]: where a text is neither null nor empty."""
+    return not_null(texts) & (np.diff(utf8_buffers(texts)[1]) > 0)
+
+
+def have_nothing_beside(batch: pa.RecordBatch) -> NDArray[np.bool_]:
+    """Return bool[n]: which records certainly have no tools, earlier rounds or media (the fields in `BESIDE`)."""
     bare = np.ones(batch.num_rows, dtype=bool)
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         if name in BESIDE and column.null_count < len(column):
-            texts = as_texts(column)
-            if texts is not None and name not in NO_TEXT:
-                bare &= ~filled(texts)
+            texts = as_strings(column)
+            if texts is not None and name not in NEVER_TEXT:
+                bare &= ~not_empty(texts)
             elif is_list(column.type):
                 bare &= column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False) == 0
             else:
-                bare &= ~valid(column)
+                bare &= ~not_null(column)
     return bare
 
 
-def texts_in(batch: pa.RecordBatch, names: Sequence[str]) -> tuple[pa.StringArray, NDArray[np.bool_]]:
-    """What records have in the first of several columns that is not null for them, as texts, and bool[n] where that is
-    certain: where none of the columns holds anything else."""
+def first_texts(batch: pa.RecordBatch, names: Sequence[str]) -> tuple[pa.StringArray, NDArray[np.bool_]]:
+    """Return for each record the text in the first of the named columns that is not null for it.
+
+    Columns `instruction` = ["a", null, null] and `prompt` = [null, "b", null] give ["a", "b", null].
+
+    Returns:
+        The texts, null where no column has one; and bool[n], False where another column holds something that is not
+        text, so that nothing can be said of the record.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    columns = [(column, as_texts(column)) for column in all_columns(batch, names)]
+    columns = [(column, as_strings(column)) for column in all_columns(batch, names)]
     texts = [found for _, found in columns if found is not None]
     certain = np.ones(batch.num_rows, dtype=bool)
     for column, found in columns:
         if found is None:
-            certain &= ~valid(column)
+            certain &= ~not_null(column)
     return pc.coalesce(*texts) if texts else pa.nulls(batch.num_rows, pa.string()), certain
 
 
-def filled(texts: pa.StringArray) -> NDArray[np.bool_]:
-    """bool[n]: where there is a text, and it is not empty."""
-    return valid(texts) & (np.diff(utf8_buffers(texts)[1]) > 0)
-
-
 def is_list(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds lists of any length."""
+    """Return whether a column of this type holds lists of any length."""
     import pyarrow as pa
 
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
-def taken(texts: Sequence[pa.StringArray], places: NDArray[np.int64]) -> pa.StringArray:
-    """Some of the texts of several columns, counted through, in any order, with no gaps in between."""
+def take_texts(columns: Sequence[pa.StringArray], indices: NDArray[np.int64]) -> pa.StringArray:
+    """Return texts out of several columns, in any order.
+
+    Args:
+        indices: int64[m], counted through all columns: of two columns of length 3, index 4 is `columns[1][1]`.
+    """
     import pyarrow as pa
 
-    return pa.concat_arrays(texts).take(pa.array(places))
+    return pa.concat_arrays(columns).take(pa.array(indices))
 
 
-def cut_out(values: NDArray[np.uint8], begins: NDArray[Any], ends: NDArray[Any]) -> pa.StringArray:
-    """Cut spans of bytes, in order and apart, out of a UTF-8 text; one string for each."""
+def slice_texts(values: NDArray[np.uint8], begins: NDArray[Any], ends: NDArray[Any]) -> pa.StringArray:
+    """Return spans of one text in UTF-8 as texts.
+
+    The spans [0, 2) and [3, 5) of `ab:cd` give ["ab", "cd"]. All borders together, [0, 2, 3, 5], are the offsets of an
+    Arrow array over the same bytes, ["ab", ":", "cd"], of which every other text is taken.
+
+    Args:
+        values: u8[B].
+        begins, ends: int[m], in bytes; in order and not overlapping.
+    """
     import pyarrow as pa
 
-    cuts = np.stack([begins, ends], axis=1).astype(np.int32).reshape(-1)
-    buffers = [None, pa.py_buffer(cuts), pa.py_buffer(values)]
-    pieces = pa.Array.from_buffers(pa.string(), max(len(cuts) - 1, 0), buffers)
-    return pieces.take(pa.array(np.arange(0, len(cuts), 2)))
+    offsets = np.stack([begins, ends], axis=1).astype(np.int32).reshape(-1)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(values)]
+    pieces = pa.Array.from_buffers(pa.string(), max(len(offsets) - 1, 0), buffers)
+    return pieces.take(pa.array(np.arange(0, len(offsets), 2)))

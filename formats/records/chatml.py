@@ -1,4 +1,4 @@
-"""ChatML as text: `<|im_start|>role`, a newline, the content, `<|im_end|>`, over and over, in one text column."""
+"""ChatML in one text: `<|im_start|>role`, a newline, the content and `<|im_end|>` for each turn."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from sft_shards.formats.columnar import TextOnlyConversations, utf8_buffers
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.records.arrow_columns import (
-    cut_out,
-    texts_in,
-    valid,
+    first_texts,
+    not_null,
+    slice_texts,
 )
 from sft_shards.formats.records.fields import FieldMap, text
 from sft_shards.formats.records.json_schemas import TEXT, FieldKind, JsonSchemas, schema, schemas_for
@@ -37,16 +37,16 @@ class ChatML:
     fields: tuple[str, ...] = ("text",)
 
     def matches(self, record: object, fields: FieldMap) -> bool:
-        """Whether the text begins with `<|im_start|>` (after white space or another control token such as BOS)."""
+        """Return whether the text begins with `<|im_start|>`, behind white space or a token such as BOS."""
         value = self._text(record, fields)
         return isinstance(value, str) and re.match(r"\s*(<[^<>\s]*>)?\s*<\|im_start\|>", value) is not None
 
     def read(self, record: object, fields: FieldMap) -> Conversation:
-        """The turns, contents as they stand between the role's newline and `<|im_end|>`.
+        """Return the turns; a content is what stands between the newline behind the role and `<|im_end|>`.
 
         Raises:
-            RecordError: `malformed_chatml` where anything stands outside of a turn, such as a turn that was cut
-                off before its `<|im_end|>`.
+            RecordError: `malformed_chatml` where anything stands outside a turn, such as a turn that was cut off
+                before its `<|im_end|>`; or as for any conversation.
         """
         value = text(self._text(record, fields), "text")
         begin = value.find(START)
@@ -74,53 +74,75 @@ class ChatML:
 
     def read_columns(self, batch: pa.RecordBatch, fields: FieldMap) -> TextOnlyConversations | None:
         """See `ColumnarFormat.read_columns`."""
-        texts, certain = texts_in(batch, fields.column("text"))
-        return _plain(texts, certain & valid(texts), fields)
+        texts, certain = first_texts(batch, fields.column("text"))
+        return _read_texts(texts, certain & not_null(texts), fields)
 
     @staticmethod
     def _text(record: object, fields: FieldMap) -> Any:
         return fields.look_up(record, "text") if isinstance(record, Mapping) else record
 
 
-def _plain(texts: pa.StringArray, rows: NDArray[np.bool_], fields: FieldMap) -> TextOnlyConversations:
-    """What is plain among texts: those that are turns to the letter, with nothing but white space in between."""
+def _read_texts(texts: pa.StringArray, rows: NDArray[np.bool_], fields: FieldMap) -> TextOnlyConversations:
+    """Read those texts that are whole turns with nothing but white space in between.
+
+    `<|im_start|>` and `<|im_end|>` are searched for in the bytes of all texts at once. Take three texts, of which the
+    second lacks an end, S standing for the start token and E for the end token, a byte each, and ⏎ for a newline:
+
+        bytes         Su⏎hiE⏎Sa⏎yoE Su⏎hi Sa⏎byeE         (spaces added here: between the texts is nothing)
+        text_offsets  [0, 13, 18, 25]
+        starts        [0, 7, 13, 18]      ends     [5, 12, 24]
+        start_counts  [2, 1, 1]           of each text; end counts [2, 0, 1]: the second text is dropped
+        owners        [0, 0, 2]           the text of each turn that is left
+        line_ends     [2, 9, 20]          the newline behind each role name
+        roles         u, a, a             the bytes from behind S up to the newline
+        contents      hi, yo, bye         the bytes from behind the newline up to E
+
+    Args:
+        texts: n texts; null where there is none.
+        rows: bool[n]: which of them to read.
+    """
     import pyarrow as pa
 
-    values, bounds = utf8_buffers(texts)
+    values, text_offsets = utf8_buffers(texts)
     raw = values.tobytes()
-    starts, ends = _places(values, bounds, START.encode()), _places(values, bounds, END.encode())
-    begun, ended = (np.searchsorted(found, bounds) for found in (starts, ends))
-    turns = np.diff(begun)
-    rows = rows & (turns > 0) & (turns == np.diff(ended))
-    rows[rows] = starts[begun[:-1][rows]] == bounds[:-1][rows]
-    owner = np.repeat(np.arange(len(texts)), turns)
-    starts, ends = starts[rows[owner]], ends[rows[np.repeat(np.arange(len(texts)), np.diff(ended))]]
-    owner, turns = owner[rows[owner]], np.where(rows, turns, 0)
-    heads = starts + len(START)
-    lines = np.flatnonzero(values == ord("\n"))
-    lines = np.append(lines, len(values))[np.searchsorted(lines, heads)]
-    after = ends + len(END)
-    nexts = np.append(starts[1:], len(values))
-    last = np.append(owner[1:] != owner[:-1], True) if len(owner) else np.zeros(0, dtype=bool)
-    nexts[last] = bounds[1:][owner[last]]
-    sound = (lines < ends) & (after <= nexts)
-    gap = sound & (nexts - after > 0)
-    gap[gap] = (nexts[gap] - after[gap] > 1) | (values[after[gap]] != ord("\n"))
-    for at in np.flatnonzero(gap).tolist():
-        sound[at] = raw[after[at] : nexts[at]].decode().isspace()
-    rows[owner[~sound]] = False
-    owned = rows[owner]
-    names = [raw[begin:end] for begin, end in zip(heads[owned].tolist(), lines[owned].tolist(), strict=True)]
+    starts, ends = _find_token(values, text_offsets, START), _find_token(values, text_offsets, END)
+    starts_before, ends_before = (np.searchsorted(found, text_offsets) for found in (starts, ends))
+    start_counts, end_counts = np.diff(starts_before), np.diff(ends_before)
+    rows = rows & (start_counts > 0) & (start_counts == end_counts)
+    rows[rows] = starts[starts_before[:-1][rows]] == text_offsets[:-1][rows]  # nothing before the first turn
+    owners = np.repeat(np.arange(len(texts)), start_counts)
+    starts, ends = starts[rows[owners]], ends[rows[np.repeat(np.arange(len(texts)), end_counts)]]
+    owners, turns = owners[rows[owners]], np.where(rows, start_counts, 0)
+    role_begins = starts + len(START)
+    newlines = np.flatnonzero(values == ord("\n"))
+    line_ends = np.append(newlines, len(values))[np.searchsorted(newlines, role_begins)]
+    turn_ends = ends + len(END)
+    next_begins = np.append(starts[1:], len(values))  # of the next turn, or the end of the text
+    is_last = np.append(owners[1:] != owners[:-1], True) if len(owners) else np.zeros(0, dtype=bool)
+    next_begins[is_last] = text_offsets[1:][owners[is_last]]
+    whole = (line_ends < ends) & (turn_ends <= next_begins)
+    # Between turns stands one newline, as a rule; anything else is looked at.
+    gap = whole & (next_begins - turn_ends > 0)
+    gap[gap] = (next_begins[gap] - turn_ends[gap] > 1) | (values[turn_ends[gap]] != ord("\n"))
+    for turn in np.flatnonzero(gap).tolist():
+        whole[turn] = raw[turn_ends[turn] : next_begins[turn]].decode().isspace()
+    rows[owners[~whole]] = False
+    kept = rows[owners]
+    names = [raw[begin:end] for begin, end in zip(role_begins[kept].tolist(), line_ends[kept].tolist(), strict=True)]
     codes, table = encode_roles(pa.array(names, pa.string()), fields, KNOWN)
-    contents = cut_out(values, lines[owned] + 1, ends[owned])
+    contents = slice_texts(values, line_ends[kept] + 1, ends[kept])
     return group_turns(rows, np.where(rows, turns, 0), codes, table, contents)
 
 
-def _places(values: NDArray[np.uint8], bounds: NDArray[np.int32], word: bytes) -> NDArray[np.int64]:
-    """int64: where a word begins in texts, u8 values with their bounds; it begins with a letter that is rare."""
+def _find_token(values: NDArray[np.uint8], text_offsets: NDArray[np.int32], token: str) -> NDArray[np.int64]:
+    """Return int64[k]: the offsets at which a token begins within a text, and does not run over its end.
+
+    Its first byte is searched for, and the others are compared where that stands: `<` is rare in texts.
+    """
+    word = token.encode()
     found = np.flatnonzero(values[: max(len(values) - len(word) + 1, 0)] == word[0])
-    for number in range(1, len(word)):
-        found = found[values[found + number] == word[number]]
-    owner = np.searchsorted(bounds, found, side="right") - 1
-    inside: NDArray[np.int64] = found[found + len(word) <= bounds[owner + 1]]
-    return inside
+    for position in range(1, len(word)):
+        found = found[values[found + position] == word[position]]
+    owners = np.searchsorted(text_offsets, found, side="right") - 1
+    within: NDArray[np.int64] = found[found + len(word) <= text_offsets[owners + 1]]
+    return within

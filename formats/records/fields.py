@@ -1,4 +1,4 @@
-"""Reading fields out of raw records: other spellings, nested columns by dots, and values of the wrong kind."""
+"""Looking up the fields of raw records: other spellings, nested columns by dots, values of the wrong type."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 from sft_shards.formats.errors import RecordError
 
 MISSING = object()
+"""Stands for a field that a record does not have, as opposed to one that is null."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FieldMap:
-    """What the user said about the columns of the records (`--field`) and the names of the roles (`--map-role`)."""
+    """The user's own names of columns (`--field`) and roles (`--map-role`)."""
 
     columns: Mapping[str, str] = field(default_factory=dict)
     """Field of the format → column of the record; dots step into nested columns."""
@@ -21,8 +22,11 @@ class FieldMap:
     """Role as it stands in the record → one of `sft_shards.formats.conversation.ROLES`."""
 
     def look_up(self, record: Mapping[str, Any], name: str, spellings: Sequence[str] = ()) -> Any:
-        """The value of a field: of the column that the user named, else of the first spelling that has one. None where
-        there is nothing but null, `MISSING` where there is nothing."""
+        """Return the value of a field: of the column that the user named, else of the first spelling that has one.
+
+        Returns:
+            None where the columns are null, `MISSING` where there are none.
+        """
         if name in self.columns:
             return walk(record, self.columns[name])
         found = MISSING
@@ -34,14 +38,18 @@ class FieldMap:
         return found
 
     def column(self, name: str, spellings: Sequence[str] = ()) -> tuple[str, ...]:
-        """The columns that may hold a field, the first one that has a value counts; none where it is a nested one."""
+        """Return the top-level columns that may hold a field, of which the first that has a value counts.
+
+        Returns:
+            Nothing where the user named a nested column.
+        """
         if name not in self.columns:
             return (name, *spellings)
         path = self.columns[name]
         return () if "." in path else (path,)
 
     def role(self, raw: object, known: Mapping[str, str]) -> str:
-        """The role of a turn, by the user's mapping, then the format's own names.
+        """Return the role of a turn, by the user's names and then by the format's own.
 
         Raises:
             RecordError: `unknown_role`.
@@ -55,7 +63,11 @@ class FieldMap:
 
 
 def walk(record: object, path: str) -> Any:
-    """Follow a dotted path through nested mappings and lists; `MISSING` where it ends early."""
+    """Return what a dotted path leads to through nested mappings and lists; `MISSING` where it ends early.
+
+    >>> walk({"chat": [{"text": "Hi"}]}, "chat.0.text")
+    'Hi'
+    """
     if isinstance(record, Mapping) and path in record:
         return record[path]
     here = record
@@ -72,21 +84,29 @@ def walk(record: object, path: str) -> Any:
 SYSTEM = ("system", "system_prompt")
 """Columns for a system prompt that stands beside the conversation."""
 SIDE = ("tools", "functions", "history")
-"""What else may stand beside the texts of a record; text-only records have none of it."""
+"""Other columns that a text-only record has no value in."""
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 BESIDE = (*SIDE, *MEDIA)
-"""A value in one of these makes a record more than roles and texts."""
+"""Columns in which a value makes a record more than roles and texts."""
 
 
 def refuse_media(record: Mapping[str, Any]) -> None:
-    """A record that brings pictures or sound is a RecordError: without them its text would be another question."""
+    """Refuse a record with pictures or sound: without them its text would ask something else.
+
+    Raises:
+        RecordError: `not_text`.
+    """
     for name in MEDIA:
         if record.get(name):
             raise RecordError("not_text", f"the record has {name}; only text can be trained here")
 
 
 def text(value: object, where: str) -> str:
-    """A value that must be text; a missing one, null or another kind is a RecordError."""
+    """Return a value that must be text.
+
+    Raises:
+        RecordError: `missing_field`, or `wrong_type` for null and anything else.
+    """
     if value is MISSING:
         raise RecordError("missing_field", f"no {where}; name its column with --field {where}=COLUMN")
     if not isinstance(value, str):
@@ -95,5 +115,9 @@ def text(value: object, where: str) -> str:
 
 
 def optional_text(value: object, where: str) -> str:
-    """Text, or "" where the field is missing or null."""
+    """Return a text, or "" where the field is missing or null.
+
+    Raises:
+        RecordError: `wrong_type`.
+    """
     return "" if value is MISSING or value is None else text(value, where)

@@ -1,4 +1,4 @@
-"""Text-only records with a list of messages: what OpenAI's and ShareGPT's formats have in common."""
+"""Text-only records with a list of messages, in columns: what OpenAI's and ShareGPT's formats have in common."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 
 from sft_shards.formats.columnar import TextOnlyConversations, prefix_sums
 from sft_shards.formats.records.arrow_columns import (
-    are_bare,
-    as_texts,
-    filled,
+    as_strings,
+    first_filled_column,
+    first_texts,
+    have_nothing_beside,
     is_list,
-    pick,
-    taken,
-    texts_in,
-    valid,
+    not_empty,
+    not_null,
+    take_texts,
 )
 from sft_shards.formats.records.fields import SYSTEM, FieldMap
 from sft_shards.formats.records.json_schemas import NULL, TEXT, JsonSchemas, schema, schemas_for
@@ -33,75 +33,75 @@ def read_message_columns(
     *,
     lists: Sequence[str],
     keys: tuple[str, str],
-    names: Mapping[str, str | None],
+    roles: Mapping[str, str | None],
     special: frozenset[str],
 ) -> TextOnlyConversations | None:
-    """What is plain among records that have a list of messages.
+    """Return the text-only conversations among records with a list of messages; see `ColumnarFormat.read_columns`.
 
     Args:
         lists: names that the list of messages may have in a record.
-        keys: of a message, for its role and its text.
-        names: role as records spell it → one of ours, or None for one that is never plain.
-        special: other keys of a message that make it more than a role and a text.
+        keys: the keys of a message's role and of its text.
+        roles: role as records spell it → one of ours, or None for one that is never text-only.
+        special: other keys that make a message more than a role and a text.
     """
     import pyarrow as pa
 
-    column = pick(batch, lists)
+    column = first_filled_column(batch, lists)
     if column is None or not is_list(column.type) or not pa.types.is_struct(column.type.value_type):
         return None
     messages = column.flatten()
     parts = dict(zip((field.name for field in messages.type), messages.flatten(), strict=True))
     if len(parts) < len(messages.type) or not parts.keys() >= set(keys):
         return None
-    roles, texts = as_texts(parts[keys[0]]), as_texts(parts[keys[1]])
-    if roles is None or texts is None:
+    names, texts = as_strings(parts[keys[0]]), as_strings(parts[keys[1]])
+    if names is None or texts is None:
         return None
-    sizes = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
-    more = [part for name, part in parts.items() if name in special and name not in keys]
-    odd = ~valid(texts)
-    for part in more:
-        if part.null_count < len(part):
-            odd |= valid(part)
-    prompts, certain = texts_in(batch, SYSTEM)
-    prompted = filled(prompts)
-    rows = are_bare(batch) & certain & (sizes > 0)
-    bounds = prefix_sums(sizes)
-    if odd.any():
-        bad = prefix_sums(odd)
-        rows &= bad[bounds[1:]] == bad[bounds[:-1]]
-    codes, table = encode_roles(roles, fields, names)
+    lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    prompts, certain = first_texts(batch, SYSTEM)
+    rows = have_nothing_beside(batch) & certain & (lengths > 0)
+    unsupported = ~not_null(texts)  # bool[t], by message
+    for name, part in parts.items():
+        if name in special and name not in keys and part.null_count < len(part):
+            unsupported |= not_null(part)
+    offsets = prefix_sums(lengths)
+    if unsupported.any():
+        unsupported_before = prefix_sums(unsupported)
+        rows &= unsupported_before[offsets[1:]] == unsupported_before[offsets[:-1]]
+    codes, table = encode_roles(names, fields, roles)
+    prompted = not_empty(prompts)
     if prompted.any():
-        before = bounds[:-1][prompted]
-        codes = np.insert(codes, before, LEADING_SYSTEM)
-        places = np.insert(np.arange(len(texts)), before, len(texts) + np.flatnonzero(prompted))
-        texts, sizes = taken([texts, prompts], places), sizes + prompted
-    return group_turns(rows, sizes, codes, table, texts)
+        # A system prompt beside the list becomes the first turn. Three records of 2 messages, the second prompted:
+        # first_turns [2], indices [0, 1, 7, 2, 3, 4, 5] (prompts follow the 6 texts), lengths [2, 3, 2].
+        first_turns = offsets[:-1][prompted]
+        codes = np.insert(codes, first_turns, LEADING_SYSTEM)
+        indices = np.insert(np.arange(len(texts)), first_turns, len(texts) + np.flatnonzero(prompted))
+        texts, lengths = take_texts([texts, prompts], indices), lengths + prompted
+    return group_turns(rows, lengths, codes, table, texts)
 
 
 def message_schemas(
     record: Any, *, lists: Sequence[str], keys: tuple[str, str], special: frozenset[str]
 ) -> JsonSchemas | None:
-    """The layout of records like this one, which has a list of messages or is one; as for `read_message_columns`."""
-    bare = type(record) is list
-    if not bare and type(record) is not dict:
+    """Return the schemas for records like this one, which has a list of messages or is one.
+
+    The arguments are those of `read_message_columns`; see `ColumnarFormat.json_schemas`.
+    """
+    is_bare_list = type(record) is list
+    if not is_bare_list and type(record) is not dict:
         return None
-    name = lists[0] if bare else next((name for name in lists if record.get(name) is not None), None)
+    name = lists[0] if is_bare_list else next((name for name in lists if record.get(name) is not None), None)
     if name is None:
         return None
-    messages = record if bare else record[name]
+    messages = record if is_bare_list else record[name]
     if type(messages) is not list or set(map(type, messages)) != {dict}:
         return None
-    simple = True
-    for message in messages:
-        more = message.keys() - keys
-        if more:
-            simple = False
-            if any(message[one] is not None for one in more & special):
-                return None
-    both = tuple((key, TEXT) for key in keys)
-    strict = {name: both}
-    if bare:
-        return JsonSchemas(strict=schema(((name, both),)), tolerant=None, value_field=name) if simple else None
-    barred = tuple((one, NULL) for one in sorted(special - {*keys}))
-    found = schemas_for(record, strict, {name: (*both, *barred)}, lists)
-    return found if found is None or simple else replace(found, strict=None)
+    other_keys = set().union(*messages) - {*keys}
+    if any(message.get(key) is not None for message in messages for key in other_keys & special):
+        return None
+    role_and_text = tuple((key, TEXT) for key in keys)
+    if is_bare_list:
+        strict = schema(((name, role_and_text),))
+        return None if other_keys else JsonSchemas(strict=strict, tolerant=None, value_field=name)
+    must_be_null = tuple((key, NULL) for key in sorted(special - {*keys}))
+    found = schemas_for(record, {name: role_and_text}, {name: (*role_and_text, *must_be_null)}, lists)
+    return replace(found, strict=None) if found is not None and other_keys else found

@@ -40,34 +40,39 @@ class OpenAI:
     fields: tuple[str, ...] = ("messages", "tools", "system", "role", "content")
 
     def matches(self, record: object, fields: FieldMap) -> bool:
-        """Whether there is a list of messages that have a role."""
+        """Return whether there is a list of messages whose first one has a role."""
         first = first_message(record, fields)
         return first is not None and fields.look_up(first, "role") is not MISSING
 
     def read(self, record: object, fields: FieldMap) -> Conversation:
-        """Every message as a turn; `tools` and the older `functions` as tools."""
+        """Return a turn for each message, and the tools of `tools` or the older `functions`.
+
+        Raises:
+            RecordError: `missing_field`, `wrong_type`, `unknown_role`, `broken_json`, `not_text`, `fractional_weight`,
+                or as for any conversation.
+        """
         turns = leading_system(record, fields)
         turns += [_turn(message, fields) for message in messages_of(record, fields)]
         return Conversation(turns=tuple(turns), tools=read_tools(record, fields))
 
     def json_schemas(self, record: object, fields: FieldMap) -> JsonSchemas | None:
         """See `ColumnarFormat.json_schemas`."""
-        names = _plain_names(fields)
+        names = _column_names(fields)
         return names and message_schemas(record, lists=names[0], keys=names[1], special=SPECIAL)
 
     def read_columns(self, batch: pa.RecordBatch, fields: FieldMap) -> TextOnlyConversations | None:
         """See `ColumnarFormat.read_columns`."""
-        names = _plain_names(fields)
+        names = _column_names(fields)
         if names is None:
             return None
-        return read_message_columns(batch, fields, lists=names[0], keys=names[1], names=_KNOWN, special=SPECIAL)
+        return read_message_columns(batch, fields, lists=names[0], keys=names[1], roles=_KNOWN, special=SPECIAL)
 
 
 _KNOWN = {role: role for role in TEXT_ONLY_ROLES} | {"function": "tool"}
 
 
-def _plain_names(fields: FieldMap) -> tuple[Sequence[str], tuple[str, str]] | None:
-    """The columns that may hold the messages, and the keys of a message; None where one of them is a nested one."""
+def _column_names(fields: FieldMap) -> tuple[Sequence[str], tuple[str, str]] | None:
+    """Return the columns that may hold the messages, and the keys of a message; None where one is nested."""
     lists, role, content = fields.column("messages", LISTS[1:]), fields.column("role"), fields.column("content")
     if not fields.columns.keys() <= {"messages", *KEYS} or not (lists and role and content):
         return None
@@ -75,20 +80,24 @@ def _plain_names(fields: FieldMap) -> tuple[Sequence[str], tuple[str, str]] | No
 
 
 def message_list(record: object, fields: FieldMap) -> Any:
-    """The list of messages of a record that is one or has one; `MISSING` otherwise."""
+    """Return the list of messages that a record has or is; `MISSING` otherwise."""
     if isinstance(record, Mapping):
         return fields.look_up(record, "messages", LISTS[1:])
     return record if isinstance(record, list) else MISSING
 
 
 def first_message(record: object, fields: FieldMap) -> Mapping[str, Any] | None:
-    """The first message, if there is a list of them and it is an object."""
+    """Return the first message if there is a list of messages and it is an object."""
     value = message_list(record, fields)
     return value[0] if isinstance(value, list) and value and isinstance(value[0], Mapping) else None
 
 
 def messages_of(record: object, fields: FieldMap) -> list[Mapping[str, Any]]:
-    """The messages; a RecordError where there are none, or one is no object."""
+    """Return the messages.
+
+    Raises:
+        RecordError: `missing_field` where there are none, `wrong_type` where one is not an object.
+    """
     value = message_list(record, fields)
     if value is MISSING:
         raise RecordError("missing_field", f"none of {', '.join(LISTS)}; name the column with --field messages=COLUMN")
@@ -101,7 +110,11 @@ def messages_of(record: object, fields: FieldMap) -> list[Mapping[str, Any]]:
 
 
 def leading_system(record: object, fields: FieldMap) -> list[Turn]:
-    """A system prompt that stands beside the list of messages, as a first turn; a record with media is refused."""
+    """Return a system prompt that stands beside the list of messages as the first turn, if there is one.
+
+    Raises:
+        RecordError: `not_text` for a record with pictures or sound, `wrong_type`.
+    """
     if not isinstance(record, Mapping):
         return []
     refuse_media(record)
@@ -110,7 +123,11 @@ def leading_system(record: object, fields: FieldMap) -> list[Turn]:
 
 
 def read_tools(record: object, fields: FieldMap) -> tuple[dict[str, Any], ...]:
-    """The tools on offer, each as `{"type": "function", "function": {…}}`; a JSON text is read."""
+    """Return the tools on offer, each as `{"type": "function", "function": {…}}`; they may be a JSON text.
+
+    Raises:
+        RecordError: `broken_json`, `wrong_type`.
+    """
     value = fields.look_up(record, "tools", ("functions",)) if isinstance(record, Mapping) else MISSING
     if isinstance(value, str):
         value = parse_json(value, "tools") if value.strip() else None
@@ -125,7 +142,11 @@ def read_tools(record: object, fields: FieldMap) -> tuple[dict[str, Any], ...]:
 
 
 def parse_json(value: str, where: str) -> Any:
-    """JSON inside a text."""
+    """Return the value of JSON inside a text.
+
+    Raises:
+        RecordError: `broken_json`.
+    """
     try:
         return json.loads(value)
     except ValueError as error:
@@ -133,8 +154,14 @@ def parse_json(value: str, where: str) -> Any:
 
 
 def tool_call(raw: object) -> dict[str, Any]:
-    """One call in OpenAI's form. Arguments that are a JSON text become what it says: templates print them as JSON.
-    A text that is no JSON (code for an interpreter, say) stays a text."""
+    """Return a tool call in OpenAI's form.
+
+    Arguments that are a JSON text are parsed, since templates print them as JSON. A text that is not JSON (code for an
+    interpreter, say) stays a text.
+
+    Raises:
+        RecordError: `wrong_type`.
+    """
     if not isinstance(raw, Mapping):
         raise RecordError("wrong_type", f"a tool call is {type(raw).__name__}, not an object")
     function = raw.get("function", raw)
@@ -168,7 +195,11 @@ def _content(value: object) -> str | None:
 
 
 def read_weight(message: Mapping[str, Any]) -> int:
-    """0 or 1 by `weight`, `loss_weight` or `train`; 1 where the message says nothing."""
+    """Return 0 or 1 by `weight`, `loss_weight` or `train` (default: 1).
+
+    Raises:
+        RecordError: `fractional_weight`.
+    """
     for name in WEIGHTS:
         value = message.get(name)
         if value is not None:

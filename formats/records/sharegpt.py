@@ -49,12 +49,16 @@ class ShareGPT:
     fields: tuple[str, ...] = ("messages", "tools", "system")
 
     def matches(self, record: object, fields: FieldMap) -> bool:
-        """Whether there is a list of turns that have `from` and `value`."""
+        """Return whether there is a list of turns whose first one has `from` and `value`."""
         first = first_message(record, fields)
         return first is not None and {"from", "value"} <= set(first)
 
     def read(self, record: object, fields: FieldMap) -> Conversation:
-        """Every entry as a turn; a `function_call` is an assistant turn that is all tool calls."""
+        """Return a turn for each entry; a `function_call` is an assistant turn that is all tool calls.
+
+        Raises:
+            RecordError: as for OpenAI's messages.
+        """
         turns = leading_system(record, fields)
         for entry in messages_of(record, fields):
             role = fields.role(entry.get("from"), ROLE_NAMES)
@@ -69,16 +73,16 @@ class ShareGPT:
 
     def json_schemas(self, record: object, fields: FieldMap) -> JsonSchemas | None:
         """See `ColumnarFormat.json_schemas`."""
-        lists = _plain_lists(fields)
+        lists = _list_columns(fields)
         return message_schemas(record, lists=lists, keys=KEYS, special=SPECIAL) if lists else None
 
     def read_columns(self, batch: pa.RecordBatch, fields: FieldMap) -> TextOnlyConversations | None:
         """See `ColumnarFormat.read_columns`."""
-        lists = _plain_lists(fields)
+        lists = _list_columns(fields)
         if not lists:
             return None
-        return read_message_columns(batch, fields, lists=lists, keys=KEYS, names=ROLE_NAMES, special=SPECIAL)
+        return read_message_columns(batch, fields, lists=lists, keys=KEYS, roles=ROLE_NAMES, special=SPECIAL)
 
 
-def _plain_lists(fields: FieldMap) -> tuple[str, ...]:
+def _list_columns(fields: FieldMap) -> tuple[str, ...]:
     return fields.column("messages", LISTS[1:]) if fields.columns.keys() <= {"messages"} else ()

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_shards.formats.columnar import TextOnlyConversations, prefix_sums, utf8_buffers
-from sft_shards.formats.records.arrow_columns import cut_out, taken
+from sft_shards.formats.records.arrow_columns import slice_texts, take_texts
 from sft_shards.formats.templates import Skeleton, Trim
 from sft_shards.preprocess.pipeline.ragged import row_numbers
 from sft_shards.preprocess.pipeline.whitespace import may_begin_with_space, may_end_with_space
@@ -108,7 +108,7 @@ class SkeletonTable:
         sources[text_pieces] = len(self._literals) + texts
         sources[text_pieces - 1] = literal_before
         sources[piece_offsets[1:] - 1] = first_literal + gaps
-        values, byte_offsets = utf8_buffers(taken([self._literals, contents], sources))
+        values, byte_offsets = utf8_buffers(take_texts([self._literals, contents], sources))
         # Spans: bytes of literals, which the skeleton knows, and bytes of texts in between.
         span_offsets = prefix_sums(span_count)
         owners = row_numbers(span_offsets)
@@ -143,4 +143,4 @@ class SkeletonTable:
             removed = text[: text.index(left)]  # white space alone, so `left` cannot begin any earlier
             begins[row] += len(removed.encode())
             ends[row] = begins[row] + len(left.encode())
-        return cut_out(values, begins, ends)
+        return slice_texts(values, begins, ends)

@@ -1,4 +1,4 @@
-"""Standard input, kept in a file below the output, so that a job that was stopped still has it."""
+"""Standard input, copied to a file in the output folder, so that a job that was stopped can go on."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from sft_shards.preprocess.sources.streams import BLOCK
 
 
 def spool(folder: Path, stream: IO[bytes] | None = None) -> Path:
-    """Copy standard input to `folder/stdin`, or find the same there.
+    """Copy standard input to `folder/stdin` and return that path; keep what an unfinished job has there already.
+
+    Args:
+        stream: what to read (default: standard input).
 
     Raises:
-        UsageError: nothing came and nothing is there, or what came is not what the unfinished job has.
+        UsageError: standard input and the folder are both empty, or standard input differs from the unfinished job's.
     """
     target = folder / "stdin"
     source = sys.stdin.buffer if stream is None else stream
