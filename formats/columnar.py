@@ -17,9 +17,9 @@ Three conversations in columns, "u" standing for user, "a" for assistant:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,6 +52,39 @@ class TextOnlyConversations:
         """int64[n + 1]: conversation i has `texts[text_offsets[i]:text_offsets[i + 1]]`."""
         lengths = np.asarray([len(roles) for roles in self.role_sequences], dtype=np.int64)
         return prefix_sums(lengths[self.sequence_ids])
+
+    @classmethod
+    def from_rows(cls, found: Mapping[int, tuple[RoleSequence, Sequence[str]]]) -> TextOnlyConversations:
+        """Put conversations, each with its role sequence and texts by row (rising), into columns."""
+        import pyarrow as pa
+
+        ids: dict[RoleSequence, int] = {}
+        sequence_ids = [ids.setdefault(roles, len(ids)) for roles, _ in found.values()]
+        return cls(
+            rows=np.fromiter(found, dtype=np.int64, count=len(found)),
+            role_sequences=list(ids),
+            sequence_ids=np.asarray(sequence_ids, dtype=np.int64),
+            texts=pa.array(chain.from_iterable(texts for _, texts in found.values()), pa.string()),
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[TextOnlyConversations]) -> TextOnlyConversations:
+        """Put the conversations of several parts one after the other; their rows must rise from part to part."""
+        import pyarrow as pa
+
+        if len(parts) == 1:
+            return parts[0]
+        if not parts:
+            return cls.from_rows({})
+        shifts = prefix_sums(np.asarray([len(part.role_sequences) for part in parts]))
+        return cls(
+            rows=np.concatenate([part.rows for part in parts]),
+            role_sequences=[roles for part in parts for roles in part.role_sequences],
+            sequence_ids=np.concatenate(
+                [part.sequence_ids + shift for part, shift in zip(parts, shifts, strict=False)]
+            ),
+            texts=pa.concat_arrays([part.texts for part in parts]),
+        )
 
     def filter(self, keep: NDArray[np.bool_]) -> TextOnlyConversations:
         """Return the conversations that `keep`, bool[n], marks."""

@@ -29,7 +29,6 @@ STAGES = {
     "preprocess/sources/": "read",
     "formats/records/": "read",
     "preprocess/pipeline/read.py": "read",
-    "preprocess/pipeline/conversations.py": "read",
     "formats/templates/": "render",
     "formats/conversation.py": "render",
     "preprocess/pipeline/render.py": "render",

@@ -95,17 +95,14 @@ def merge_text_only(parts: Sequence[TextOnlyConversations]) -> TextOnlyConversat
     parts = [part for part in parts if len(part.rows)] or list(parts[:1])
     if len(parts) == 1:
         return parts[0]
-    rows = np.concatenate([part.rows for part in parts])
-    shifts = prefix_sums(np.asarray([len(part.role_sequences) for part in parts]))
-    sequence_ids = [part.sequence_ids + shift for part, shift in zip(parts, shifts, strict=False)]
-    offsets = concatenate_offsets([part.text_offsets for part in parts])
-    order = np.argsort(rows)
-    texts = pa.concat_arrays([part.texts for part in parts])
-    return TextOnlyConversations(
-        rows=rows[order],
-        role_sequences=[roles for part in parts for roles in part.role_sequences],
-        sequence_ids=np.concatenate(sequence_ids)[order],
-        texts=texts.take(pa.array(take_rows(np.arange(len(texts)), offsets, order))),
+    joined = TextOnlyConversations.concatenate(parts)
+    order = np.argsort(joined.rows)
+    indices = take_rows(np.arange(len(joined.texts)), joined.text_offsets, order)
+    return replace(
+        joined,
+        rows=joined.rows[order],
+        sequence_ids=joined.sequence_ids[order],
+        texts=joined.texts.take(pa.array(indices)),
     )
 
 

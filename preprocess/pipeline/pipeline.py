@@ -13,7 +13,7 @@ from __future__ import annotations
 from sft_shards.formats.records import get
 from sft_shards.preprocess.config import JobConfig
 from sft_shards.preprocess.pipeline.batch import Batch
-from sft_shards.preprocess.pipeline.conversations import BatchReading
+from sft_shards.preprocess.pipeline.read import BatchReading
 from sft_shards.preprocess.pipeline.reference import ReferencePipeline, limits_of
 from sft_shards.preprocess.pipeline.render import BatchRendering
 from sft_shards.preprocess.pipeline.tokenize import BatchTokenization

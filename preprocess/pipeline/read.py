@@ -1,19 +1,27 @@
-"""Text-only records to columns: the batch path of the read stage.
+"""The read stage: raw records to conversations.
 
-Rows of a table are columns already; JSON texts are read into columns by `json_columns`. The format then says which of
-the rows are text-only. Whatever is not given here is read one by one.
+    RawBatch ──▶ ConversationBatch
+
+The reference implementation hands one record at a time to its format, which says what is wrong with it. The batch
+implementation reads text-only records as Arrow columns, if the format can (`ColumnarFormat`): rows of a table are
+columns already, JSON texts are read into columns by `json_columns`. It hands the other records to the reference; what
+turns out to be text-only there joins the columns again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sft_shards.formats.columnar import TextOnlyConversations, prefix_sums
-from sft_shards.formats.records import ColumnarFormat, FieldMap
+from sft_shards.formats.columnar import TextOnlyConversations, utf8_buffers
+from sft_shards.formats.conversation import Conversation
+from sft_shards.formats.errors import RecordError
+from sft_shards.formats.records import ColumnarFormat, FieldMap, RecordFormat
+from sft_shards.preprocess.pipeline.batch import ConversationBatch, Reject
+from sft_shards.preprocess.pipeline.whitespace import are_blank
 from sft_shards.preprocess.sources import JsonBatch, RawBatch, TableBatch
 from sft_shards.preprocess.sources.json_columns import read_columns
 
@@ -21,45 +29,100 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def read_plain(format_: ColumnarFormat, records: RawBatch, fields: FieldMap) -> TextOnlyConversations:
-    """Return the text-only conversations among records, as far as columns can tell; rows are positions in the batch.
+class ReferenceReading:
+    """Reads one record at a time.
+
+    Args:
+        fields: which columns and roles the user renamed.
+    """
+
+    def __init__(self, fields: FieldMap) -> None:
+        self._fields = fields
+
+    def read(self, raw: RawBatch, format_: RecordFormat, rows: Sequence[int] | None = None) -> ConversationBatch:
+        """Read records; one that cannot be used is rejected.
+
+        Args:
+            rows: which of them, rising (default: all).
+        """
+        rows = range(len(raw)) if rows is None else rows
+        found: dict[int, Conversation] = {}
+        rejects: list[Reject] = []
+        for row, value in zip(rows, raw.values(rows), strict=True):
+            try:
+                if isinstance(value, RecordError):
+                    raise value
+                found[row] = format_.read(value, self._fields)
+            except RecordError as error:
+                rejects.append(Reject.of(raw.first + row, error.kept()))
+        nothing = TextOnlyConversations.from_rows({})
+        return ConversationBatch(first_record=raw.first, text_only=nothing, others=found, rejects=rejects)
+
+
+class BatchReading:
+    """Reads text-only records as columns.
+
+    Args:
+        fields: which columns and roles the user renamed.
+        reference: reads the other records.
+
+    Attributes:
+        fallbacks: how many records went to the reference.
+    """
+
+    def __init__(self, fields: FieldMap, reference: ReferenceReading) -> None:
+        self._fields, self._reference = fields, reference
+        self.fallbacks = 0
+
+    def read(self, raw: RawBatch, format_: RecordFormat) -> ConversationBatch:
+        """Read records; one that cannot be used is rejected."""
+        text_only = TextOnlyConversations.from_rows({})
+        if isinstance(format_, ColumnarFormat):
+            text_only = _without_blank_texts(read_text_only(raw, format_, self._fields))
+        batch = ConversationBatch(first_record=raw.first, text_only=text_only, others={})
+        if len(text_only.rows) == len(raw):
+            return batch
+        rest = np.setdiff1d(np.arange(len(raw)), text_only.rows, assume_unique=True).tolist()
+        self.fallbacks += len(rest)
+        one_by_one = self._reference.read(raw, format_, rest)
+        return ConversationBatch.merge([batch, _text_only_in_columns(one_by_one)])
+
+
+def read_text_only(raw: RawBatch, format_: ColumnarFormat, fields: FieldMap) -> TextOnlyConversations:
+    """Return the text-only conversations among records, as far as columns can tell; rows are positions in `raw`.
 
     A conversation with a blank text may be among them even if the format refuses it (see `ColumnarFormat`).
     """
-    return _concatenate(
-        (rows, found)
-        for rows, columns in _columns(format_, records, fields)
-        if (found := format_.read_columns(columns, fields)) is not None
-    )
+    found = []
+    for rows, columns in _columns(raw, format_, fields):
+        chunk = format_.read_columns(columns, fields)
+        if chunk is not None:
+            found.append(replace(chunk, rows=np.asarray(rows, dtype=np.int64)[chunk.rows]))
+    return TextOnlyConversations.concatenate(found)
 
 
 def _columns(
-    format_: ColumnarFormat, records: RawBatch, fields: FieldMap
+    raw: RawBatch, format_: ColumnarFormat, fields: FieldMap
 ) -> Iterator[tuple[Sequence[int], pa.RecordBatch]]:
-    if isinstance(records, TableBatch):
-        yield range(len(records)), records.columns
-    elif isinstance(records, JsonBatch):
-        for chunk in read_columns(records, lambda record: format_.json_schemas(record, fields)):
+    """Yield records as columns with their rows, as many of `raw` as can be read so."""
+    if isinstance(raw, TableBatch):
+        yield range(len(raw)), raw.columns
+    elif isinstance(raw, JsonBatch):
+        for chunk in read_columns(raw, lambda record: format_.json_schemas(record, fields)):
             yield chunk.rows, chunk.columns
 
 
-def _concatenate(chunks: Iterable[tuple[Sequence[int], TextOnlyConversations]]) -> TextOnlyConversations:
-    """Concatenate the results of chunks; row numbers become positions in the whole batch.
+def _without_blank_texts(text_only: TextOnlyConversations) -> TextOnlyConversations:
+    """Leave out conversations with a blank text: only the format's `read` knows what becomes of these."""
+    blank = are_blank(*utf8_buffers(text_only.texts))
+    if not blank.any():
+        return text_only
+    return text_only.filter(~np.logical_or.reduceat(blank, text_only.text_offsets[:-1]))
 
-    A chunk of the records [3, 5, 6] that gave its rows [0, 2] gives the rows [3, 6].
-    """
-    import pyarrow as pa
 
-    parts = [replace(found, rows=np.asarray(rows, dtype=np.int64)[found.rows]) for rows, found in chunks]
-    if len(parts) == 1:
-        return parts[0]
-    none = np.zeros(0, dtype=np.int64)
-    shifts = prefix_sums(np.asarray([len(part.role_sequences) for part in parts], dtype=np.int64))
-    return TextOnlyConversations(
-        rows=np.concatenate([none, *(part.rows for part in parts)]),
-        role_sequences=[roles for part in parts for roles in part.role_sequences],
-        sequence_ids=np.concatenate(
-            [none, *(part.sequence_ids + shift for part, shift in zip(parts, shifts, strict=False))]
-        ),
-        texts=pa.concat_arrays([part.texts for part in parts] or [pa.array([], pa.string())]),
-    )
+def _text_only_in_columns(batch: ConversationBatch) -> ConversationBatch:
+    """Move the conversations that are text-only, and have no blank text, from `others` to the columns."""
+    found = {row: parts for row, one in batch.others.items() if (parts := one.text_only()) is not None}
+    found = {row: (roles, texts) for row, (roles, texts) in found.items() if all(map(str.strip, texts))}
+    others = {row: one for row, one in batch.others.items() if row not in found}
+    return replace(batch, text_only=TextOnlyConversations.from_rows(found), others=others)

@@ -13,7 +13,7 @@ from sft_shards.formats.records import RecordFormat, get
 from sft_shards.formats.templates import TOKENIZER, ChatTemplate, template_source
 from sft_shards.preprocess.config import JobConfig
 from sft_shards.preprocess.pipeline.batch import Batch, ConversationBatch, RenderedBatch, TokenizedBatch
-from sft_shards.preprocess.pipeline.conversations import ReferenceReading
+from sft_shards.preprocess.pipeline.read import ReferenceReading
 from sft_shards.preprocess.pipeline.render import ReferenceRendering
 from sft_shards.preprocess.pipeline.tokenize import ReferenceTokenization
 from sft_shards.preprocess.pipeline.truncation import Limits, ReferenceTruncation

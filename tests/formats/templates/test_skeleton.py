@@ -5,12 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from template_texts import ALWAYS_HEADER, CHATML, GENERATION, LLAMA2, LLAMA2_TRIMS, THINKS, TOKENS, TRIMS
 
-from sft_shards.formats.columnar import INPUT, text_only_digest, text_only_messages
+from sft_shards.formats.columnar import INPUT, TextOnlyConversations, text_only_digest, text_only_messages
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.templates import ChatTemplate, Tracer, TrainOn, sources, template_source
 from sft_shards.preprocess.pipeline.batch import ConversationBatch, RenderedBatch
-from sft_shards.preprocess.pipeline.conversations import in_columns
 from sft_shards.preprocess.pipeline.render import BatchRendering, ReferenceRendering
 
 pytestmark = pytest.mark.unit
@@ -53,7 +52,9 @@ def fill(template, roles, texts) -> RenderedBatch | None:
     """One conversation as its skeleton renders it; None where Jinja has to."""
     reference = ReferenceRendering(template, TrainOn(), with_digests=False)
     rendering = BatchRendering(template, TrainOn(), reference, with_digests=False)
-    rendered = rendering.render(ConversationBatch(first_record=0, text_only=in_columns({0: (roles, texts)}), others={}))
+    rendered = rendering.render(
+        ConversationBatch(first_record=0, text_only=TextOnlyConversations.from_rows({0: (roles, texts)}), others={})
+    )
     return None if rendering.fallbacks else rendered
 
 

@@ -1,324 +1,81 @@
-"""Reading JSON straight into columns: what it gives is what `json` and one record at a time give."""
+"""Reading: what the batch implementation gives is what reading one record at a time gives."""
 
-import functools
-import json
-import random
-
-import pyarrow as pa
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from pipelines import FORM, RECORD, TOOLS, as_json, messages
 
 from sft_shards.formats.errors import RecordError
-from sft_shards.formats.records import FieldMap, get
-from sft_shards.preprocess.pipeline.read import read_plain
-from sft_shards.preprocess.sources import JsonBatch, RawBatch, TableBatch, json_columns, parse
+from sft_shards.formats.records import FieldMap, formats, get
+from sft_shards.preprocess.pipeline.read import BatchReading, ReferenceReading, read_text_only
+from sft_shards.preprocess.sources import RawBatch
 
 pytestmark = pytest.mark.unit
-
-TEXT = st.text(st.sampled_from('ab"\\{}[],:\n\u2028é中👍\0'), max_size=6)
-ROLE = st.sampled_from(["user", "assistant", "human", "gpt", "system", "robot"])
-OTHER = st.sampled_from([{}, {"id": 7}, {"id": "x"}, {"id": [1, {"a": None}]}, {'a"b': 1}, {"messages": None}]) | (
-    st.sampled_from(["system", "system_prompt", "tools", "history", "images"]).flatmap(
-        lambda name: st.sampled_from(["", "S", [], [["a", "b"]], {}, None]).map(lambda value: {name: value})
-    )
-)
+ANY = RECORD | st.none() | st.just([]) | st.just({}) | st.just(messages("a", "b") | {"tools": TOOLS})
 
 
-def turns(keys):
-    message = st.builds(lambda role, text: {keys[0]: role, keys[1]: text}, ROLE, TEXT)
-    odd = st.sampled_from([{keys[0]: "user"}, {keys[0]: "user", keys[1]: None}, {keys[0]: 1, keys[1]: "x"}, "x", 3, []])
-    name = st.sampled_from(["weight", "name", "content", "value"])
-    more = st.builds(lambda one, key, value: {**one, key: value}, message, name, st.none() | st.just(1) | TEXT)
-    return st.lists(message | message | message | odd | more, max_size=4)
+def stages():
+    reference = ReferenceReading(FieldMap())
+    return BatchReading(FieldMap(), reference), reference
 
 
-PROMPTS = st.fixed_dictionaries({}, optional=dict.fromkeys(["system", "system_prompt"], TEXT | st.none()))
+@settings(max_examples=300)
+@given(st.lists(ANY, max_size=8), st.sampled_from(sorted(formats())), st.booleans())
+def test_both_implementations_read_the_same_conversations(records, form, as_values):
+    raw = RawBatch(5, records) if as_values else as_json(records, first=5)
+    batch, reference = stages()
+    got, expected = batch.read(raw, get(form)), reference.read(raw, get(form))
+    assert list(got.each()) == list(expected.each())
+    assert list(got.rejects) == list(expected.rejects)
+    assert got.first_record == expected.first_record == 5
 
 
-def listed(name, keys):
-    return st.builds(lambda found, other, more: {name: found, **other, **more}, turns(keys), OTHER, PROMPTS)
+@given(st.lists(ANY, max_size=8), FORM)
+def test_text_only_conversations_are_in_columns_however_they_were_read(records, form):
+    got = stages()[0].read(as_json(records), get(form))
+    texts = got.text_only.texts.to_pylist()
+    assert all(text.strip() for text in texts)
+    for conversation in got.others.values():
+        text_only = conversation.text_only()
+        assert text_only is None or not all(text.strip() for text in text_only[1])
 
 
-ALPACA = st.builds(
-    lambda one, other, more: {**one, **other, **more},
-    st.fixed_dictionaries(
-        {"instruction": TEXT, "output": TEXT},
-        optional={"input": TEXT | st.none() | st.just(3), "context": TEXT | st.none(), "prompt": TEXT},
-    )
-    | st.fixed_dictionaries({"question": TEXT, "answer": TEXT}, optional={"response": TEXT, "output": st.none()}),
-    OTHER,
-    PROMPTS,
-)
-CHATML_TEXT = st.lists(
-    st.tuples(ROLE, TEXT, st.sampled_from(["\n", "\n", "", " \n", "x", "<|im_end|>"])), max_size=3
-).map(lambda found: "".join(f"<|im_start|>{role}\n{text}<|im_end|>{after}" for role, text, after in found))
-CHATML = st.builds(lambda text, other: {"text": text, **other}, CHATML_TEXT, OTHER)
-RECORDS = {
-    "openai": listed("messages", ("role", "content")) | listed("conversation", ("role", "content")),
-    "openai bare": turns(("role", "content")),
-    "sharegpt": listed("conversations", ("from", "value")),
-    "alpaca": ALPACA,
-    "chatml": CHATML,
-    "chatml bare": CHATML_TEXT,
-}
-
-
-def found_in(form, records, fields=None):
-    plain = read_plain(get(form), records, fields or FieldMap())
-    texts = plain.texts.to_pylist()
-    firsts = plain.text_offsets.tolist()
-    return {
-        row: (plain.role_sequences[number], texts[first:last])
-        for row, number, first, last in zip(plain.rows.tolist(), plain.sequence_ids, firsts, firsts[1:], strict=False)
-    }
-
-
-def expected_of(form, values, fields=None):
-    """What the slow parser and one record at a time give; None for what has more than roles and texts, or is refused."""
-    out = []
-    for value in values:
-        try:
-            conversation = None if isinstance(value, RecordError) else get(form).read(value, fields or FieldMap())
-            out.append(conversation and conversation.text_only())
-        except RecordError:
-            out.append(None)
-    return out
-
-
-def check(form, records, values, fields=None):
-    """Whatever is found is right, but for records with a blank text, of which nothing is said."""
-    found = found_in(form, records, fields)
-    for row, (shape, texts) in found.items():
-        if all(text.strip() for text in texts):
-            assert expected_of(form, values, fields)[row] == (shape, texts), values[row]
-    return found
-
-
-def spell(record, ascii_, spaced):
-    return json.dumps(record, ensure_ascii=ascii_, separators=(", ", ": ") if spaced else (",", ":")).encode()
-
-
-def disturb(line, how):
-    """A line that may be broken, or hold less or more than one value."""
-    return {
-        "cut": line[: len(line) // 2],
-        "twice": line + line,
-        "twice apart": line + b" " + line,
-        "comma": line + b"," + line,
-        "spaced": b" \t" + line + b" \r",
-        "form feed": line + b"\x0c",
-        "utf8": line.replace(b"a", b"\xff"),
-        "half": line.replace(b"a", b"\\ud800"),
-        "raw": line.replace(b"a", b"\x01"),
-        "number": line.replace(b"7", b"NaN"),
-        "infinity": line.replace(b"7", b"-Infinity"),
-        "short": line.replace(b"7", b"Inf"),
-        "point": line.replace(b"7", b"7."),
-        "exponent": line.replace(b"7", b"7e999"),
-        "digits": line.replace(b"7", b"7" * 5000),
-        "zero": line.replace(b"7", b"07"),
-        "again": line[:-1] + b"," + line[1:],
-        "more": line + b',"more":' + line,
-    }[how]
-
-
-HOW = st.sampled_from(
-    [
-        "cut",
-        "twice",
-        "twice apart",
-        "comma",
-        "spaced",
-        "form feed",
-        "utf8",
-        "half",
-        "raw",
-        "again",
-        "more",
-        "number",
-        "infinity",
-        "short",
-        "point",
-        "exponent",
-        "digits",
-        "zero",
-    ]
-)
-
-
-@pytest.mark.parametrize("form", RECORDS)
-def test_columns_are_read_as_json_is(form):
-    @settings(max_examples=300)
-    @given(
-        st.lists(RECORDS[form], min_size=1, max_size=5),
-        st.booleans(),
-        st.booleans(),
-        st.lists(st.tuples(st.integers(0, 4), HOW), max_size=2),
-    )
-    def same(records, ascii_, spaced, disturbed):
-        lines = [spell(record, ascii_, spaced) for record in records]
-        for at, how in disturbed:
-            if at < len(lines):
-                lines[at] = disturb(lines[at], how)
-        name = form.split()[0]
-        read = JsonBatch.of_lines(0, b"\n".join(lines))
-        kept = [line for line in lines if not line.isspace() and line]
-        assert len(read) == len(kept)
-        found = check(name, read, [parse(line) for line in kept])
-        alone = [found_in(name, JsonBatch.of_texts(0, [line])) for line in kept]
-        assert all(alone[row].get(0, one) == one for row, one in found.items())
-
-    same()
+@settings(max_examples=400)
+@given(RECORD, st.sampled_from(sorted(formats())))
+def test_columns_hold_what_the_format_reads(record, form):
+    found = read_text_only(as_json([record]), get(form), FieldMap())
+    texts = found.texts.to_pylist()
+    if len(found.rows) and all(text.strip() for text in texts):
+        roles = found.role_sequences[found.sequence_ids[0]]
+        assert get(form).read(record, FieldMap()).text_only() == (roles, texts)
 
 
 @settings(max_examples=200)
-@given(st.sampled_from([name for name in RECORDS if " " not in name]), st.data())
-def test_rows_of_a_table_are_read_as_dicts_are(form, data):
-    records = data.draw(st.lists(RECORDS[form], min_size=1, max_size=5))
-    try:
-        batch = pa.RecordBatch.from_pylist(records)
-    except pa.ArrowException:
-        return  # values of several types in one column
-    for column in (data.draw(st.sampled_from([None, pa.large_string(), pa.dictionary(pa.int8(), pa.string())])),):
-        if column is not None:
-            names = [
-                name for name, kind in zip(batch.schema.names, batch.schema.types, strict=True) if kind == "string"
-            ]
-            for name in names:
-                at = batch.schema.get_field_index(name)
-                batch = batch.set_column(at, name, batch.column(at).cast(column))
-    check(form, TableBatch(3, batch), batch.to_pylist())
+@given(st.lists(RECORD, min_size=1, max_size=6), FORM)
+def test_a_digest_is_that_of_the_conversation(records, form):
+    text_only = stages()[0].read(as_json(records), get(form)).text_only
+    for row, digest in zip(text_only.rows, text_only.digests(), strict=True):
+        assert digest == get(form).read(records[row], FieldMap()).digest()
 
 
-MESSAGE = b'{"role":"user","content":"q"},{"role":"assistant","content":"a"}'
-WHOLE = b'{"messages":[' + MESSAGE + b"]}"
+def test_rows_say_which_records_are_read():
+    raw = as_json([messages("a", "b"), {"messages": []}, messages("c", "d")], first=7)
+    read = ReferenceReading(FieldMap()).read(raw, get("openai"), [1, 2])
+    assert list(read.others) == [2]
+    assert [(one.record, one.reason) for one in read.rejects] == [(8, "no_assistant_turn")]
 
 
-@example([WHOLE + WHOLE, b'{"messages":', b"[" + MESSAGE + b"]}"])
-@example([WHOLE + WHOLE, b'{"messages":[{"role":"user","content":"q"}', b'{"role":"assistant","content":"a"}]}'])
-@example([WHOLE + b"," + WHOLE, b'{"messages":[{"role":"user","content":"q"}', b'{"role":"assistant","content":"a"}]}'])
-@given(
-    st.lists(
-        st.sampled_from([WHOLE, WHOLE + WHOLE, b"{", b"}", b'{"messages":[{"role":"user","content":"q"}', MESSAGE])
-    )
-)
-def test_what_is_spread_over_lines_makes_no_record(lines):
-    found = found_in("openai", JsonBatch.of_lines(0, b"\n".join(lines)))
-    assert sorted(found) == [at for at, line in enumerate(lines) if line == WHOLE]
+def test_only_what_is_not_text_only_is_read_one_by_one():
+    batch, _ = stages()
+    records = [messages("a", "b"), messages("a", "b") | {"tools": TOOLS}, messages("a", " "), messages("a", "b")]
+    read = batch.read(as_json(records), get("openai"))
+    assert batch.fallbacks == 2
+    assert read.text_only.rows.tolist() == [0, 3]
+    assert list(read.others) == [1]
+    assert [one.reason for one in read.rejects] == ["empty_assistant_turn"]
 
 
-USUAL = {
-    "openai": {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
-    "sharegpt": {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
-    "alpaca": {"instruction": "q", "input": "", "output": "a"},
-    "chatml": {"text": "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\na<|im_end|>\n"},
-}
-
-
-def rows_read_together(form, records):
-    schemas_for = functools.partial(get(form).json_schemas, fields=FieldMap())
-    return [list(chunk.rows) for chunk in json_columns.read_columns(records, schemas_for)]
-
-
-@pytest.mark.parametrize("form", USUAL)
-@pytest.mark.parametrize(
-    "more", [{}, {"id": 1}, {"system": "", "history": [], "tools": None}, {"meta": {"a": [1, "x"]}}]
-)
-def test_the_usual_records_are_read_together(form, more):
-    lines = [json.dumps({**USUAL[form], **more}).encode()] * 3
-    records = JsonBatch.of_texts(0, lines)
-    assert rows_read_together(form, records) == [[0, 1, 2]]
-    assert sorted(found_in(form, records)) == [0, 1, 2]
-    assert sorted(found_in(form, JsonBatch.of_texts(0, [*lines, b'{"other": 1}', *lines, b'"x"']))) == [
-        0,
-        1,
-        2,
-        4,
-        5,
-        6,
-    ]
-
-
-@pytest.mark.parametrize("form", ["openai", "sharegpt", "alpaca"])
-def test_a_system_prompt_beside_the_conversation_is_its_first_turn(form):
-    usual = USUAL[form]
-    records = [usual, {**usual, "system": "be kind"}, {**usual, "system": ""}, {**usual, "system_prompt": "be brief"}]
-    found = found_in(form, JsonBatch.of_texts(0, [json.dumps(record).encode() for record in records]))
-    expected = [[], ["be kind"], [], ["be brief"]]
-    assert found == {
-        row: (("system",) * len(more) + ("user", "assistant"), [*more, "q", "a"]) for row, more in enumerate(expected)
-    }
-
-
-@pytest.mark.parametrize(
-    ("form", "bare"), [("openai", USUAL["openai"]["messages"]), ("chatml", USUAL["chatml"]["text"])]
-)
-def test_records_that_are_a_bare_value_are_read_together(form, bare):
-    records = JsonBatch.of_texts(0, [json.dumps(bare, indent=1).encode()] * 3)
-    assert rows_read_together(form, records) == [[0, 1, 2]]
-    assert sorted(found_in(form, records)) == [0, 1, 2]
-
-
-@pytest.mark.parametrize(
-    ("form", "columns", "record"),
-    [
-        ("openai", {"messages": "talk", "content": "said"}, {"talk": [{"role": "assistant", "said": "a"}]}),
-        ("alpaca", {"instruction": "ask", "output": "a.b"}, {"ask": "q", "a": {"b": "x"}}),
-        ("alpaca", {"instruction": "ask"}, {"ask": "q", "instruction": "no", "output": "a"}),
-        ("alpaca", {"system": "persona"}, {"persona": "S", "instruction": "q", "output": "a"}),
-        ("chatml", {"text": "raw"}, {"raw": USUAL["chatml"]["text"], "text": "no"}),
-        ("sharegpt", {"messages": "talk"}, {"talk": USUAL["sharegpt"]["conversations"]}),
-    ],
-)
-def test_columns_that_the_user_named(form, columns, record):
-    fields = FieldMap(columns=columns)
-    found = check(form, JsonBatch.of_texts(0, [json.dumps(record).encode()] * 2), [record] * 2, fields)
-    assert bool(found) == (not {"a.b", "persona"} & set(columns.values()))
-
-
-@pytest.mark.parametrize("form", USUAL)
-@pytest.mark.parametrize("value", [b"[" * 500 + b"]" * 500, b"[" * 300_000 + b"]" * 300_000, b"Inf", b"[-Inf ]"])
-def test_a_field_that_not_every_parser_takes_is_looked_at_closely(form, value):
-    odd = json.dumps(USUAL[form])[:-1].encode() + b', "x": ' + value + b"}"
-    usual = json.dumps({**USUAL[form], "x": "Inf or more Information, Infinity: {" + "[{" * 20}).encode()
-    assert sorted(found_in(form, JsonBatch.of_texts(0, [usual, odd, usual]))) == [0, 2]
-    assert found_in(form, JsonBatch.of_texts(0, [odd])) == {}
-
-
-ODD = [
-    {"messages": [{"role": "user", "content": "q", "weight": 0}, {"role": "assistant", "content": "a"}]},
-    {"messages": [{"role": "user", "content": ["q"]}, {"role": "assistant", "content": "a"}]},
-    {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": None, "tool_calls": []}]},
-    {**USUAL["openai"], "tools": [{"name": "x"}]},
-    {"messages": "none"},
-    ["bare"],
-    7,
-]
-
-
-@pytest.mark.parametrize("wording", ["known", "unknown"])
-@pytest.mark.parametrize("share", [0.001, 0.01, 0.1, 0.5, 1])
-@pytest.mark.parametrize("more", [{}, {"id": 1}])
-def test_an_unsupported_record_costs_no_other(monkeypatch, share, more, wording):
-    """Whether or not the row at which pyarrow stopped can be read off its message."""
-    if wording == "unknown":
-        monkeypatch.setattr(json_columns, "failed_row", lambda message: None)
-    dice = random.Random(1)
-    lines, plain = [], []
-    for number in range(3000):
-        if dice.random() < share:
-            line = json.dumps(dice.choice(ODD)).encode()
-            lines.append(dice.choice([line, line, line[:-1], line.replace(b"q", b"\xff"), b"{}"]))
-        else:
-            plain.append(number)
-            lines.append(json.dumps({**USUAL["openai"], **more}).encode())
-    found = found_in("openai", JsonBatch.of_texts(0, lines))
-    assert [row for row, (_, texts) in found.items() if texts == ["q", "a"]] == plain
-    assert check("openai", JsonBatch.of_texts(0, lines[:500]), [parse(line) for line in lines[:500]]) is not None
-
-
-def test_other_records_are_left_alone():
-    assert found_in("openai", RawBatch(0, [USUAL["openai"], RecordError("too_large", "x")])) == {}
-    assert found_in("openai", JsonBatch.of_texts(0, [])) == {}
-    assert found_in("openai", JsonBatch.of_lines(0, b"")) == {}
+def test_an_error_is_not_kept_with_what_it_came_through():
+    raw = RawBatch(0, [RecordError("broken_csv", "a row with more cells than the header")])
+    (reject,) = ReferenceReading(FieldMap()).read(raw, get("openai")).rejects
+    assert (reject.record, reject.reason) == (0, "broken_csv")

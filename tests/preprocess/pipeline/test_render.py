@@ -10,7 +10,7 @@ from template_texts import CHATML, TOKENS
 
 from sft_shards.formats.records import FieldMap, get
 from sft_shards.formats.templates import ChatTemplate, TrainOn
-from sft_shards.preprocess.pipeline.conversations import BatchReading, ReferenceReading
+from sft_shards.preprocess.pipeline.read import BatchReading, ReferenceReading
 from sft_shards.preprocess.pipeline.render import BatchRendering, ReferenceRendering, text_strings
 
 pytestmark = pytest.mark.unit
