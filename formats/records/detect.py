@@ -21,21 +21,21 @@ def detect(sample: Iterable[tuple[int, object]], fields: FieldMap, where: str) -
         UsageError: no record fits any format, or they fit different ones.
     """
     first: dict[str, int] = {}
-    strange: tuple[int, object] | None = None
+    unknown: tuple[int, object] | None = None
     for number, record in sample:
         fits = [one.name for one in formats().values() if one.matches(record, fields)]
         if fits:
             first.setdefault(fits[0], number)
-        elif strange is None:
-            strange = number, record
+        elif unknown is None:
+            unknown = number, record
     if len(first) == 1:
         return formats()[next(iter(first))]
     if first:
         found = ", ".join(f"{name} (record {number})" for name, number in first.items())
         raise UsageError(f"{where}: mixes formats: {found}; choose one with --format, or split the file")
-    if strange is None:
+    if unknown is None:
         raise UsageError(f"{where}: no readable record; is it JSONL, a JSON array or Parquet?")
-    number, record = strange
+    number, record = unknown
     keys = (
         f"columns {', '.join(map(str, record))}" if isinstance(record, Mapping) else f"a bare {type(record).__name__}"
     )

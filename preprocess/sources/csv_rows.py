@@ -28,7 +28,7 @@ class Csv:
 
     def matches(self, head: FileHead) -> bool:
         """Return whether the file is called so: its contents cannot tell."""
-        return head.plain_name.endswith(self.suffixes)
+        return head.uncompressed_name.endswith(self.suffixes)
 
     def keeps_parts_when_appended(self, source: Source) -> bool:
         """Return False: there is one part."""

@@ -32,7 +32,7 @@ class FileHead:
         return len(self.data) < HEAD
 
     @property
-    def plain_name(self) -> str:
+    def uncompressed_name(self) -> str:
         """The name in lower case, without `.gz` or `.zst`."""
         return without_compression_suffix(self.name)
 

@@ -206,11 +206,11 @@ class Scanner:
             return np.asarray(after)
         first = np.append(True, np.diff(slashes) != 1)
         begin = slashes[np.maximum.accumulate(np.where(first, np.arange(len(slashes)), 0))]
-        odd = (slashes - begin) % 2 == 0
+        escaping = (slashes - begin) % 2 == 0
         if carried:
-            odd = np.where(begin == 0, ~odd, odd)
+            escaping = np.where(begin == 0, ~escaping, escaping)
         escapes = np.zeros(len(data) + 1, dtype=np.bool_)
-        escapes[slashes[odd] + 1] = True
+        escapes[slashes[escaping] + 1] = True
         self._escaped = bool(escapes[-1])
         out: NDArray[np.bool_] = escapes[quotes] | after
         return out

@@ -36,7 +36,7 @@ class Digest(Protocol):
 
 @dataclass(kw_only=True)
 class Progress:
-    """What reading a part leaves behind beside its records. The kind of input that reads the part fills it in."""
+    """How far a part is read, and the hash of its bytes. The kind of input that reads the part keeps it up to date."""
 
     digest: Any = field(default_factory=hashlib.sha256)
     """A SHA-256 for the part's bytes."""

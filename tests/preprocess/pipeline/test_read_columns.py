@@ -1,4 +1,4 @@
-"""Reading JSON straight into columns: what it gives is what `json` and one record at a time give."""
+"""Text-only records read as columns: the same as `json` and the format give for one record at a time."""
 
 import functools
 import json
@@ -27,10 +27,12 @@ OTHER = st.sampled_from([{}, {"id": 7}, {"id": "x"}, {"id": [1, {"a": None}]}, {
 
 def turns(keys):
     message = st.builds(lambda role, text: {keys[0]: role, keys[1]: text}, ROLE, TEXT)
-    odd = st.sampled_from([{keys[0]: "user"}, {keys[0]: "user", keys[1]: None}, {keys[0]: 1, keys[1]: "x"}, "x", 3, []])
+    unsupported = st.sampled_from(
+        [{keys[0]: "user"}, {keys[0]: "user", keys[1]: None}, {keys[0]: 1, keys[1]: "x"}, "x", 3, []]
+    )
     name = st.sampled_from(["weight", "name", "content", "value"])
     more = st.builds(lambda one, key, value: {**one, key: value}, message, name, st.none() | st.just(1) | TEXT)
-    return st.lists(message | message | message | odd | more, max_size=4)
+    return st.lists(message | message | message | unsupported | more, max_size=4)
 
 
 PROMPTS = st.fixed_dictionaries({}, optional=dict.fromkeys(["system", "system_prompt"], TEXT | st.none()))
@@ -65,17 +67,17 @@ RECORDS = {
 
 
 def found_in(form, records, fields=None):
-    plain = read_text_only(records, get(form), fields or FieldMap())
-    texts = plain.texts.to_pylist()
-    firsts = plain.text_offsets.tolist()
+    found = read_text_only(records, get(form), fields or FieldMap())
+    texts = found.texts.to_pylist()
+    firsts = found.text_offsets.tolist()
     return {
-        row: (plain.role_sequences[number], texts[first:last])
-        for row, number, first, last in zip(plain.rows.tolist(), plain.sequence_ids, firsts, firsts[1:], strict=False)
+        row: (found.role_sequences[number], texts[first:last])
+        for row, number, first, last in zip(found.rows.tolist(), found.sequence_ids, firsts, firsts[1:], strict=False)
     }
 
 
 def expected_of(form, values, fields=None):
-    """What the slow parser and one record at a time give; None for what has more than roles and texts, or is refused."""
+    """What `json` and the format give for one record at a time; None for what is not text-only, or is refused."""
     out = []
     for value in values:
         try:
@@ -89,9 +91,9 @@ def expected_of(form, values, fields=None):
 def check(form, records, values, fields=None):
     """Whatever is found is right, but for records with a blank text, of which nothing is said."""
     found = found_in(form, records, fields)
-    for row, (shape, texts) in found.items():
+    for row, (roles, texts) in found.items():
         if all(text.strip() for text in texts):
-            assert expected_of(form, values, fields)[row] == (shape, texts), values[row]
+            assert expected_of(form, values, fields)[row] == (roles, texts), values[row]
     return found
 
 
@@ -279,14 +281,14 @@ def test_columns_that_the_user_named(form, columns, record):
 
 @pytest.mark.parametrize("form", USUAL)
 @pytest.mark.parametrize("value", [b"[" * 500 + b"]" * 500, b"[" * 300_000 + b"]" * 300_000, b"Inf", b"[-Inf ]"])
-def test_a_field_that_not_every_parser_takes_is_looked_at_closely(form, value):
-    odd = json.dumps(USUAL[form])[:-1].encode() + b', "x": ' + value + b"}"
+def test_a_field_that_not_every_parser_accepts_makes_a_record_unsupported(form, value):
+    unsupported = json.dumps(USUAL[form])[:-1].encode() + b', "x": ' + value + b"}"
     usual = json.dumps({**USUAL[form], "x": "Inf or more Information, Infinity: {" + "[{" * 20}).encode()
-    assert sorted(found_in(form, JsonBatch.of_texts(0, [usual, odd, usual]))) == [0, 2]
-    assert found_in(form, JsonBatch.of_texts(0, [odd])) == {}
+    assert sorted(found_in(form, JsonBatch.of_texts(0, [usual, unsupported, usual]))) == [0, 2]
+    assert found_in(form, JsonBatch.of_texts(0, [unsupported])) == {}
 
 
-ODD = [
+UNSUPPORTED = [
     {"messages": [{"role": "user", "content": "q", "weight": 0}, {"role": "assistant", "content": "a"}]},
     {"messages": [{"role": "user", "content": ["q"]}, {"role": "assistant", "content": "a"}]},
     {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": None, "tool_calls": []}]},
@@ -305,16 +307,16 @@ def test_an_unsupported_record_costs_no_other(monkeypatch, share, more, wording)
     if wording == "unknown":
         monkeypatch.setattr(json_columns, "failed_row", lambda message: None)
     dice = random.Random(1)
-    lines, plain = [], []
+    lines, text_only = [], []
     for number in range(3000):
         if dice.random() < share:
-            line = json.dumps(dice.choice(ODD)).encode()
+            line = json.dumps(dice.choice(UNSUPPORTED)).encode()
             lines.append(dice.choice([line, line, line[:-1], line.replace(b"q", b"\xff"), b"{}"]))
         else:
-            plain.append(number)
+            text_only.append(number)
             lines.append(json.dumps({**USUAL["openai"], **more}).encode())
     found = found_in("openai", JsonBatch.of_texts(0, lines))
-    assert [row for row, (_, texts) in found.items() if texts == ["q", "a"]] == plain
+    assert [row for row, (_, texts) in found.items() if texts == ["q", "a"]] == text_only
     assert check("openai", JsonBatch.of_texts(0, lines[:500]), [parse(line) for line in lines[:500]]) is not None
 
 
