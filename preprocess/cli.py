@@ -118,6 +118,7 @@ def _job(context: click.Context, settings: Settings) -> Job:
         workers=settings.values.get("workers"),
         max_rejects=settings.values.get("max_rejects"),
         announce=_announce,
+        as_json=settings.values["as_json"],
         say=lambda line: click.echo(line, err=True),
         arguments=settings.plan_arguments(context),
     )
@@ -177,8 +178,8 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
 @cli.command()
 @OUTPUT
 @click.option("--index", "indexes", type=int, multiple=True, metavar="I", help="Run this task; may be repeated.")
-@option("--rank", type=int, default_words="see above", help="This process among those that share the tasks, from 0.")
-@option("--world-size", type=int, default_words="see above", help="Number of those processes.")
+@option("--rank", type=int, default_words="the scheduler's", help="Number R of this process, from 0.")
+@option("--world-size", type=int, default_words="the scheduler's", help="Number W of processes that share the tasks.")
 @WORKERS
 @JSON
 def task(

@@ -61,6 +61,8 @@ class Job:
     """Is called with the plan before the first task runs."""
     say: Callable[[str], None] = _quiet
     """Is given lines on what is done instead of running the job."""
+    as_json: bool = False
+    """Whether standard output is for JSON alone."""
     arguments: Sequence[str] = ()
     """Arguments that make `sft-preprocess plan` plan this job, without `--output`."""
 

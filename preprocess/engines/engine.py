@@ -51,6 +51,10 @@ class EngineJob(Protocol):
         """The value of `--max-rejects`."""
 
     @property
+    def as_json(self) -> bool:
+        """Whether standard output is for JSON alone."""
+
+    @property
     def arguments(self) -> Sequence[str]:
         """Arguments that make `sft-preprocess plan` plan this job, without `--output`."""
 

@@ -77,7 +77,7 @@ class Slurm:
         click.echo(
             f"submitted {jobs[0]} ({len(plan.tasks)} tasks, {self.array} elements), then {jobs[1]} to publish "
             f"{job.output}; logs in {job.output}/{WORK} and {job.output}.finalize-{jobs[1]}.log",
-            err=self.follow,
+            err=self.follow or job.as_json,
         )
         if not self.follow:
             return None
