@@ -7,7 +7,7 @@ import pytest
 from pipelines import Planted, as_json, make_pipeline, messages
 
 from sft_shards.formats.errors import DataError
-from sft_shards.formats.templates import TrainOn
+from sft_shards.formats.records import get
 from sft_shards.preprocess.pipeline.verification import Verification
 from sft_shards.preprocess.tokenizer.backends import TokenIds
 
@@ -46,12 +46,14 @@ def test_a_difference_that_no_sum_shows_is_found_by_the_sample(make_tokenizer):
         pipeline.batch(as_json([messages("x", token)]), "openai")
 
 
-def test_a_wrong_mask_is_found_by_the_sample(make_tokenizer, monkeypatch):
-    pipeline = make_pipeline(make_tokenizer("bytes"))
-    monkeypatch.setattr(pipeline.reference.rendering, "_policy", TrainOn(turns="last"))
-    records = [messages("x", "y"), messages("q", "a", "q", "b")]
+def test_a_wrong_mask_is_found_by_the_sample(make_tokenizer):
+    """Masks of all turns, compared with those of a reference that trains the last turn alone."""
+    one, other = (make_pipeline(make_tokenizer("bytes"), train_on=turns).reference for turns in ("all", "last"))
+    raw, format_ = as_json([messages("x", "y"), messages("q", "a", "q", "b")]), get("openai")
+    tokenized = one.tokenize(one.render(one.read(raw, format_)))
+    Verification(one, "hf", 1).verify(raw, format_, tokenized)
     with pytest.raises(DataError, match=r"record 1: the mask differs from the one by offsets at token \d+"):
-        pipeline.batch(as_json(records), "openai")
+        Verification(other, "hf", 1).verify(raw, format_, tokenized)
 
 
 def test_the_sample_is_seeded_and_of_the_size_asked_for(make_tokenizer, monkeypatch):
