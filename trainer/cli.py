@@ -139,6 +139,8 @@ def cli(ctx: click.Context, /, shards: tuple[str, ...], config_path: str | None,
     if not directories:
         raise UsageError("--shards is missing: name the directory that 'sft-preprocess run' wrote")
     in_file = {name.replace("-", "_"): value for name, value in file.own.items() if name not in ("shards", "nproc")}
+    if own.get("model") or own.get("hf_config"):  # one of them says the model shape, and the call wins over the file
+        in_file = {name: value for name, value in in_file.items() if name not in ("model", "hf_config")}
     job = Job(
         shards=directories,
         config=file.megatron,
