@@ -5,6 +5,8 @@ README's first step: `tests/` with its small data is there, and `shards/` is a f
 """
 
 import ast
+import doctest
+import importlib
 import re
 import subprocess
 import sys
@@ -77,3 +79,18 @@ def test_packages_without_an_example_are_listed_no_longer_than_needed() -> None:
     docstrings = {name(path): ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "" for path in PACKAGES}
     assert set(docstrings) >= WITHOUT_EXAMPLE
     assert [package for package in sorted(WITHOUT_EXAMPLE) if examples(docstrings[package])] == []
+
+
+def with_doctests() -> list[str]:
+    """Modules whose docstrings show calls with their results (`>>>`)."""
+    files = (path for room in ("formats", "preprocess", "trainer") for path in sorted((ROOT / room).rglob("*.py")))
+    shown = (path.relative_to(ROOT) for path in files if ">>>" in path.read_text("utf-8"))
+    return ["sft_shards." + ".".join(path.with_suffix("").parts) for path in shown]
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("module", with_doctests())
+def test_calls_in_docstrings_give_what_they_show(module: str) -> None:
+    failed, tried = doctest.testmod(importlib.import_module(module))
+    assert tried, f"{module} shows nothing that doctest finds"
+    assert not failed

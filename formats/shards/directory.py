@@ -75,8 +75,8 @@ class Split:
 class ShardDirectory:
     """A shard directory whose manifest has been read; a split is opened when it is asked for.
 
-    >>> directory = ShardDirectory("shards")            # doctest: +SKIP
-    >>> tokens, loss_mask = directory.split("train")[0]  # doctest: +SKIP
+        directory = ShardDirectory("shards")
+        tokens, loss_mask = directory.split("train")[0]
 
     Raises:
         DataError: no manifest, or one that this release cannot read.

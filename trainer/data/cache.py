@@ -51,7 +51,7 @@ def default_root() -> Path:
 class Cache:
     """A folder of entries, each a folder of `.npy` files and an `entry.json`.
 
-    >>> Cache(Path("cache")).arrays("plan", {"seq_length": 8}, lambda: {"a": np.zeros(3)})  # doctest: +SKIP
+    `Cache(folder).arrays("plan", {"seq_length": 8}, compute)` calls `compute` the first time and reads the files later.
     """
 
     def __init__(self, root: Path) -> None:
