@@ -20,9 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import forked_ranks
+import fused_layers
+import hf_runs
 
+from sft_shards.trainer import worker
 from sft_shards.trainer.launch import cpu, environment, launcher
 from sft_shards.trainer.mcore import compat, cpu_device
+from sft_shards.trainer.model import provider
 
 
 def main(path: str) -> None:
@@ -42,8 +46,21 @@ def main(path: str) -> None:
 
     torch.set_num_threads(1)
     say_exact_norms()
-    runs = [forked_ranks.run(each["job"], each["nproc"], None) for each in asked["runs"]]
+    runs = [run(each) for each in asked["runs"]]
     print(json.dumps({"reference": reference, "runs": runs}))
+
+
+def run(asked: dict[str, Any]) -> tuple[list[int], str]:
+    """One run; `capture` names a folder for the tokens and logits of its first step, `fused` other layers."""
+    provide, spec = worker.providing, provider.layer_spec
+    if asked.get("capture"):
+        worker.providing = hf_runs.capturing(provide, Path(asked["capture"]))
+    if asked.get("fused"):
+        provider.layer_spec = fused_layers.spec
+    try:
+        return forked_ranks.run(asked["job"], asked["nproc"], None)
+    finally:
+        worker.providing, provider.layer_spec = provide, spec
 
 
 def make_model(folder: Path, model: dict[str, Any]) -> None:
