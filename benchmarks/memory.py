@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from sft_shards.trainer import parallel_layout, yaml_config
+from sft_shards.trainer.job import Job
 from sft_shards.trainer.launch import cpu, environment
 from sft_shards.trainer.mcore import compat, cpu_device, flags
-from sft_shards.trainer.model import hf_config
+from sft_shards.trainer.model import hf_config, lora
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 GPUS = {"mi300x": 192, "mi355x": 288}
@@ -63,6 +64,14 @@ def validated(path: Path) -> Any:
     return compat.configure((*resolved.argv, *extra), {"padded_vocab_size": shape.vocab_size}).args
 
 
+def adapters_of(path: Path) -> lora.Lora | None:
+    """The adapters that a recipe trains; None: all weights."""
+    file = yaml_config.read(str(path))
+    own = {name.replace("-", "_"): value for name, value in file.own.items() if name.startswith("lora-")}
+    shape = hf_config.read(file.own["hf-config"])
+    return lora.parse(Job(shards=(), model="", **own), architecture=shape.architecture)
+
+
 def estimate(path: Path) -> dict[str, Any]:
     """Bytes on the fullest GPU, by what they are for."""
     from megatron.training import theoretical_memory_usage as usage
@@ -78,6 +87,10 @@ def estimate(path: Path) -> dict[str, Any]:
         shards = args.tensor_model_parallel_size if args.sequence_parallel else 1
         activations = formula(one, batches) + 2 * values / shards
     weights = usage.compute_weight_and_optimizer_memory(args)
+    if (adapters := adapters_of(path)) is not None:
+        args.use_distributed_optimizer = False
+        frozen = usage.compute_weight_and_optimizer_memory(args) / 18 * 2
+        weights = frozen + 18 * lora.parameters(adapters, args, tensor=args.tensor_model_parallel_size)
     found = NAME.fullmatch(path.stem)
     assert found
     return {

@@ -43,7 +43,7 @@ def test_a_recipe_says_where_its_numbers_come_from_and_how_it_is_run(path: Path)
     assert f"examples/megatron/configs/{'MI300X' if 'mi300x' in path.stem else 'MI355X'}/" in text
     assert f"--config configs/{path.name} " in text
     assert "Not run on an AMD GPU" in text
-    assert yaml.safe_load(text)["hf-config"] == f"models/{path.stem.split('.mi')[0]}.json"
+    assert yaml.safe_load(text)["hf-config"] == f"models/{path.stem.split('.mi')[0].removesuffix('-lora')}.json"
     assert yaml_config.read(str(path)).megatron["bf16"] is True
 
 
@@ -63,6 +63,8 @@ def test_megatron_takes_them_at_full_size_and_they_fit(tmp_path: Path) -> None:
             assert f"| {cell}" in line, name
     # 8.03 billion parameters: 2 + 4 bytes each for weights and gradients, 12 over 8 ranks for the optimizer
     assert rows["llama3.1-8b.mi300x"]["weights_gb"] == pytest.approx(8.03 * 7.5, abs=0.1)
+    # 70.55 billion frozen, 2 bytes each over 4 ranks; 207 million in adapters, of which a rank holds half
+    assert rows["llama3.3-70b-lora.mi300x"]["weights_gb"] == pytest.approx(70.55 / 4 * 2 + 0.207 * 18 * 0.5, abs=0.2)
     # 30.5 billion: 1.54 of them (attention, embeddings, routers) on every GPU, the experts an eighth on each, once
     assert rows["qwen3-30b-a3b.mi300x"]["weights_gb"] == pytest.approx(1.54 * 7.5 + 28.99 / 8 * 18, abs=0.2)
 
@@ -75,12 +77,25 @@ def reduced(folder: Path, path: Path) -> Run:
     target.write_text(json.dumps({**shape, **small}))
     parallel = {name: min(2, value) for name, value in file.megatron.items() if name.endswith("-parallel-size")}
     flags = ["--seq-length=48", "--global-batch-size=4", "--train-iters=2", "--eval-iters=0"]
+    adapters = {name.replace("-", "_"): value for name, value in file.own.items() if name.startswith("lora-")}
+    start = {"model": str(untrained(target)), **adapters} if adapters else {"hf_config": str(target)}
     return Run(
         shards=[],
         flags=[*flags, *(f"--{name}={value}" for name, value in parallel.items())],
         nproc=2 if 2 in parallel.values() or path.stem.endswith("n") else 1,
-        options={"config": file.megatron, "config_path": str(path), "hf_config": str(target)},
+        options={"config": file.megatron, "config_path": str(path), **start},
     )
+
+
+def untrained(config: Path) -> Path:
+    """A model folder of random weights, for adapters."""
+    import transformers
+
+    folder = config.with_suffix("")
+    values = json.loads(config.read_text())
+    kind = getattr(transformers, values["architectures"][0])
+    kind(kind.config_class(**values)).save_pretrained(folder)
+    return folder
 
 
 @pytest.mark.megatron
