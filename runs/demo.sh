@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole road in one file: real chat data to shards, shards to Megatron's own pretrain(), on this CPU.
+# The whole road in one file, on this CPU: chat data to shards, shards to Megatron's own pretrain(), and a chat with the result.
 # Started by `make demo`; runs again from the start each time, in a minute or two.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -19,14 +19,28 @@ step "3. Check every byte, pair, id and count"
 show sft-preprocess verify $out/shards
 
 step "4. Train a tiny GPT on the shards, through Megatron's pretrain()"
-rm -rf $out/checkpoint
-show sft-train --shards $out/shards --device cpu --config configs/demo-cpu.yaml -- --save $out/checkpoint 2>&1 |
+rm -rf $out/checkpoint $out/model
+cat > $out/config.json <<'JSON'
+{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "num_hidden_layers": 2,
+ "hidden_size": 128, "intermediate_size": 384, "num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 4096,
+ "max_position_embeddings": 512, "rms_norm_eps": 1e-05, "rope_theta": 10000, "tie_word_embeddings": false}
+JSON
+show sft-train --shards $out/shards --device cpu --config configs/demo-cpu.yaml --hf-config $out/config.json \
+    -- --save $out/checkpoint 2>&1 |
     tee $out/train.log | grep -E '^sft-train|lm loss|checkpoint|^\$|rror' | sed -E 's/.*(iteration +[0-9]+\/).*(lm loss: [^|]*).*/  \1 \2/'
+
+step "5. Out of Megatron: a Hugging Face model folder with the tokenizer, the template and its stop tokens"
+show sft-train export $out/checkpoint --output $out/model
+
+step "6. Ask it. It has seen little and knows nothing; what counts is that it ends its turn by itself"
+show sft-train chat $out/model --device cpu --max-tokens 100 -p "Convert a temperature in Celsius to Fahrenheit."
+show sft-train chat $out/model --device cpu --max-tokens 100 --shards $out/shards --split valid --rows 0-2
 
 step "Done"
 cat <<END
   $out/shards       the shard directory: use it again with any sequence length, seed or model with this tokenizer
   $out/checkpoint   the trained model, in Megatron's format
+  $out/model        the same as a Hugging Face folder; talk to it: sft-train chat $out/model
   $out/train.log    all that Megatron said
 
 Next, with your own data and tokenizer:
@@ -34,4 +48,6 @@ Next, with your own data and tokenizer:
   sft-preprocess run YOUR.jsonl --output shards --tokenizer YOUR_TOKENIZER_FOLDER --valid-fraction 0.01
   sft-preprocess inspect shards
   sft-train --shards shards --device cpu --config configs/demo-cpu.yaml
+
+From a Hugging Face model to a Hugging Face model, with adapters and with all weights: bash runs/finetune.sh
 END

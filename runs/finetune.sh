@@ -37,7 +37,7 @@ train=(--shards $out/shards --model $out/model --device cpu --nproc 2)
 flags=(--seq-length 256 --global-batch-size 4 --bf16 --weight-decay 0 --lr-decay-style cosine --log-interval 20)
 
 step "3. Adapters (LoRA) of rank 16 on two tensor-parallel processes"
-show sft-train "${train[@]}" --epochs 120 --lora-rank 16 \
+show sft-train "${train[@]}" --epochs 64 --lora-rank 16 \
     -- "${flags[@]}" --lr 1e-2 --tensor-model-parallel-size 2 --save $out/lora 2>&1 | tee $out/lora.log | brief
 
 step "4. Out again: the adapter for PEFT and vLLM, and the same merged into a whole model"
@@ -45,13 +45,13 @@ show sft-train export $out/lora --output $out/adapter
 show sft-train export $out/lora --output $out/merged --merge
 
 step "5. Does it answer, and does it stop? The base, the base with the adapter, the merged model"
-ask=(--shards $out/shards --rows 0-7 --max-tokens 60 --device cpu)
+ask=(--shards $out/shards --rows 0-3 --max-tokens 40 --device cpu)
 show sft-train chat $out/model "${ask[@]}" | tail -n 1
 show sft-train chat $out/model --adapter $out/adapter "${ask[@]}" | tail -n 1
 show sft-train chat $out/merged "${ask[@]}" | tail -n 1
 
 step "6. All weights instead, data-parallel with the distributed optimizer"
-show sft-train "${train[@]}" --epochs 60 \
+show sft-train "${train[@]}" --epochs 48 \
     -- "${flags[@]}" --lr 2e-3 --use-distributed-optimizer --save $out/full 2>&1 | tee $out/full.log | brief
 show sft-train export $out/full --output $out/tuned
 show sft-train chat $out/tuned "${ask[@]}" | tail -n 5

@@ -7,6 +7,7 @@ once, so that losses and gradients do not depend on the order or on the number o
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,21 +55,31 @@ def test_as_peft_trains_them_on_every_layout(tmp_path: Path) -> None:
 
 
 def test_other_models(tmp_path: Path) -> None:
-    """Tied embeddings, biases, a padded vocabulary; experts, of which attention alone gets adapters."""
+    """Tied embeddings, biases, a padded vocabulary; experts, of which attention alone gets adapters; fused norms."""
     runs = Runs(tmp_path)
-    cases = {"tied": ("qwen2", 1, ()), "tied, TP 2": ("qwen2", 2, TP2), "tied, PP 2": ("qwen2", 2, PP2)}
-    cases |= {"moe": ("moe", 1, ()), "moe, EP 2": ("moe", 2, ("--expert-model-parallel-size=2",))}
-    cases |= {"moe, TP 2": ("moe", 2, SP2)}
-    # Transformer Engine's layers hold the norm before a linear layer, and are called with what it norms.
-    cases |= {"llama": ("llama", 1, ()), "llama, fused norms, TP 2": ("llama", 2, SP2)}
-    for name, (model, nproc, flags) in cases.items():
+    experts: dict[str, Any] = {"model": "moe", "config": {"moe-aux-loss-coeff": 0.0}}
+    # Where all tensor ranks hold the same input they draw the same dropout, whatever TP.
+    dropout: dict[str, Any] = {"lora_dropout": 0.3, "lora_targets": "q,k,v,gate,up"}
+    cases: dict[str, tuple[int, tuple[str, ...], dict[str, Any]]] = {
+        "tied": (1, (), {"model": "qwen2"}),
+        "tied, TP 2": (2, TP2, {"model": "qwen2"}),
+        "tied, PP 2": (2, PP2, {"model": "qwen2"}),
+        "moe": (1, (), experts),
+        "moe, EP 2": (2, ("--expert-model-parallel-size=2",), experts),
+        "moe, TP 2": (2, SP2, experts),
+        # Transformer Engine's layers hold the norm before a linear layer, and are called with what it norms.
+        "llama": (1, (), {}),
+        "llama, fused norms, TP 2": (2, SP2, {"fused": True}),
+        "dropout": (1, (), dropout),
+        "dropout, TP 2, recomputation": (2, (*TP2, *FULL), dropout),
+    }
+    for name, (nproc, flags, options) in cases.items():
         batching = "padded" if "EP" in name else "packed"
-        config = {"config": {"moe-aux-loss-coeff": 0.0}} if model == "moe" else {}
-        runs.add(
-            name, batching, nproc, (f"--exit-interval={HALF}", *flags), model=model, fused="fused" in name, **config
-        )
+        runs.add(name, batching, nproc, (f"--exit-interval={HALF}", *flags), **options)
     _, outputs = runs.made()
     assert "on q,k,v,o: " in outputs["moe"]
+    assert "dropout 0.3 on q,k,v,gate,up: " in outputs["dropout"]
+    assert abs(norms(outputs["dropout"])[0] - norms(outputs["llama"])[0]) > 1e-3
     for name, output in outputs.items():
         first = outputs[name.split(",")[0]]
         assert len(norms(output)) == HALF
