@@ -25,13 +25,14 @@ def holds_adapters(checkpoint: Checkpoint) -> bool:
     return any(KEY.fullmatch(name) for name in checkpoint.tensors)
 
 
-def check(load: str, lora: Lora | None, *, step: int | None) -> None:
+def check(load: str, lora: Lora | None, *, step: int | None, option: str = "--load") -> None:
     """Compare a checkpoint with what is to be trained.
 
     Args:
         load: a folder with a checkpoint.
         lora: the adapters to train; None: all weights.
         step: which iteration; None: the last.
+        option: how the user named the folder, for messages.
 
     Raises:
         UsageError: it holds something else.
@@ -41,8 +42,8 @@ def check(load: str, lora: Lora | None, *, step: int | None) -> None:
     if lora is None:
         if held:
             raise UsageError(
-                f"--load {load}: holds adapters, no whole model; add --lora-rank {held.get('rank', 'R')} to go on with "
-                "them, or export them with --merge and give the result to --model"
+                f"{option} {load}: holds adapters, no whole model; --load it with --lora-rank {held.get('rank', 'R')} "
+                "and --model to go on with them, or export them with --merge and give the result to --model"
             )
         return
     if not held:

@@ -81,6 +81,7 @@ def choose(
             raise UsageError("--random-weights and --pretrained-checkpoint both say the start; leave one of them out")
         if not has_checkpoint(pretrained):
             raise UsageError(f"--pretrained-checkpoint {pretrained}: no checkpoint there (no {TRACKER})")
+        adapter_resume.check(pretrained, None, step=None, option="--pretrained-checkpoint")
         return Start(summary=f"weights: pretrained checkpoint in {pretrained}", **common)
     if model is not None:
         assert shape is not None

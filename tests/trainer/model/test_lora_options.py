@@ -131,8 +131,10 @@ def test_a_checkpoint_goes_on_with_the_same_adapters_only(saved: Path) -> None:
     ):
         with pytest.raises(UsageError, match=words):
             adapter_resume.check(str(saved), adapters(**other), step=None)
-    with pytest.raises(UsageError, match="holds adapters, no whole model; add --lora-rank 8"):
+    with pytest.raises(UsageError, match="holds adapters, no whole model; --load it with --lora-rank 8"):
         adapter_resume.check(str(saved), None, step=None)
+    with pytest.raises(UsageError, match=f"--pretrained-checkpoint {saved}: holds adapters"):
+        adapter_resume.check(str(saved), None, step=None, option="--pretrained-checkpoint")
 
 
 def test_the_index_alone_tells_rank_and_kind(saved: Path) -> None:
