@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 out=demo-out
 step() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 show() { printf '\033[2m$ %s\033[0m\n' "$*"; "$@"; }
+losses() { grep -E '^sft-train|lm loss|checkpoint|rror' | sed -E 's/.*(iteration +[0-9]+\/).*(lm loss: [^|]*).*/  \1 \2/'; }
 
 step "1. Tokenize once: Alpaca, ChatML and OpenAI messages become one shard directory"
 show sft-preprocess run tests/data/alpaca_en.json tests/data/chatml_zh.jsonl tests/data/openai_tr.jsonl \
@@ -27,20 +28,29 @@ cat > $out/config.json <<'JSON'
 JSON
 show sft-train --shards $out/shards --device cpu --config configs/demo-cpu.yaml --hf-config $out/config.json \
     -- --save $out/checkpoint 2>&1 |
-    tee $out/train.log | grep -E '^sft-train|lm loss|checkpoint|^\$|rror' | sed -E 's/.*(iteration +[0-9]+\/).*(lm loss: [^|]*).*/  \1 \2/'
+    tee $out/train.log | losses
 
 step "5. Out of Megatron: a Hugging Face model folder with the tokenizer, the template and its stop tokens"
 show sft-train export $out/checkpoint --output $out/model
 
-step "6. Ask it. It has seen little and knows nothing; what counts is that it ends its turn by itself"
-show sft-train chat $out/model --device cpu --max-tokens 100 -p "Convert a temperature in Celsius to Fahrenheit."
-show sft-train chat $out/model --device cpu --max-tokens 100 --shards $out/shards --split valid --rows 0-2
+step "6. Start again from that folder, as from any Hugging Face model: eight conversations, learnt by heart"
+rm -rf $out/tuning $out/tuned
+head -n 8 tests/data/openai_tr.jsonl > $out/eight.jsonl
+show sft-preprocess run $out/eight.jsonl --output $out/answers --tokenizer $out/model --overwrite 2>&1 | tail -n 2
+show sft-train --shards $out/answers --model $out/model --device cpu --epochs 80 \
+    -- --seq-length 256 --micro-batch-size 2 --global-batch-size 4 --lr 5e-3 --min-lr 1e-4 --lr-decay-style cosine \
+    --save $out/tuning 2>&1 | tee $out/tuning.log | losses
+show sft-train export $out/tuning --output $out/tuned
+
+step "7. Ask it: its answers beside the references, and whether each ended by itself"
+show sft-train chat $out/tuned --device cpu --max-tokens 60 --shards $out/answers --rows 0-2
 
 step "Done"
 cat <<END
   $out/shards       the shard directory: use it again with any sequence length, seed or model with this tokenizer
   $out/checkpoint   the trained model, in Megatron's format
-  $out/model        the same as a Hugging Face folder; talk to it: sft-train chat $out/model
+  $out/model        the same as a Hugging Face folder
+  $out/tuned        that model after eight conversations; talk to it: sft-train chat $out/tuned
   $out/train.log    all that Megatron said
 
 Next, with your own data and tokenizer:

@@ -147,14 +147,20 @@ def compare(asking: Asking, scorer: scores.Scorer, *, shards: str, split: str, r
             continue
         click.echo(f"{split} row {question.row}, answer {question.turn} of {question.turns}")
         click.echo(f"  asked:     {_tail(asking.chat.text(question.prompt))}")
-        click.echo(f"  reference: {reference}")
-        click.echo(f"  model:     {answer.text}")
+        click.echo(f"  reference: {_head(reference)}")
+        click.echo(f"  model:     {_head(answer.text)}")
         equal = "equal" if score.exact else f"not equal, ROUGE-L {score.rouge_l:.3f}, chrF {score.chrf:.1f}"
         click.echo(f"  {equal}; {ending(answer)}")
     stopped, exact = sum(bool(answer.stop) for answer, _ in found), sum(score.exact for _, score in found)
     total = f"{len(found)} answers: {exact} equal to the reference, {stopped} stopped by themselves"
     rouge, chrf = (sum(getattr(score, name) for _, score in found) / len(found) for name in ("rouge_l", "chrf"))
     click.echo(f"{total}; mean ROUGE-L {rouge:.3f}, mean chrF {chrf:.1f}", err=asking.as_json)
+
+
+def _head(text: str, size: int = 400) -> str:
+    """The beginning of a text, on one line."""
+    text = text.replace("\n", "↵")
+    return text if len(text) <= size else f"{text[:size]}…"
 
 
 def _tail(text: str, size: int = 200) -> str:

@@ -58,8 +58,7 @@ def test_other_models(tmp_path: Path) -> None:
     """Tied embeddings, biases, a padded vocabulary; experts, of which attention alone gets adapters; fused norms."""
     runs = Runs(tmp_path)
     experts: dict[str, Any] = {"model": "moe", "config": {"moe-aux-loss-coeff": 0.0}}
-    # Where all tensor ranks hold the same input they draw the same dropout, whatever TP.
-    dropout: dict[str, Any] = {"lora_dropout": 0.3, "lora_targets": "q,k,v,gate,up"}
+    dropout: dict[str, Any] = {"lora_dropout": 0.3, "lora_targets": "q,k,v,gate,up,down"}
     cases: dict[str, tuple[int, tuple[str, ...], dict[str, Any]]] = {
         "tied": (1, (), {"model": "qwen2"}),
         "tied, TP 2": (2, TP2, {"model": "qwen2"}),
@@ -70,15 +69,16 @@ def test_other_models(tmp_path: Path) -> None:
         # Transformer Engine's layers hold the norm before a linear layer, and are called with what it norms.
         "llama": (1, (), {}),
         "llama, fused norms, TP 2": (2, SP2, {"fused": True}),
-        "dropout": (1, (), dropout),
-        "dropout, TP 2, recomputation": (2, (*TP2, *FULL), dropout),
+        # Masks depend on the layout; recomputation draws the same ones again.
+        "dropout": (2, TP2, dropout),
+        "dropout, recomputation": (2, (*TP2, *FULL), dropout),
     }
     for name, (nproc, flags, options) in cases.items():
         batching = "padded" if "EP" in name else "packed"
         runs.add(name, batching, nproc, (f"--exit-interval={HALF}", *flags), **options)
     _, outputs = runs.made()
     assert "on q,k,v,o: " in outputs["moe"]
-    assert "dropout 0.3 on q,k,v,gate,up: " in outputs["dropout"]
+    assert "dropout 0.3 on q,k,v,gate,up,down: " in outputs["dropout"]
     assert abs(norms(outputs["dropout"])[0] - norms(outputs["llama"])[0]) > 1e-3
     for name, output in outputs.items():
         first = outputs[name.split(",")[0]]

@@ -16,7 +16,7 @@ import pytest
 from hf_runs import caught
 from lora_jobs import DISTOPT, PP2, SP2, Runs
 from preprocess_jobs import TOKENIZER, call
-from toy_runs import run_forked, sft_train
+from toy_runs import Run, run_forked, sft_train
 
 pytestmark = pytest.mark.megatron
 CASES: dict[str, tuple[int, tuple[str, ...]]] = {"llama": (2, SP2), "qwen2": (2, PP2), "moe": (1, ())}
@@ -51,7 +51,7 @@ def test_the_exported_folders_give_the_logits_that_were_trained(tmp_path: Path) 
         assert float((before - ours).abs().max()) > 0.3, f"{model}: trained far enough to tell"
         for kind, theirs in found.items():
             assert float((theirs - ours).abs().max()) < 2e-5, f"{model}, {kind}"
-        assert "2 tensors" not in outputs[model]
+        assert "the model's own are frozen" in outputs[model]
     check_refusals(tmp_path)
 
 
@@ -65,6 +65,12 @@ def check_refusals(folder: Path) -> None:
     assert (target / "config.json").is_file()
     refused(2, "is there already", "export", saved, "--output", target)
     refused(2, "is there already", "export", saved, "--output", moved, "--merge", "--model", moved)
+    call = ["--shards", folder / "shards", "--model", moved, "--device", "cpu", "--nproc", 2, "--dry-run"]
+    flags = ["--", "--seq-length=64", "--train-iters=9", "--lr=1", *SP2, f"--load={saved}"]
+    refused(2, "its adapters have rank 4, this call says 5", *call, "--lora-rank", 5, "--lora-alpha", 8, *flags)
+    refused(2, "holds adapters, no whole model", *call, *flags)
+    refused(2, "TP 4 would cut through", *call[:-1], "--nproc", 4, "--lora-rank", 4, "--dry-run", "--",
+            "--seq-length=64", "--train-iters=9", "--lr=1", "--tensor-model-parallel-size=4")  # fmt: skip
     other = json.loads((saved / "hf/sft.json").read_text())
     other["adapter"]["rank"] = 5
     (saved / "hf/sft.json").write_text(json.dumps(other))
@@ -111,8 +117,6 @@ def test_a_toy_answers_and_stops_by_itself(tmp_path: Path) -> None:
     flags += ["--global-batch-size=8", "--micro-batch-size=4", "--weight-decay=0", "--log-interval=10"]
     flags += ["--tensor-model-parallel-size=2", *SP2[1:], *DISTOPT, f"--save={tmp_path / 'out'}"]
     options = {"model": str(base), "batching": "padded", "lora_rank": 8}
-    from toy_runs import Run
-
     run_forked(tmp_path, [Run(shards=[tmp_path / "shards"], flags=flags, nproc=4, options=options)])
     for name, words in (("adapter", ()), ("merged", ("--merge",))):
         done = sft_train("export", tmp_path / "out", "--output", tmp_path / name, *words)
