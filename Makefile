@@ -1,4 +1,4 @@
-# make demo       the whole road on this CPU
+# make demo       the whole road on this CPU; make finetune: from a model folder to a model folder, with LoRA and without
 # make test       every test; make test-fast: those that start no process and no Megatron, in under a minute
 # make check      what CI runs: lint, types, words, the other Megatrons and Pythons, every test
 # make coverage   every test again, counting the lines that run, in the processes that tests start as well
@@ -11,10 +11,13 @@ PYTHON ?= $(shell for python in python3.12 python3.13 $(HOME)/.pyenv/versions/3.
 	"$$python" -c 'import sys, venv; sys.exit(not (3, 12) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo "$$python" && break; done)
 
-.PHONY: demo test test-fast coverage check lint words versions pythons format clean
+.PHONY: demo finetune test test-fast coverage check lint words versions pythons format clean
 
 demo: $(READY)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/demo.sh
+
+finetune: $(READY)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/finetune.sh
 
 test: $(READY)
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
@@ -63,4 +66,4 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo-out build dist *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) demo-out finetune-out build dist *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
