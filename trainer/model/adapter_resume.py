@@ -59,6 +59,32 @@ def check(load: str, lora: Lora | None, *, step: int | None, option: str = "--lo
             )
 
 
+def check_save(save: str, lora: Lora | None) -> None:
+    """Compare the checkpoints in a folder that this run will write to with what it trains.
+
+    `SAVE/hf` describes all checkpoints of its folder, so they must be of one kind: steps of an earlier run would
+    otherwise be exported with the rank and alpha of this one.
+
+    Args:
+        save: a folder with checkpoints that this run does not load.
+        lora: the adapters to train; None: all weights.
+
+    Raises:
+        UsageError: its checkpoints are of another kind.
+        DataError: their index, or the file beside them, is damaged.
+    """
+    held, ours = adapters(Path(save), None), described(lora) if lora is not None else {}
+    if bool(held) != bool(ours) or any(held.get(name, value) != value for name, value in ours.items()):
+        raise UsageError(
+            f"--save {save}: holds checkpoints of {_words(held)}, and this run trains {_words(ours)}; "
+            "name another folder"
+        )
+
+
+def _words(adapters: dict[str, str]) -> str:
+    return "adapters (" + ", ".join(map(" ".join, adapters.items())) + ")" if adapters else "a whole model"
+
+
 def described(lora: Lora) -> dict[str, str]:
     """What must be the same for a run to go on: rank, alpha and targets, in words."""
     return {"rank": str(lora.rank), "alpha": f"{lora.alpha:g}", "targets": ",".join(lora.targets)}

@@ -73,6 +73,9 @@ def choose(
     resumed = bool(load and has_checkpoint(load))
     if resumed:
         adapter_resume.check(load, lora, step=getattr(args, "ckpt_step", None))
+    save = getattr(args, "save", None)
+    if save and has_checkpoint(save) and not (resumed and Path(save).resolve() == Path(load).resolve()):
+        adapter_resume.check_save(save, lora)
     if resumed and lora is None:
         start = "its weights" if getattr(args, "finetune", False) else "resumed"
         return Start(summary=f"weights: checkpoint in {load} ({start})", **common)

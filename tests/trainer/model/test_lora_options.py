@@ -137,6 +137,15 @@ def test_a_checkpoint_goes_on_with_the_same_adapters_only(saved: Path) -> None:
         adapter_resume.check(str(saved), None, step=None, option="--pretrained-checkpoint")
 
 
+def test_a_folder_of_checkpoints_holds_one_kind(saved: Path) -> None:
+    adapter_resume.check_save(str(saved), adapters())
+    for other in (adapters(alpha=1.0), adapters(rank=4), None):
+        with pytest.raises(
+            UsageError, match=r"--save .*: holds checkpoints of adapters \(rank .*; name another folder"
+        ):
+            adapter_resume.check_save(str(saved), other)
+
+
 def test_the_index_alone_tells_rank_and_kind(saved: Path) -> None:
     (saved / "hf/sft.json").unlink()
     adapter_resume.check(str(saved), adapters(alpha=1.0), step=None)
@@ -148,6 +157,9 @@ def test_a_whole_model_is_no_adapter(saved: Path, monkeypatch: pytest.MonkeyPatc
     whole = Held({"embedding.word_embeddings.weight": (128, 64)})
     monkeypatch.setattr(adapter_resume.Checkpoint, "open", lambda path, step=None: whole)
     adapter_resume.check(str(saved), None, step=None)
+    adapter_resume.check_save(str(saved), None)
+    with pytest.raises(UsageError, match="holds checkpoints of a whole model, and this run trains adapters"):
+        adapter_resume.check_save(str(saved), adapters())
     with pytest.raises(UsageError, match="holds a whole model, --lora-rank trains adapters; leave --lora-rank out"):
         adapter_resume.check(str(saved), adapters(), step=None)
 
