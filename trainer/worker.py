@@ -22,7 +22,7 @@ from sft_shards.trainer.isolation.consensus import trial_of_all
 from sft_shards.trainer.job import Job
 from sft_shards.trainer.mcore import compat, cpu_device, hip
 from sft_shards.trainer.mcore.dataset_provider import DatasetProvider
-from sft_shards.trainer.model import record
+from sft_shards.trainer.model import sidecar
 from sft_shards.trainer.model.start import Start, providing
 from sft_shards.trainer.resolve import decide
 
@@ -67,7 +67,7 @@ def run(job: Job) -> None:
     save, shape = args.args.save, start.shape
     if save and shape is not None and shape.architecture and os.environ.get("RANK", "0") == "0":
         shards = stage.setup.directories[0][2]
-        record.write(
+        sidecar.write(
             Path(save),
             shape=shape,
             base=job.model,

@@ -28,7 +28,7 @@ from sft_shards.trainer.model.export_folder import (
 )
 from sft_shards.trainer.model.folder import ModelFolder
 from sft_shards.trainer.model.lora import Lora
-from sft_shards.trainer.model.record import Record
+from sft_shards.trainer.model.sidecar import Sidecar
 from sft_shards.trainer.model.tensor_map import TensorMap
 
 PREFIX = "base_model.model."
@@ -37,7 +37,7 @@ PREFIX = "base_model.model."
 
 def export(
     checkpoint: Checkpoint,
-    record: Record,
+    sidecar: Sidecar,
     tensors: TensorMap,
     beside: Path,
     target: Path,
@@ -49,7 +49,7 @@ def export(
     """Write the adapters in a checkpoint as a PEFT folder, or merged into their base as a whole model.
 
     Args:
-        record, tensors, beside: what was written beside the checkpoint; `tensors` are the base's.
+        sidecar, tensors, beside: what was written beside the checkpoint; `tensors` are the base's.
         dtype: of `DTYPES`; None: as the checkpoint holds them.
         merge: write the whole model.
         base: its folder; None: where it was when training started.
@@ -58,9 +58,9 @@ def export(
         UsageError: the base is not there.
         DataError: the checkpoint or the base is damaged or of another model, or the disk is full.
     """
-    assert record.adapter is not None, "checked: the checkpoint holds adapters"
-    adapters = Adapters(checkpoint, record.adapter, tensors)
-    where = base or record.base
+    assert sidecar.adapter is not None, "checked: the checkpoint holds adapters"
+    adapters = Adapters(checkpoint, sidecar.adapter, tensors)
+    where = base or sidecar.base
     if not merge:
         target = target.absolute()
         with new_folder(target) as folder:

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from sft_shards.formats.errors import UsageError
-from sft_shards.trainer.model import record
+from sft_shards.trainer.model import sidecar
 from sft_shards.trainer.model.checkpoint import Checkpoint
 from sft_shards.trainer.model.lora import Lora, modules
 
@@ -94,8 +94,8 @@ def adapters(load: Path, step: int | None) -> dict[str, str]:
     """What is known of the adapters in a checkpoint, as `described`; empty where it holds a whole model."""
     said: dict[str, str] = {}
     architecture = None
-    with contextlib.suppress(UsageError):  # another tool wrote it, and no record
-        beside = record.read(load / record.FOLDER)
+    with contextlib.suppress(UsageError):  # another tool wrote it, and no sidecar
+        beside = sidecar.read(load / sidecar.FOLDER)
         architecture = beside.architecture
         said = described(beside.adapter) if beside.adapter else {}
     try:

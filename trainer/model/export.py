@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sft_shards.formats.errors import DataError, UsageError
-from sft_shards.trainer.model import adapter_export, adapter_resume, hf_config, record
+from sft_shards.trainer.model import adapter_export, adapter_resume, hf_config, sidecar
 from sft_shards.trainer.model.checkpoint import Checkpoint, model_tensors
 from sft_shards.trainer.model.export_folder import Block, Exported, check_output, write_folder
 from sft_shards.trainer.model.tensor_map import VOCABULARY, Tensor, TensorMap
@@ -96,10 +96,10 @@ def export(
     """
     target = Path(output)
     opened = Checkpoint.open(checkpoint, step=step)
-    written = portrait(opened.folder)
+    written = sidecar_folder(opened.folder)
     adapters = adapter_resume.holds_adapters(opened)
     beside = Path(model) if model is not None and not adapters else written
-    said = record.read(beside) if beside == written else None
+    said = sidecar.read(beside) if beside == written else None
     check_output(target, opened.folder, beside)
     tensors = TensorMap(hf_config.read(str(beside), option="--model"))
     if adapters:
@@ -110,9 +110,9 @@ def export(
     return write_folder(FullWeights(opened, tensors), beside, target, dtype=dtype)
 
 
-def portrait(step: Path) -> Path:
+def sidecar_folder(step: Path) -> Path:
     """`SAVE/hf` of one step's folder."""
-    return (step.parent if step.name.startswith("iter_") or step.name == "release" else step) / record.FOLDER
+    return (step.parent if step.name.startswith("iter_") or step.name == "release" else step) / sidecar.FOLDER
 
 
 def _every(sizes: tuple[int, ...]) -> Iterator[tuple[int, ...]]:

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.shards.files import fsync_directory, write_json
-from sft_shards.trainer.model import record
+from sft_shards.trainer.model import sidecar
 from sft_shards.trainer.model.safetensors_writer import SafetensorsWriter
 
 DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
@@ -170,7 +170,7 @@ def copy_beside(beside: Path, target: Path) -> None:
 
 def _belongs(file: Path) -> bool:
     """Whether a file beside a checkpoint, or in a model's folder, goes with the exported model."""
-    if not file.is_file() or file.name in ("config.json", record.NAME) or file.name.startswith("."):
+    if not file.is_file() or file.name in ("config.json", sidecar.NAME) or file.name.startswith("."):
         return False
     return file.suffix in (".json", ".jinja", ".model", ".txt") and not file.name.endswith(".index.json")
 

@@ -4,7 +4,7 @@
     SAVE/hf/tokenizer.json …          the shards' tokenizer, not the model folder's: it is what was trained on
     SAVE/hf/chat_template.jinja       the template of the shards
     SAVE/hf/generation_config.json    the model's, with the template's stop tokens first
-    SAVE/hf/sft.json                  where the base was, which shards, and the adapters' rank and alpha (`Record`)
+    SAVE/hf/sft.json                  where the base was, which shards, and the adapters' rank and alpha (`Sidecar`)
 
 A checkpoint holds numbers alone; the base may have moved and the shards may be gone when it is exported.
 """
@@ -30,7 +30,7 @@ SCHEMA = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
+class Sidecar:
     """`sft.json`."""
 
     base: str
@@ -64,7 +64,7 @@ def write(
         base: folder of the model; None: there is none.
         shards: as the call named them.
         manifest, directory: of the first of them.
-        adapter: see `Record`.
+        adapter: see `Sidecar`.
     """
     folder = save / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,18 +77,18 @@ def write(
         _template(folder, manifest.template.source)
     stop = manifest.template.stop
     write_json(folder / "generation_config.json", _generation(folder, base, stop, manifest))
-    record = Record(
+    sidecar = Sidecar(
         base=str(Path(base).resolve()) if base else "",
         architecture=shape.architecture,
         shards=tuple(shards),
         stop=stop,
         adapter=adapter,
     )
-    write_json(folder / NAME, dataclasses.asdict(record))
+    write_json(folder / NAME, dataclasses.asdict(sidecar))
 
 
-def read(folder: Path) -> Record:
-    """The record in `SAVE/hf`.
+def read(folder: Path) -> Sidecar:
+    """The sidecar in `SAVE/hf`.
 
     Raises:
         UsageError: there is none.
@@ -102,7 +102,7 @@ def read(folder: Path) -> Record:
                 f"{file}: of schema {raw['schema']}, this release reads {SCHEMA}; use the one that wrote it"
             )
         adapter = Lora.of(raw["adapter"]) if raw["adapter"] is not None else None
-        return Record(**{**raw, "shards": tuple(raw["shards"]), "stop": tuple(raw["stop"]), "adapter": adapter})
+        return Sidecar(**{**raw, "shards": tuple(raw["shards"]), "stop": tuple(raw["stop"]), "adapter": adapter})
     except OSError:
         raise UsageError(
             f"{folder}: no {NAME} there, which says what the model is; training with --model or --hf-config writes it "

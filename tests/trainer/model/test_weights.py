@@ -15,7 +15,7 @@ import pytest
 from toy_runs import Run, losses, random_pairs, run_forked, run_script, tokenizer_folder, write_shards
 
 from sft_shards.formats.shards import ShardDirectory
-from sft_shards.trainer.model import record
+from sft_shards.trainer.model import sidecar
 from sft_shards.trainer.model.export import export
 
 pytestmark = pytest.mark.megatron
@@ -109,13 +109,13 @@ def test_what_the_exported_folder_carries(road: Path) -> None:
     assert config["dtype"] == "bfloat16"
     generation = json.loads((made / "generation_config.json").read_text())
     manifest = ShardDirectory(road / "shards").manifest
-    stops = record.stop_ids(road / "base", manifest.template.stop)
+    stops = sidecar.stop_ids(road / "base", manifest.template.stop)
     assert stops
     assert generation["eos_token_id"] == [*stops, base["eos_token_id"]], "the template's first, then what the model had"
     assert (made / "chat_template.jinja").read_text() == manifest.template.source
     for name in ("tokenizer.json",):
         assert (made / name).read_bytes() == (road / "shards/tokenizer" / name).read_bytes()
-    kept = record.read(road / "narrow/hf")
+    kept = sidecar.read(road / "narrow/hf")
     assert (kept.base, kept.architecture, kept.adapter) == (str(road / "base"), "Qwen2ForCausalLM", None)
 
 
