@@ -23,11 +23,11 @@ from typing import Any
 
 import forked_ranks
 from toy_runs import VOCABULARY, random_pairs, write_shards
+from warm_process import import_megatron
 
 from sft_shards.trainer import worker
 from sft_shards.trainer.job import Job
-from sft_shards.trainer.launch import cpu, environment, launcher
-from sft_shards.trainer.mcore import compat, cpu_device
+from sft_shards.trainer.mcore import compat
 from sft_shards.trainer.model import export, provider, weights
 from sft_shards.trainer.model.start import providing
 
@@ -44,14 +44,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=10)
     parser.add_argument("--folder", default=None)
     asked = parser.parse_args()
-    environment.apply(environment.plan({**cpu.wanted(1, 1), **launcher.WARNINGS}, {}), os.environ)
-    with compat.quiet():
-        cpu_device.install()
-        import megatron.core.models.gpt.gpt_layer_specs
-        import megatron.training.training  # noqa: F401
-        import torch
-    cpu_device.install = lambda: None
-    torch.set_num_threads(1)  # a fork of a process with threads of OpenMP hangs
+    import_megatron()
     with tempfile.TemporaryDirectory(dir=asked.folder) as name:
         root = Path(name)
         model = make(root / "model", asked.layers)

@@ -63,7 +63,7 @@ def start(order: Order, program: str) -> dict[str, Any]:
 
 def main() -> None:
     """Run one contender on one core, and print what was found."""
-    from benchmarks.throughput import measure, stages
+    from benchmarks.throughput import measure, stack_samples
     from benchmarks.throughput.contenders import CONTENDERS
     from benchmarks.throughput.contenders.contender import Settings
 
@@ -72,7 +72,7 @@ def main() -> None:
     contender = CONTENDERS[order.contender].load(Settings(**order.settings))
     one, corpus, scratch = Path(order.one), Path(order.corpus), Path(order.scratch)
     if order.stages:
-        found = stages.sampled(contender, one, corpus, scratch)
+        found = stack_samples.sampled(contender, one, corpus, scratch)
     else:
         found = measure.measure(
             contender,

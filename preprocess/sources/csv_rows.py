@@ -17,10 +17,14 @@ from sft_shards.preprocess.sources.raw_records import RawBatch, TableBatch
 from sft_shards.preprocess.sources.source import Source
 from sft_shards.preprocess.sources.streams import MAX_RECORD, Progress, open_contents, without_compression_suffix
 from sft_shards.preprocess.sources.tables import ROWS, SLICE
+from sft_shards.preprocess.sources.whole_file import WholeFile
 
 
-class Csv:
-    """A CSV or TSV file whose first row names the columns."""
+class Csv(WholeFile):
+    """A CSV or TSV file whose first row names the columns.
+
+    It is one part: in its middle nothing tells whether a line ends a row or stands in a cell.
+    """
 
     name = "csv"
     suffixes: tuple[str, ...] = (".csv", ".tsv")
@@ -29,18 +33,6 @@ class Csv:
     def matches(self, head: FileHead) -> bool:
         """Return whether the file is called so: its contents cannot tell."""
         return head.uncompressed_name.endswith(self.suffixes)
-
-    def keeps_parts_when_appended(self, source: Source) -> bool:
-        """Return False: there is one part."""
-        return False
-
-    def whole(self, source: Source) -> Part:
-        """Return all of the file as one part."""
-        return Part(end=source.bytes)
-
-    def cut(self, source: Source, target: int) -> list[Part]:
-        """Return one part: in the middle of a file nothing tells whether a line ends a row or stands in a cell."""
-        return [self.whole(source)]
 
     def read(self, source: Source, part: Part, progress: Progress) -> Iterator[RawBatch]:
         """Yield the rows in slices.

@@ -28,6 +28,7 @@ from sft_shards.preprocess.sources.streams import (
     compressed_blocks,
     open_contents,
 )
+from sft_shards.preprocess.sources.whole_file import WholeFile
 
 QUOTE, BACKSLASH, COMMA, OPEN, CLOSE = b'"\\,{}'
 STEP = np.zeros(256, dtype=np.int8)
@@ -82,7 +83,7 @@ class JsonArray:
             yield from _batches(items(stream, part.end, source.path))
 
 
-class JsonObject:
+class JsonObject(WholeFile):
     """One record alone, written over several lines."""
 
     name = "object"
@@ -92,18 +93,6 @@ class JsonObject:
     def matches(self, head: FileHead) -> bool:
         """Return whether the whole file is one JSON object that does not end with the first line."""
         return head.text[:1] == "{" and not head.first_line_is_a_record and head.value is not None
-
-    def keeps_parts_when_appended(self, source: Source) -> bool:
-        """Return False: there is one record."""
-        return False
-
-    def whole(self, source: Source) -> Part:
-        """Return all of the file as one part."""
-        return Part(end=source.bytes)
-
-    def cut(self, source: Source, target: int) -> list[Part]:
-        """Return one part."""
-        return [self.whole(source)]
 
     def read(self, source: Source, part: Part, progress: Progress) -> Iterator[RawBatch]:
         """Yield the record."""

@@ -1,8 +1,7 @@
 """What a task writes: at most one shard of each split, and the records that it left out.
 
 Files are written under the names that they have in a task's folder; the task's folder as a whole is renamed when it is
-finished. Parquet files are opened by Python and handed to pyarrow open, because pyarrow takes a path such as `a:b/c`
-for an address.
+finished. Parquet files are handed to pyarrow open, because it takes a path such as `a:b/c` for an address.
 """
 
 from __future__ import annotations
@@ -157,13 +156,17 @@ def write_rows(
 def read_rows(path: Path, columns: list[str] | None = None) -> Any:
     """Read a shard's `rows` file as an Arrow table.
 
+    The file is Arrow's own and is read in this thread. Of a file of Python's, a thread of Arrow's pool may let go
+    last; where Python is ending by then, that thread is ended inside of C++, and the process aborts.
+
     Raises:
         pyarrow.ArrowException, OSError: it is no readable Parquet file.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with open(path, "rb") as file:
-        return pq.read_table(file, columns=columns, use_threads=False)
+    with pa.OSFile(os.fspath(path)) as file:
+        return pq.ParquetFile(file, pre_buffer=False).read(columns, use_threads=False)
 
 
 def shift_rows(staged: Path, target: Path, base: int) -> FileInfo:

@@ -10,7 +10,6 @@ output].
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import os
 import signal
@@ -21,9 +20,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from warm_process import import_megatron
+
 from sft_shards.trainer import worker
-from sft_shards.trainer.launch import cpu, environment, launcher
-from sft_shards.trainer.mcore import compat, cpu_device
 
 
 def free_port() -> str:
@@ -80,15 +79,7 @@ def child(job: dict[str, Any], nproc: int, rank: int, port: str, log: Path) -> N
 
 
 def main(path: str) -> None:
-    environment.apply(environment.plan({**cpu.wanted(1, 1), **launcher.WARNINGS}, {}), os.environ)
-    with compat.quiet():
-        cpu_device.install()
-        importlib.import_module("megatron.core.models.gpt.gpt_layer_specs")
-        importlib.import_module("megatron.training.training")
-    cpu_device.install = lambda: None
-    import torch
-
-    torch.set_num_threads(1)
+    import_megatron()
     found = [run(each["job"], each["nproc"], each.get("kill")) for each in json.loads(Path(path).read_text())]
     print(json.dumps(found))
 

@@ -18,9 +18,7 @@ With `"layers": "fused"` norms are part of the linear layer behind them, under T
 
 from __future__ import annotations
 
-import importlib
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -30,10 +28,9 @@ from typing import Any
 import forked_ranks
 import fused_layers
 from toy_runs import losses
+from warm_process import import_megatron
 
 from sft_shards.trainer import worker
-from sft_shards.trainer.launch import cpu, environment, launcher
-from sft_shards.trainer.mcore import compat, cpu_device
 from sft_shards.trainer.model import export, provider
 
 COMMON = (
@@ -43,15 +40,7 @@ COMMON = (
 
 
 def main(path: str, shards: str, folder: str) -> None:
-    environment.apply(environment.plan({**cpu.wanted(1, 1), **launcher.WARNINGS}, {}), os.environ)
-    with compat.quiet():
-        cpu_device.install()
-        for name in ("core.models.gpt.gpt_layer_specs", "training.initialize", "training.training"):
-            importlib.import_module(f"megatron.{name}")
-        import torch
-        import transformers  # noqa: F401
-    cpu_device.install = lambda: None
-    torch.set_num_threads(1)
+    import_megatron("transformers")
     asked = json.loads(Path(path).read_text())
     models = {name: make(Path(folder) / name, **model) for name, model in asked["models"].items()}
     found = [

@@ -11,7 +11,6 @@ digits.
 
 from __future__ import annotations
 
-import importlib
 import json
 import multiprocessing
 import os
@@ -22,10 +21,10 @@ from typing import Any
 import forked_ranks
 import fused_layers
 import hf_runs
+from warm_process import import_megatron
 
 from sft_shards.trainer import worker
 from sft_shards.trainer.launch import cpu, environment, launcher
-from sft_shards.trainer.mcore import compat, cpu_device
 from sft_shards.trainer.model import provider
 
 
@@ -37,14 +36,7 @@ def main(path: str) -> None:
         for folder, model in asked["models"].items():
             pool.apply(make_model, (Path(folder), model))
         reference = pool.apply(train_with_peft, (asked["reference"],)) if asked.get("reference") else None
-    with compat.quiet():
-        cpu_device.install()
-        importlib.import_module("megatron.core.models.gpt.gpt_layer_specs")
-        importlib.import_module("megatron.training.training")
-    cpu_device.install = lambda: None
-    import torch
-
-    torch.set_num_threads(1)
+    import_megatron()
     say_exact_norms()
     runs = [run(each) for each in asked["runs"]]
     print(json.dumps({"reference": reference, "runs": runs}))

@@ -10,7 +10,6 @@ that the comparison would notice. The last line of output is a JSON list of {"er
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import sys
@@ -19,27 +18,21 @@ from pathlib import Path
 from typing import Any
 
 import single_rank
+from warm_process import import_megatron
 
 from sft_shards.trainer import worker
 from sft_shards.trainer.job import Job
-from sft_shards.trainer.launch import cpu, environment, launcher
-from sft_shards.trainer.mcore import compat, cpu_device
+from sft_shards.trainer.mcore import compat
 from sft_shards.trainer.model import provider
 
 SEQ = 96
 
 
 def main(path: str, shards: str) -> None:
-    environment.apply(environment.plan({**cpu.wanted(1, 1), **launcher.WARNINGS}, {}), os.environ)
-    with compat.quiet():
-        cpu_device.install()
-        for name in ("core.models.gpt.gpt_layer_specs", "training.initialize", "training.training"):
-            importlib.import_module(f"megatron.{name}")
-        import torch
-        import transformers
-    cpu_device.install = lambda: None
+    import_megatron("transformers")
+    import torch
+    import transformers
 
-    torch.set_num_threads(1)
     found = []
     for case in json.loads(Path(path).read_text()):
         with tempfile.TemporaryDirectory() as folder:
