@@ -45,6 +45,8 @@ ALLOWED = {
     ("builtins", "set"),
 }
 """Module and name of the classes that `.metadata` may name; dtypes of torch come on top."""
+MEGATRON_PLAN = ("megatron.core.dist_checkpointing.strategies.torch", "MCoreSavePlan")
+"""What Megatron up to 0.15 puts into `.metadata` as well: how it was saved. Nothing here reads it."""
 BESIDE = re.compile(r"^(optimizer|rng_state|opt_param_scheduler|rerun_state_machine|chained_|common_state|args)")
 """Beginnings of the names of tensors that are not the model's."""
 
@@ -160,6 +162,10 @@ class Checkpoint:
         return value
 
 
+class _MegatronPlan:
+    """Stands for `MEGATRON_PLAN`, so that Megatron need not be there."""
+
+
 class _Unpickler(pickle.Unpickler):
     """Unpickles nothing but `ALLOWED` and torch's dtypes."""
 
@@ -167,6 +173,8 @@ class _Unpickler(pickle.Unpickler):
         """What a pickle names; UnpicklingError where it is not one of torch's metadata classes."""
         import torch
 
+        if (module, name) == MEGATRON_PLAN:
+            return _MegatronPlan
         if module == "torch" and isinstance(found := getattr(torch, name, None), torch.dtype):
             return found
         if (module, name) not in ALLOWED:

@@ -7,6 +7,8 @@ import os
 import pickle
 import shutil
 import signal
+import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from safetensors.torch import load_file
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.trainer import cli
 from sft_shards.trainer.model import export_folder, safetensors_writer
-from sft_shards.trainer.model.checkpoint import Checkpoint
+from sft_shards.trainer.model.checkpoint import MEGATRON_PLAN, Checkpoint
 from sft_shards.trainer.model.export import export
 
 pytestmark = pytest.mark.unit
@@ -189,6 +191,23 @@ def test_an_index_that_would_run_something(root: Path, tmp_path: Path) -> None:
     (root / "out/iter_0000001/.metadata").write_bytes(pickle.dumps(Harm()))
     assert "it names posix.mkdir, which no index needs" in damaged(root, tmp_path)
     assert not (tmp_path / "harmed").exists()
+
+
+def test_an_index_with_the_plan_of_an_older_megatron(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to 0.15 it names a class of Megatron's, which is not imported."""
+    module, name = MEGATRON_PLAN
+    plan = type(name, (), {"__module__": module})
+    file = root / "out/iter_0000001/.metadata"
+    metadata = pickle.loads(file.read_bytes())
+    metadata.planner_data["plan"] = plan()
+    with monkeypatch.context() as there:
+        there.setitem(sys.modules, module, types.SimpleNamespace(**{name: plan}))
+        file.write_bytes(pickle.dumps(metadata))
+    monkeypatch.setitem(sys.modules, module, None)  # importing it would fail
+    export(root / "out", tmp_path / "hf")
+    assert same(tmp_path / "hf", root / "model")
 
 
 def test_an_index_that_names_a_file_elsewhere(root: Path, tmp_path: Path) -> None:
