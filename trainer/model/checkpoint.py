@@ -243,7 +243,8 @@ def _check_format(folder: Path) -> None:
         raise UsageError(
             f"{folder}: written with --ckpt-format torch, one file a rank. Convert it by the call that trained "
             f"it, without --save: sft-train … -- … --ckpt-format torch --load {save} "
-            f"--finetune --ckpt-convert-format torch_dist --ckpt-convert-save {save}-torch_dist"
+            f"--finetune --ckpt-convert-format torch_dist --ckpt-convert-save {save}-torch_dist. Then: "
+            f"sft-train export {save}-torch_dist/torch_dist --output DIR --model {save}/hf"
         )
     try:
         backend = json.loads((folder / "metadata.json").read_text()).get("sharded_backend")

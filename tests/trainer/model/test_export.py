@@ -152,7 +152,10 @@ def test_checkpoints_that_are_none_or_of_another_format(root: Path, tmp_path: Pa
     (root / "out/iter_0000001/mp_rank_00").mkdir()
     said = refused(root / "out")
     assert f"--ckpt-format torch --load {root}/out --finetune --ckpt-convert-format torch_dist" in said
-    assert f"--ckpt-convert-save {root}/out-torch_dist" in said
+    assert f"--ckpt-convert-save {root}/out-torch_dist. " in said
+    assert f"export {root}/out-torch_dist/torch_dist --output DIR --model {root}/out/hf" in said, (
+        "where Megatron puts it"
+    )
     (root / "out/iter_0000001/mp_rank_00").rmdir()
     (root / "out/iter_0000001/metadata.json").write_text('{"sharded_backend": "fsdp_dtensor"}')
     assert "of the format fsdp_dtensor" in refused(root / "out")
