@@ -165,8 +165,15 @@ def read_rows(path: Path, columns: list[str] | None = None) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with pa.OSFile(os.fspath(path)) as file:
-        return pq.ParquetFile(file, pre_buffer=False).read(columns, use_threads=False)
+    try:
+        with pa.OSFile(os.fspath(path)) as file:
+            table = pq.ParquetFile(file, pre_buffer=False).read(columns, use_threads=False)
+    except UnicodeDecodeError as error:  # a damaged name in the schema
+        raise pa.ArrowInvalid(str(error)) from None
+    missing = set(columns or ()) - set(table.column_names)
+    if missing:
+        raise pa.ArrowInvalid(f"no column {', '.join(sorted(missing))}")
+    return table
 
 
 def shift_rows(staged: Path, target: Path, base: int) -> FileInfo:
