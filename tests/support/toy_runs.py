@@ -154,7 +154,8 @@ def sft_train(*words: object, timeout: float = 240, **environment: str) -> subpr
 def random_start(words: Sequence[object]) -> list[str]:
     """The words of a call of `sft-train`, with --random-weights where it trains and names no model."""
     call = [str(word) for word in words]
-    return call if "--shards" not in call or {"--model", "doctor"} & set(call) else ["--random-weights", *call]
+    trains = {"--shards", "--config"} & set(call) and not {"--model", "doctor"} & set(call)
+    return ["--random-weights", *call] if trains else call
 
 
 def run_script(script: str, *words: object, timeout: float = 240) -> subprocess.CompletedProcess[str]:
