@@ -8,10 +8,9 @@ megatron/core/dist_checkpointing/strategies/filesystem_async.py; not run on an A
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
-from sft_shards.trainer.mcore.compat import parse_version
+from sft_shards.trainer.mcore.compat import accepted, parse_version
 
 FORK_SAFE = (7, 1)
 """The first major and minor version of HIP in which a process may fork while memory is pinned."""
@@ -38,14 +37,15 @@ def save_without_pinned_memory(version: str | None) -> str:
 
     writer: Any = getattr(filesystem_async, "FileSystemWriterAsync", None)
     copy = getattr(writer, "preload_tensors", None)
-    if copy is None or "non_blocking" not in inspect.signature(copy).parameters:
+    blocking = {"non_blocking": False}
+    if copy is None or not accepted(copy, blocking):
         return (
             f"HIP {version}: below {'.'.join(map(str, FORK_SAFE))} saving may crash, because this Megatron's writers "
             "fork after memory was pinned; use --ckpt-format torch, or a newer ROCm"
         )
 
     def preload_tensors(write_buckets: Any, non_blocking: bool = True) -> Any:
-        return copy(write_buckets, non_blocking=False)
+        return copy(write_buckets, **blocking)
 
     writer.preload_tensors = staticmethod(preload_tensors)
     return ""
