@@ -112,9 +112,8 @@ def test_what_is_queued_again_and_what_is_not(cluster: SlurmCluster, shards: Pat
     assert "JobState=COMPLETED" in state
     assert "Restarts=1" in state
     assert "Comment=it's 2" in state
-    address = (
-        rf"--master-addr {socket.gethostname()} --master-port \d+ --shards {shards} --device cpu -- --num-layers=2"
-    )
+    address = rf"--master-addr {socket.gethostname()} --master-port \d+ --shards {shards}"
+    address += " --random-weights --device cpu -- --num-layers=2"
     for rank in (0, 1):
         assert len(re.findall(f"called: --nnodes 2 --node-rank {rank} {address}", log)) == 2
     state, log = ended("preempted")
