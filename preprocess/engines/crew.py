@@ -117,11 +117,13 @@ class Crew:
     def _hand_out(self, waiting: deque[Task]) -> None:
         idle = [one for one in self._workers if not one.task]
         while waiting and (idle or len(self._workers) < self._size):
-            if not idle:
-                self._workers.append(_Worker(self._output))
-            one = idle.pop() if idle else self._workers[-1]
+            if idle:
+                one = idle.pop()
+                self._logs.begin(one.pid)
+            else:  # what it writes as it starts belongs to its first task: it may be dead by now
+                one = _Worker(self._output)
+                self._workers.append(one)
             one.task = waiting.popleft()
-            self._logs.begin(one.pid)
             with suppress(OSError):  # it is dead, and will be found dead
                 one.connection.send(one.task.number)
 
