@@ -19,14 +19,20 @@ from sft_shards.formats.shards.manifest import Manifest, ShardInfo
 class Shard:
     """Tokens and loss mask of one shard, memory-mapped.
 
+    Args:
+        split: folder of the split; its parent is the shard directory.
+        info: what the manifest says of the shard.
+        vocab_size: `len(tokenizer)`, which decides the dtype of token ids.
+
     Raises:
-        DataError: a file is damaged, or tokens, loss mask and manifest differ in sequences, lengths or dtype.
+        DataError: a file is damaged or no file of this directory, or tokens, loss mask and manifest differ in
+            sequences, lengths or dtype.
     """
 
     def __init__(self, split: Path, info: ShardInfo, vocab_size: int) -> None:
         self.info = info
-        self.tokens = IndexedReader(split / "tokens" / info.name)
-        self.loss_mask = IndexedReader(split / "loss_mask" / info.name)
+        self.tokens = IndexedReader(split / "tokens" / info.name, root=split.parent)
+        self.loss_mask = IndexedReader(split / "loss_mask" / info.name, root=split.parent)
         where = split / "tokens" / info.name
         if len(self.tokens) != info.sequences or len(self.tokens.items) != info.tokens:
             raise DataError(f"{where}: {len(self.tokens)} sequences, the manifest says {info.sequences}; make it again")

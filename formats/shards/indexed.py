@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_shards.formats.errors import DataError
+from sft_shards.formats.shards.contents import open_inside
 
 MAGIC = b"MMIDIDX\x00\x00"
 HEADER = struct.Struct("<9sQBQQ")
@@ -128,6 +129,10 @@ class IndexedWriter:
 class IndexedReader:
     """A memory-mapped pair of files. Opening it checks magic, version, dtype and the sizes of both files.
 
+    Args:
+        prefix: path of both files without their suffix.
+        root: the directory that both lie in, below which no link is followed (default: the folder of `prefix`).
+
     Attributes:
         lengths: int32[S], items of each sequence.
         starts: int64[S], the item (not byte) at which each sequence begins.
@@ -137,36 +142,43 @@ class IndexedReader:
         DataError: a file is missing, cut off, appended to, or not what its header says.
     """
 
-    def __init__(self, prefix: str | os.PathLike[str]) -> None:
+    def __init__(self, prefix: str | os.PathLike[str], *, root: Path | None = None) -> None:
         self.prefix = Path(prefix)
+        self._root = root or self.prefix.parent
         bin_path, idx_path = self.prefix.with_suffix(".bin"), self.prefix.with_suffix(".idx")
-        for path in (bin_path, idx_path):
-            if not path.is_file():
-                raise DataError(f"{path}: missing; run 'sft-preprocess verify' on the shard directory")
-        size = idx_path.stat().st_size
-        if size < HEADER.size:
-            raise DataError(f"{idx_path}: {size} bytes are too few for an index; it was cut off")
-        with open(idx_path, "rb") as file:
+        with self._open(idx_path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size < HEADER.size:
+                raise DataError(f"{idx_path}: {size} bytes are too few for an index; it was cut off")
             magic, version, code, count, bounds = HEADER.unpack(file.read(HEADER.size))
-        if magic != MAGIC or version != 1 or code not in DTYPE_CODES:
-            raise DataError(f"{idx_path}: not a Megatron index (magic {magic!r}, version {version}, dtype {code})")
-        if bounds != count + 1 or size != HEADER.size + 20 * count + 8:
-            raise DataError(f"{idx_path}: {size} bytes do not fit {count} sequences of one document each")
+            if magic != MAGIC or version != 1 or code not in DTYPE_CODES:
+                raise DataError(f"{idx_path}: not a Megatron index (magic {magic!r}, version {version}, dtype {code})")
+            if bounds != count + 1 or size != HEADER.size + 20 * count + 8:
+                raise DataError(f"{idx_path}: {size} bytes do not fit {count} sequences of one document each")
+            # Arrays over the maps: slicing the subclass np.memmap costs ten times as much.
+            index = np.asarray(np.memmap(file, mode="r", dtype=np.uint8))
         self.dtype: np.dtype[Any] = np.dtype(DTYPE_CODES[code]).newbyteorder("<")
         self._width = self.dtype.itemsize
-        # Arrays over the maps: slicing the subclass np.memmap costs ten times as much.
-        index = np.asarray(np.memmap(idx_path, mode="r", dtype=np.uint8))
         cut = HEADER.size + 4 * count
         self.lengths: NDArray[np.int32] = index[HEADER.size : cut].view("<i4")
         self._pointers: NDArray[np.int64] = index[cut : cut + 8 * count].view("<i8")
         self.bounds: NDArray[np.int64] = index[cut + 8 * count :].view("<i8")
         expected = int(self.lengths.sum(dtype=np.int64)) * self.dtype.itemsize
-        actual = bin_path.stat().st_size
-        if actual != expected:
-            raise DataError(f"{bin_path}: {actual} bytes, its index needs {expected}; it was cut off or appended to")
-        if expected == 0:
-            raise DataError(f"{bin_path}: empty; a shard holds at least one sequence")
-        self.items: NDArray[Any] = np.asarray(np.memmap(bin_path, mode="r", dtype=self.dtype))
+        with self._open(bin_path) as file:
+            actual = os.fstat(file.fileno()).st_size
+            if actual != expected:
+                raise DataError(
+                    f"{bin_path}: {actual} bytes, its index needs {expected}; it was cut off or appended to"
+                )
+            if expected == 0:
+                raise DataError(f"{bin_path}: empty; a shard holds at least one sequence")
+            self.items: NDArray[Any] = np.asarray(np.memmap(file, mode="r", dtype=self.dtype))
+
+    def _open(self, path: Path) -> IO[bytes]:
+        try:
+            return open_inside(self._root, path.relative_to(self._root))
+        except FileNotFoundError:
+            raise DataError(f"{path}: missing; run 'sft-preprocess verify' on the shard directory") from None
 
     @property
     def starts(self) -> NDArray[np.int64]:
@@ -182,7 +194,18 @@ class IndexedReader:
         return self.items[start : start + self.lengths.item(row)]
 
     def check_layout(self) -> None:
-        """Compare pointers and document bounds with what the lengths imply; DataError if they differ."""
-        expected = index_bytes(np.asarray(self.lengths), np.dtype(self.dtype))
-        if self.prefix.with_suffix(".idx").read_bytes() != expected:
-            raise DataError(f"{self.prefix}.idx: pointers or document bounds do not follow from the lengths")
+        """Check that every sequence has an item, and that pointers and document bounds follow from the lengths.
+
+        Three sequences of 2, 1 and 3 uint16 items have the pointers 0, 4, 6 and the document bounds 0, 1, 2, 3.
+
+        Raises:
+            DataError: they do not, so that a sequence would be read from another place.
+        """
+        where = self.prefix.with_suffix(".idx")
+        if int(self.lengths.min()) < 1:
+            row = int(self.lengths.argmin())
+            raise DataError(f"{where}: sequence {row} has {self.lengths[row]} items; make the shards again")
+        ends = np.cumsum(self.lengths, dtype=np.int64)
+        right = int(self._pointers[0]) == 0 and np.array_equal(self._pointers[1:], ends[:-1] * self._width)
+        if not right or not np.array_equal(self.bounds, np.arange(len(self) + 1)):
+            raise DataError(f"{where}: pointers or document bounds do not follow from the lengths")

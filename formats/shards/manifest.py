@@ -8,7 +8,7 @@ are the keys of the JSON, in their order; `notes` alone is written flat.
 from __future__ import annotations
 
 import hashlib
-import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from json.encoder import encode_basestring_ascii
@@ -16,11 +16,16 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from sft_shards.formats.errors import DataError
+from sft_shards.formats.shards.contents import is_inside, read_inside
 from sft_shards.formats.shards.files import atomic_write, json_bytes
+from sft_shards.formats.shards.schema import SchemaError, build, parse
 
 SCHEMA = 1
 NAME = "manifest.json"
 SPLITS = ("train", "valid", "test")
+SHARD_FILES = ("tokens/{}.bin", "tokens/{}.idx", "loss_mask/{}.bin", "loss_mask/{}.idx", "rows/{}.parquet")
+"""The files of a shard below its split's folder, by its name."""
+_SHARD_NAME = re.compile(r"[0-9]{5,18}", re.ASCII)
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
 
@@ -172,12 +177,6 @@ class Notes:
         """Write both into one JSON object, as `notes` of the manifest is."""
         return {**({"engine": self.engine} if self.engine else {}), **self.counts}
 
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> Notes:
-        """Read what `as_dict` gave."""
-        counts = {name: int(value) for name, value in raw.items() if name != "engine"}
-        return cls(engine=str(raw.get("engine", "")), counts=counts)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
@@ -219,53 +218,88 @@ class Manifest:
         path = directory / NAME
         if not directory.is_dir():
             raise DataError(f"{directory}: no such shard directory; make it with 'sft-preprocess run'")
-        if not path.is_file():
+        try:
+            text = read_inside(directory, NAME)
+        except FileNotFoundError:
             raise DataError(
                 f"{directory}: no {NAME}, so this is not a complete shard directory; "
                 "finish it with the same 'sft-preprocess run' that began it"
-            )
+            ) from None
         try:
-            text = path.read_bytes()
-            raw = json.loads(text.decode("utf-8"))
+            raw = parse(text)
             schema = raw["schema"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (SchemaError, KeyError, TypeError) as error:
             raise DataError(f"{path}: not a manifest ({error}); make the shards again") from None
-        if schema != SCHEMA:
+        if schema != SCHEMA or isinstance(schema, bool):
             raise DataError(
-                f"{path}: schema version {schema}, this release reads {SCHEMA}; use the release that wrote it"
+                f"{path}: schema version {schema!r:.60}, this release reads {SCHEMA}; use the release that wrote it"
             )
-        if _with_hash({key: value for key, value in raw.items() if key != "sha256"}) != text:
+        bare = {key: value for key, value in raw.items() if key != "sha256"}
+        try:
+            as_written = _with_hash(bare) == text
+        except (UnicodeEncodeError, RecursionError):  # half a surrogate pair, or nesting that cannot be written
+            as_written = False
+        if not as_written:
             raise DataError(f"{path}: not as it was written (its own hash differs); make the shards again")
         try:
-            return cls(
-                config=raw["config"],
-                sources=tuple(_source(value) for value in raw["sources"]),
-                tokenizer=TokenizerInfo(**raw["tokenizer"]),
-                template=TemplateInfo(**{**raw["template"], "stop": tuple(raw["template"]["stop"])}),
-                splits={name: _split(value) for name, value in raw["splits"].items()},
-                counts=Counts(**raw["counts"]),
-                notes=Notes.from_dict(raw["notes"]),
-                versions=raw["versions"],
-                rejects=None if raw["rejects"] is None else FileInfo(**raw["rejects"]),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            manifest = build(cls, {**bare, **_notes(raw)})
+            check_names(manifest)
+        except SchemaError as error:
             raise DataError(
-                f"{path}: a part is missing or of the wrong form ({error}); make the shards again"
+                f"{path}: a part is missing or of the wrong form ({error}; schema version {SCHEMA}{_release(raw)}); "
+                "make the shards again"
             ) from None
+        return manifest
+
+
+def check_names(manifest: Manifest) -> None:
+    """Check that a manifest names only files that a shard directory has, so that no name leads out of it.
+
+    Raises:
+        SchemaError: a name of a split, a shard or a file is not what this package writes, or a number is negative.
+    """
+    for split, info in manifest.splits.items():
+        place = f"splits.{split}"
+        if split not in SPLITS:
+            raise SchemaError(f"splits: unknown split {split!r:.60}")
+        names = {shard.name: shard for shard in info.shards}
+        if len(names) != len(info.shards):
+            raise SchemaError(f"{place}: two shards have one name")
+        for name, shard in names.items():
+            if not _SHARD_NAME.fullmatch(name):
+                raise SchemaError(f"{place}: {name!r:.60} is not the name of a shard")
+            expected = [one.format(name) for one in SHARD_FILES]
+            if not set(expected[:4]) <= set(shard.files) <= set(expected):
+                raise SchemaError(f"{place}: the files of shard {name} are not {', '.join(expected)}")
+            if min(shard.sequences, shard.tokens, shard.trained_tokens, shard.longest) < 0:
+                raise SchemaError(f"{place}: shard {name} has a negative number")
+    for name in manifest.tokenizer.files:
+        if not is_inside(name) or "/" in name or not name.isprintable():
+            raise SchemaError(f"tokenizer.files: {name!r:.60} is not the name of a file")
+    known = {split: {shard.name for shard in info.shards} for split, info in manifest.splits.items()}
+    for source in manifest.sources:
+        for part in source.parts:
+            for split, name in part.shards.items():
+                if name not in known.get(split, ()):
+                    raise SchemaError(f"sources: a part of {source.path!r:.60} names a shard that is not there")
+
+
+def _notes(raw: dict[str, Any]) -> dict[str, Any]:
+    """Undo `Notes.as_dict`: give the notes of a manifest as an object with the fields of `Notes`."""
+    notes = raw.get("notes")
+    if not isinstance(notes, dict):
+        return {}
+    counts = {name: value for name, value in notes.items() if name != "engine"}
+    return {"notes": {"engine": notes.get("engine", ""), "counts": counts}}
+
+
+def _release(raw: dict[str, Any]) -> str:
+    """Name the release that wrote a manifest, for messages, as far as it can be read."""
+    versions = raw.get("versions")
+    release = versions.get("sft-shards") if isinstance(versions, dict) else None
+    return f", written by sft-shards {release:.20}" if isinstance(release, str) and release.isprintable() else ""
 
 
 def _with_hash(value: dict[str, Any]) -> bytes:
     """Give the bytes of the file: the manifest's contents, then the SHA-256 of those contents as JSON bytes."""
     return json_bytes({**value, "sha256": hashlib.sha256(json_bytes(value)).hexdigest()})
-
-
-def _split(raw: dict[str, Any]) -> SplitInfo:
-    shards = tuple(
-        ShardInfo(**{**shard, "files": {path: FileInfo(**info) for path, info in shard["files"].items()}})
-        for shard in raw["shards"]
-    )
-    return SplitInfo(**{**raw, "shards": shards})
-
-
-def _source(raw: dict[str, Any]) -> SourceInfo:
-    return SourceInfo(**{**raw, "parts": tuple(PartInfo(**part) for part in raw["parts"])})

@@ -166,7 +166,6 @@ def shard_changed(manifest, **values):
             lambda m: replace(m, sources=(replace(m.sources[0], sha256="0" * 64), *m.sources[1:])),
             "do not add up",
         ),
-        (lambda d: None, lambda m: replace(m, splits={**m.splits, "extra": m.splits["train"]}), "unknown split"),
     ],
 )  # fmt: skip
 def test_what_was_written_wrongly_is_found_though_all_hashes_fit(copy, spoil, change, match):
@@ -175,6 +174,12 @@ def test_what_was_written_wrongly_is_found_though_all_hashes_fit(copy, spoil, ch
     spoil(copy)
     rewritten(copy, change)
     assert any(re.search(match, line) for line in verify(copy)), verify(copy)
+
+
+def test_a_manifest_with_an_unknown_split_is_not_read(copy):
+    rewritten(copy, lambda m: replace(m, splits={**m.splits, "extra": m.splits["train"]}))
+    with pytest.raises(DataError, match="unknown split 'extra'"):
+        verify(copy)
 
 
 def test_rejects_that_do_not_add_up(copy):
@@ -194,7 +199,12 @@ def test_a_shard_that_is_gone_from_disk_and_manifest_alike_is_found(copy):
     info = manifest.splits["train"]
     for path in info.shards[-1].files:
         (copy / "train" / path).unlink()
-    replace(manifest, splits={**manifest.splits, "train": replace(info, shards=info.shards[:-1])}).write(copy)
+    less = replace(manifest, splits={**manifest.splits, "train": replace(info, shards=info.shards[:-1])})
+    less.write(copy)
+    with pytest.raises(DataError, match="names a shard that is not there"):
+        verify(copy, quick=True)
+    sources = tuple(replace(source, parts=()) for source in manifest.sources)
+    replace(less, sources=sources).write(copy)
     assert any("the sums of split train" in line for line in verify(copy, quick=True))
 
 
