@@ -19,8 +19,10 @@ demo: $(READY)
 finetune: $(READY)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/finetune.sh
 
+# Two files of tests at a time: one that starts processes waits more than it computes. Megatron needs 2 GB or so of each.
+JOBS ?= 2
 test: $(READY)
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_FLAGS)
 
 test-fast: $(READY)
 	$(BIN)/python -m pytest -m unit -n auto --dist worksteal $(PYTEST_FLAGS)
