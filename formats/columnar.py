@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sft_shards.formats.arrow_arrays import bool_array, string_array
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -56,7 +58,6 @@ class TextOnlyConversations:
     @classmethod
     def from_rows(cls, found: Mapping[int, tuple[RoleSequence, Sequence[str]]]) -> TextOnlyConversations:
         """Put conversations, each with its role sequence and texts by row (rising), into columns."""
-        import pyarrow as pa
 
         ids: dict[RoleSequence, int] = {}
         sequence_ids = [ids.setdefault(roles, len(ids)) for roles, _ in found.values()]
@@ -64,7 +65,7 @@ class TextOnlyConversations:
             rows=np.fromiter(found, dtype=np.int64, count=len(found)),
             role_sequences=list(ids),
             sequence_ids=np.asarray(sequence_ids, dtype=np.int64),
-            texts=pa.array(chain.from_iterable(texts for _, texts in found.values()), pa.string()),
+            texts=string_array(chain.from_iterable(texts for _, texts in found.values())),
         )
 
     @classmethod
@@ -88,11 +89,10 @@ class TextOnlyConversations:
 
     def filter(self, keep: NDArray[np.bool_]) -> TextOnlyConversations:
         """Return the conversations that `keep`, bool[n], marks."""
-        import pyarrow as pa
 
         if keep.all():
             return self
-        texts = self.texts.filter(pa.array(np.repeat(keep, np.diff(self.text_offsets))))
+        texts = self.texts.filter(bool_array(np.repeat(keep, np.diff(self.text_offsets))))
         return replace(self, rows=self.rows[keep], sequence_ids=self.sequence_ids[keep], texts=texts)
 
     def digests(self) -> Iterator[bytes]:

@@ -4,11 +4,14 @@ import ast
 import configparser
 import graphlib
 import importlib
+import json
 import subprocess
 import sys
 from collections.abc import Collection
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -157,6 +160,32 @@ def test_preprocess_needs_no_torch_and_no_megatron() -> None:
 @pytest.mark.parametrize("command", ["sft_shards.preprocess.cli", "sft_shards.trainer.cli"])
 def test_commands_start_without_heavy_imports(command: str) -> None:
     assert not {"torch", "megatron", "transformers", "datasets", "ray"} & modules_after(f"import {command}")
+
+
+@pytest.mark.process
+def test_a_job_imports_neither_pandas_nor_datasets(tmp_path: Path) -> None:
+    """Both are installed here, and pyarrow imports pandas behind one's back: `pa.array`, `to_numpy`, `fill_null`."""
+    data = ROOT / "tests" / "data"
+    rows = [json.loads(line) for line in (data / "openai_tr.jsonl").read_text("utf-8").splitlines()]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    (tmp_path / "rows.csv").write_text('instruction,output\nName a colour,"Red, say"\n', "utf-8")
+    output, tokenizer = tmp_path / "out", str(data / "tokenizer")
+    inputs = [
+        *map(str, sorted(data.glob("*.jsonl"))),
+        str(data / "alpaca_en.json"),
+        str(tmp_path / "rows.parquet"),
+        str(tmp_path / "rows.csv"),
+    ]
+    job = ["run", *inputs, "--tokenizer", tokenizer, "--output", str(output), "--valid-fraction", "0.1", "--dedup"]
+    calls = [[*job, "--workers", "1"], ["verify", str(output)], ["inspect", str(output)]]
+    statement = "from sft_shards.preprocess.cli import cli\n" + "\n".join(
+        f"cli({arguments!r}, standalone_mode=False)" for arguments in calls
+    )
+    loaded = modules_after(
+        f"import io, sys; own, sys.stdout = sys.stdout, io.StringIO()\n{statement}\nsys.stdout = own"
+    )
+    assert "sft_shards.preprocess.tasks.finalize" in loaded
+    assert not {"pandas", "datasets"} & loaded
 
 
 @pytest.mark.unit

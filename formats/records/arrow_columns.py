@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sft_shards.formats.arrow_arrays import bools_of, number_array, numbers_of
 from sft_shards.formats.columnar import utf8_buffers
 from sft_shards.formats.records.fields import BESIDE
 
@@ -49,8 +50,7 @@ def not_null(column: pa.Array) -> NDArray[np.bool_]:
     """Return bool[n]: where a column has a value."""
     if not column.null_count:
         return np.ones(len(column), dtype=bool)
-    found: NDArray[np.bool_] = column.is_valid().to_numpy(zero_copy_only=False)
-    return found
+    return bools_of(column.is_valid())
 
 
 def not_empty(texts: pa.StringArray) -> NDArray[np.bool_]:
@@ -67,7 +67,7 @@ def have_nothing_beside(batch: pa.RecordBatch) -> NDArray[np.bool_]:
             if texts is not None and name not in NEVER_TEXT:
                 bare &= ~not_empty(texts)
             elif is_list(column.type):
-                bare &= column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False) == 0
+                bare &= numbers_of(column.value_lengths(), null=0) == 0
             else:
                 bare &= ~not_null(column)
     return bare
@@ -109,7 +109,7 @@ def take_texts(columns: Sequence[pa.StringArray], indices: NDArray[np.int64]) ->
     """
     import pyarrow as pa
 
-    return pa.concat_arrays(columns).take(pa.array(indices))
+    return pa.concat_arrays(columns).take(number_array(indices))
 
 
 def slice_texts(values: NDArray[np.uint8], begins: NDArray[Any], ends: NDArray[Any]) -> pa.StringArray:
@@ -127,4 +127,4 @@ def slice_texts(values: NDArray[np.uint8], begins: NDArray[Any], ends: NDArray[A
     offsets = np.stack([begins, ends], axis=1).astype(np.int32).reshape(-1)
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(values)]
     pieces = pa.Array.from_buffers(pa.string(), max(len(offsets) - 1, 0), buffers)
-    return pieces.take(pa.array(np.arange(0, len(offsets), 2)))
+    return pieces.take(number_array(np.arange(0, len(offsets), 2)))

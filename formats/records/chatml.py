@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sft_shards.formats.arrow_arrays import string_array
 from sft_shards.formats.columnar import TextOnlyConversations, utf8_buffers
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError
@@ -101,7 +102,6 @@ def _read_texts(texts: pa.StringArray, rows: NDArray[np.bool_], fields: FieldMap
         texts: n texts; null where there is none.
         rows: bool[n]: which of them to read.
     """
-    import pyarrow as pa
 
     values, text_offsets = utf8_buffers(texts)
     raw = values.tobytes()
@@ -129,7 +129,7 @@ def _read_texts(texts: pa.StringArray, rows: NDArray[np.bool_], fields: FieldMap
     rows[owners[~whole]] = False
     kept = rows[owners]
     names = [raw[begin:end] for begin, end in zip(role_begins[kept].tolist(), line_ends[kept].tolist(), strict=True)]
-    codes, table = encode_roles(pa.array(names, pa.string()), fields, KNOWN)
+    codes, table = encode_roles(string_array(map(bytes.decode, names)), fields, KNOWN)
     contents = slice_texts(values, line_ends[kept] + 1, ends[kept])
     return group_turns(rows, np.where(rows, turns, 0), codes, table, contents)
 

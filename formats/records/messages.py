@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sft_shards.formats.arrow_arrays import numbers_of
 from sft_shards.formats.columnar import TextOnlyConversations, prefix_sums
 from sft_shards.formats.records.arrow_columns import (
     as_strings,
@@ -56,7 +57,7 @@ def read_message_columns(
     names, texts = as_strings(parts[keys[0]]), as_strings(parts[keys[1]])
     if names is None or texts is None:
         return None
-    lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    lengths = numbers_of(column.value_lengths(), null=0).astype(np.int64)
     prompts, certain = first_texts(batch, SYSTEM)
     rows = have_nothing_beside(batch) & certain & (lengths > 0)
     unsupported = ~not_null(texts)  # bool[t], by message

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sft_shards.formats.arrow_arrays import bool_array, numbers_of
 from sft_shards.formats.columnar import RoleSequence, TextOnlyConversations, prefix_sums
 from sft_shards.formats.records.fields import FieldMap
 
@@ -67,7 +68,7 @@ def encode_roles(
         known: the format's own names of roles; those that the user gave in `fields` come first.
     """
     encoded = names.dictionary_encode()
-    codes = encoded.indices.fill_null(UNKNOWN).to_numpy(zero_copy_only=False)
+    codes = numbers_of(encoded.indices, null=UNKNOWN)
     words = encoded.dictionary.to_pylist()
     roles = [fields.roles.get(word) or known.get(word) for word in words[:LEADING_SYSTEM]]
     return np.where(codes < LEADING_SYSTEM, codes, UNKNOWN).astype(np.uint8), RoleSequenceTable(roles)
@@ -88,7 +89,6 @@ def group_turns(
         codes: u8[sum(lengths)]: the role of each turn.
         texts: the text of each turn, sum(lengths) in number.
     """
-    import pyarrow as pa
 
     ids, distinct = _distinct(lengths, codes)
     known = [table[one] for one in distinct]
@@ -97,7 +97,7 @@ def group_turns(
         rows=np.flatnonzero(keep),
         role_sequences=[roles or () for roles in known],
         sequence_ids=ids[keep],
-        texts=texts if keep.all() else texts.filter(pa.array(np.repeat(keep, lengths))),
+        texts=texts if keep.all() else texts.filter(bool_array(np.repeat(keep, lengths))),
     )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sft_shards.formats.arrow_arrays import numbers_of
 from sft_shards.formats.errors import DataError
 from sft_shards.formats.shards import Manifest, ShardInfo, SplitInfo
 from sft_shards.formats.shards.directory import Shard
@@ -154,10 +155,10 @@ def _rows(split: Path, shard: Shard) -> Iterator[str]:
     except (pa.ArrowException, OSError):
         yield f"{path}: not a readable Parquet file"
         return
-    if not np.array_equal(table["tokens"].to_numpy(), shard.tokens.lengths):
+    if not np.array_equal(numbers_of(table["tokens"]), shard.tokens.lengths):
         yield f"{path}: tokens are not the lengths of the sequences"
         return
     starts = shard.tokens.starts
     trained = np.add.reduceat(shard.loss_mask.items, starts, dtype=np.int64)
-    if not np.array_equal(table["trained_tokens"].to_numpy(), trained):
+    if not np.array_equal(numbers_of(table["trained_tokens"]), trained):
         yield f"{path}: trained tokens are not those of the sequences"

@@ -18,6 +18,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from sft_shards.formats.arrow_arrays import number_array
 from sft_shards.formats.columnar import TextOnlyConversations, prefix_sums
 from sft_shards.formats.conversation import Conversation
 from sft_shards.formats.errors import RecordError
@@ -90,7 +91,6 @@ class ConversationBatch:
 
 def merge_text_only(parts: Sequence[TextOnlyConversations]) -> TextOnlyConversations:
     """Join text-only conversations of different rows; the result is in the order of the rows."""
-    import pyarrow as pa
 
     parts = [part for part in parts if len(part.rows)] or list(parts[:1])
     if len(parts) == 1:
@@ -102,7 +102,7 @@ def merge_text_only(parts: Sequence[TextOnlyConversations]) -> TextOnlyConversat
         joined,
         rows=joined.rows[order],
         sequence_ids=joined.sequence_ids[order],
-        texts=joined.texts.take(pa.array(indices)),
+        texts=joined.texts.take(number_array(indices)),
     )
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sft_shards.formats.arrow_arrays import string_array
 from sft_shards.formats.columnar import TextOnlyConversations, prefix_sums, utf8_buffers
 from sft_shards.formats.records.arrow_columns import slice_texts, take_texts
 from sft_shards.formats.templates import Skeleton, Trim
@@ -47,14 +48,13 @@ class SkeletonTable:
     """The skeletons of one template."""
 
     def __init__(self) -> None:
-        import pyarrow as pa
 
         self._skeletons: list[Skeleton] = []
         self._index = np.empty((0, 3), dtype=np.int64)
         """int64[k, 3]: for each skeleton its first literal, its first span, and its number of spans."""
         self._spans = NO_SPANS
         """int64[s, 4]: `Skeleton.spans` of all skeletons."""
-        self._literals = pa.array([], pa.string())
+        self._literals = string_array([])
         """The literals of all skeletons."""
         self._trims: list[tuple[Trim, ...]] = []
         """For each literal, what the template strips from the text behind it."""
@@ -63,7 +63,6 @@ class SkeletonTable:
 
     def add(self, skeletons: Iterable[Skeleton]) -> range:
         """Add skeletons, and return their numbers."""
-        import pyarrow as pa
 
         before = len(self._skeletons)
         self._skeletons += skeletons
@@ -71,7 +70,7 @@ class SkeletonTable:
         literals, spans = np.asarray(lengths, dtype=np.int64).reshape(-1, 2).T
         self._index = np.stack([prefix_sums(literals)[:-1], prefix_sums(spans)[:-1], spans], axis=1)
         self._spans = np.concatenate([NO_SPANS, *(one.spans for one in self._skeletons)])
-        self._literals = pa.array(chain.from_iterable(one.literals for one in self._skeletons), pa.string())
+        self._literals = string_array(chain.from_iterable(one.literals for one in self._skeletons))
         self._trims = [trims for one in self._skeletons for trims in (*one.trims, ())]
         self._strips = np.asarray(list(map(bool, self._trims)), dtype=bool)
         return range(before, len(self._skeletons))

@@ -10,6 +10,7 @@ import io
 from collections.abc import Iterator
 from typing import IO, Any
 
+from sft_shards.formats.arrow_arrays import string_array
 from sft_shards.formats.errors import DataError, RecordError
 from sft_shards.preprocess.sources.detect import FileHead
 from sft_shards.preprocess.sources.partition import Part
@@ -77,7 +78,7 @@ def _as_table(first: int, rows: list[dict[str, str]]) -> RawBatch:
         return RawBatch(first, rows)
     if not names:
         return RawBatch(first)
-    return TableBatch(first, pa.record_batch([pa.array([row[name] for row in rows]) for name in names], names))
+    return TableBatch(first, pa.record_batch([string_array(row[name] for row in rows) for name in names], names))
 
 
 def _row_error(row: dict[Any, Any]) -> RecordError | None:

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from sft_shards.formats.arrow_arrays import number_array
 from sft_shards.formats.errors import DataError, RecordError
 from sft_shards.preprocess.sources.detect import FileHead
 from sft_shards.preprocess.sources.partition import Part, parts_of_units
@@ -153,7 +156,9 @@ def _valid_rows(first: int, batch: pa.RecordBatch) -> Iterator[RawBatch]:
     """Yield rows, halved until those with a text that is not UTF-8 are alone: writers do not check."""
     import pyarrow as pa
 
-    own = batch.take(pa.array(range(batch.num_rows)))  # a slice of a list column still has the items of all lists
+    own = batch.take(
+        number_array(np.arange(batch.num_rows))
+    )  # a slice of a list column still has the items of all lists
     try:
         own.validate(full=True)
         yield TableBatch(first, own)

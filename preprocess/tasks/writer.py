@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sft_shards.formats.arrow_arrays import number_array, numbers_of, string_array
 from sft_shards.formats.shards import MASK_DTYPE, SPLITS, FileInfo, IndexedWriter, token_dtype
 from sft_shards.formats.shards.files import sha256_file
 from sft_shards.preprocess.pipeline.batch import Batch, Reject
@@ -141,10 +142,12 @@ def write_rows(
 
     table = pa.table(
         {
-            "source": pa.DictionaryArray.from_arrays(np.zeros(len(lengths), dtype=np.int32), pa.array([source])),
-            "record": pa.array(records),
-            "tokens": pa.array(lengths, type=pa.int32()),
-            "trained_tokens": pa.array(trained.astype(np.int32)),
+            "source": pa.DictionaryArray.from_arrays(
+                number_array(np.zeros(len(lengths), dtype=np.int32)), string_array([source])
+            ),
+            "record": number_array(records),
+            "tokens": number_array(lengths.astype(np.int32)),
+            "trained_tokens": number_array(trained.astype(np.int32)),
         }
     )
     with open(path, "wb") as file:
@@ -180,6 +183,6 @@ def shift_rows(staged: Path, target: Path, base: int) -> FileInfo:
     """Write a task's `rows` file anew with `base` added to its record numbers, and return its size and hash."""
     table = read_rows(staged)
     source = table["source"].combine_chunks().dictionary[0].as_py() if table.num_rows else ""
-    columns = [table[name].to_numpy() for name in ("record", "tokens", "trained_tokens")]
+    columns = [numbers_of(table[name]) for name in ("record", "tokens", "trained_tokens")]
     write_rows(target, source, columns[0] + base, columns[1], columns[2])
     return FileInfo(bytes=target.stat().st_size, sha256=sha256_file(target))
