@@ -88,17 +88,22 @@ def read_inside(directory: Path, name: str | os.PathLike[str]) -> bytes:
         return file.read()
 
 
-def is_file_inside(directory: Path, name: str | os.PathLike[str]) -> bool:
-    """Whether there is a regular file of that name, reached through no link.
+def size_inside(directory: Path, name: str | os.PathLike[str]) -> int | None:
+    """Return the size in bytes of a regular file of a directory; None if there is no entry of that name.
 
     Raises:
         DataError: an entry of that name, or one on the way, is something else.
     """
     try:
-        os.close(handle_inside(directory, name))
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
+        with open_inside(directory, name) as file:
+            return os.fstat(file.fileno()).st_size
+    except FileNotFoundError:
+        return None
+
+
+def is_file_inside(directory: Path, name: str | os.PathLike[str]) -> bool:
+    """Whether there is a regular file of that name; errors are those of `size_inside`."""
+    return size_inside(directory, name) is not None
 
 
 def folder_inside(directory: Path, name: str | os.PathLike[str]) -> Path:

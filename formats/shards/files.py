@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from sft_shards.formats.shards.contents import open_inside
+
 CHUNK = 1 << 20
 
 
@@ -19,6 +21,22 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
     with open(path, "rb") as file:
         while piece := file.read(CHUNK):
             digest.update(piece)
+    return digest.hexdigest()
+
+
+def sha256_inside(directory: Path, name: str) -> str | None:
+    """Hash a file of a directory; None if there is no entry of that name.
+
+    Raises:
+        DataError: an entry of that name, or one on the way, is no regular file or a link.
+    """
+    digest = hashlib.sha256()
+    try:
+        with open_inside(directory, name) as file:
+            while piece := file.read(CHUNK):
+                digest.update(piece)
+    except FileNotFoundError:
+        return None
     return digest.hexdigest()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
@@ -273,15 +273,24 @@ def check_names(manifest: Manifest) -> None:
                 raise SchemaError(f"{place}: the files of shard {name} are not {', '.join(expected)}")
             if min(shard.sequences, shard.tokens, shard.trained_tokens, shard.longest) < 0:
                 raise SchemaError(f"{place}: shard {name} has a negative number")
-    for name in manifest.tokenizer.files:
-        if not is_inside(name) or "/" in name or not name.isprintable():
-            raise SchemaError(f"tokenizer.files: {name!r:.60} is not the name of a file")
+    check_file_names(manifest.tokenizer.files, "tokenizer.files")
     known = {split: {shard.name for shard in info.shards} for split, info in manifest.splits.items()}
     for source in manifest.sources:
         for part in source.parts:
             for split, name in part.shards.items():
                 if name not in known.get(split, ()):
                     raise SchemaError(f"sources: a part of {source.path!r:.60} names a shard that is not there")
+
+
+def check_file_names(names: Iterable[str], place: str) -> None:
+    """Check that names are those of files in one folder, without folders of their own or control characters.
+
+    Raises:
+        SchemaError: one is not; the message begins with `place`.
+    """
+    for name in names:
+        if not is_inside(name) or "/" in name or not name.isprintable():
+            raise SchemaError(f"{place}: {name!r:.60} is not the name of a file")
 
 
 def _notes(raw: dict[str, Any]) -> dict[str, Any]:

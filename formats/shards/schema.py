@@ -45,7 +45,7 @@ def build(kind: type[Built], value: object, place: str = "") -> Built:
     Raises:
         SchemaError: a field is missing, unknown, or of another type.
     """
-    made: Built = _value(kind, value, place)
+    made: Built = checked(kind, value, place)
     return made
 
 
@@ -56,7 +56,12 @@ def _hints(kind: type) -> tuple[dict[str, Any], frozenset[str]]:
     return get_type_hints(kind), frozenset(required)
 
 
-def _value(kind: Any, value: object, place: str) -> Any:
+def checked(kind: Any, value: object, place: str) -> Any:
+    """Check a JSON value against a type such as `tuple[int, ...]`; return it, objects built and arrays as tuples.
+
+    Raises:
+        SchemaError: it is of another type.
+    """
     if kind in WORDS:
         right = isinstance(value, (int, float) if kind is float else kind)
         if right and (kind is bool or not isinstance(value, bool)):
@@ -69,15 +74,15 @@ def _value(kind: Any, value: object, place: str) -> Any:
         if value is None and type(None) in inner:
             return None
         (other,) = (one for one in inner if one is not type(None))
-        return _value(other, value, place)
+        return checked(other, value, place)
     if origin is tuple:
         return _array(inner, value, place)
     assert origin in (dict, Mapping), f"{place}: fields of type {kind} are not read from JSON"
     if not isinstance(value, dict):
         raise _wrong(place, value, "an object")
-    if origin is Mapping:  # any JSON object
+    if origin is Mapping and inner[1] not in WORDS:  # any JSON object
         return value
-    return {key: _value(inner[1], one, _join(place, key)) for key, one in value.items()}
+    return {key: checked(inner[1], one, _join(place, key)) for key, one in value.items()}
 
 
 def _object(kind: type, value: object, place: str) -> Any:
@@ -90,7 +95,7 @@ def _object(kind: type, value: object, place: str) -> Any:
     for name in value:
         if name not in hints:
             raise SchemaError(f"{_join(place, name)} is not known")
-    return kind(**{name: _value(hints[name], one, _join(place, name)) for name, one in value.items()})
+    return kind(**{name: checked(hints[name], one, _join(place, name)) for name, one in value.items()})
 
 
 def _array(inner: tuple[Any, ...], value: object, place: str) -> tuple[Any, ...]:
@@ -100,7 +105,7 @@ def _array(inner: tuple[Any, ...], value: object, place: str) -> tuple[Any, ...]
     kinds = [inner[0]] * len(value) if inner[1:] == (...,) else list(inner)
     if len(kinds) != len(value):
         raise SchemaError(f"{place} has {len(value)} items, not {len(kinds)}")
-    return tuple(_value(kind, one, f"{place}[{at}]") for at, (kind, one) in enumerate(zip(kinds, value, strict=True)))
+    return tuple(checked(kind, one, f"{place}[{at}]") for at, (kind, one) in enumerate(zip(kinds, value, strict=True)))
 
 
 def _join(place: str, name: str) -> str:

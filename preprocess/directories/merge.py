@@ -16,6 +16,7 @@ from pathlib import Path
 
 from sft_shards.formats.errors import UsageError
 from sft_shards.formats.shards import SPLITS, Counts, FileInfo, Manifest, Notes, ShardInfo, SourceInfo, SplitInfo
+from sft_shards.formats.shards.contents import folder_inside, open_inside
 from sft_shards.formats.shards.files import atomic_write, fsync_directory, sha256_file, write_json
 from sft_shards.preprocess.tasks.diff import differences
 from sft_shards.preprocess.tasks.output import look
@@ -81,10 +82,10 @@ def _merged(ordered: list[Path], manifests: list[Manifest], output: Path) -> Man
         for number, (at, shard) in enumerate(having):
             name = f"{number:0{width}d}"
             names[at][split, shard.name] = name
-            shards.append(_take(ordered[at] / split, shard, output / split, name))
+            shards.append(_take(ordered[at], split, shard, output, name))
         if shards:
             splits[split] = SplitInfo.of(tuple(shards))
-    shutil.copytree(ordered[0] / "tokenizer", output / "tokenizer", dirs_exist_ok=True)
+    _copy_tokenizer(ordered[0], manifests[0], output)
     rejected: Counter[str] = Counter()
     notes: Counter[str] = Counter()
     for manifest in manifests:
@@ -111,17 +112,28 @@ def _merged(ordered: list[Path], manifests: list[Manifest], output: Path) -> Man
     )
 
 
-def _take(source: Path, shard: ShardInfo, target: Path, name: str) -> ShardInfo:
+def _take(source: Path, split: str, shard: ShardInfo, output: Path, name: str) -> ShardInfo:
     files = {}
     for path, facts in shard.files.items():
         kind, _, file = path.partition("/")
         place = f"{kind}/{name}{Path(file).suffix}"
-        (target / kind).mkdir(parents=True, exist_ok=True)
-        link_or_copy(source / path, target / place)
+        folder_inside(output, f"{split}/{kind}")
+        link_or_copy(source, f"{split}/{path}", output / split / place)
         files[place] = facts
     for kind in {place.partition("/")[0] for place in files}:
-        fsync_directory(target / kind)
+        fsync_directory(output / split / kind)
     return replace(shard, name=name, files=files)
+
+
+def _copy_tokenizer(source: Path, manifest: Manifest, output: Path) -> None:
+    """Copy the tokenizer files that a manifest names, whose hashes the merged manifest keeps."""
+    folder = folder_inside(output, "tokenizer")
+    for name in manifest.tokenizer.files:
+        with (
+            open_inside(source, f"tokenizer/{name}") as file,
+            atomic_write(folder / name, scratch=output / WORK) as copy,
+        ):
+            shutil.copyfileobj(file, copy)
 
 
 def _renamed(source: SourceInfo, names: dict[tuple[str, str], str]) -> SourceInfo:
@@ -139,7 +151,7 @@ def _rejects(ordered: list[Path], output: Path) -> FileInfo:
     path = output / REJECTS
     with atomic_write(path, scratch=output / WORK) as merged:
         for directory in ordered:
-            with open(directory / REJECTS, "rb") as file:
+            with open_inside(directory, REJECTS) as file:
                 shutil.copyfileobj(file, merged)
     return FileInfo(bytes=path.stat().st_size, sha256=sha256_file(path))
 

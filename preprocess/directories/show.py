@@ -88,6 +88,7 @@ def show(directory: Path, split: str, row: int, *, colour: bool, as_json: bool) 
 def _origin(directory: Path, split: str, row: int, shards: ShardDirectory) -> tuple[str, int]:
     """Look up the source file of a row, and the number of its record there."""
     shard, inner = shards.split(split).locate(row)
-    table = read_rows(directory / split / "rows" / f"{shard.info.name}.parquet", ["source", "record"])
+    rows = directory / split / "rows" / f"{shard.info.name}.parquet"
+    table = read_rows(rows, ["source", "record"], root=directory)
     one = table.slice(inner, 1).to_pylist()[0]
     return one["source"], one["record"]

@@ -19,7 +19,7 @@ import click
 
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.preprocess.engines.engine import EngineJob
-from sft_shards.preprocess.engines.worker_log import last_line, redirect_stderr
+from sft_shards.preprocess.engines.worker_log import last_line
 from sft_shards.preprocess.options import Option
 from sft_shards.preprocess.runtime import one_thread, without_torch
 
@@ -139,18 +139,24 @@ def _run(ray: Any, plan: Plan, output: Path, numbers: list[int]) -> None:
 
 
 def _last_line(output: Path, number: int) -> str:
+    from sft_shards.formats.shards.contents import read_inside
+
     try:
-        return last_line((output / WORK / f"{number:05d}.stderr").read_bytes())
-    except OSError:
+        return last_line(read_inside(output, f"{WORK}/{number:05d}.stderr"))
+    except (OSError, DataError):
         return ""
 
 
 @contextmanager
-def _stderr_in(path: Path) -> Iterator[None]:
-    """Have standard error in a file for a while; the file stays only if the process dies meanwhile."""
-    path.parent.mkdir(exist_ok=True)
+def _stderr_in(output: Path, number: int) -> Iterator[None]:
+    """Have standard error in a file of the task for a while; it stays only if the process dies meanwhile."""
+    from sft_shards.formats.shards.contents import folder_inside, handle_inside
+
+    path = folder_inside(output, WORK) / f"{number:05d}.stderr"
+    handle = handle_inside(output, f"{WORK}/{path.name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     before = os.dup(2)
-    redirect_stderr(path)
+    os.dup2(handle, 2)
+    os.close(handle)
     try:
         yield
     finally:
@@ -172,7 +178,7 @@ def _run_task(output: str, working: str, number: int) -> tuple[int, int, int]:
         counts[1] += tokens
         counts[2] += rejects
 
-    with _stderr_in(Path(output) / WORK / f"{number:05d}.stderr"):
+    with _stderr_in(Path(output), number):
         from sft_shards.preprocess.engines.worker import Job
 
         if output not in _jobs:

@@ -128,10 +128,10 @@ class Slurm:
 
     def _submit(self, job: EngineJob) -> tuple[str, str]:
         """Write the script and submit it twice; returns the job ids of the array and of finalize."""
+        from sft_shards.formats.shards.contents import folder_inside
         from sft_shards.formats.shards.files import atomic_write
 
-        folder = job.output.resolve() / WORK
-        folder.mkdir(exist_ok=True)
+        folder = folder_inside(job.output.resolve(), WORK)
         path = folder / "job.sbatch"
         with atomic_write(path, scratch=folder.parent) as file:
             file.write(self.script(job).encode("utf-8"))

@@ -7,7 +7,6 @@ duplicates is not touched. The price is memory: 40 bytes a conversation while du
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -23,8 +22,8 @@ from sft_shards.formats.shards.files import fsync_directory
 from sft_shards.preprocess.pipeline.batch import Batch, Reject, count_trained
 from sft_shards.preprocess.tasks.digests import Digests
 from sft_shards.preprocess.tasks.plan import Plan, Task
-from sft_shards.preprocess.tasks.workdir import WORK, read_receipt, task_folder
-from sft_shards.preprocess.tasks.writer import REJECTS, TaskWriter
+from sft_shards.preprocess.tasks.workdir import WORK, read_receipt, task_folder, task_name
+from sft_shards.preprocess.tasks.writer import REJECTS, TaskWriter, read_rejects
 
 REASON = "duplicate"
 
@@ -35,7 +34,7 @@ def deduplicate(plan: Plan, output: Path, vocab_size: int) -> None:
     Args:
         vocab_size: of the tokenizer, which decides the dtype of token ids.
     """
-    tasks = [Digests.load(task_folder(output, task.number)) for task in plan.tasks]
+    tasks = [Digests.load(output, task_name(task.number)) for task in plan.tasks]
     every = np.concatenate([one.digests for one in tasks]) if tasks else np.zeros((0, 16), dtype=np.uint8)
     if not len(every):
         return
@@ -59,11 +58,14 @@ def _rewrite(task: Task, output: Path, digests: Digests, keep: NDArray[np.bool_]
     assert receipt is not None, "duplicates are looked for when all tasks are finished"
     folder = Path(tempfile.mkdtemp(prefix=f"attempt-{task.number:05d}-", dir=output / WORK))
     writer = TaskWriter(folder, task.source.path, vocab_size)
-    rejects = _rejects(old / REJECTS)
+    rejects = {
+        line.record: Reject(record=line.record, reason=line.reason, detail=line.detail)
+        for line in read_rejects(output, f"{task_name(task.number)}/{REJECTS}")
+    }
     for record in digests.records[~keep].tolist():
         rejects[record] = Reject(record=record, reason=REASON, detail="equal to a conversation before it")
     for split in receipt.shards:
-        writer.append(_kept(old / split, SPLITS.index(split), digests, keep))
+        writer.append(_kept(output, old / split, SPLITS.index(split), digests, keep))
     writer.reject(rejects[record] for record in sorted(rejects))
     shards = writer.close()
     Digests(records=digests.records[keep], splits=digests.splits[keep], digests=digests.digests[keep]).save(folder)
@@ -76,17 +78,9 @@ def _rewrite(task: Task, output: Path, digests: Digests, keep: NDArray[np.bool_]
     shutil.rmtree(stale)
 
 
-def _rejects(path: Path) -> dict[int, Reject]:
-    """Read a task's rejects, by record."""
-    lines = [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
-    return {
-        line["record"]: Reject(record=line["record"], reason=line["reason"], detail=line["detail"]) for line in lines
-    }
-
-
-def _kept(folder: Path, split: int, digests: Digests, keep: NDArray[np.bool_]) -> Batch:
+def _kept(output: Path, folder: Path, split: int, digests: Digests, keep: NDArray[np.bool_]) -> Batch:
     """Read the sequences to keep out of one shard of a task."""
-    tokens, loss_mask = (IndexedReader(folder / kind) for kind in ("tokens", "loss_mask"))
+    tokens, loss_mask = (IndexedReader(folder / kind, root=output) for kind in ("tokens", "loss_mask"))
     here = digests.splits == split
     stays = keep[here]
     inside = np.repeat(stays, tokens.lengths)  # bool[tokens of the shard]

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sft_shards.formats.errors import DataError
+from sft_shards.formats.shards.contents import open_inside
 
 NAME = "digests.npz"
 
@@ -37,13 +41,25 @@ class Digests:
         np.savez(folder / NAME, records=self.records, splits=self.splits, digests=self.digests)
 
     @classmethod
-    def load(cls, folder: Path) -> Digests:
-        """Read them from a task's folder; n is 0 where the task made no sequence."""
-        if not (folder / NAME).is_file():
+    def load(cls, output: Path, task: str) -> Digests:
+        """Read them from a task's folder; n is 0 where the task made no sequence.
+
+        Args:
+            task: path of that folder below the output folder.
+
+        Raises:
+            DataError: the file is a link, or damaged.
+        """
+        try:
+            with open_inside(output, f"{task}/{NAME}") as file, np.load(file, allow_pickle=False) as found:
+                return cls(records=found["records"], splits=found["splits"], digests=found["digests"])
+        except FileNotFoundError:
             return cls(
                 records=np.zeros(0, dtype=np.int64),
                 splits=np.zeros(0, dtype=np.uint8),
                 digests=np.zeros((0, 16), dtype=np.uint8),
             )
-        with np.load(folder / NAME) as found:
-            return cls(records=found["records"], splits=found["splits"], digests=found["digests"])
+        except (ValueError, KeyError, EOFError, BadZipFile) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"{output / task / NAME}: damaged ({error}); start again with --overwrite") from None

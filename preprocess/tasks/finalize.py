@@ -6,7 +6,6 @@ again. Nothing is moved before every task was checked.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -27,14 +26,15 @@ from sft_shards.formats.shards import (
     SplitInfo,
     TemplateInfo,
 )
+from sft_shards.formats.shards.contents import folder_inside, size_inside
 from sft_shards.formats.shards.files import atomic_write, fsync_directory, sha256_file
 from sft_shards.formats.templates import TOKENIZER, template_source
 from sft_shards.preprocess.pipeline.reference import load_template
 from sft_shards.preprocess.sources.partition import combined_sha256
 from sft_shards.preprocess.tasks.dedup import deduplicate
 from sft_shards.preprocess.tasks.plan import Plan, Task
-from sft_shards.preprocess.tasks.workdir import WORK, Receipt, clear, read_receipt, task_folder
-from sft_shards.preprocess.tasks.writer import REJECTS, ROWS, reject_line, shift_rows
+from sft_shards.preprocess.tasks.workdir import WORK, Receipt, clear, read_receipt, task_folder, task_name
+from sft_shards.preprocess.tasks.writer import REJECTS, ROWS, read_rejects, reject_line, shift_rows
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 Receipts = Mapping[int, Receipt]
@@ -65,7 +65,7 @@ def finalize(plan: Plan, output: Path, tokenizer: Tokenizer, *, max_rejects: str
     counts = Counts(read=records, written=records - rejected.total(), rejected=dict(sorted(rejected.items())))
     check_rejects(counts, max_rejects, output)
     splits = {split: _place(split, plan, receipts, bases, output) for split in SPLITS}
-    tokenizer.copy_files(output / "tokenizer")
+    tokenizer.copy_files(output, "tokenizer", scratch=output / WORK)
     fsync_directory(output / "tokenizer")
     manifest = Manifest(
         config=plan.config.as_dict(),
@@ -117,12 +117,11 @@ def _is_whole(receipt: Receipt | None, task: Task, output: Path) -> bool:
     """Whether a task is finished, and each of its files has the size in the receipt or was moved to its place."""
     if receipt is None:
         return False
-    folder = task_folder(output, task.number)
     for split, shard in receipt.shards.items():
         for file, facts in shard.files.items():
-            staged = folder / split / file
-            if staged.exists() and staged.stat().st_size != facts.bytes:
-                shutil.rmtree(folder)
+            size = size_inside(output, f"{task_name(task.number)}/{split}/{file}")
+            if size not in (None, facts.bytes):
+                shutil.rmtree(task_folder(output, task.number))
                 return False
     return True
 
@@ -140,11 +139,9 @@ def _bases(plan: Plan, receipts: Receipts) -> dict[int, int]:
 def _merge_rejects(plan: Plan, bases: Mapping[int, int], output: Path) -> FileInfo:
     with atomic_write(output / REJECTS, scratch=output / WORK) as merged:
         for task in plan.tasks:
-            with open(task_folder(output, task.number) / REJECTS, "rb") as file:
-                for line in file:
-                    raw = json.loads(line)
-                    raw["record"] += bases[task.number]
-                    merged.write(reject_line(**raw).encode("utf-8"))
+            for line in read_rejects(output, f"{task_name(task.number)}/{REJECTS}"):
+                record = line.record + bases[task.number]
+                merged.write(reject_line(line.source, record, line.reason, line.detail).encode("utf-8"))
     path = output / REJECTS
     return FileInfo(bytes=path.stat().st_size, sha256=sha256_file(path))
 
@@ -172,9 +169,10 @@ def _place(split: str, plan: Plan, receipts: Receipts, bases: Mapping[int, int],
         files = {}
         for file, facts in staged.files.items():
             kind, suffix = file.split(".")
-            target = output / split / kind / f"{name}.{suffix}"
-            _move(task_folder(output, number) / split / file, target, facts.bytes)
-            files[f"{kind}/{target.name}"] = facts
+            place = f"{kind}/{name}.{suffix}"
+            folder_inside(output, f"{split}/{kind}")
+            _move(output, f"{task_name(number)}/{split}/{file}", f"{split}/{place}", facts.bytes)
+            files[place] = facts
         rows = _place_rows(task_folder(output, number) / split / ROWS, output, split, name, bases[number])
         files[f"rows/{name}.parquet"] = rows
         shards.append(
@@ -192,22 +190,20 @@ def _place(split: str, plan: Plan, receipts: Receipts, bases: Mapping[int, int],
     return SplitInfo.of(tuple(shards))
 
 
-def _move(staged: Path, target: Path, size: int) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.replace(staged, target)
-    except FileNotFoundError:
-        if not target.exists() or target.stat().st_size != size:
-            raise DataError(f"{target}: lost between task and manifest; start again with --overwrite") from None
+def _move(output: Path, staged: str, place: str, size: int) -> None:
+    """Move a file of a task to its place, both paths below the output folder, or find it there with its size."""
+    if size_inside(output, staged) is not None:
+        os.replace(output / staged, output / place)
+    elif size_inside(output, place) != size:
+        raise DataError(f"{output / place}: lost between task and manifest; start again with --overwrite")
 
 
 def _place_rows(staged: Path, output: Path, split: str, name: str, base: int) -> FileInfo:
     """Write the rows file with record numbers counted from the start of the source; the staged file stays as it is."""
-    target = output / split / "rows" / f"{name}.parquet"
-    target.parent.mkdir(parents=True, exist_ok=True)
+    target = folder_inside(output, f"{split}/rows") / f"{name}.parquet"
     handle, temporary = tempfile.mkstemp(prefix="rows-", dir=output / WORK)
     os.close(handle)
-    facts = shift_rows(staged, Path(temporary), base)
+    facts = shift_rows(staged, Path(temporary), base, root=output)
     os.chmod(temporary, staged.stat().st_mode)
     os.replace(temporary, target)
     return facts

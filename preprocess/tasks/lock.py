@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sft_shards.formats.errors import DataError
+from sft_shards.formats.shards.contents import folder_inside, handle_inside
 from sft_shards.preprocess.tasks.output import look
 from sft_shards.preprocess.tasks.workdir import LOCK, WORK
 
@@ -33,7 +34,7 @@ def job_lock(output: Path, *, shared: bool = False, patience: float = 0.0) -> It
         patience: seconds to wait for another process that holds it.
 
     Raises:
-        DataError: another job works in this folder.
+        DataError: another job works in this folder, or `.work` or its lock is a link.
     """
     handle = _acquire(output, shared, time.monotonic() + patience)
     try:
@@ -55,8 +56,8 @@ def job_lock(output: Path, *, shared: bool = False, patience: float = 0.0) -> It
 def _acquire(output: Path, shared: bool, until: float) -> int | None:
     path = output / WORK / LOCK
     while True:
-        path.parent.mkdir(exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        folder_inside(output, WORK)
+        handle = handle_inside(output, f"{WORK}/{LOCK}", os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError as error:
@@ -71,6 +72,6 @@ def _acquire(output: Path, shared: bool, until: float) -> int | None:
                 f"{output}: another job writes to this folder ({holder}); wait for it, or choose another --output"
             ) from None
         with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(handle), os.stat(path)):
+            if os.path.samestat(os.fstat(handle), os.lstat(path)):
                 return handle
         os.close(handle)  # another process removed the file in between: try again

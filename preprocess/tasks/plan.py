@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,7 +20,10 @@ from typing import Any
 
 from sft_shards.formats.errors import DataError, RecordError, UsageError
 from sft_shards.formats.records import detect, get
-from sft_shards.formats.shards.files import atomic_write, sha256_file, write_json
+from sft_shards.formats.shards.contents import folder_inside, is_file_inside, read_inside
+from sft_shards.formats.shards.files import atomic_write, sha256_inside, write_json
+from sft_shards.formats.shards.manifest import check_file_names
+from sft_shards.formats.shards.schema import SchemaError, build, checked, parse
 from sft_shards.formats.templates import TOKENIZER
 from sft_shards.preprocess.config import AUTO, JobConfig
 from sft_shards.preprocess.pipeline.reference import load_template
@@ -97,29 +99,30 @@ class Plan:
 
         Raises:
             UsageError: it holds none.
+        DataError: it is a link, or not of the form that this release writes.
         """
         try:
-            raw = json.loads((output / WORK / PLAN).read_text("utf-8"))
+            raw = parse(read_inside(output, f"{WORK}/{PLAN}"))
+            cuts = raw.get("tasks") if isinstance(raw, dict) else None
+            cuts = checked(tuple[tuple[int, int, int, int, int], ...], cuts, "tasks")
+            plan = build(cls, {**raw, "tasks": []})
+            if any(not 0 <= at < len(plan.sources) for at, *_ in cuts):
+                raise SchemaError("tasks: a task has no source")
+            check_file_names(plan.tokenizer_sha256, "tokenizer_sha256")
         except FileNotFoundError:
             raise UsageError(
                 f"{output}: no planned job; make one with 'sft-preprocess plan --output {output}'"
             ) from None
-        sources = tuple(Source(**source) for source in raw["sources"])
-        return cls(
-            config=JobConfig.from_dict(raw["config"]),
-            template=raw["template"],
-            template_sha256=raw["template_sha256"],
-            tokenizer_sha256=raw["tokenizer_sha256"],
-            tokenizer_loaded=raw["tokenizer_loaded"],
-            engine=raw["engine"],
-            engine_check=raw["engine_check"],
-            versions=raw["versions"],
-            sources=sources,
-            tasks=tuple(
-                Task(number=number, source=sources[at], part=Part(begin=begin, end=end, first=first, last=last))
-                for number, (at, begin, end, first, last) in enumerate(raw["tasks"])
-            ),
+        except SchemaError as error:
+            release = versions()["sft-shards"]
+            raise DataError(
+                f"{output / WORK / PLAN}: not a plan of sft-shards {release} ({error}); plan again with --overwrite"
+            ) from None
+        tasks = tuple(
+            Task(number=number, source=plan.sources[at], part=Part(begin=begin, end=end, first=first, last=last))
+            for number, (at, begin, end, first, last) in enumerate(cuts)
         )
+        return replace(plan, tasks=tasks)
 
     def write(self, output: Path, tokenizer: Tokenizer) -> None:
         """Write `DIR/.work/plan.json` and the tokenizer's files beside it, or find the same plan there.
@@ -127,20 +130,28 @@ class Plan:
         Raises:
             UsageError: another plan is there; the message says what differs.
         """
-        (output / WORK / TASKS).mkdir(parents=True, exist_ok=True)
+        folder_inside(output, f"{WORK}/{TASKS}")
         path = output / WORK / PLAN
-        if path.is_file():
-            changed = differences(json.loads(path.read_text("utf-8")), self.as_dict())
+        if is_file_inside(output, f"{WORK}/{PLAN}"):
+            changed = differences(_raw(output), self.as_dict())
             if changed:
                 raise UsageError(
                     f"{output}: holds an unfinished job with another plan ({joined(changed, 10)}); "
                     "go on with the same call, choose another --output, or give --overwrite"
                 )
         else:
-            tokenizer.copy_files(output / WORK / "tokenizer")
+            tokenizer.copy_files(output, f"{WORK}/tokenizer", scratch=output / WORK)
             with atomic_write(output / WORK / "tokenizer" / LOADED, scratch=output / WORK) as file:
                 file.write(tokenizer.loaded)
             write_json(path, self.as_dict(), scratch=output / WORK)
+
+
+def _raw(output: Path) -> Any:
+    """Read the JSON of a plan for comparison; null where it is none."""
+    try:
+        return parse(read_inside(output, f"{WORK}/{PLAN}"))
+    except SchemaError:
+        return None
 
 
 def make_plan(config: JobConfig, tokenizer: Tokenizer, stdin: Callable[[], Path] | None = None) -> Plan:
@@ -214,7 +225,7 @@ def planned_tokenizer(plan: Plan, output: Path) -> Tokenizer:
     """
     folder = output / WORK / "tokenizer"
     for name, digest in plan.tokenizer_sha256.items():
-        if not (folder / name).is_file() or sha256_file(folder / name) != digest:
+        if sha256_inside(output, f"{WORK}/tokenizer/{name}") != digest:
             raise DataError(f"{folder / name}: not the tokenizer file that was planned; plan again with --overwrite")
     return Tokenizer.planned(plan.config.tokenizer, folder, plan.tokenizer_loaded)
 

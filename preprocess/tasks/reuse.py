@@ -9,24 +9,24 @@ for byte what a run without `--extend` gives.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.shards import Manifest, PartInfo, SourceInfo
-from sft_shards.formats.shards.files import sha256_file, write_json
+from sft_shards.formats.shards.contents import is_file_inside, open_inside, read_inside
+from sft_shards.formats.shards.files import sha256_inside, write_json
 from sft_shards.formats.shards.manifest import NAME as MANIFEST
+from sft_shards.formats.shards.schema import SchemaError, build, parse
 from sft_shards.preprocess.sources import kind_of
 from sft_shards.preprocess.sources.streams import hash_range
 from sft_shards.preprocess.tasks.diff import differences, joined
 from sft_shards.preprocess.tasks.plan import Plan, Task
 from sft_shards.preprocess.tasks.workdir import WORK, Receipt, StagedShard
-from sft_shards.preprocess.tasks.writer import KINDS, REJECTS, ROWS, reject_line, shift_rows
+from sft_shards.preprocess.tasks.writer import KINDS, REJECTS, ROWS, read_rejects, reject_line, shift_rows
 
 NAME = "extend.json"
 MAY_DIFFER = ("inputs",)
@@ -56,16 +56,16 @@ class Candidates:
     """By task number."""
 
     @classmethod
-    def read(cls, path: Path) -> Candidates:
-        """Read what `write_candidates` wrote."""
-        raw: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        tasks = {
-            number: Candidate(
-                part=PartInfo(**one["part"]), base=one["base"], also=tuple((b, e, h) for b, e, h in one["also"])
-            )
-            for number, one in raw["tasks"].items()
-        }
-        return cls(directory=raw["directory"], manifest=raw["manifest"], tasks=tasks)
+    def read(cls, output: Path) -> Candidates:
+        """Read what `write_candidates` wrote below an output folder.
+
+        Raises:
+            DataError: it is a link, or of the wrong form.
+        """
+        try:
+            return build(cls, parse(read_inside(output, f"{WORK}/{NAME}")))
+        except SchemaError as error:
+            raise DataError(f"{output / WORK / NAME}: damaged ({error}); start again with --overwrite") from None
 
 
 def write_candidates(plan: Plan, output: Path, older: Path) -> int:
@@ -85,7 +85,7 @@ def write_candidates(plan: Plan, output: Path, older: Path) -> int:
         kind = {"kind": source.kind, "compression": source.compression, "format": source.format}
         if old is not None and kind == {key: getattr(old, key) for key in kind}:
             tasks |= _candidates(own, old, by_lines=kind_of(source).keeps_parts_when_appended(source))
-    found = Candidates(directory=os.path.abspath(older), manifest=sha256_file(older / MANIFEST), tasks=tasks)
+    found = Candidates(directory=os.path.abspath(older), manifest=sha256_inside(older, MANIFEST) or "", tasks=tasks)
     write_json(output / WORK / NAME, asdict(found), scratch=output / WORK)
     return len(tasks)
 
@@ -132,10 +132,9 @@ def adopt(task: Task, output: Path, folder: Path) -> Receipt | None:
     Raises:
         DataError: the older directory is gone or has changed, or the source changed since it was planned.
     """
-    path = output / WORK / NAME
-    if not path.is_file():
+    if not is_file_inside(output, f"{WORK}/{NAME}"):
         return None
-    candidates = _read_candidates(path, path.stat().st_mtime_ns)
+    candidates = _read_candidates(output, (output / WORK / NAME).stat().st_mtime_ns)
     candidate = candidates.tasks.get(str(task.number))
     if candidate is None:
         return None
@@ -154,9 +153,10 @@ def adopt(task: Task, output: Path, folder: Path) -> Receipt | None:
         (folder / split).mkdir()
         for kind in KINDS:
             for suffix in (".bin", ".idx"):
-                link_or_copy(older / split / kind / f"{name}{suffix}", folder / split / f"{kind}{suffix}")
+                link_or_copy(older, f"{split}/{kind}/{name}{suffix}", folder / split / f"{kind}{suffix}")
                 files[kind + suffix] = info.files[f"{kind}/{name}{suffix}"]
-        shift_rows(older / split / "rows" / f"{name}.parquet", folder / split / ROWS, -candidate.base)
+        rows = older / split / "rows" / f"{name}.parquet"
+        shift_rows(rows, folder / split / ROWS, -candidate.base, root=older)
         shards[split] = StagedShard(
             sequences=info.sequences,
             tokens=info.tokens,
@@ -176,13 +176,13 @@ def adopt(task: Task, output: Path, folder: Path) -> Receipt | None:
 
 
 @lru_cache(maxsize=1)
-def _read_candidates(path: Path, _mtime_ns: int) -> Candidates:
-    return Candidates.read(path)
+def _read_candidates(output: Path, _mtime_ns: int) -> Candidates:
+    return Candidates.read(output)
 
 
 @lru_cache(maxsize=1)
 def _read_older(directory: Path, digest: str) -> Manifest:
-    if sha256_file(directory / MANIFEST) != digest:
+    if sha256_inside(directory, MANIFEST) != digest:
         raise DataError(f"{directory}: changed since the job was planned; run again with --overwrite")
     return Manifest.read(directory)
 
@@ -199,29 +199,37 @@ def _copy_rejects(older: Path, source: str, base: int, records: int, folder: Pat
         count: how many there must be; with 0 the file is not read.
     """
     rejected: dict[str, int] = {}
-    with open(older / REJECTS, encoding="utf-8", newline="\n") as file, open(folder / REJECTS, "wb") as out:
-        for line in file if count else ():
-            raw = json.loads(line)
-            if raw["source"] == source and base <= raw["record"] < base + records:
-                raw["record"] -= base
-                rejected[raw["reason"]] = rejected.get(raw["reason"], 0) + 1
-                out.write(reject_line(**raw).encode("utf-8"))
+    with open(folder / REJECTS, "wb") as out:
+        for line in read_rejects(older) if count else ():
+            if line.source == source and base <= line.record < base + records:
+                rejected[line.reason] = rejected.get(line.reason, 0) + 1
+                out.write(reject_line(source, line.record - base, line.reason, line.detail).encode("utf-8"))
         out.flush()
         os.fsync(out.fileno())
     return rejected
 
 
-def link_or_copy(source: Path, target: Path) -> None:
-    """Make a hard link where the file system can, else a copy.
+def link_or_copy(directory: Path, name: str, target: Path) -> None:
+    """Make a hard link to a file of a directory where the file system can, else a copy.
+
+    Args:
+        name: path of the file below `directory`.
 
     Raises:
-        DataError: the file to take over is gone.
+        DataError: the file to take over is gone, or no regular file of the directory.
     """
     try:
-        os.link(source, target)
+        with open_inside(directory, name) as file:
+            try:
+                os.link(directory / name, target, follow_symlinks=False)
+                if os.path.samestat(os.lstat(target), os.fstat(file.fileno())):
+                    return
+                target.unlink()  # another file has taken the name meanwhile
+            except OSError:
+                pass
+            with open(target, "xb") as copy:
+                shutil.copyfileobj(file, copy)
+                copy.flush()
+                os.fsync(copy.fileno())
     except FileNotFoundError:
-        raise DataError(f"{source}: gone; run again with --overwrite and without --extend") from None
-    except OSError:
-        shutil.copyfile(source, target)
-        with open(target, "rb+") as file:
-            os.fsync(file.fileno())
+        raise DataError(f"{directory / name}: gone; run again with --overwrite and without --extend") from None

@@ -17,20 +17,25 @@ often its job was killed.
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from sft_shards.formats.shards import FileInfo
+from sft_shards.formats.errors import DataError
+from sft_shards.formats.shards import SPLITS, FileInfo
+from sft_shards.formats.shards.contents import is_file_inside, read_inside
 from sft_shards.formats.shards.files import write_json
+from sft_shards.formats.shards.schema import SchemaError, build, parse
 
 WORK = ".work"
 PLAN = "plan.json"
 TASKS = "tasks"
 LOCK = "lock"
 RECEIPT = "receipt.json"
+SCHEMA = 1
+"""Version of the fields of a receipt."""
+STAGED = ("tokens.bin", "tokens.idx", "loss_mask.bin", "loss_mask.idx")
+"""The files of a shard in a task's folder that are published as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,45 +65,58 @@ class Receipt:
     """What else was counted, by the names of `NOTES`."""
     shards: dict[str, StagedShard]
     """By split, in the order of `SPLITS`."""
+    schema: int = SCHEMA
 
     def write(self, folder: Path) -> None:
         """Write it into a task's folder."""
         write_json(folder / RECEIPT, asdict(self))
 
-    @classmethod
-    def read(cls, folder: Path) -> Receipt | None:
-        """Read it from a task's folder; None where there is none."""
-        try:
-            raw: dict[str, Any] = json.loads((folder / RECEIPT).read_text("utf-8"))
-        except FileNotFoundError:
-            return None
-        shards = {
-            split: StagedShard(**{**shard, "files": {name: FileInfo(**info) for name, info in shard["files"].items()}})
-            for split, shard in raw["shards"].items()
-        }
-        return cls(**{**raw, "shards": shards})
-
 
 def task_folder(output: Path, number: int) -> Path:
     """Where a task lies when it is finished."""
-    return output / WORK / TASKS / f"{number:05d}"
+    return output / task_name(number)
+
+
+def task_name(number: int) -> str:
+    """The path of a finished task's folder below the output folder, for `formats.shards.contents`."""
+    return f"{WORK}/{TASKS}/{number:05d}"
 
 
 def is_finished(output: Path, number: int) -> bool:
     """Whether a task is finished. Its folder appears by one rename, with everything in it."""
-    return (task_folder(output, number) / RECEIPT).is_file()
+    return is_file_inside(output, f"{task_name(number)}/{RECEIPT}")
 
 
 def read_receipt(output: Path, number: int) -> Receipt | None:
-    """Read the receipt of a task; None while the task is not finished."""
-    return Receipt.read(task_folder(output, number))
+    """Read the receipt of a task; None while the task is not finished.
+
+    Raises:
+        DataError: it is a link, of another schema version, of the wrong form, or names files that no task writes.
+    """
+    name = f"{task_name(number)}/{RECEIPT}"
+    try:
+        raw = parse(read_inside(output, name))
+        schema = raw.get("schema", SCHEMA) if isinstance(raw, dict) else SCHEMA
+        if schema != SCHEMA:
+            raise SchemaError(f"schema version {schema!r:.60}, this release reads {SCHEMA}")
+        receipt = build(Receipt, raw)
+        for split, shard in receipt.shards.items():
+            if split not in SPLITS or set(shard.files) != set(STAGED):
+                raise SchemaError(f"shards.{split!r:.60}: not a split with the files {', '.join(STAGED)}")
+    except FileNotFoundError:
+        return None
+    except SchemaError as error:
+        raise DataError(
+            f"{output / name}: not a receipt of schema version {SCHEMA} ({error}); start again with --overwrite"
+        ) from None
+    return receipt
 
 
 def clear(output: Path) -> None:
     """Remove all of `.work` but the lock, which is removed by the process that holds it."""
     for _ in range(5):  # a task that is still running elsewhere may write into a folder while it is being removed
         for entry in list((output / WORK).glob("*")):
-            if entry.is_dir():
+            if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry, ignore_errors=True)
             elif entry.name != LOCK:
                 entry.unlink(missing_ok=True)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_shards.formats.arrow_arrays import number_array, numbers_of, string_array
+from sft_shards.formats.errors import DataError
 from sft_shards.formats.shards import MASK_DTYPE, SPLITS, FileInfo, IndexedWriter, token_dtype
+from sft_shards.formats.shards.contents import open_inside
 from sft_shards.formats.shards.files import sha256_file
+from sft_shards.formats.shards.schema import SchemaError, build, parse
 from sft_shards.preprocess.pipeline.batch import Batch, Reject
 from sft_shards.preprocess.tasks.digests import Digests
 from sft_shards.preprocess.tasks.workdir import StagedShard
@@ -121,10 +125,42 @@ class TaskWriter:
                 continue
 
 
+@dataclass(frozen=True, kw_only=True)
+class RejectLine:
+    """A line of `rejects.jsonl`."""
+
+    source: str
+    """Path of the source as it is published."""
+    record: int
+    """Number of the record in its source; in a task's folder, in the task's part."""
+    reason: str
+    detail: str
+
+
 def reject_line(source: str, record: int, reason: str, detail: str) -> str:
     """Format a line of `rejects.jsonl`."""
     value = {"source": source, "record": record, "reason": reason, "detail": detail}
     return json.dumps(value, ensure_ascii=False) + "\n"
+
+
+def read_rejects(directory: Path, name: str = REJECTS) -> Iterator[RejectLine]:
+    """Read a `rejects.jsonl` line by line.
+
+    Args:
+        name: its path below `directory`.
+
+    Raises:
+        DataError: a line is not what `reject_line` writes, or the file is a link.
+        FileNotFoundError: there is none.
+    """
+    with open_inside(directory, name) as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield build(RejectLine, parse(line))
+            except SchemaError as error:
+                raise DataError(
+                    f"{directory / name}: line {number} is not a record that was left out ({error})"
+                ) from None
 
 
 def write_rows(
@@ -156,20 +192,26 @@ def write_rows(
         os.fsync(file.fileno())
 
 
-def read_rows(path: Path, columns: list[str] | None = None) -> Any:
+def read_rows(path: Path, columns: list[str] | None = None, *, root: Path | None = None) -> Any:
     """Read a shard's `rows` file as an Arrow table.
+
+    Args:
+        root: the directory that it lies in, below which no link is followed (default: the folder of `path`).
 
     The file is Arrow's own and is read in this thread. Of a file of Python's, a thread of Arrow's pool may let go
     last; where Python is ending by then, that thread is ended inside of C++, and the process aborts.
 
     Raises:
         pyarrow.ArrowException, OSError: it is no readable Parquet file.
+        DataError: it is a link, or no file.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        with pa.OSFile(os.fspath(path)) as file:
+        root = root or path.parent
+        # Arrow opens the file once more by its descriptor, since a path could lead elsewhere by then.
+        with open_inside(root, path.relative_to(root)) as found, pa.OSFile(f"/dev/fd/{found.fileno()}") as file:
             table = pq.ParquetFile(file, pre_buffer=False).read(columns, use_threads=False)
     except UnicodeDecodeError as error:  # a damaged name in the schema
         raise pa.ArrowInvalid(str(error)) from None
@@ -179,9 +221,13 @@ def read_rows(path: Path, columns: list[str] | None = None) -> Any:
     return table
 
 
-def shift_rows(staged: Path, target: Path, base: int) -> FileInfo:
-    """Write a task's `rows` file anew with `base` added to its record numbers, and return its size and hash."""
-    table = read_rows(staged)
+def shift_rows(staged: Path, target: Path, base: int, *, root: Path) -> FileInfo:
+    """Write a `rows` file anew with `base` added to its record numbers, and return its size and hash.
+
+    Args:
+        root: the directory that `staged` lies in, below which no link is followed.
+    """
+    table = read_rows(staged, root=root)
     source = table["source"].combine_chunks().dictionary[0].as_py() if table.num_rows else ""
     columns = [numbers_of(table[name]) for name in ("record", "tokens", "trained_tokens")]
     write_rows(target, source, columns[0] + base, columns[1], columns[2])

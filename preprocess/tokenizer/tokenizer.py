@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import stat
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.shards import TokenizerInfo, token_dtype
-from sft_shards.formats.shards.files import sha256_file
+from sft_shards.formats.shards.contents import folder_inside, is_file_inside, kind_of, read_inside
+from sft_shards.formats.shards.files import atomic_write, sha256_file
 from sft_shards.formats.templates import TemplateTokens
 from sft_shards.preprocess.tokenizer.metadata import TokenizerMetadata, load, one_line
 
@@ -62,6 +64,7 @@ class Tokenizer:
     ) -> None:
         self.name = name
         self.folder = _folder(name)
+        check_links(self.folder)
         self.metadata = metadata or load(self.folder, name, trust_remote_code=trust_remote_code)
         self.vocab_size = self.metadata.vocab_size
         self.chat_template = self.metadata.chat_template
@@ -80,7 +83,7 @@ class Tokenizer:
             DataError: `loaded.json` is not the one that was planned.
         """
         path = folder / LOADED
-        text = path.read_bytes() if path.is_file() else b""
+        text = read_inside(folder, LOADED) if is_file_inside(folder, LOADED) else b""
         if hashlib.sha256(text).hexdigest() != digest:
             raise DataError(f"{path}: not the tokenizer that was planned; plan again with --overwrite")
         tokenizer = cls(str(folder), metadata=TokenizerMetadata.from_bytes(text))
@@ -160,12 +163,47 @@ class Tokenizer:
             files={name: sha256_file(self.folder / name) for name in FILES if (self.folder / name).is_file()},
         )
 
-    def copy_files(self, target: Path) -> None:
-        """Copy the tokenizer's files, byte for byte."""
-        target.mkdir(parents=True, exist_ok=True)
-        for name in FILES:
-            if (self.folder / name).is_file():
-                shutil.copyfile(self.folder / name, target / name)
+    def copy_files(self, directory: Path, name: str, *, scratch: Path) -> None:
+        """Copy the tokenizer's files, byte for byte, into a folder of a directory.
+
+        Args:
+            name: path of the folder below `directory`; it is made if it is not there.
+            scratch: folder for temporary files.
+
+        Raises:
+            DataError: the folder is a link, or lies behind one.
+        """
+        target = folder_inside(directory, name)
+        for file in FILES:
+            if (self.folder / file).is_file():
+                with open(self.folder / file, "rb") as source, atomic_write(target / file, scratch=scratch) as copy:
+                    shutil.copyfileobj(source, copy)
+
+
+def check_links(folder: Path) -> None:
+    """Check that the tokenizer's files are regular files of their folder, since they are copied and passed on.
+
+    Links within the folder may stay. So may those from a snapshot in the Hub's cache to the files beside the
+    snapshots (`models--NAME/snapshots/REVISION/tokenizer.json` to `models--NAME/blobs/HASH`).
+
+    Raises:
+        UsageError: a link leads elsewhere, or a file is a FIFO, a folder or a device.
+    """
+    home = folder.resolve()
+    if home.parent.name == "snapshots":
+        home = home.parent.parent
+    for name in FILES:
+        path = folder / name
+        try:
+            mode = path.lstat().st_mode
+        except FileNotFoundError:
+            continue
+        real = path.resolve()
+        if stat.S_ISLNK(mode) and not real.is_relative_to(home):
+            raise UsageError(f"tokenizer file {path}: is a link to a file elsewhere; put a copy of it there")
+        if not real.is_file():
+            kind = kind_of(real.lstat().st_mode if real.exists() else mode)
+            raise UsageError(f"tokenizer file {path}: is {kind}, not a file; put the file there")
 
 
 def _folder(name: str) -> Path:
