@@ -36,6 +36,11 @@ class JobConfig:
     """Files, globs, folders, names on the Hub, or "-" for standard input."""
     tokenizer: str
     """A folder, or a name on the Hub."""
+    revision: str | None = None
+    """Commit, tag or branch of the tokenizer on the Hub; None: the newest, or the tokenizer is a folder.
+
+    In a plan and in the manifest it is the commit that was fetched.
+    """
     format: str = AUTO
     template: str = AUTO
     train_on: str = "all"
@@ -102,7 +107,8 @@ class JobConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """Give the JSON object that the plan and the manifest hold."""
-        return asdict(self) | {"inputs": list(self.inputs)}
+        found = asdict(self) | {"inputs": list(self.inputs)}
+        return {name: value for name, value in found.items() if name != "revision" or value is not None}
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> JobConfig:

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sft_shards.formats.errors import UsageError
@@ -130,8 +130,9 @@ class Job:
             yield
 
     def _make_plan(self, scratch: Path) -> tuple[Plan, Tokenizer]:
-        tokenizer = Tokenizer(self.config.tokenizer, trust_remote_code=self.config.trust_remote_code)
-        return make_plan(self.config, tokenizer, lambda: spool(scratch)), tokenizer
+        tokenizer = Tokenizer.configured(self.config)
+        config = replace(self.config, revision=tokenizer.revision)
+        return make_plan(config, tokenizer, lambda: spool(scratch)), tokenizer
 
     def _write_plan(self) -> tuple[Plan, Tokenizer]:
         new = look(self.output) is not OutputState.PLANNED

@@ -187,7 +187,17 @@ JOB = (
         default=10_000,
         help="One record in so many is also done by the reference path, and compared.",
     ),
-    option("--trust-remote-code", is_flag=True, help="Run Python code that the tokenizer brings."),
+    option(
+        "--revision",
+        metavar="COMMIT",
+        default_words="the newest",
+        help="Commit, tag or branch of a tokenizer from the Hub; the manifest names the commit.",
+    ),
+    option(
+        "--trust-remote-code",
+        is_flag=True,
+        help="Run Python code that the tokenizer brings; never taken from a YAML file.",
+    ),
     option("--overwrite", is_flag=True, help="Remove the shard directory at --output first."),
     option(
         "--extend",
@@ -315,6 +325,11 @@ def _read(path: Path, context: click.Context) -> dict[str, Any]:
         word = str(key).replace("-", "_")
         if word not in names:
             raise UsageError(f"{path}: unknown key {key!r}; {nearest(word, names)}")
+        if word == "trust_remote_code":
+            raise UsageError(
+                f"{path}: {key!r} lets a tokenizer's own code run, and this file may be somebody else's; leave it out, "
+                "and give --trust-remote-code in the call"
+            )
         parameter = parameters[names[word]]
         if value is not None:
             try:

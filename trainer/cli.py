@@ -59,6 +59,11 @@ class Command(click.Group):
     metavar="DIR_OR_HUB_NAME",
     help="Start from a Hugging Face model: its shape, weights and vocabulary.",
 )
+@click.option(
+    "--revision",
+    metavar="COMMIT",
+    help="Commit, tag or branch of a --model from the Hub (default: the newest commit).",
+)
 @click.option("--random-weights", is_flag=True, default=None, help="Start from random weights.")
 @click.option("--hf-config", metavar="DIR_OR_FILE", help="Take the model shape from this Hugging Face config.json.")
 @click.option("--device", type=click.Choice(DEVICES), help="Train on GPUs, or rehearse on the CPU (default: gpu).")
@@ -134,13 +139,15 @@ def cli(ctx: click.Context, /, shards: tuple[str, ...], config_path: str | None,
     if ctx.invoked_subcommand is not None:
         return
     target = options.check(ctx, own)
+    revision = own.pop("revision")
     file = yaml_config.read(config_path) if config_path else yaml_config.Config()
     directories = tuple(shards or file.own.get("shards", ()))
     if not directories:
         raise UsageError("--shards is missing: name the directory that 'sft-preprocess run' wrote")
     in_file = {name.replace("-", "_"): value for name, value in file.own.items() if name not in ("shards", "nproc")}
     if own.get("model") or own.get("hf_config"):  # one of them says the model shape, and the call wins over the file
-        in_file = {name: value for name, value in in_file.items() if name not in ("model", "hf_config")}
+        in_file = {name: value for name, value in in_file.items() if name not in ("model", "hf_config", "revision")}
+    revision = revision or in_file.pop("revision", None)
     job = Job(
         shards=directories,
         config=file.megatron,
@@ -149,7 +156,9 @@ def cli(ctx: click.Context, /, shards: tuple[str, ...], config_path: str | None,
         **{**in_file, **_without_none(own)},
     )
     if job.model is not None:
-        job = dataclasses.replace(job, model=hub.folder(job.model))
+        job = dataclasses.replace(job, model=hub.folder(job.model, revision))
+    elif revision is not None:
+        raise UsageError(f"--revision {revision}: it is for a --model from the Hub; leave it out, or name one")
     stage_registry.check(job.stage)
     if job.epochs is not None:
         parse_epochs(job.epochs)

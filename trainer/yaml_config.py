@@ -24,7 +24,7 @@ from sft_shards.trainer.job import BATCHING, DEVICES, OVERLONG
 CHOICES = {"device": DEVICES, "overlong": OVERLONG, "batching": BATCHING, "isolation": ISOLATIONS}
 OWN = (
     *("shards", "device", "nproc", "stage", "batching", "isolation", "overlong", "epochs", "cache-dir"),
-    *("model", "hf-config", "random-weights", "lora-rank", "lora-alpha", "lora-dropout", "lora-targets"),
+    *("model", "revision", "hf-config", "random-weights", "lora-rank", "lora-alpha", "lora-dropout", "lora-targets"),
 )
 """Options of `sft-train` that may stand in the file too; an option on the command line wins."""
 
@@ -68,6 +68,11 @@ def read(path: str) -> Config:
         name = str(key).strip().lstrip("-").replace("_", "-")
         if name in own or name in megatron:
             raise UsageError(f"{path}: {name!r} is given twice")
+        if name == "trust-remote-code":
+            raise UsageError(
+                f"{path}: {name!r} lets a tokenizer's own code run, and this file may be somebody else's; leave it "
+                "out, and give --trust-remote-code after -- in the call"
+            )
         if name in OWN:
             own[name] = _check_own(path, name, value)
             if name == "hf-config" or (name == "model" and value.startswith(".")):

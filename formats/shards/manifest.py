@@ -282,14 +282,14 @@ def check_names(manifest: Manifest) -> None:
                     raise SchemaError(f"sources: a part of {source.path!r:.60} names a shard that is not there")
 
 
-def check_file_names(names: Iterable[str], place: str) -> None:
+def check_file_names(names: Iterable[object], place: str) -> None:
     """Check that names are those of files in one folder, without folders of their own or control characters.
 
     Raises:
         SchemaError: one is not; the message begins with `place`.
     """
     for name in names:
-        if not is_inside(name) or "/" in name or not name.isprintable():
+        if not isinstance(name, str) or not is_inside(name) or "/" in name or not name.isprintable():
             raise SchemaError(f"{place}: {name!r:.60} is not the name of a file")
 
 

@@ -50,10 +50,10 @@ def build(kind: type[Built], value: object, place: str = "") -> Built:
 
 
 @lru_cache(maxsize=64)
-def _hints(kind: type) -> tuple[dict[str, Any], frozenset[str]]:
+def _hints(kind: type) -> tuple[dict[str, Any], list[str]]:
     """Return the types of a dataclass's fields by name, and the names of those that have no default."""
-    required = {field.name for field in fields(kind) if field.default is MISSING and field.default_factory is MISSING}
-    return get_type_hints(kind), frozenset(required)
+    required = [field.name for field in fields(kind) if field.default is MISSING and field.default_factory is MISSING]
+    return get_type_hints(kind), required
 
 
 def checked(kind: Any, value: object, place: str) -> Any:

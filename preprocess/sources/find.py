@@ -6,21 +6,25 @@ Each way to name inputs is a function in `LOCATIONS`; a new one is a function an
 from __future__ import annotations
 
 import glob
-import json
 import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from sft_shards.formats.errors import UsageError
+from sft_shards.formats.hub import is_hub_name
+from sft_shards.formats.shards.contents import is_file_inside, read_inside
+from sft_shards.formats.shards.manifest import check_file_names
+from sft_shards.formats.shards.schema import SchemaError, parse
 from sft_shards.preprocess.sources.detect import HEAD, FileHead
 from sft_shards.preprocess.sources.kinds import recognise, suffixes
 from sft_shards.preprocess.sources.source import Source
 from sft_shards.preprocess.sources.streams import compression_of, read_head, without_compression_suffix
 
 STDIN = "-"
-HUB = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+){0,2}")
-"""OWNER/NAME, with :SPLIT or :CONFIG:SPLIT behind it (default: the split `train`)."""
+HUB = re.compile(r"([\w.-]+/[\w.-]+)(@[\w./-]+)?((?::[\w.-]+){0,2})")
+"""OWNER/NAME, with @REVISION and :SPLIT or :CONFIG:SPLIT behind it (default: the newest commit, the split `train`)."""
 URI = re.compile(r"[A-Za-z][\w+.-]+://")
 
 Spool = Callable[[], Path]
@@ -123,15 +127,16 @@ def _uri(given: str, stdin: Spool | None) -> Sequence[FoundFile] | None:
 
 def _hub(given: str, stdin: Spool | None) -> Sequence[FoundFile] | None:
     """The Arrow files that `datasets` keeps of a data set of the Hub; published as OWNER/NAME:CONFIG:SPLIT#NUMBER."""
-    if not HUB.fullmatch(given) or _is_readable(Path(given)):
+    parts = HUB.fullmatch(given)
+    if parts is None or not is_hub_name(parts[1]) or _is_readable(Path(given)):
         return None
     import datasets
 
-    name, *rest = given.split(":")
+    name, revision, rest = parts[1], (parts[2] or "@")[1:] or None, parts[3].split(":")[1:]
     split = rest[-1] if rest else "train"
     config = rest[0] if len(rest) > 1 else None
     try:
-        found = datasets.load_dataset(name, config, split=split)
+        found = datasets.load_dataset(name, config, split=split, revision=revision)
         files = [Path(entry["filename"]) for entry in found.cache_files]
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
@@ -147,15 +152,17 @@ LOCATIONS: tuple[Location, ...] = (_standard_input, _folder, _file, _glob, _uri,
 
 def _in_folder(folder: Path) -> list[Path]:
     """Return the files of a folder: those of a saved data set in its own order, else all that are readable, sorted."""
-    if (folder / "dataset_dict.json").is_file():
-        splits = json.loads((folder / "dataset_dict.json").read_text("utf-8"))["splits"]
+    splits = _names(folder, "dataset_dict.json", lambda raw: raw["splits"])
+    if splits:
         split = "train" if "train" in splits else splits[0]
         if split != "train" and len(splits) > 1:
             raise UsageError(f"{folder}: a data set with splits {', '.join(splits)}; name one: {folder}/{split}")
         return _in_folder(folder / split)
-    if (folder / "state.json").is_file():
-        state = json.loads((folder / "state.json").read_text("utf-8"))
-        return [folder / entry["filename"] for entry in state["_data_files"]]
+    files = _names(folder, "state.json", lambda raw: [entry["filename"] for entry in raw["_data_files"]])
+    if files:
+        for name in files:
+            is_file_inside(folder, name)  # raises where it is a link; one that is missing is named later
+        return [folder / name for name in files]
     found = sorted(
         entry
         for entry in folder.rglob("*")
@@ -164,6 +171,25 @@ def _in_folder(folder: Path) -> list[Path]:
     if not found:
         raise UsageError(f"{folder}: nothing readable in this folder; looked for {', '.join(suffixes())}")
     return found
+
+
+def _names(folder: Path, listing: str, pick: Callable[[Any], list[Any]]) -> list[str]:
+    """Return the names of files or folders that a listing of a saved data set holds; none where there is no listing.
+
+    Raises:
+        UsageError: the listing is damaged, or a name leads out of its folder.
+        DataError: the listing is a link.
+    """
+    if not is_file_inside(folder, listing):
+        return []
+    try:
+        names = pick(parse(read_inside(folder, listing)))
+        check_file_names(names, listing)
+    except (SchemaError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"{folder / listing}: not what a saved data set holds ({error}); save the data set again"
+        ) from None
+    return names
 
 
 def _is_readable(path: Path) -> bool:

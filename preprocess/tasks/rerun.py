@@ -62,11 +62,13 @@ def made_already(config: JobConfig, output: Path, *, max_rejects: str | None = N
 
 def _changes(config: JobConfig, manifest: Manifest) -> Iterator[str]:
     """Say what differs, a short phrase each. Slow comparisons are made only where the quick ones found nothing."""
-    changed = differences(manifest.config, config.as_dict(), "config")
+    made, asked = ({**one, "revision": None} for one in (manifest.config, config.as_dict()))
+    changed = differences(made, asked, "config")
     changed += differences(manifest.versions, versions(), "versions")
     if not changed:
-        tokenizer = Tokenizer(config.tokenizer, trust_remote_code=config.trust_remote_code)
-        changed = differences(asdict(manifest.tokenizer), asdict(tokenizer.info()), "tokenizer")
+        tokenizer = Tokenizer.configured(config)
+        changed = differences(manifest.config.get("revision"), tokenizer.revision, "config.revision")
+        changed += differences(asdict(manifest.tokenizer), asdict(tokenizer.info()), "tokenizer")
         template = load_template(manifest.template.name, tokenizer)
         changed += differences(manifest.template.sha256, template.sha256, "template.sha256")
     yield from changed or _other_inputs(config, manifest)

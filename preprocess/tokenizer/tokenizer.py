@@ -13,15 +13,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sft_shards.formats import hub
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.shards import TokenizerInfo, token_dtype
 from sft_shards.formats.shards.contents import folder_inside, is_file_inside, kind_of, read_inside
 from sft_shards.formats.shards.files import atomic_write, sha256_file
 from sft_shards.formats.templates import TemplateTokens
-from sft_shards.preprocess.tokenizer.metadata import TokenizerMetadata, load, one_line
+from sft_shards.preprocess.tokenizer.metadata import TokenizerMetadata, load
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as HuggingFaceTokenizer
+
+    from sft_shards.preprocess.config import JobConfig
 
 FILES = (
     "tokenizer.json",
@@ -44,12 +47,14 @@ class Tokenizer:
 
     Args:
         name: a folder or a Hub name.
+        revision: commit, tag or branch on the Hub (default: the newest commit).
         trust_remote_code: whether transformers may run code that the folder brings.
         metadata: what was read from the folder before (default: transformers reads it now).
 
     Attributes:
         name: as it was named in the call.
         folder: where its files lie.
+        revision: the commit that was fetched from the Hub, or None.
         metadata: all that was read from them.
         chat_template: its own Jinja template, or None.
         tool_template: another one for conversations that offer tools, or None.
@@ -60,15 +65,25 @@ class Tokenizer:
     """
 
     def __init__(
-        self, name: str, *, trust_remote_code: bool = False, metadata: TokenizerMetadata | None = None
+        self,
+        name: str,
+        *,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        metadata: TokenizerMetadata | None = None,
     ) -> None:
         self.name = name
-        self.folder = _folder(name)
+        self.folder, self.revision = _folder(name, revision)
         check_links(self.folder)
         self.metadata = metadata or load(self.folder, name, trust_remote_code=trust_remote_code)
         self.vocab_size = self.metadata.vocab_size
         self.chat_template = self.metadata.chat_template
         self.tool_template = self.metadata.tool_template
+
+    @classmethod
+    def configured(cls, config: JobConfig) -> Tokenizer:
+        """Return the tokenizer that the configuration of a job names."""
+        return cls(config.tokenizer, revision=config.revision, trust_remote_code=config.trust_remote_code)
 
     @classmethod
     def planned(cls, name: str, folder: Path, digest: str) -> Tokenizer:
@@ -206,17 +221,12 @@ def check_links(folder: Path) -> None:
             raise UsageError(f"tokenizer file {path}: is {kind}, not a file; put the file there")
 
 
-def _folder(name: str) -> Path:
+def _folder(name: str, revision: str | None) -> tuple[Path, str | None]:
+    """Return the folder that a name stands for, and its commit if it was fetched from the Hub."""
     path = Path(name)
     if path.is_dir():
-        return path
-    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise UsageError(f"tokenizer {name}: no such folder; name a folder with a tokenizer.json, or a Hub name")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(FILES)))
-    except Exception as error:
-        raise UsageError(
-            f"tokenizer {name}: no such folder, and not to be had from the Hub ({one_line(error)})"
-        ) from None
+        if revision is not None:
+            raise UsageError(f"--revision {revision}: tokenizer {name} is a folder here, not a Hub name; leave it out")
+        return path, None
+    folder = hub.fetch(name, FILES, option="tokenizer", revision=revision)
+    return folder, hub.commit(folder)

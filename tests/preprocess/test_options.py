@@ -54,6 +54,8 @@ def settings_of(path, *words):
         ({"field": {"instruction": None}}, "field is {'instruction': None}; expected a mapping"),
         ({"field": {"instrution": "q"}}, "--field instrution=…: no format has this field; did you mean 'instruction'"),
         ({"slurm_option": 5}, "slurm_option is 5; expected a mapping, or a list of KEY=VALUE"),
+        ({"trust_remote_code": True}, "'trust_remote_code' lets a tokenizer's own code run"),
+        ({"trust-remote-code": False}, "'trust-remote-code' lets a tokenizer's own code run"),
         ({"config_file": "other.yaml"}, "unknown key 'config_file'"),
         ({5: 1}, "unknown key 5"),
     ],

@@ -55,6 +55,9 @@ def test_an_empty_file_is_an_empty_configuration(tmp_path: Path) -> None:
         ("epochs: true\n", "'epochs' is a number"),
         ("stage: 3\n", "'stage' is a text"),
         ("hf-config: 3\n", "'hf-config' is a text"),
+        ("revision: 3\n", "'revision' is a text"),
+        ("trust-remote-code: true\n", "give --trust-remote-code after -- in the call"),
+        ("trust_remote_code: false\n", "give --trust-remote-code after -- in the call"),
     ],
 )
 def test_bad_files(tmp_path: Path, text: str, words: str) -> None:

@@ -5,7 +5,7 @@ import json
 import pytest
 from preprocess_jobs import TOKENIZER, call, contents, error_line
 
-from sft_shards.formats.errors import UsageError
+from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.preprocess.sources import find_sources, sample
 
 RECORDS = [{"instruction": f"question {number}", "output": f"answer {number}"} for number in range(20)]
@@ -75,3 +75,77 @@ def test_an_output_that_is_a_uri_is_refused_and_leaves_nothing(here):
     done = call("run", "data.jsonl", "--tokenizer", TOKENIZER, "--output", "s3://bucket/out", cwd=here, status=2)
     assert "s3://bucket/out is an address" in error_line(done.stderr)
     assert [entry.name for entry in here.iterdir()] == ["data.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"_data_files": [{"filename": "../secret.arrow"}]}',
+        '{"_data_files": [{"filename": "/etc/passwd"}]}',
+        '{"_data_files": [{"filename": 5}]}',
+        '{"_data_files": 5}',
+        "[]",
+        "",
+    ],
+)
+@pytest.mark.unit
+def test_a_saved_data_set_names_only_its_own_files(tmp_path, text):
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "secret.arrow").write_bytes(b"secret")
+    (tmp_path / "saved" / "state.json").write_text(text)
+    with pytest.raises(UsageError, match=r"state.json: not what a saved data set holds"):
+        find_sources([str(tmp_path / "saved")])
+
+
+@pytest.mark.parametrize("text", ['{"splits": ["../secret"]}', '{"splits": [[]]}', '{"splits": 5}'])
+@pytest.mark.unit
+def test_a_saved_data_set_names_only_its_own_splits(tmp_path, text):
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "saved" / "dataset_dict.json").write_text(text)
+    with pytest.raises(UsageError, match=r"dataset_dict.json: not what a saved data set holds"):
+        find_sources([str(tmp_path / "saved")])
+
+
+@pytest.mark.parametrize("link", ["state.json", "data.arrow"])
+@pytest.mark.unit
+def test_a_saved_data_set_is_read_through_no_link(tmp_path, link):
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "secret").write_text('{"_data_files": [{"filename": "data.arrow"}]}')
+    (tmp_path / "saved" / "state.json").write_text('{"_data_files": [{"filename": "data.arrow"}]}')
+    (tmp_path / "saved" / link).unlink(missing_ok=True)
+    (tmp_path / "saved" / link).symlink_to(tmp_path / "secret")
+    with pytest.raises(DataError, match=f"{link}: is a link"):
+        find_sources([str(tmp_path / "saved")])
+
+
+@pytest.mark.unit
+def test_a_name_below_a_folder_that_is_there_is_no_name_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    for given in ("data/none", "./data/none", "data/none:train"):
+        with pytest.raises(UsageError, match="no such file or folder; check the path"):
+            find_sources([given])
+
+
+@pytest.mark.unit
+def test_a_revision_of_a_data_set_is_passed_on(tmp_path, monkeypatch):
+    import datasets
+
+    asked = []
+
+    def load(name, config, *, split, revision):
+        asked.append((name, config, split, revision))
+        raise ValueError("offline")
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.chdir(tmp_path)
+    for given in ("o/n", "o/n@v1:small:test", "o/n@refs/pr/1:test", "o/n:test"):
+        with pytest.raises(UsageError, match="not to be had from the Hub"):
+            find_sources([given])
+    assert asked == [
+        ("o/n", None, "train", None),
+        ("o/n", "small", "test", "v1"),
+        ("o/n", None, "test", "refs/pr/1"),
+        ("o/n", None, "test", None),
+    ]

@@ -144,7 +144,7 @@ def change(path, alter):
 @pytest.mark.parametrize(
     ("alter", "match"),
     [
-        (lambda raw, out: raw["shards"]["train"]["files"].update({f"{out}/evil.pth": {}}), "sha256 is missing"),
+        (lambda raw, out: raw["shards"]["train"]["files"].update({f"{out}/evil.pth": {}}), "bytes is missing"),
         (
             lambda raw, out: raw["shards"]["train"]["files"].update(
                 {f"{out}/evil.pth": raw["shards"]["train"]["files"].pop("tokens.bin")}
