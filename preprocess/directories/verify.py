@@ -6,10 +6,10 @@ the hashes find directories that were written wrongly, which no hash can tell. S
 
 from __future__ import annotations
 
-import json
 import os
+import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,12 +18,13 @@ import numpy as np
 from sft_shards.formats.arrow_arrays import numbers_of
 from sft_shards.formats.errors import DataError
 from sft_shards.formats.shards import Manifest, ShardInfo, SplitInfo
+from sft_shards.formats.shards.contents import entries, kind_of, size_inside
 from sft_shards.formats.shards.directory import Shard
-from sft_shards.formats.shards.files import sha256_file
+from sft_shards.formats.shards.files import sha256_inside
 from sft_shards.formats.shards.manifest import NAME
 from sft_shards.preprocess.sources.partition import combined_sha256
 from sft_shards.preprocess.tasks.workdir import WORK
-from sft_shards.preprocess.tasks.writer import REJECTS, read_rows
+from sft_shards.preprocess.tasks.writer import REJECTS, read_rejects, read_rows
 
 CHUNK = 1 << 24
 """Tokens that are read at a time."""
@@ -39,26 +40,53 @@ def verify(directory: Path, *, quick: bool = False) -> list[str]:
         DataError: there is no readable manifest to check against.
     """
     manifest = Manifest.read(directory)
-    found = [*_files(directory, manifest), *_sums(directory, manifest), *_others(directory, manifest, quick)]
+    found = [
+        *_entries(directory, manifest),
+        *_sums(directory, manifest),
+        *_readable(_others, directory, manifest, quick),
+    ]
     shards = [(directory / split, shard) for split, info in manifest.splits.items() for shard in info.shards]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for findings in pool.map(lambda one: list(_shard(one[0], one[1], manifest, quick)), shards):
+        for findings in pool.map(lambda one: list(_readable(_shard, *one, manifest, quick)), shards):
             found += findings
-    return found
+    # A file name may hold bytes that are no text; they are shown as \udc80 and the like.
+    return [line.encode("utf-8", "backslashreplace").decode("utf-8") for line in dict.fromkeys(found)]
 
 
-def _files(directory: Path, manifest: Manifest) -> Iterator[str]:
+def _readable(check: Callable[..., Iterator[str]], *arguments: object) -> Iterator[str]:
+    """Give what a check finds; a file that cannot be read, or is no regular file of the directory, is a finding too."""
+    try:
+        yield from check(*arguments)
+    except DataError as error:
+        yield str(error)
+    except OSError as error:
+        yield f"{error.filename or arguments[0]}: cannot be read ({error.strerror or error})"
+
+
+def _entries(directory: Path, manifest: Manifest) -> Iterator[str]:
+    """Compare what lies in the directory with what the manifest names: every entry, its kind, nothing more or less."""
     expected = {NAME, REJECTS} | {f"tokenizer/{name}" for name in manifest.tokenizer.files}
     for split, info in manifest.splits.items():
         expected |= {f"{split}/{path}" for shard in info.shards for path in shard.files}
-    if (directory / WORK).exists():
-        yield f"{directory / WORK}: left by a job that was stopped at its very end; remove it"
-    found = {str(path.relative_to(directory)) for path in directory.rglob("*") if not path.is_dir()}
-    found = {path for path in found if Path(path).parts[0] != WORK}
+    folders = {str(parent) for path in expected for parent in Path(path).parents}
+    known = expected | folders
+    found = set()
+    try:
+        for path, mode in sorted(entries(directory)):
+            if path == WORK:
+                yield f"{directory / WORK}: left by a job that was stopped at its very end; remove it"
+            if Path(path).parts[0] == WORK:
+                continue
+            found.add(path)
+            right = stat.S_ISREG(mode) if path in expected else stat.S_ISDIR(mode)
+            if path in known and not right:
+                yield f"{directory / path}: is {kind_of(mode)}; a shard directory holds regular files and folders only"
+            elif path not in known:
+                yield f"{directory / path}: not in the manifest ({kind_of(mode)})"
+    except OSError as error:
+        yield f"{error.filename or directory}: cannot be read ({error.strerror or error})"
     for path in sorted(expected - found):
         yield f"{directory / path}: missing"
-    for path in sorted(found - expected):
-        yield f"{directory / path}: not in the manifest"
 
 
 def _sums(directory: Path, manifest: Manifest) -> Iterator[str]:
@@ -86,39 +114,46 @@ def _sums(directory: Path, manifest: Manifest) -> Iterator[str]:
 def _others(directory: Path, manifest: Manifest, quick: bool) -> Iterator[str]:
     """Check the files that are not shards: the tokenizer's, and `rejects.jsonl`."""
     for name, digest in manifest.tokenizer.files.items():
-        path = directory / "tokenizer" / name
-        if not quick and path.is_file() and sha256_file(path) != digest:
-            yield f"{path}: not the bytes that the manifest names"
-    rejects = directory / REJECTS
-    if not rejects.is_file():
+        yield from _readable(_hash, directory, f"tokenizer/{name}", digest, quick)
+    yield from _readable(_rejects, directory, manifest, quick)
+
+
+def _hash(directory: Path, name: str, digest: str, quick: bool) -> Iterator[str]:
+    found = (digest if size_inside(directory, name) is not None else None) if quick else sha256_inside(directory, name)
+    if found not in (None, digest):  # one that is missing is a finding of `_entries`
+        yield f"{directory / name}: not the bytes that the manifest names"
+
+
+def _rejects(directory: Path, manifest: Manifest, quick: bool) -> Iterator[str]:
+    size, facts, where = size_inside(directory, REJECTS), manifest.rejects, directory / REJECTS
+    if size is None:
         return
-    facts = manifest.rejects
-    if facts is not None and rejects.stat().st_size != facts.bytes:
-        yield f"{rejects}: {rejects.stat().st_size} bytes, the manifest says {facts.bytes}"
-    elif facts is not None and not quick and sha256_file(rejects) != facts.sha256:
-        yield f"{rejects}: not the bytes that the manifest names"
+    if facts is not None and size != facts.bytes:
+        yield f"{where}: {size} bytes, the manifest says {facts.bytes}"
+    elif facts is not None:
+        yield from _hash(directory, REJECTS, facts.sha256, quick)
     if quick:
         return
     reasons: Counter[str] = Counter()
     try:
-        with open(rejects, "rb") as file:
-            reasons.update(json.loads(line)["reason"] for line in file)
-    except (ValueError, KeyError, TypeError):
-        yield f"{rejects}: not one JSON object per line"
+        reasons.update(line.reason for line in read_rejects(directory))
+    except DataError as error:
+        yield f"{where}: not one JSON object per line ({error})"
         return
     if reasons != Counter(manifest.counts.rejected):
-        yield f"{rejects}: {reasons.total()} records, the manifest counts {sum(manifest.counts.rejected.values())}"
+        yield f"{where}: {reasons.total()} records, the manifest counts {sum(manifest.counts.rejected.values())}"
 
 
 def _shard(split: Path, info: ShardInfo, manifest: Manifest, quick: bool) -> Iterator[str]:
+    directory = split.parent
     for name, facts in info.files.items():
-        path = split / name
-        if not path.is_file():
+        size = size_inside(directory, f"{split.name}/{name}")
+        if size is None:
             return
-        if path.stat().st_size != facts.bytes:
-            yield f"{path}: {path.stat().st_size} bytes, the manifest says {facts.bytes}"
-        elif not quick and sha256_file(path) != facts.sha256:
-            yield f"{path}: not the bytes that the manifest names"
+        if size != facts.bytes:
+            yield f"{split / name}: {size} bytes, the manifest says {facts.bytes}"
+        else:
+            yield from _hash(directory, f"{split.name}/{name}", facts.sha256, quick)
     try:
         shard = Shard(split, info, manifest.tokenizer.vocab_size)
         if not quick:
@@ -151,7 +186,7 @@ def _rows(split: Path, shard: Shard) -> Iterator[str]:
 
     path = split / "rows" / f"{shard.info.name}.parquet"
     try:
-        table = read_rows(path, ["tokens", "trained_tokens"])
+        table = read_rows(path, ["tokens", "trained_tokens"], root=split.parent)
     except (pa.ArrowException, OSError):
         yield f"{path}: not a readable Parquet file"
         return

@@ -1,6 +1,7 @@
 """verify finds every corruption: of any byte of any file, and of directories that were written wrongly, hashes and all."""
 
 import json
+import os
 import random
 import shutil
 from dataclasses import replace
@@ -89,6 +90,61 @@ def test_every_file_cut_extended_removed_or_added_is_found(copy, quick):
     assert findings(copy, quick=quick) == []
 
 
+PLACES = (
+    "manifest.json",
+    "rejects.jsonl",
+    "tokenizer/tokenizer.json",
+    "train/tokens/00000.bin",
+    "train/tokens/00000.idx",
+    "train/loss_mask/00000.bin",
+    "train/rows/00000.parquet",
+    "tokenizer",
+    "train",
+    "train/rows",
+)
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("place", PLACES)
+def test_what_is_no_regular_file_is_found_and_nothing_hangs(copy, tmp_path, place, quick):
+    """Links to the right bytes, dangling links, FIFOs without a writer, devices, sockets, folders."""
+    path, moved = copy / place, tmp_path / "moved"
+    os.rename(path, moved)
+    made = {
+        "a link": lambda: path.symlink_to(moved),
+        "a link ": lambda: path.symlink_to("nothing"),
+        "a link  ": lambda: path.symlink_to("/dev/zero"),
+        "a FIFO": lambda: os.mkfifo(path),
+        "a folder": lambda: path.mkdir(),
+        "a file": lambda: path.write_bytes(b"x"),
+    }
+    for kind, make in made.items():
+        if kind == ("a folder" if moved.is_dir() else "a file"):
+            continue
+        make()
+        found = findings(copy, quick=quick)
+        line = f"{path}: is {kind.strip()}; a shard directory holds regular files and folders only"
+        assert line in found, found
+        path.rmdir() if kind == "a folder" else path.unlink()
+
+
+def test_whatever_the_manifest_does_not_name_is_found(copy):
+    (copy / "train" / "empty").mkdir()
+    os.mkfifo(copy / "train" / "tokens" / "fifo")
+    (copy / "link").symlink_to("train")
+    (copy / "tokenizer" / "evil.py").write_text("import os")
+    with open(os.fsencode(copy) + b"/\xff", "wb"):
+        pass
+    assert findings(copy) == findings(copy, quick=True)
+    assert sorted(line.removeprefix(f"{copy}/") for line in findings(copy)) == [
+        "\\udcff: not in the manifest (a file)",
+        "link: not in the manifest (a link)",
+        "tokenizer/evil.py: not in the manifest (a file)",
+        "train/empty: not in the manifest (a folder)",
+        "train/tokens/fifo: not in the manifest (a FIFO)",
+    ]
+
+
 def rewritten(directory, change):
     """Write the manifest anew with hashes that fit the files: what no hash can tell is left to find."""
     manifest = Manifest.read(directory)
@@ -109,6 +165,13 @@ def poke(path, place, value, dtype):
     data = np.fromfile(path, dtype=dtype)
     data[place] = value
     data.tofile(path)
+
+
+def negative(split):
+    """Give the first two sequences lengths whose sum is right: -1, and the rest."""
+    for kind in ("tokens", "loss_mask"):
+        lengths = np.fromfile(split / kind / "00000.idx", dtype="<i4", offset=34, count=2)
+        poke(split / kind / "00000.idx", slice(34, 42), np.array([-1, lengths.sum() + 1], "<i4").view("u1"), "u1")
 
 
 def same(manifest):
@@ -143,6 +206,7 @@ def shard_changed(manifest, **values):
             "different lengths",
         ),
         (lambda d: poke(d / "train/tokens/00000.idx", 60, 99, "u1"), same, "its index needs|do not follow"),
+        (lambda d: negative(d / "train"), same, "sequence 0 has -1 items"),
         (
             lambda d: shutil.copy(d / "train/rows/00001.parquet", d / "train/rows/00000.parquet"),
             same,
