@@ -13,6 +13,7 @@ from typing import Any
 
 from sft_shards.formats.columnar import INPUT, RoleSequence, text_only_digest
 from sft_shards.formats.errors import RecordError
+from sft_shards.formats.nesting import check_nesting
 
 __all__ = ["ROLES", "Conversation", "Turn"]
 
@@ -66,7 +67,7 @@ class Conversation:
 
     Raises:
         RecordError: `unknown_role`, `no_assistant_turn`, `empty_assistant_turn` (an assistant turn that says
-            nothing would teach the model to say nothing) or `lone_surrogate`.
+            nothing would teach the model to say nothing), `nested_too_deeply` or `lone_surrogate`.
     """
 
     turns: tuple[Turn, ...]
@@ -83,6 +84,8 @@ class Conversation:
         if not any(turn.role == "assistant" for turn in self.turns):
             roles = ", ".join(turn.role for turn in self.turns) or "none"
             raise RecordError("no_assistant_turn", f"roles: {roles}")
+        check_nesting([turn.tool_calls for turn in self.turns if turn.tool_calls])
+        check_nesting(self.tools)
         try:
             self.digest()
         except UnicodeEncodeError:

@@ -21,7 +21,9 @@ REASONS = {
     "broken_json": Reason(meaning="the record is not valid JSON", remedy="mend the line"),
     "broken_utf8": Reason(meaning="a text is not UTF-8", remedy="convert the file to UTF-8"),
     "broken_csv": Reason(meaning="the row has another number of cells than the first one", remedy="mend the row"),
-    "too_large": Reason(meaning="the record is larger than 64 MiB", remedy="split the conversation"),
+    "too_large": Reason(
+        meaning="the record has more bytes than --max-record-bytes", remedy="raise it, or split the record"
+    ),
     "missing_field": Reason(meaning="a field of the format is missing", remedy="name its column with --field"),
     "wrong_type": Reason(meaning="a field has a value of another type", remedy="mend the record, or choose --format"),
     "unknown_role": Reason(meaning="a speaker has no known role", remedy="give the role with --map-role"),
@@ -31,6 +33,12 @@ REASONS = {
     "no_assistant_turn": Reason(meaning="no turn is the assistant's", remedy="map a role with --map-role assistant"),
     "empty_assistant_turn": Reason(meaning="an assistant's turn has neither text nor tool call", remedy="fill it"),
     "empty_instruction": Reason(meaning="neither the instruction nor the input has text", remedy="fill one of them"),
+    "nested_too_deeply": Reason(
+        meaning="arrays and objects are nested more than 200 deep", remedy="flatten them, or leave them out"
+    ),
+    "duplicate_column": Reason(
+        meaning="two columns of the table have the same name", remedy="rename or remove one of them"
+    ),
     "lone_surrogate": Reason(meaning="a text holds half of a surrogate pair (U+D800…)", remedy="mend the text"),
     "reserved_character": Reason(
         meaning="a text holds a noncharacter (U+FDD0…), or private-use characters beside control tokens",
@@ -66,6 +74,10 @@ REASONS = {
     ),
     "no_trained_token": Reason(meaning="no token carries loss", remedy="raise --max-length, or change --train-on"),
     "duplicate": Reason(meaning="the conversation equals an earlier one", remedy="leave out --dedup to keep it"),
+    "internal_error": Reason(
+        meaning="sft-shards itself failed on the record: a bug, and the detail says where it is",
+        remedy="report it with the record",
+    ),
 }
 """By reason."""
 

@@ -241,7 +241,16 @@ def finalize(output: Path, max_rejects: str | None, wait: float, as_json: bool) 
 
 
 def _report(output: Path, manifest: Manifest, as_json: bool) -> None:
-    """Print what a finished directory holds."""
+    """Print what a finished directory holds, and what went wrong that is no fault of the records."""
+    _print_counts(output, manifest, as_json)
+    if "internal_error" in manifest.counts.rejected:
+        from sft_shards.preprocess.tasks.bugs import bug_reports
+
+        for line in bug_reports(output):
+            _say(line)
+
+
+def _print_counts(output: Path, manifest: Manifest, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(_summary(manifest)))
         return

@@ -24,6 +24,10 @@ BACKENDS = (AUTO, "fastokens", "hf")
 """What gives the token ids; `auto` takes fastokens where it agrees with Hugging Face's tokenizers."""
 
 
+UNSAID = ("revision", "max_record_bytes")
+"""Fields that the plan and the manifest name only where they have another value than the default."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class JobConfig:
     """What a job does. Each field has the name of the option that sets it.
@@ -55,6 +59,9 @@ class JobConfig:
     test_fraction: float = 0.0
     field: Mapping[str, str] = dataclasses.field(default_factory=dict)
     map_role: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    max_record_bytes: int = 8 << 20
+    """Records of more bytes are left out: a JSON text as it stands in the file, a row of CSV likewise, a row of a table
+    as its values take in memory. A worker needs a multiple of this (docs/scaling.md)."""
     shard_tokens: int = 1 << 24
     """Tokens that a shard holds, roughly: inputs are cut by bytes, four to a token."""
     dedup: bool = False
@@ -83,6 +90,8 @@ class JobConfig:
             raise UsageError(f"--max-length {self.max_length}: a sequence needs at least 2 tokens")
         if self.verify_every < 0:
             raise UsageError(f"--verify-every {self.verify_every}: must be at least 0")
+        if self.max_record_bytes < 1024:
+            raise UsageError(f"--max-record-bytes {self.max_record_bytes}: must be at least 1024")
         if self.shard_tokens < 1:
             raise UsageError(f"--shard-tokens {self.shard_tokens}: must be at least 1")
         for name, share in (("--valid-fraction", self.valid_fraction), ("--test-fraction", self.test_fraction)):
@@ -108,7 +117,8 @@ class JobConfig:
     def as_dict(self) -> dict[str, Any]:
         """Give the JSON object that the plan and the manifest hold."""
         found = asdict(self) | {"inputs": list(self.inputs)}
-        return {name: value for name, value in found.items() if name != "revision" or value is not None}
+        unset = {name for name in UNSAID if found[name] == self.__dataclass_fields__[name].default}
+        return {name: value for name, value in found.items() if name not in unset}
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> JobConfig:

@@ -178,6 +178,13 @@ JOB = (
         metavar="NAME=ROLE",
         help="Name a role; may be repeated.",
     ),
+    option(
+        "--max-record-bytes",
+        type=Whole(1024, 1 << 30),
+        default=8 << 20,
+        metavar="N",
+        help="Leave out records of more bytes; a worker needs a multiple of this as memory.",
+    ),
     option("--shard-tokens", type=Whole(1), default=1 << 24, help="Tokens that a shard holds, roughly."),
     option("--dedup", is_flag=True, help="Leave out all but the first of equal conversations."),
     option("--tokenizer-engine", default="auto", help="What gives the ids: auto, fastokens or hf, all the same ids."),

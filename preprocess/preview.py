@@ -31,7 +31,7 @@ def announcement(plan: Plan, tokenizer: Tokenizer, *, colour: bool) -> Iterator[
     yield f"template {plan.template}; ids by {plan.engine_check}"
     pipeline = Pipeline(plan.config, plan.template, tokenizer)
     source = plan.sources[0]
-    for number, record in sample(source, TRIED):
+    for number, record in sample(source, TRIED, plan.config.max_record_bytes):
         if isinstance(record, RecordError):
             continue
         try:

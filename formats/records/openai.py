@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sft_shards.formats import nesting
 from sft_shards.formats.columnar import TextOnlyConversations
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError
@@ -126,7 +125,7 @@ def read_tools(record: object, fields: FieldMap) -> tuple[dict[str, Any], ...]:
     """Return the tools on offer, each as `{"type": "function", "function": {…}}`; they may be a JSON text.
 
     Raises:
-        RecordError: `broken_json`, `wrong_type`.
+        RecordError: `broken_json`, `nested_too_deeply`, `wrong_type`.
     """
     value = fields.look_up(record, "tools", ("functions",)) if isinstance(record, Mapping) else MISSING
     if isinstance(value, str):
@@ -135,20 +134,29 @@ def read_tools(record: object, fields: FieldMap) -> tuple[dict[str, Any], ...]:
         return ()
     if not isinstance(value, list) or not all(isinstance(tool, Mapping) for tool in value):
         raise RecordError("wrong_type", "tools is not a list of objects")
-    return tuple(
-        dict(tool) if "function" in tool or "name" not in tool else {"type": "function", "function": dict(tool)}
-        for tool in value
-    )
+    return tuple(_tool(number, tool) for number, tool in enumerate(value))
+
+
+def _tool(number: int, tool: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a tool on offer in OpenAI's form. In a table, a field that only other tools have is null."""
+    if tool.get("function") is None and tool.get("name") is not None:
+        return {"type": "function", "function": {name: value for name, value in tool.items() if name != "function"}}
+    if "function" in tool and not isinstance(tool["function"], Mapping):
+        kind = type(tool["function"]).__name__
+        raise RecordError("wrong_type", f"function of tool {number} is {kind}, not an object")
+    return dict(tool)
 
 
 def parse_json(value: str, where: str) -> Any:
     """Return the value of JSON inside a text.
 
     Raises:
-        RecordError: `broken_json`.
+        RecordError: `broken_json`, `nested_too_deeply`.
     """
     try:
-        return json.loads(value)
+        return nesting.parse_json(value)
+    except RecordError:
+        raise
     except ValueError as error:
         raise RecordError("broken_json", f"{where}: {error}") from None
 
@@ -160,7 +168,7 @@ def tool_call(raw: object) -> dict[str, Any]:
     interpreter, say) stays a text.
 
     Raises:
-        RecordError: `wrong_type`.
+        RecordError: `wrong_type`, `nested_too_deeply`.
     """
     if not isinstance(raw, Mapping):
         raise RecordError("wrong_type", f"a tool call is {type(raw).__name__}, not an object")
@@ -169,8 +177,12 @@ def tool_call(raw: object) -> dict[str, Any]:
         raise RecordError("wrong_type", "a tool call has no function name")
     arguments = function.get("arguments", function.get("parameters", {}))
     if isinstance(arguments, str):
-        with contextlib.suppress(ValueError):
-            arguments = json.loads(arguments) if arguments.strip() else {}
+        try:
+            arguments = nesting.parse_json(arguments) if arguments.strip() else {}
+        except RecordError:
+            raise
+        except ValueError:
+            pass
     out: dict[str, Any] = {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
     if isinstance(raw.get("id"), str):
         out["id"] = raw["id"]

@@ -52,12 +52,9 @@ class ControlTokenSentinels:
             RecordError: `reserved_character`, a text holds private-use characters as well.
         """
 
-        def change(text: str) -> str:
-            if self._run.search(text):
-                raise RecordError("reserved_character", "the text holds both control tokens and private-use characters")
-            return self.pattern.sub(self._sentinel, text)
-
-        return map_texts(value, change)
+        if self._run.search(all_texts(value)):
+            raise RecordError("reserved_character", "the text holds both control tokens and private-use characters")
+        return map_texts(value, lambda text: self.pattern.sub(self._sentinel, text))
 
     def _sentinel(self, match: re.Match[str]) -> str:
         return chr(FIRST_CONTROL_TOKEN + self._numbers[match[0]]) + FILL * (len(match[0]) - 1)
@@ -99,12 +96,16 @@ def map_texts(value: Any, change: Callable[[str], str]) -> Any:
 
 
 def all_texts(value: Any) -> str:
-    """Return every text of a JSON-like value, one after the other, with a NUL in between."""
+    """Return every text of a JSON-like value, keys included, one after the other, with a NUL in between."""
     found: list[str] = []
-
-    def keep(text: str) -> str:
-        found.append(text)
-        return text
-
-    map_texts(value, keep)
+    rest = [value]
+    while rest:
+        one = rest.pop()
+        if isinstance(one, str):
+            found.append(one)
+        elif isinstance(one, dict):
+            found += filter(lambda key: isinstance(key, str), one)
+            rest += one.values()
+        elif isinstance(one, (list, tuple)):
+            rest += one
     return "\0".join(found)

@@ -28,6 +28,8 @@ from sft_shards.preprocess.pipeline.ragged import concatenate_offsets, row_numbe
 Notes = Mapping[int, tuple[str, ...]]
 """By record number, words that are counted for a record if it is kept (`typed_control_tokens`, say)."""
 NO_SPANS: NDArray[np.int64] = np.empty((0, 2), dtype=np.int64)
+LONGEST_DETAIL = 1000
+"""Characters of a reject's detail that are kept."""
 T = TypeVar("T")
 S = TypeVar("S", bound=np.generic)
 
@@ -45,8 +47,12 @@ class Reject:
 
     @classmethod
     def of(cls, record: int, error: RecordError) -> Reject:
-        """Return what an error says of a record. Nothing of the error is kept alive."""
-        return cls(record=record, reason=error.reason, detail=error.detail)
+        """Return what an error says of a record. Nothing of the error is kept alive.
+
+        A detail may quote the record, which may hold anything: it is cut, and half a surrogate pair is spelled out.
+        """
+        detail = error.detail if len(error.detail) <= LONGEST_DETAIL else error.detail[:LONGEST_DETAIL] + "…"
+        return cls(record=record, reason=error.reason, detail=detail.encode("utf-8", "backslashreplace").decode())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,6 +301,22 @@ class Batch:
             loss_mask=take_rows(self.loss_mask, offsets, rows),
             trained=self.trained[rows],
             rejects=(),
+            notes=Counter(),
+        )
+
+    @classmethod
+    def of_rejects(cls, rejects: Sequence[Reject]) -> Batch:
+        """Return a batch of nothing but records that were left out."""
+        integers = np.zeros(0, dtype=np.int64)
+        return cls(
+            records=integers,
+            splits=np.zeros(0, dtype=np.uint8),
+            digests=np.zeros((0, 16), dtype=np.uint8),
+            lengths=integers,
+            ids=np.zeros(0, dtype=np.int32),
+            loss_mask=np.zeros(0, dtype=np.uint8),
+            trained=integers,
+            rejects=rejects,
             notes=Counter(),
         )
 

@@ -10,9 +10,10 @@ still tokenized together with all the others. Both give the same bytes, which `V
 
 from __future__ import annotations
 
-from sft_shards.formats.records import get
+from sft_shards.formats.records import RecordFormat, get
 from sft_shards.preprocess.config import JobConfig
 from sft_shards.preprocess.pipeline.batch import Batch
+from sft_shards.preprocess.pipeline.containment import contain
 from sft_shards.preprocess.pipeline.read import BatchReading
 from sft_shards.preprocess.pipeline.reference import ReferencePipeline, limits_of
 from sft_shards.preprocess.pipeline.render import BatchRendering
@@ -70,11 +71,16 @@ class Pipeline:
     def batch(self, raw: RawBatch, form: str) -> Batch:
         """Return the sequences and rejects of consecutive records of one format.
 
+        A record that raises anything unforeseen is rejected (see `containment`).
+
         Raises:
             DataError: the batch path gave something else than the reference, or `--overlong error` met a sequence that
                 is too long; the record is named.
         """
         format_ = get(form)
+        return contain(raw, lambda records: self._batch(records, format_))
+
+    def _batch(self, raw: RawBatch, format_: RecordFormat) -> Batch:
         conversations = self._reading.read(raw, format_)
         rendered = self._rendering.render(conversations)
         tokenized = self._tokenization.tokenize(rendered)

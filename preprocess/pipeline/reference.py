@@ -13,6 +13,7 @@ from sft_shards.formats.records import RecordFormat, get
 from sft_shards.formats.templates import TOKENIZER, ChatTemplate, template_source
 from sft_shards.preprocess.config import JobConfig
 from sft_shards.preprocess.pipeline.batch import Batch, ConversationBatch, RenderedBatch, TokenizedBatch
+from sft_shards.preprocess.pipeline.containment import contain
 from sft_shards.preprocess.pipeline.read import ReferenceReading
 from sft_shards.preprocess.pipeline.render import ReferenceRendering
 from sft_shards.preprocess.pipeline.tokenize import ReferenceTokenization
@@ -68,10 +69,16 @@ class ReferencePipeline:
     def batch(self, raw: RawBatch, form: str) -> Batch:
         """Return the sequences and rejects of consecutive records of one format.
 
+        A record that raises anything unforeseen is rejected (see `containment`).
+
         Raises:
             DataError: as `truncate`.
         """
-        return self.truncate(self.tokenize(self.render(self.read(raw, get(form)))))
+        format_ = get(form)
+        return contain(raw, lambda records: self._batch(records, format_))
+
+    def _batch(self, raw: RawBatch, format_: RecordFormat) -> Batch:
+        return self.truncate(self.tokenize(self.render(self.read(raw, format_))))
 
 
 def limits_of(config: JobConfig) -> Limits:

@@ -61,6 +61,10 @@ def open_source(file: Path, name: str) -> Source:
         UsageError: it cannot be read, is empty, or no kind of input knows it.
     """
     try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise UsageError(f"{name!a}: the name of the file is not UTF-8, and the manifest needs it; rename it") from None
+    try:
         state = os.stat(file)
         compression = compression_of(read_head(str(file), "", 4))
         head = FileHead(name, read_head(str(file), compression, HEAD))

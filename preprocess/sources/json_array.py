@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 
 from sft_shards.formats.errors import DataError, RecordError
 from sft_shards.preprocess.sources import streams
-from sft_shards.preprocess.sources.detect import FileHead, is_message_list
+from sft_shards.preprocess.sources.detect import HEAD, FileHead, is_message_list
 from sft_shards.preprocess.sources.partition import Part, parts_at, spaced_out
-from sft_shards.preprocess.sources.raw_records import SPACE, JsonBatch, RawBatch
+from sft_shards.preprocess.sources.raw_records import SPACE, JsonBatch, RawBatch, too_large, within
 from sft_shards.preprocess.sources.source import Source
 from sft_shards.preprocess.sources.streams import (
     BOM,
     ENDLESS,
-    MAX_RECORD,
+    MARGIN,
+    MAX_RECORD_BYTES,
     Progress,
     blocks,
     compressed_blocks,
@@ -72,15 +73,15 @@ class JsonArray:
             stream = blocks(file, 0, source.bytes, _NoDigest())
             return parts_at(spaced_out(item_starts(stream, source.path), target), source.bytes, target)
 
-    def read(self, source: Source, part: Part, progress: Progress) -> Iterator[RawBatch]:
+    def read(self, source: Source, part: Part, progress: Progress, max_record_bytes: int) -> Iterator[RawBatch]:
         """Yield the items of a part, some megabytes at a time."""
         if source.compression:
-            yield from _batches(items(compressed_blocks(source), ENDLESS, source.path))
+            yield from _batches(items(compressed_blocks(source), ENDLESS, source.path, max_record_bytes))
             return
         progress.hashed = True
         with open(source.file, "rb") as file:
             stream = blocks(file, part.begin, part.end, progress.digest)
-            yield from _batches(items(stream, part.end, source.path))
+            yield from _batches(items(stream, part.end, source.path, max_record_bytes))
 
 
 class JsonObject(WholeFile):
@@ -94,14 +95,11 @@ class JsonObject(WholeFile):
         """Return whether the whole file is one JSON object that does not end with the first line."""
         return head.text[:1] == "{" and not head.first_line_is_a_record and head.value is not None
 
-    def read(self, source: Source, part: Part, progress: Progress) -> Iterator[RawBatch]:
+    def read(self, source: Source, part: Part, progress: Progress, max_record_bytes: int) -> Iterator[RawBatch]:
         """Yield the record."""
-        pieces: list[bytes] = []
         with open_contents(source) as stream:
-            while (piece := stream.read(streams.BLOCK)) and sum(map(len, pieces)) <= MAX_RECORD:
-                pieces.append(bytes(piece))
-        text = b"".join(pieces).removeprefix(BOM)
-        yield RawBatch(0, [_too_large()]) if len(text) > MAX_RECORD else JsonBatch.of_texts(0, [text])
+            text = bytes(stream.read(HEAD)).removeprefix(BOM)  # `matches` saw that this is all of the file
+        yield from within(JsonBatch.of_texts(0, [text]), max_record_bytes)
 
 
 class _NoDigest:
@@ -109,10 +107,6 @@ class _NoDigest:
 
     def update(self, data: object, /) -> None:
         """Do nothing."""
-
-
-def _too_large() -> RecordError:
-    return RecordError("too_large", f"longer than {MAX_RECORD:,} bytes")
 
 
 def _batches(found: Iterable[bytes | RecordError]) -> Iterator[RawBatch]:
@@ -171,6 +165,8 @@ class Scanner:
         depth = self.depth + np.cumsum(STEP[data[places]], dtype=np.int64)
         commas = places[(data[places] == COMMA) & (depth == 1)]
         closed = np.flatnonzero((depth == 0) & (STEP[data[places]] < 0))
+        if len(closed) and not self.done and block[places[closed[0]]] != ord("]"):
+            raise DataError(f"{self.path}: its array is closed by }} instead of ]; mend it")
         after = 0 if self.done else int(places[closed[0]]) + 1 if len(closed) else len(block)
         if block[after:].strip(SPACE):
             raise DataError(f"{self.path}: goes on after the end of its array; mend it, or convert it to JSONL")
@@ -218,10 +214,17 @@ def item_starts(stream: Iterable[tuple[int, bytes]], path: str) -> Iterator[int]
         yield from (offset + found[: len(found) - scanner.done] + 1).tolist()
         number += len(found)
     if not scanner.done:
-        raise DataError(f"{path}: the array ends in the middle, after record {number - 1}; it was cut off")
+        raise _cut_off(path, number)
 
 
-def items(stream: Iterable[tuple[int, bytes]], end: int, path: str) -> Iterator[bytes | RecordError]:
+def _cut_off(path: str, records: int) -> DataError:
+    where = f"after record {records - 1}" if records else "in its first record"
+    return DataError(f"{path}: the array ends in the middle, {where}; it was cut off")
+
+
+def items(
+    stream: Iterable[tuple[int, bytes]], end: int, path: str, max_record_bytes: int = MAX_RECORD_BYTES
+) -> Iterator[bytes | RecordError]:
     """Yield the bytes of each item that begins before `end`, with the white space around it.
 
     Raises:
@@ -230,6 +233,7 @@ def items(stream: Iterable[tuple[int, bytes]], end: int, path: str) -> Iterator[
     scanner: Scanner | None = None
     pending: list[bytes] = []
     held = number = 0
+    most = max_record_bytes + MARGIN
     for offset, whole in stream:
         block = whole[: end - offset]
         if scanner is None:
@@ -238,21 +242,21 @@ def items(stream: Iterable[tuple[int, bytes]], end: int, path: str) -> Iterator[
         places = scanner.feed(block).tolist()
         for at, place in enumerate(places):
             held += place - begin
-            item = b"".join((*pending, block[begin:place])) if held <= MAX_RECORD else b""
+            item = b"".join((*pending, block[begin:place])) if held <= most else b""
             if opening:
                 item, opening = item.removeprefix(BOM).lstrip(SPACE)[1:], False
-            if held > MAX_RECORD:
-                yield _too_large()
+            if held > most or len(item.strip(SPACE)) > max_record_bytes:
+                yield too_large(max_record_bytes)
             elif item.strip(SPACE) or not (scanner.done and at == len(places) - 1):
                 yield item
             pending, held, begin = [], 0, place + 1
             number += 1
         held += len(block) - begin
-        if held > MAX_RECORD:
+        if held > most:
             pending = []
         elif begin < len(block):
             pending.append(block[begin:])
         if offset + len(whole) >= end:
             break
     if scanner is None or not (scanner.done or not held):
-        raise DataError(f"{path}: the array ends in the middle, after record {number - 1}; it was cut off")
+        raise _cut_off(path, number)

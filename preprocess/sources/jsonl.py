@@ -20,13 +20,14 @@ from typing import IO
 from sft_shards.formats.errors import RecordError
 from sft_shards.preprocess.sources.detect import FileHead
 from sft_shards.preprocess.sources.partition import Part, parts_at
-from sft_shards.preprocess.sources.raw_records import JsonBatch, RawBatch
+from sft_shards.preprocess.sources.raw_records import JsonBatch, RawBatch, too_large, within
 from sft_shards.preprocess.sources.source import Source
 from sft_shards.preprocess.sources.streams import (
     BATCH,
     BOM,
     ENDLESS,
-    MAX_RECORD,
+    MARGIN,
+    MAX_RECORD_BYTES,
     Digest,
     Progress,
     blocks,
@@ -59,26 +60,34 @@ class JsonLines:
             return [self.whole(source)]
         return parts_at(range(target, source.bytes, target), source.bytes, target)
 
-    def read(self, source: Source, part: Part, progress: Progress) -> Iterator[RawBatch]:
+    def read(self, source: Source, part: Part, progress: Progress, max_record_bytes: int) -> Iterator[RawBatch]:
         """Yield the lines of a part, some megabytes at a time."""
         number = 0
-        for lines in self._lines(source, part, progress):
-            batch = JsonBatch.of_lines(number, lines) if isinstance(lines, bytes) else RawBatch(number, [lines])
-            yield batch
-            number += len(batch)
+        for lines in self._lines(source, part, progress, max_record_bytes):
+            if isinstance(lines, bytes):
+                batch = JsonBatch.of_lines(number, lines)
+                yield from within(batch, max_record_bytes)
+                number += len(batch)
+            else:
+                yield RawBatch(number, [lines])
+                number += 1
 
-    def _lines(self, source: Source, part: Part, progress: Progress) -> Iterator[bytes | RecordError]:
+    def _lines(
+        self, source: Source, part: Part, progress: Progress, max_record_bytes: int
+    ) -> Iterator[bytes | RecordError]:
         if source.compression:
-            yield from whole_lines(compressed_blocks(source, together=BATCH), ENDLESS)
+            yield from whole_lines(compressed_blocks(source, together=BATCH), ENDLESS, max_record_bytes)
             return
         progress.hashed = True
         with open(source.file, "rb") as file:
-            for lines in lines_in_range(file, part.begin, part.end, progress.digest):
+            for lines in lines_in_range(file, part.begin, part.end, progress.digest, max_record_bytes):
                 progress.consumed = file.tell() - part.begin
                 yield lines
 
 
-def lines_in_range(file: IO[bytes], begin: int, end: int, digest: Digest) -> Iterator[bytes | RecordError]:
+def lines_in_range(
+    file: IO[bytes], begin: int, end: int, digest: Digest, max_record_bytes: int = MAX_RECORD_BYTES
+) -> Iterator[bytes | RecordError]:
     """Yield the lines that begin in [begin, end) of an open file, many whole lines at a time.
 
     Args:
@@ -86,17 +95,17 @@ def lines_in_range(file: IO[bytes], begin: int, end: int, digest: Digest) -> Ite
 
     Yields:
         Bytes that end with a newline (but for the last of the file), or a RecordError (`too_large`) in the place of
-        a line that is too long.
+        a line that is far too long. A line between other lines may still be too long.
     """
     inside = False
     if begin:
         file.seek(begin - 1)
         inside = file.read(1) != b"\n"
-    yield from whole_lines(blocks(file, begin, end, digest, together=BATCH), end, inside=inside)
+    yield from whole_lines(blocks(file, begin, end, digest, together=BATCH), end, max_record_bytes, inside=inside)
 
 
 def whole_lines(
-    stream: Iterable[tuple[int, bytes]], end: int, *, inside: bool = False
+    stream: Iterable[tuple[int, bytes]], end: int, max_record_bytes: int = MAX_RECORD_BYTES, *, inside: bool = False
 ) -> Iterator[bytes | RecordError]:
     """Yield the lines that begin before `end`, many whole lines at a time, as `lines_in_range` does.
 
@@ -131,8 +140,8 @@ def whole_lines(
         if block:
             pending.append(block)
             held += len(block)
-        if held > MAX_RECORD:
-            yield RecordError("too_large", f"longer than {MAX_RECORD:,} bytes")
+        if held > max_record_bytes + MARGIN:
+            yield too_large(max_record_bytes)
             pending, held, inside = [], 0, True
     if pending:
         yield b"".join(pending).removeprefix(mark)

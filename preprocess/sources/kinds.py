@@ -48,8 +48,12 @@ class InputKind(Protocol):
         """
         ...
 
-    def read(self, source: Source, part: Part, progress: Progress) -> Iterator[RawBatch]:
+    def read(self, source: Source, part: Part, progress: Progress, max_record_bytes: int) -> Iterator[RawBatch]:
         """Yield the records of a part, numbered from 0, in batches that are bounded by bytes.
+
+        Args:
+            max_record_bytes: a record of more bytes is a RecordError (`too_large`) in its place. What is held at once
+                is a small multiple of this, whatever the file.
 
         Raises:
             DataError: the file is damaged in a way that leaves no next record to go on with. A record that is broken

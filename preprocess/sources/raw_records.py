@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sft_shards.formats.arrow_arrays import number_array
 from sft_shards.formats.errors import RecordError
+from sft_shards.formats.nesting import parse_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,6 +48,10 @@ class RawBatch:
     def values(self, rows: Sequence[int]) -> Iterator[Any | RecordError]:
         """Yield the value of each of some rows, or a RecordError that says why it has none."""
         return (self._values[row] for row in rows)
+
+    def part(self, begin: int, end: int) -> RawBatch:
+        """Return the records at the positions [begin, end); they keep their numbers."""
+        return RawBatch(self.first + begin, self._values[begin:end])
 
     def __iter__(self) -> Iterator[tuple[int, Any | RecordError]]:
         """Yield the number of each record within its part, with its value."""
@@ -102,6 +108,12 @@ class JsonBatch(RawBatch):
         """Parse some rows, one after the other."""
         return map(parse, self.texts(rows))
 
+    def part(self, begin: int, end: int) -> JsonBatch:
+        """See `RawBatch.part`; the bytes are shared."""
+        begins, ends = self.begins[begin:end], self.ends[begin:end]
+        start, stop = (int(begins[0]), int(ends[-1])) if len(begins) else (0, 0)
+        return JsonBatch(self.first + begin, memoryview(self.raw)[start:stop], begins - start, ends - start)
+
     def texts(self, rows: Sequence[int]) -> list[bytes]:
         """Return the JSON texts of some rows."""
         return [bytes(self.raw[self.begins[row] : self.ends[row]]) for row in rows]
@@ -110,8 +122,7 @@ class JsonBatch(RawBatch):
         """Return a batch of some rows, rising; a range is a view of the same bytes, anything else a copy."""
         if not isinstance(rows, range):
             return JsonBatch.of_texts(self.first, self.texts(rows))
-        begins, ends = self.begins[rows.start : rows.stop], self.ends[rows.start : rows.stop]
-        return JsonBatch(self.first, memoryview(self.raw)[begins[0] : ends[-1]], begins - begins[0], ends - begins[0])
+        return self.part(rows.start, rows.stop)
 
 
 class TableBatch(RawBatch):
@@ -124,23 +135,59 @@ class TableBatch(RawBatch):
     def __len__(self) -> int:
         return int(self.columns.num_rows)
 
-    def values(self, rows: Sequence[int]) -> Iterator[dict[str, Any]]:
-        """Yield some rows as dicts."""
-        if len(rows) <= FEW:
-            return (self.columns.slice(row, 1).to_pylist()[0] for row in rows)
-        values = self.columns.to_pylist()
-        return (values[row] for row in rows)
+    def values(self, rows: Sequence[int]) -> Iterator[dict[str, Any] | RecordError]:
+        """Yield some rows as dicts; a RecordError for one with a value that Python has no type for."""
+        if len(rows) > FEW:
+            try:
+                values = self.columns.to_pylist()
+            except (ValueError, OverflowError, TypeError):
+                pass  # of some row, which is found one by one
+            else:
+                return (values[row] for row in rows)
+        return map(self._value, rows)
+
+    def _value(self, row: int) -> dict[str, Any] | RecordError:
+        try:
+            return dict(self.columns.slice(row, 1).to_pylist()[0])
+        except (ValueError, OverflowError, TypeError) as error:  # a date in the year 300,000, say
+            return RecordError("wrong_type", f"the row cannot be read as JSON values ({type(error).__name__})")
+
+    def part(self, begin: int, end: int) -> TableBatch:
+        """See `RawBatch.part`. The rows are copied: a slice of a list column still has the items of all lists."""
+        return TableBatch(self.first + begin, self.columns.take(number_array(np.arange(begin, end))))
+
+
+def too_large(max_record_bytes: int) -> RecordError:
+    """Return the reason why a record of more than so many bytes is left out."""
+    return RecordError("too_large", f"more than --max-record-bytes {max_record_bytes}")
+
+
+def within(batch: JsonBatch, max_record_bytes: int) -> Iterator[RawBatch]:
+    """Yield a batch in the pieces between texts that are too large, each of which becomes a RecordError."""
+    begin = 0
+    for row in np.flatnonzero(batch.ends - batch.begins > max_record_bytes).tolist():
+        if begin < row:
+            yield batch.part(begin, row)
+        yield RawBatch(batch.first + row, [too_large(max_record_bytes)])
+        begin = row + 1
+    if begin == 0:
+        yield batch
+    elif begin < len(batch):
+        yield batch.part(begin, len(batch))
 
 
 def parse(text: bytes) -> Any | RecordError:
-    """Return the value of a JSON text, or a RecordError that says why it has none (`broken_json`, `broken_utf8`)."""
+    """Return the value of a JSON text, or a RecordError that says why it has none.
+
+    The reasons are `broken_json`, `broken_utf8` and `nested_too_deeply`.
+    """
     try:
-        return json.loads(text.decode("utf-8"))
+        return parse_json(text.decode("utf-8"))
+    except RecordError as error:
+        return error.kept()
     except UnicodeDecodeError as error:
         return RecordError("broken_utf8", f"byte {error.start} is not UTF-8")
     except json.JSONDecodeError as error:
         return RecordError("broken_json", f"{error.msg} at character {error.pos}")
-    except RecursionError:
-        return RecordError("broken_json", "nested too deeply")
     except ValueError as error:
         return RecordError("broken_json", str(error)[:200])

@@ -15,15 +15,20 @@ from sft_shards.preprocess.sources.kinds import kind_of
 from sft_shards.preprocess.sources.partition import Part
 from sft_shards.preprocess.sources.raw_records import RawBatch
 from sft_shards.preprocess.sources.source import Source
-from sft_shards.preprocess.sources.streams import Progress, hash_range
+from sft_shards.preprocess.sources.streams import MAX_RECORD_BYTES, Progress, hash_range
 
 
 class PartReader:
-    """Reads the records of one part of a source."""
+    """Reads the records of one part of a source.
 
-    def __init__(self, source: Source, part: Part) -> None:
+    Args:
+        max_record_bytes: larger records are left out (`too_large`).
+    """
+
+    def __init__(self, source: Source, part: Part, max_record_bytes: int = MAX_RECORD_BYTES) -> None:
         self.source = source
         self.part = part
+        self.max_record_bytes = max_record_bytes
         self._progress = Progress()
 
     @property
@@ -47,7 +52,7 @@ class PartReader:
         """
         self.source.check()
         try:
-            yield from kind_of(self.source).read(self.source, self.part, self._progress)
+            yield from kind_of(self.source).read(self.source, self.part, self._progress, self.max_record_bytes)
         except OSError as error:
             raise DataError(f"{self.source.path}: cannot be read ({error.strerror or error})") from None
         self.source.check()
@@ -71,11 +76,12 @@ def whole_of(source: Source) -> Part:
     return kind_of(source).whole(source)
 
 
-def sample(source: Source, count: int) -> list[tuple[int, Any | RecordError]]:
+def sample(source: Source, count: int, max_record_bytes: int = MAX_RECORD_BYTES) -> list[tuple[int, Any | RecordError]]:
     """Return the first `count` records of a source with their numbers; a RecordError for one that is broken.
 
     Raises:
         DataError: as for a part.
     """
-    records = (record for batch in PartReader(source, whole_of(source)).batches() for record in batch)
+    reader = PartReader(source, whole_of(source), max_record_bytes)
+    records = (record for batch in reader.batches() for record in batch)
     return list(islice(records, count))

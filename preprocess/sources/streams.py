@@ -18,8 +18,10 @@ BLOCK = 1 << 20
 """Bytes read at a time: a scan is fastest over what fits into a core's cache."""
 BATCH = 4
 """Blocks that make a batch of records: what is done once for a batch costs less the larger it is."""
-MAX_RECORD = 1 << 26
-"""Bytes that one record may have: a longer one is left out (`too_large`), so that memory stays bounded."""
+MAX_RECORD_BYTES = 8 << 20
+"""Default of `--max-record-bytes`: a larger record is left out (`too_large`), so that memory stays bounded."""
+MARGIN = 1 << 10
+"""Bytes of white space, or of an end of a line, that may stand around a record besides."""
 ENDLESS = 1 << 62
 """An end that no file reaches."""
 BOM = b"\xef\xbb\xbf"

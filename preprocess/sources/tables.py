@@ -8,23 +8,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from sft_shards.formats.arrow_arrays import number_array
-from sft_shards.formats.errors import DataError, RecordError
+from sft_shards.formats.errors import DataError
 from sft_shards.preprocess.sources.detect import FileHead
 from sft_shards.preprocess.sources.partition import Part, parts_of_units
-from sft_shards.preprocess.sources.raw_records import RawBatch, TableBatch
+from sft_shards.preprocess.sources.raw_records import RawBatch
 from sft_shards.preprocess.sources.source import Source
 from sft_shards.preprocess.sources.streams import Progress
+from sft_shards.preprocess.sources.table_rows import ROWS, SLICE, slices
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ROWS = 1 << 14
-"""The most rows in a slice."""
-SLICE = 1 << 22
-"""Bytes in memory that a slice of rows should stay below."""
+VALUES = 1 << 25
+"""Values that one column of a row group may hold: one row may hold all of them, which must fit into memory."""
+BATCH_VALUES = 1 << 20
+"""Values of one column that are read together."""
+BATCH_BYTES = 1 << 26
+"""Bytes that are read together of a column whose values may be made of the values before them."""
 ARROW_FILE = b"ARROW1"
 """How an Arrow file begins that has an index of its record batches."""
 ARROW_STREAM = b"\xff\xff\xff\xff"
@@ -57,7 +57,7 @@ class Table:
         """
         return parts_of_units(self._checked_sizes(source), source.bytes, target)
 
-    def read(self, source: Source, part: Part, progress: Progress) -> Iterator[RawBatch]:
+    def read(self, source: Source, part: Part, progress: Progress, max_record_bytes: int) -> Iterator[RawBatch]:
         """Yield the rows of a part in slices.
 
         Raises:
@@ -68,13 +68,14 @@ class Table:
         number = 0
         try:
             for batch in self._record_batches(source.file, part.first, part.last):
-                step = max(1, min(ROWS, SLICE * batch.num_rows // max(batch.nbytes, 1)))
-                for begin in range(0, batch.num_rows, step):
-                    for rows in _valid_rows(number, batch.slice(begin, step)):
-                        yield rows
-                        number += len(rows)
+                for rows in slices(number, batch, max_record_bytes):
+                    yield rows
+                    number += len(rows)
+        except MemoryError:
+            raise
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{source.path}: damaged after record {number - 1} ({_one_line(error)})") from None
+            where = f"after record {number - 1}" if number else "in its first records"
+            raise DataError(f"{source.path}: damaged {where} ({_one_line(error)})") from None
 
     def _checked_sizes(self, source: Source) -> list[int]:
         import pyarrow as pa
@@ -107,18 +108,60 @@ class Parquet(Table):
         import pyarrow.parquet as pq
 
         with pq.ParquetFile(path) as file:
-            groups = (file.metadata.row_group(at) for at in range(file.metadata.num_row_groups))
+            groups = [file.metadata.row_group(at) for at in range(file.metadata.num_row_groups)]
             return [group.total_byte_size for group in groups]
 
     def _record_batches(self, path: str, first: int, last: int) -> Iterator[Any]:
         import pyarrow.parquet as pq
 
+        with pq.ParquetFile(path) as file:
+            metadata = file.metadata
+        groups = {number: metadata.row_group(number) for number in range(first, last)}
+        in_dictionaries = sorted({name for group in groups.values() for name in _dictionary_columns(group)})
         # Without pre-buffering and with a small buffer, pages are read one by one and not a row group at a time.
-        with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
-            for number in range(first, last):
-                group = file.metadata.row_group(number)
-                rows = max(1, min(ROWS, SLICE * group.num_rows // max(group.total_byte_size, 1)))
-                yield from file.iter_batches(batch_size=rows, row_groups=[number], use_threads=False)
+        with pq.ParquetFile(
+            path, metadata=metadata, read_dictionary=in_dictionaries, pre_buffer=False, buffer_size=1 << 20
+        ) as file:
+            for number, group in groups.items():
+                yield from file.iter_batches(_rows_together(number, group), row_groups=[number], use_threads=False)
+
+
+def _columns(group: Any) -> list[Any]:
+    return [group.column(place) for place in range(group.num_columns)]
+
+
+def _dictionary_columns(group: Any) -> list[str]:
+    """Return the paths of the texts of a row group that stand in dictionaries, which are read as such."""
+    return [
+        column.path_in_schema
+        for column in _columns(group)
+        if column.physical_type == "BYTE_ARRAY" and any("DICTIONARY" in one for one in column.encodings)
+    ]
+
+
+def _rows_together(number: int, group: Any) -> int:
+    """Return how many rows of a row group are read together, so that no column takes much memory.
+
+    Args:
+        number: of the row group, for messages.
+
+    Raises:
+        pyarrow.ArrowInvalid: the row group holds more values than may belong to one row.
+    """
+    import pyarrow as pa
+
+    rows = SLICE * group.num_rows // max(group.total_byte_size, 1)
+    for column in _columns(group):
+        if column.num_values > VALUES:
+            raise pa.ArrowInvalid(
+                f"row group {number} holds {column.num_values:,} values of {column.path_in_schema}, more than "
+                f"{VALUES:,}; write the file with smaller row groups"
+            )
+        rows = min(rows, BATCH_VALUES * group.num_rows // max(column.num_values, 1))
+        # A value of these may be as long as the whole column and take a few bytes in the file.
+        if column.physical_type == "FIXED_LEN_BYTE_ARRAY" or "DELTA_BYTE_ARRAY" in column.encodings:
+            rows = min(rows, BATCH_BYTES // max(column.total_uncompressed_size, 1))
+    return int(max(1, min(ROWS, rows)))
 
 
 class Arrow(Table):
@@ -150,25 +193,6 @@ class Arrow(Table):
                     return
                 if number >= first:
                     yield batch
-
-
-def _valid_rows(first: int, batch: pa.RecordBatch) -> Iterator[RawBatch]:
-    """Yield rows, halved until those with a text that is not UTF-8 are alone: writers do not check."""
-    import pyarrow as pa
-
-    own = batch.take(
-        number_array(np.arange(batch.num_rows))
-    )  # a slice of a list column still has the items of all lists
-    try:
-        own.validate(full=True)
-        yield TableBatch(first, own)
-    except pa.ArrowInvalid:
-        if batch.num_rows == 1:
-            yield RawBatch(first, [RecordError("broken_utf8", "a text of the row is not UTF-8")])
-            return
-        half = batch.num_rows // 2
-        yield from _valid_rows(first, batch.slice(0, half))
-        yield from _valid_rows(first + half, batch.slice(half))
 
 
 def _one_line(error: BaseException) -> str:

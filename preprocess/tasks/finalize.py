@@ -29,6 +29,7 @@ from sft_shards.formats.shards import (
 from sft_shards.formats.shards.contents import folder_inside, size_inside
 from sft_shards.formats.shards.files import atomic_write, fsync_directory, sha256_file
 from sft_shards.formats.templates import TOKENIZER, template_source
+from sft_shards.preprocess.pipeline.containment import INTERNAL_ERROR
 from sft_shards.preprocess.pipeline.reference import load_template
 from sft_shards.preprocess.sources.partition import combined_sha256
 from sft_shards.preprocess.tasks.dedup import deduplicate
@@ -149,6 +150,8 @@ def _merge_rejects(plan: Plan, bases: Mapping[int, int], output: Path) -> FileIn
 def check_rejects(counts: Counts, limit: str | None, output: Path) -> None:
     """Raise a DataError if more records were left out than `limit` allows, or all of them."""
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts.rejected.items()) or "there were none"
+    if INTERNAL_ERROR in counts.rejected:
+        reasons += f"; {INTERNAL_ERROR} is a bug in sft-shards: report it"
     if counts.written == 0:
         raise DataError(f"{output}: all {counts.read:,} records were left out ({reasons}); see {output}/{REJECTS}")
     if limit is not None and not check_limit(limit, counts):

@@ -11,7 +11,6 @@ file that has others.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,6 +25,7 @@ from sft_shards.formats.shards.manifest import check_file_names
 from sft_shards.formats.shards.schema import SchemaError, build, checked, parse
 from sft_shards.formats.templates import TOKENIZER
 from sft_shards.preprocess.config import AUTO, JobConfig
+from sft_shards.preprocess.pipeline.containment import is_unforeseen
 from sft_shards.preprocess.pipeline.reference import load_template
 from sft_shards.preprocess.sources import Part, Source, cut, find_sources, sample
 from sft_shards.preprocess.tasks.diff import differences, joined
@@ -192,17 +192,27 @@ def _renderings(config: JobConfig, template: str, tokenizer: Tokenizer, sources:
     renderer = load_template(template, tokenizer, allow_control_tokens=config.allow_control_tokens)
     texts = []
     for source in sources[:: max(1, len(sources) // COMPARED)]:
-        for _, record in sample(source, COMPARED):
-            with contextlib.suppress(RecordError):
-                if not isinstance(record, RecordError):
-                    texts.append(renderer.render(get(source.format).read(record, config.fields)).text)
+        for _, record in sample(source, COMPARED, config.max_record_bytes):
+            if isinstance(record, RecordError):
+                continue
+            try:
+                texts.append(renderer.render(get(source.format).read(record, config.fields)).text)
+            except BaseException as error:  # the task that reads the record rejects it
+                if not isinstance(error, RecordError) and not is_unforeseen(error):
+                    raise
     return texts
 
 
 def _planned(source: Source, config: JobConfig) -> Source:
     name = config.format
     if name == AUTO:
-        found = [(at, record) for at, record in sample(source, SAMPLE) if not isinstance(record, RecordError)]
+        seen = sample(source, SAMPLE, config.max_record_bytes)
+        found = [(at, record) for at, record in seen if not isinstance(record, RecordError)]
+        if seen and not found:
+            at, broken = seen[0]
+            raise UsageError(
+                f"{source.path}: none of the first {len(seen)} records can be read (record {at}: {broken}); mend it"
+            )
         name = detect(found, config.fields, source.path).name
     return replace(source, format=name)
 

@@ -70,7 +70,7 @@ def run_task(plan: Plan, task: Task, output: Path, pipeline: Pipeline, report: R
     try:
         folder = Path(tempfile.mkdtemp(prefix=f"attempt-{task.number:05d}-", dir=output / WORK))
         older = None if plan.config.dedup else adopt(task, output, folder)  # a published shard has no digests
-        receipt = older or _write(task, folder, pipeline, report)
+        receipt = older or _write(plan, task, folder, pipeline, report)
         receipt.write(folder)
         for inner in (entry for entry in folder.iterdir() if entry.is_dir()):
             fsync_directory(inner)
@@ -98,8 +98,8 @@ def run_task(plan: Plan, task: Task, output: Path, pipeline: Pipeline, report: R
     return receipt
 
 
-def _write(task: Task, folder: Path, pipeline: Pipeline, report: Report) -> Receipt:
-    reader = PartReader(task.source, task.part)
+def _write(plan: Plan, task: Task, folder: Path, pipeline: Pipeline, report: Report) -> Receipt:
+    reader = PartReader(task.source, task.part, plan.config.max_record_bytes)
     writer = TaskWriter(folder, task.source.path, pipeline.tokenizer.vocab_size)
     rejected: Counter[str] = Counter()
     notes: Counter[str] = Counter()
@@ -137,6 +137,6 @@ def _records_before(plan: Plan, task: Task, output: Path) -> int:
     for before in plan.tasks[: task.number]:
         if before.source == task.source:
             done = read_receipt(output, before.number)
-            batches = PartReader(before.source, before.part).batches()
+            batches = PartReader(before.source, before.part, plan.config.max_record_bytes).batches()
             count += done.records if done else sum(map(len, batches))
     return count

@@ -89,7 +89,7 @@ class TaskWriter:
         self.vocab_size = vocab_size
         self.shards: dict[str, ShardWriter] = {}
         self._digests: list[Digests] = []
-        self._rejects = open(folder / REJECTS, "w", encoding="utf-8")  # noqa: SIM115
+        self._rejects = open(folder / REJECTS, "w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
 
     def append(self, batch: Batch) -> None:
         """Add the sequences of a batch to the shards of their splits, and its rejects to the rejects."""

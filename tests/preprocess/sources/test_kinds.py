@@ -31,7 +31,7 @@ class Pairs:
     def whole(self, source):
         return Part(end=source.bytes, last=len(self._records(source)))
 
-    def read(self, source, part, progress):
+    def read(self, source, part, progress, max_record_bytes):
         yield RawBatch(0, self._records(source)[part.first : part.last])
 
     def keeps_parts_when_appended(self, source):

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sft_shards.formats.errors import DataError, RecordError, UsageError
-from sft_shards.preprocess.sources import PartReader, cut, find_sources, json_array, jsonl, parse, sample, streams
+from sft_shards.preprocess.sources import PartReader, cut, find_sources, json_array, parse, sample, streams
 from sft_shards.preprocess.sources.stdin import spool
 
 pytestmark = pytest.mark.unit
@@ -23,14 +23,14 @@ RECORDS = [
 ]
 
 
-def read(source, target):
+def read(source, target, max_record_bytes=streams.MAX_RECORD_BYTES):
     """All records, part by part; each part's numbers count from 0 and its hash is that of its bytes."""
     parts = cut(source, target)
     assert [part.begin for part in parts] == [0, *(part.end for part in parts[:-1])]
     assert parts[-1].end == source.bytes
     found = []
     for part in parts:
-        one = PartReader(source, part)
+        one = PartReader(source, part, max_record_bytes)
         items = [item for batch in one.batches() for item in batch]
         assert [number for number, _ in items] == list(range(len(items)))
         assert one.sha256 == streams.hash_range(source.file, part.begin, part.end)
@@ -143,13 +143,12 @@ def test_an_array_that_is_no_array_is_refused_before_anything_is_written(tmp_pat
 
 
 def test_a_line_without_end_is_left_out_and_the_next_one_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(jsonl, "MAX_RECORD", 1000)
     monkeypatch.setattr(streams, "BLOCK", 64)
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"a": 1}\n"' + b"x" * 5000 + b'"\n{"a": 2}\n')
     [source] = find_sources([str(path)])
     for target in (1 << 20, 700):
-        found = read(source, target)
+        found = read(source, target, 1000)
         assert [one if isinstance(one, dict) else one.reason for one in found] == [{"a": 1}, "too_large", {"a": 2}]
 
 
@@ -259,4 +258,4 @@ def test_rows_with_a_text_that_is_not_utf_8_are_rejects(tmp_path):
 
 def test_numbers_that_no_parser_takes_are_a_reject(tmp_path):
     assert parse(b'{"a": ' + b"9" * 5000 + b"}").reason == "broken_json"
-    assert parse(b"[" * 200_000).reason == "broken_json"
+    assert parse(b"[" * 200_000).reason == "nested_too_deeply"

@@ -1,0 +1,56 @@
+"""How deeply the values of a record may be nested: a fixed depth, below every limit of Python and of its stack.
+
+Rendering, hashing and copying a value recurse into it. Python stops a recursion where its stack ends, which depends
+on who called and differs between machines; a record must be read or left out in the same way everywhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sft_shards.formats.errors import RecordError
+
+MAX_NESTING = 200
+"""Arrays and objects within each other. Tools and their arguments seldom have more than ten."""
+
+
+def parse_json(text: str) -> Any:
+    """Return the value of a JSON text.
+
+    Raises:
+        ValueError: it is not JSON.
+        RecordError: `nested_too_deeply`.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise _too_deep() from None
+    if text.count("[") + text.count("{") > MAX_NESTING:
+        check_nesting(value)
+    return value
+
+
+def check_nesting(value: Any) -> None:
+    """Make sure that a JSON-like value is not nested too deeply.
+
+    Raises:
+        RecordError: `nested_too_deeply`.
+    """
+    level = [value]
+    for _ in range(MAX_NESTING + 1):
+        inner: list[Any] = []
+        for one in level:
+            if isinstance(one, Mapping):
+                inner.extend(one.values())
+            elif isinstance(one, (list, tuple)):
+                inner.extend(one)
+        if not inner:
+            return
+        level = inner
+    raise _too_deep()
+
+
+def _too_deep() -> RecordError:
+    return RecordError("nested_too_deeply", f"arrays and objects are nested more than {MAX_NESTING} deep")
