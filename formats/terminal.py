@@ -1,17 +1,21 @@
 """Texts of other people made fit for a terminal: what a terminal would obey is shown as an escape.
 
+    say(f"{directory}: nothing wrong")                  # a line; the name of the directory cannot forge another
+    say(f"sft-preprocess: {error}", err=True)
+
 Records, names of files, manifests and the errors that quote them may hold escape sequences, which set the clipboard
 (OSC 52), rename the window, clear the screen or colour a line; carriage returns, which overwrite one; newlines, which
 forge one; and bidirectional controls, which show a line in another order than it has. Everything that either command
-prints for people goes through `printable`. JSON output does not need it: there these characters are data.
+prints for people goes through here. JSON output does not need it: there these characters are data.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 
 BODY = "│ "
-"""Stands before each line of a text of several lines, so that none can be taken for a line of ours."""
+"""Stands before each line of a text that is shown between lines of ours."""
 _OBEYED = (
     "\x00-\x1f\x7f-\x9f"  # C0, DEL and C1
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional marks, embeddings, overrides and isolates
@@ -19,7 +23,7 @@ _OBEYED = (
     "\ud800-\udfff"  # halves of surrogate pairs, which no encoding has
 )
 _IN_A_LINE = re.compile(f"[{_OBEYED}]")
-_IN_A_BODY = re.compile(f"(?![\n\t])[{_OBEYED}]")
+_IN_A_TEXT = re.compile(f"(?![\n\t])[{_OBEYED}]")
 _ESCAPES = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
@@ -32,19 +36,27 @@ def printable(text: object) -> str:
     return _IN_A_LINE.sub(_escape, str(text))
 
 
-def printable_body(text: str) -> str:
-    r"""Return a text of several lines, each behind `BODY`; newlines and tabs are kept, all else is as in `printable`.
+def say(line: object, *, err: bool = False) -> None:
+    """Print a line for people, on standard output or on standard error."""
+    print(printable(line), file=sys.stderr if err else sys.stdout, flush=True)
 
-    >>> print(printable_body("one\ntwo\x9b2J"))
-    │ one
-    │ two\x9b2J
+
+def printable_text(text: str) -> str:
+    """Return a text of several lines: newlines and tabs are kept, all else is as in `printable`.
+
+    Only for what is known to be a text and stands last: its lines may look like any other.
     """
-    return "\n".join(BODY + line for line in _IN_A_BODY.sub(_escape, text).split("\n"))
+    return _IN_A_TEXT.sub(_escape, text)
 
 
-def printable_part(text: str) -> str:
-    """Return a piece of such a text, before pieces are joined and coloured: as `printable_body`, without `BODY`."""
-    return _IN_A_BODY.sub(_escape, text)
+def quoted(text: str) -> str:
+    """Return a text of several lines, each behind `BODY`, so that none can be taken for a line of ours.
+
+    >>> print(quoted("one\ntwo"))
+    │ one
+    │ two
+    """
+    return "\n".join(BODY + line for line in text.split("\n"))
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -17,6 +17,7 @@ import click
 
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.reasons import explain
+from sft_shards.formats.terminal import say
 from sft_shards.preprocess import runtime
 from sft_shards.preprocess.directories.cli import COMMANDS
 from sft_shards.preprocess.engines.engine import ENGINES, engine_class, engine_options, make_engine
@@ -119,7 +120,7 @@ def _job(context: click.Context, settings: Settings) -> Job:
         max_rejects=settings.values.get("max_rejects"),
         announce=_announce,
         as_json=settings.values["as_json"],
-        say=lambda line: click.echo(line, err=True),
+        say=lambda line: say(line, err=True),
         arguments=settings.plan_arguments(context),
     )
 
@@ -131,14 +132,15 @@ def _dry_run(job: Job, script: str | None, as_json: bool) -> None:
     plan = job.rehearse()
     _show_plan(plan, as_json)
     if not as_json:
-        click.echo(f"nothing was written; without --dry-run, {job.output} would be")
+        say(f"nothing was written; without --dry-run, {job.output} would be")
 
 
 def _announce(plan: Plan, tokenizer: Tokenizer) -> None:
     from sft_shards.preprocess.preview import announcement
 
-    for line in announcement(plan, tokenizer, colour=sys.stderr.isatty()):
-        click.echo(line, err=True, color=sys.stderr.isatty())
+    colour = sys.stderr.isatty()
+    for line in announcement(plan, tokenizer, colour=colour):
+        click.echo(line, err=True, color=colour)
 
 
 @cli.command()
@@ -161,8 +163,8 @@ def plan(context: click.Context, /, **options: Any) -> None:
         return
     _show_plan(job.plan(patience=settings.values["patience"]), as_json)
     if not as_json:
-        click.echo(f"next, in as many processes as you like: sft-preprocess task --output {job.output}")
-        click.echo(f"then, once: sft-preprocess finalize --output {job.output}")
+        say(f"next, in as many processes as you like: sft-preprocess task --output {job.output}")
+        say(f"then, once: sft-preprocess finalize --output {job.output}")
 
 
 def _show_plan(plan: Plan, as_json: bool) -> None:
@@ -170,9 +172,7 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"tasks": len(plan.tasks), "sources": len(plan.sources), "bytes": size}))
     else:
-        click.echo(
-            f"{len(plan.tasks)} tasks over {len(plan.sources)} file(s), {size:,} bytes, template {plan.template}"
-        )
+        say(f"{len(plan.tasks)} tasks over {len(plan.sources)} file(s), {size:,} bytes, template {plan.template}")
 
 
 @cli.command()
@@ -210,11 +210,9 @@ def task(
     if as_json:
         click.echo(json.dumps({"done": done, "tasks": tasks}))
     elif not tasks:
-        click.echo(f"{output}: complete already")
+        say(f"{output}: complete already")
     else:
-        click.echo(
-            f"{done} of {tasks} tasks are finished by this process; then: sft-preprocess finalize --output {output}"
-        )
+        say(f"{done} of {tasks} tasks are finished by this process; then: sft-preprocess finalize --output {output}")
 
 
 @cli.command()
@@ -256,14 +254,14 @@ def _print_counts(output: Path, manifest: Manifest, as_json: bool) -> None:
         return
     for name, split in manifest.splits.items():
         share = split.trained_tokens / split.tokens
-        click.echo(
+        say(
             f"{name}: {split.sequences:,} sequences, {split.tokens:,} tokens, {split.trained_tokens:,} carry loss "
             f"({share:.1%}), longest {split.longest:,}, {len(split.shards)} shard(s)"
         )
     for reason, count in manifest.counts.rejected.items():
         why = explain(reason)
-        click.echo(f"left out: {count:,} {reason} (see {output}/rejects.jsonl)" + (f": {why}" if why else ""))
-    click.echo(f"wrote {output} with template {manifest.template.name}; look at it: sft-preprocess inspect {output}")
+        say(f"left out: {count:,} {reason} (see {output}/rejects.jsonl)" + (f": {why}" if why else ""))
+    say(f"wrote {output} with template {manifest.template.name}; look at it: sft-preprocess inspect {output}")
 
 
 def _summary(manifest: Manifest) -> dict[str, Any]:
@@ -301,7 +299,7 @@ def main() -> NoReturn:
 
 
 def _say(message: str) -> None:
-    click.echo(f"sft-preprocess: {' '.join(message.splitlines())}", err=True)
+    say(f"sft-preprocess: {' '.join(message.splitlines())}", err=True)
 
 
 if __name__ == "__main__":

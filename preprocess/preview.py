@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sft_shards.formats.errors import DataError, RecordError
+from sft_shards.formats.terminal import printable, quoted
 from sft_shards.preprocess.directories.show import MaskedSpan, coloured, masked_spans
 from sft_shards.preprocess.pipeline.pipeline import Pipeline
 from sft_shards.preprocess.sources import RawBatch, sample
@@ -27,8 +28,8 @@ def announcement(plan: Plan, tokenizer: Tokenizer, *, colour: bool) -> Iterator[
         colour: show what carries loss in green; otherwise between ⟦ ⟧.
     """
     for source in plan.sources:
-        yield f"{source.path}: {source.format} ({source.kind})"
-    yield f"template {plan.template}; ids by {plan.engine_check}"
+        yield printable(f"{source.path}: {source.format} ({source.kind})")
+    yield printable(f"template {plan.template}; ids by {plan.engine_check}")
     pipeline = Pipeline(plan.config, plan.template, tokenizer)
     source = plan.sources[0]
     for number, record in sample(source, TRIED, plan.config.max_record_bytes):
@@ -40,9 +41,9 @@ def announcement(plan: Plan, tokenizer: Tokenizer, *, colour: bool) -> Iterator[
             continue  # it will end the job, and the task that meets it says where
         if len(batch.lengths):
             trained = int(batch.loss_mask.sum())
-            yield f"record {number} of {source.path}: {len(batch.ids):,} tokens, {trained:,} carry loss"
+            yield printable(f"record {number} of {source.path}: {len(batch.ids):,} tokens, {trained:,} carry loss")
             spans = masked_spans(batch.ids, batch.loss_mask, tokenizer)
-            yield coloured([_shortened(span) for span in spans], colour=colour)
+            yield quoted(coloured([_shortened(span) for span in spans], colour=colour))
             return
 
 

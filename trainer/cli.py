@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from sft_shards.formats.errors import DataError, UsageError
+from sft_shards.formats.terminal import say
 from sft_shards.trainer import compatibility, options, stage_registry, yaml_config
 from sft_shards.trainer.chat.cli import chat
 from sft_shards.trainer.data.shards import open_shards, parse_shards
@@ -215,7 +216,7 @@ def status(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"sft-train: {' '.join(message.split())}", file=sys.stderr)
+    say(f"sft-train: {' '.join(message.split())}", err=True)
     return code
 
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from sft_shards.formats.errors import DataError, UsageError
+from sft_shards.formats.terminal import printable_text, say
 from sft_shards.trainer.isolation.consensus import trial_of_all
 from sft_shards.trainer.job import Job
 from sft_shards.trainer.mcore import compat, cpu_device, hip
@@ -57,7 +58,7 @@ def prepare(job: Job) -> tuple[compat.Configuration, DatasetProvider, Start]:
 
 def _show(lines: Iterable[str]) -> None:
     for line in lines:
-        print(f"sft-train: {line}", file=sys.stderr, flush=True)
+        say(f"sft-train: {line}", err=True)
 
 
 def run(job: Job) -> None:
@@ -96,7 +97,7 @@ def main(start: Callable[[Job], None] = run) -> int:
         _report(str(error))
         return error.exit_code
     except Exception as error:  # of Megatron, torch or a stage: the traceback, and its last line as the reason
-        traceback.print_exc()
+        sys.stderr.write(printable_text(traceback.format_exc()))
         last = " ".join("".join(traceback.format_exception_only(error)).split())
         _report(f"worker {os.environ.get('RANK', '0')} failed: {last}")
         return DataError.exit_code
@@ -107,7 +108,7 @@ def _report(message: str) -> None:
     """Write why this worker failed to torchrun's error file; without one (no torchrun) to standard error."""
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if not path:
-        print(f"sft-train: {message}", file=sys.stderr)
+        say(f"sft-train: {message}", err=True)
         return
     with open(path, "w", encoding="utf-8") as file:
         json.dump({"message": message, "timestamp": int(time.time())}, file)

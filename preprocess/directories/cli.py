@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from sft_shards.formats.errors import UsageError
+from sft_shards.formats.terminal import say
 from sft_shards.preprocess.options import DIRECTORY, Output, option
 
 
@@ -43,9 +44,9 @@ def verify(directory: Path, quick: bool, as_json: bool) -> None:
         click.echo(json.dumps(findings, ensure_ascii=False))
     else:
         for finding in findings:
-            click.echo(finding)
+            say(finding)
         if not findings:
-            click.echo(f"{directory}: nothing wrong{' at a quick look' if quick else ''}")
+            say(f"{directory}: nothing wrong{' at a quick look' if quick else ''}")
     if findings:
         raise SystemExit(1)
 
@@ -66,10 +67,10 @@ def formats(as_json: bool) -> None:
         )
         return
     for name, fields in records.items():
-        click.echo(f"records   {name:12} fields: {', '.join(fields)}")
-    click.echo("template  tokenizer    the tokenizer's own chat template")
+        say(f"records   {name:12} fields: {', '.join(fields)}")
+    say("template  tokenizer    the tokenizer's own chat template")
     for name in sources():
-        click.echo(f"template  {name}")
+        say(f"template  {name}")
 
 
 @click.command("list")
@@ -96,7 +97,7 @@ def diff(one: Path, other: Path, as_json: bool) -> None:
         click.echo(json.dumps(found, ensure_ascii=False))
     else:
         for line in found or [f"{one} and {other} hold the same bytes"]:
-            click.echo(line)
+            say(line)
     if found:
         raise SystemExit(1)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sft_shards.formats.shards import Manifest, SourceInfo
+from sft_shards.formats.terminal import printable
 from sft_shards.preprocess.tasks.diff import differences
 
 
@@ -40,11 +41,15 @@ def summary(directory: Path) -> dict[str, Any]:
 
 def table(summaries: Sequence[dict[str, Any]]) -> str:
     """Format summaries as a table with a line for each split."""
-    rows = [("directory", "split", "shards", "sequences", "tokens", "trained", "longest", "tokenizer", "template")]
+    rows: list[tuple[str, ...]] = [
+        ("directory", "split", "shards", "sequences", "tokens", "trained", "longest", "tokenizer", "template")
+    ]
     for one in summaries:
         for split, info in one["splits"].items():
             numbers = (f"{info[key]:,}" for key in ("shards", "sequences", "tokens", "trained_tokens", "longest"))
-            rows.append((one["directory"], split, *numbers, one["tokenizer"], one["template"]))
+            names = map(printable, (one["directory"], split, one["tokenizer"], one["template"]))
+            directory, shown, tokenizer, template = names
+            rows.append((directory, shown, *numbers, tokenizer, template))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(

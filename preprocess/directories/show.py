@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_shards.formats.shards import ShardDirectory
+from sft_shards.formats.terminal import printable, printable_text
 from sft_shards.preprocess.tasks.writer import read_rows
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
@@ -46,12 +47,17 @@ def masked_spans(ids: NDArray[Any], loss_mask: NDArray[np.uint8], tokenizer: Tok
 
 
 def coloured(parts: list[MaskedSpan], *, colour: bool) -> str:
-    """Join spans to one text: trained ones in green and the rest dim, or trained ones between ⟦ ⟧ without colours."""
+    """Join spans to one text: trained ones in green and the rest dim, or trained ones between ⟦ ⟧ without colours.
+
+    Nothing in the texts can colour or bracket them in another way.
+    """
+    texts = [printable_text(part.text) for part in parts]
     if not colour:
-        return "".join(f"⟦{part.text}⟧" if part.trained else part.text for part in parts)
+        texts = [text.replace("⟦", r"\u27e6").replace("⟧", r"\u27e7") for text in texts]
+        return "".join(f"⟦{text}⟧" if part.trained else text for part, text in zip(parts, texts, strict=True))
     return "".join(
-        click.style(part.text, fg="green", bold=True) if part.trained else click.style(part.text, dim=True)
-        for part in parts
+        click.style(text, fg="green", bold=True) if part.trained else click.style(text, dim=True)
+        for part, text in zip(parts, texts, strict=True)
     )
 
 
@@ -80,7 +86,7 @@ def show(directory: Path, split: str, row: int, *, colour: bool, as_json: bool) 
             "text": [{"text": part.text, "trained": part.trained} for part in parts],
         }
         return json.dumps(value, ensure_ascii=False)
-    head = f"{split} row {row} of {len(opened):,}: {source}, record {record}; "
+    head = f"{printable(split)} row {row} of {len(opened):,}: {printable(source)}, record {record}; "
     head += f"{len(tokens):,} tokens, {int(loss_mask.sum()):,} carry loss"
     return f"{click.style(head, bold=True) if colour else head}\n{coloured(parts, colour=colour)}"
 

@@ -21,6 +21,7 @@ import click
 
 from sft_shards.formats import sbatch
 from sft_shards.formats.errors import DataError
+from sft_shards.formats.terminal import say
 from sft_shards.preprocess.engines.engine import ARRAY, EngineJob
 from sft_shards.preprocess.options import Option
 
@@ -74,7 +75,7 @@ class Slurm:
             return manifest
         plan = job.plan()
         jobs = self._submit(job)
-        click.echo(
+        say(
             f"submitted {jobs[0]} ({len(plan.tasks)} tasks, {self.array} elements), then {jobs[1]} to publish "
             f"{job.output}; logs in {job.output}/{WORK} and {job.output}.finalize-{jobs[1]}.log",
             err=self.follow or job.as_json,

@@ -14,6 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from sft_shards.formats.terminal import printable_text
+
 FOLDER = "SFT_SHARDS_WORKER_LOGS"
 """Environment: the folder for the files, where one is in use."""
 SHOWN = 500
@@ -62,7 +64,7 @@ class WorkerLogs:
         text = self._text(worker, self._read.get(worker, 0))
         self._read[worker] = self._read.get(worker, 0) + len(text)
         if text:
-            sys.stderr.write(text.decode("utf-8", errors="replace"))
+            sys.stderr.write(printable_text(text.decode("utf-8", errors="replace")))
             sys.stderr.flush()
 
     def begin(self, worker: int) -> None:

@@ -11,6 +11,7 @@ import click
 
 from sft_shards.formats.errors import UsageError
 from sft_shards.formats.shards.manifest import SPLITS
+from sft_shards.formats.terminal import printable_text, say
 from sft_shards.trainer.chat import generation, references, scores
 from sft_shards.trainer.chat.generation import Answer, ChatModel, Messages
 from sft_shards.trainer.job import DEVICES
@@ -97,11 +98,11 @@ class Asking:
             click.echo(json.dumps({"prompt": text, **dataclasses.asdict(answer)}, ensure_ascii=False))
         else:
             click.echo()
-            click.echo(f"[{ending(answer)}]", err=True)
+            say(f"[{ending(answer)}]", err=True)
 
     def generate(self, prompt: list[int], *, shown: bool) -> Answer:
         """The model's answer to token ids."""
-        show = (lambda text: click.echo(text, nl=False)) if shown else None
+        show = (lambda text: click.echo(printable_text(text), nl=False)) if shown else None
         return self.chat.answer(prompt, limit=self.limit, temperature=self.temperature, show=show)
 
 
@@ -145,12 +146,12 @@ def compare(asking: Asking, scorer: scores.Scorer, *, shards: str, split: str, r
             values = {**place, **dataclasses.asdict(answer), **dataclasses.asdict(score)}
             click.echo(json.dumps(values, ensure_ascii=False))
             continue
-        click.echo(f"{split} row {question.row}, answer {question.turn} of {question.turns}")
-        click.echo(f"  asked:     {_tail(asking.chat.text(question.prompt))}")
-        click.echo(f"  reference: {_head(reference)}")
-        click.echo(f"  model:     {_head(answer.text)}")
+        say(f"{split} row {question.row}, answer {question.turn} of {question.turns}")
+        say(f"  asked:     {_tail(asking.chat.text(question.prompt))}")
+        say(f"  reference: {_head(reference)}")
+        say(f"  model:     {_head(answer.text)}")
         equal = "equal" if score.exact else f"not equal, ROUGE-L {score.rouge_l:.3f}, chrF {score.chrf:.1f}"
-        click.echo(f"  {equal}; {ending(answer)}")
+        say(f"  {equal}; {ending(answer)}")
     stopped, exact = sum(bool(answer.stop) for answer, _ in found), sum(score.exact for _, score in found)
     total = f"{len(found)} answers: {exact} equal to the reference, {stopped} stopped by themselves"
     rouge, chrf = (sum(getattr(score, name) for _, score in found) / len(found) for name in ("rouge_l", "chrf"))

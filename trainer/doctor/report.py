@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import click
 
+from sft_shards.formats.terminal import printable
+
 Status = Literal["ok", "warning", "failing"]
 COLOURS = {"ok": "green", "warning": "yellow", "failing": "red"}
 
@@ -63,13 +65,13 @@ def as_text(findings: Sequence[Finding], *, device: str, colour: bool) -> str:
         device: named in the last line.
         colour: write ANSI colours.
     """
-    width = max((len(finding.name) for finding in findings), default=0)
+    width = max((len(printable(finding.name)) for finding in findings), default=0)
     lines = []
     for finding in findings:
         status = click.style(f"{finding.status:<7}", fg=COLOURS[finding.status]) if colour else f"{finding.status:<7}"
-        lines.append(f"{status}  {finding.name:<{width}}  {finding.found}".rstrip())
+        lines.append(f"{status}  {printable(finding.name):<{width}}  {printable(finding.found)}".rstrip())
         if finding.remedy:
-            lines.append(f"{'':7}  {'':{width}}  → {finding.remedy}")
+            lines.append(f"{'':7}  {'':{width}}  → {printable(finding.remedy)}")
     counts = {status: sum(finding.status == status for finding in findings) for status in COLOURS}
     verdict = "can train" if can_train(findings) else "cannot train"
     lines.append(

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sft_shards.formats.errors import DataError, UsageError
+from sft_shards.formats.terminal import say
 from sft_shards.trainer.isolation.trial import probe
 from sft_shards.trainer.job import Job
 from sft_shards.trainer.launch import amd, cpu, environment
@@ -121,7 +122,7 @@ def launch(job: Job, nproc: int | None, nodes: Nodes) -> None:
 def warn(text: str) -> None:
     """Print a warning, unless it is empty."""
     if text:
-        print(f"sft-train: warning: {text}", file=sys.stderr, flush=True)
+        say(f"sft-train: warning: {text}", err=True)
 
 
 def torchrun() -> list[str]:

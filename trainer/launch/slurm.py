@@ -17,6 +17,7 @@ from pathlib import Path
 from sft_shards.formats import sbatch
 from sft_shards.formats.errors import DataError
 from sft_shards.formats.shards.files import atomic_write
+from sft_shards.formats.terminal import say
 from sft_shards.trainer.job import Job
 from sft_shards.trainer.launch.container import Container
 from sft_shards.trainer.launch.nodes import Nodes
@@ -120,7 +121,7 @@ def submit(job: Job, nproc: int | None, slurm: Slurm, words: Sequence[str], *, d
         DataError: the shards are, or do not fit the model.
     """
     for line in _check_call(job, nproc, Nodes(count=slurm.nodes)):
-        print(f"sft-train: {line}", file=sys.stderr)
+        say(f"sft-train: {line}", err=True)
     text = slurm.script(job, words)
     if dry_run:
         print(text, end="")
@@ -130,7 +131,7 @@ def submit(job: Job, nproc: int | None, slurm: Slurm, words: Sequence[str], *, d
     with atomic_write(path) as file:
         file.write(text.encode("utf-8"))
     number = sbatch.submit("--slurm", str(path))
-    print(f"submitted {number}: {slurm.nodes} node(s); script {path}, log {path.parent}/sft-train-{number}.log")
+    say(f"submitted {number}: {slurm.nodes} node(s); script {path}, log {path.parent}/sft-train-{number}.log")
 
 
 def _check_call(job: Job, nproc: int | None, nodes: Nodes) -> list[str]:

@@ -7,6 +7,7 @@ import time
 import click
 
 from sft_shards.formats.errors import UsageError
+from sft_shards.formats.terminal import say
 
 
 @click.command(name="export")
@@ -45,5 +46,5 @@ def export(
     began = time.monotonic()
     made = exporting.export(checkpoint, output, step=step, dtype=dtype, merge=merge, model=model)
     seconds = time.monotonic() - began
-    click.echo(f"{made.folder}: {made.tensors:,} tensors, {made.bytes / 1e9:.2f} GB in {seconds:.0f} s")
+    say(f"{made.folder}: {made.tensors:,} tensors, {made.bytes / 1e9:.2f} GB in {seconds:.0f} s")
     return 0
