@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 
 from sft_shards.formats.errors import UsageError
+from sft_shards.formats.scripts import checked
+
+KEY = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+"""Names of sbatch's options."""
 
 
 def site_options(values: Sequence[str]) -> dict[str, str]:
     """Read the values of `--slurm-option`: `KEY=VALUE`, or KEY alone for a flag, whose value is "".
 
     Raises:
-        UsageError: a value has another form.
+        UsageError: a value has another form, or holds a control character.
     """
     options = {}
     for value in values:
-        key, _, text = value.lstrip("-").partition("=")
-        if not key or any(character.isspace() for character in key):
+        key, _, text = checked(value, "--slurm-option").lstrip("-").partition("=")
+        if not KEY.fullmatch(key):
             raise UsageError(f"--slurm-option {value}: must have the form KEY=VALUE, or KEY")
         options[key] = text
     return options
 
 
 def head(options: Mapping[str, str]) -> list[str]:
-    """Give the first lines of a batch script; an option whose value is empty is a flag."""
-    lines = (f"#SBATCH --{key}" + (f"={shlex.quote(value)}" if value else "") for key, value in options.items())
+    """Give the first lines of a batch script; an option whose value is empty is a flag.
+
+    Raises:
+        UsageError: a value holds a control character.
+    """
+    lines = []
+    for key, value in options.items():
+        text = shlex.quote(checked(value, f"--{key} of the batch script"))
+        lines.append(f"#SBATCH --{key}={text}" if value else f"#SBATCH --{key}")
     return ["#!/bin/bash", *lines]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from sft_shards.formats.errors import DataError, UsageError
+from sft_shards.formats.scripts import all_checked, checked
 from sft_shards.formats.terminal import say
 from sft_shards.trainer import compatibility, options, stage_registry, yaml_config
 from sft_shards.trainer.chat.cli import chat
@@ -173,6 +174,7 @@ def cli(ctx: click.Context, /, shards: tuple[str, ...], config_path: str | None,
 
 def _start(job: Job, nproc: int | None, target: Target) -> None:
     """Start the job on this machine, submit it to Slurm, or with --dry-run show what would be started."""
+    _check_characters(job)
     if target.slurm is not None:
         from sft_shards.trainer.launch.slurm import submit
 
@@ -189,6 +191,18 @@ def _start(job: Job, nproc: int | None, target: Target) -> None:
         click.echo(script(planned, check(planned)), nl=False)
         return
     launch(job, nproc, target.nodes)
+
+
+def _check_characters(job: Job) -> None:
+    """Raise UsageError if an option, a flag or a value of the YAML file holds a control character."""
+    for name, value in job.config.items():
+        all_checked(
+            value if isinstance(value, list) else [value], f"{job.config_path}: {checked(name, job.config_path)}"
+        )
+    all_checked(job.flags, "the flags after --")
+    for option, path in (("--shards", job.shards), ("--model", (job.model,)), ("--hf-config", (job.hf_config,))):
+        all_checked(path, option)
+    all_checked((job.config_path, job.cache_dir, job.lora_targets, job.stage), "the call")
 
 
 def _without_none(options: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import click
 
 from sft_shards.formats.errors import UsageError
+from sft_shards.formats.scripts import checked
 from sft_shards.preprocess.engines.engine import ARRAY, EngineJob
 from sft_shards.preprocess.options import Option
 
@@ -54,15 +55,21 @@ class Kubernetes:
         """Give both Jobs as a list in JSON, which is YAML that kubectl reads.
 
         Raises:
-            UsageError: the pods could not plan this job.
+            UsageError: the pods could not plan this job, or a value holds a control character.
         """
+        for name in ("image", "claim", "mount"):
+            checked(getattr(self, name), f"--{name}")
+        if ":" in self.mount:
+            raise UsageError(f"--mount {self.mount}: Kubernetes takes no path with a colon; choose another")
         for argument, remedy in (("-", "name a file on the volume"), ("--overwrite", "remove the directory yourself")):
             if argument in job.arguments:
                 raise UsageError(f"{argument}: cannot be used with --engine kubernetes, every pod plans; {remedy}")
         workers = job.workers or 1
         limit = ["--max-rejects", job.max_rejects] if job.max_rejects else []
         output = ["--output", str(job.output)]
-        plan = ["sft-preprocess", "plan", *job.arguments, *output, "--patience", str(PATIENCE)]
+        output = [_literal(word, "--output") for word in output]
+        arguments = [_literal(word, "the call") for word in job.arguments]
+        plan = ["sft-preprocess", "plan", *arguments, *output, "--patience", str(PATIENCE)]
         task = ["sft-preprocess", "task", *output, "--workers", str(workers)]
         finalize = ["sft-preprocess", "finalize", *output, "--wait", str(WAIT), *limit]
         indexed = {
@@ -94,6 +101,11 @@ class Kubernetes:
         if first:
             pod["initContainers"] = [{"name": "plan", "command": first, **base}]
         return pod
+
+
+def _literal(word: str, where: str) -> str:
+    """Return a word of a command as Kubernetes must be given it, which replaces `$(NAME)` in commands."""
+    return checked(word, where).replace("$(", "$$(")
 
 
 def _job(name: str, pod: dict[str, Any], spec: dict[str, Any]) -> dict[str, Any]:

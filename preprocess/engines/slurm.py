@@ -21,6 +21,7 @@ import click
 
 from sft_shards.formats import sbatch
 from sft_shards.formats.errors import DataError
+from sft_shards.formats.scripts import checked, checked_lines
 from sft_shards.formats.terminal import say
 from sft_shards.preprocess.engines.engine import ARRAY, EngineJob
 from sft_shards.preprocess.options import Option
@@ -86,20 +87,25 @@ class Slurm:
         return Manifest.read(job.output)
 
     def script(self, job: EngineJob) -> str:
-        """Give the batch script, which runs the tasks, or publishes when its argument is `finalize`."""
-        output = job.output.resolve()
+        """Give the batch script, which runs the tasks, or publishes when its argument is `finalize`.
+
+        Raises:
+            UsageError: a value or the name of a folder holds a control character.
+        """
+        output = checked(job.output.resolve(), "--output")
+        setup = [checked_lines(self.slurm_setup, "--slurm-setup")] if self.slurm_setup else []
         workers = job.workers or 1
         own = {
             "job-name": "sft-shards",
             "array": f"0-{self.array - 1}",
             "ntasks": "1",
             "cpus-per-task": str(workers),
-            "chdir": os.getcwd(),
+            "chdir": checked(os.getcwd(), "the working directory"),
             "output": f"{output}/{WORK}/%A_%a.log",
             "requeue": "",
             "open-mode": "append",
         }
-        target = shlex.quote(str(output))
+        target = shlex.quote(output)
         limit = f" --max-rejects {shlex.quote(job.max_rejects)}" if job.max_rejects else ""
         command = self._command()
         return "\n".join(
@@ -111,7 +117,7 @@ class Slurm:
                 "# Then, once, it checks them and writes the manifest:",
                 "#     sbatch --array=0 --cpus-per-task=1 --dependency=afterany:JOB SCRIPT finalize",
                 "set -eu",
-                *([self.slurm_setup] if self.slurm_setup else []),
+                *setup,
                 'if [ "${1:-tasks}" = finalize ]; then',
                 f"    exec {command} finalize --output {target}{limit}",
                 "fi",
@@ -125,7 +131,7 @@ class Slurm:
         own = Path(sys.executable).with_name("sft-preprocess")
         if self.slurm_setup or any(key.startswith("container") for key in self.slurm_option) or not own.exists():
             return "sft-preprocess"
-        return shlex.quote(str(own))
+        return shlex.quote(checked(own, "the folder of sft-preprocess"))
 
     def _submit(self, job: EngineJob) -> tuple[str, str]:
         """Write the script and submit it twice; returns the job ids of the array and of finalize."""

@@ -40,8 +40,13 @@ class Container:
     """More options of the runtime (for Pyxis: of srun)."""
 
     def command(self, job: Job) -> list[str]:
-        """Return the words between `srun` and the command."""
-        mounts = [*(f"{folder}:{folder}" for folder in folders(job)), *map(_mount, self.mounts)]
+        """Return the words between `srun` and the command.
+
+        Raises:
+            UsageError: the name of a folder to mount holds a comma or a colon, with which the runtimes separate mounts
+                and their parts.
+        """
+        mounts = [*(f"{folder}:{folder}" for folder in map(_mountable, folders(job))), *map(_mount, self.mounts)]
         if self.runtime == "pyxis":
             where = [f"--container-mounts={','.join(mounts)}", f"--container-workdir={os.getcwd()}"]
             return [f"--container-image={self.image}", *where, *self.options]
@@ -103,6 +108,25 @@ def _cache(job: Job) -> Path:
 
 
 def _mount(text: str) -> str:
-    """Return `SRC:DST` for `SRC` or `SRC:DST[:MODE]`, with an absolute source."""
+    """Return `SRC:DST` for `SRC` or `SRC:DST[:MODE]`, with an absolute source.
+
+    Docker's MODE may be a list with commas.
+
+    Raises:
+        UsageError: a path holds a comma.
+    """
     source, colon, target = text.partition(":")
-    return f"{os.path.abspath(source)}:{target if colon else os.path.abspath(source)}"
+    if "," in source or "," in target.partition(":")[0]:
+        raise UsageError(
+            f"--container-mount {text}: a comma would add another mount; give each in an option of its own"
+        )
+    source = str(_mountable(Path(os.path.abspath(source))))
+    return f"{source}:{target if colon else source}"
+
+
+def _mountable(folder: Path) -> Path:
+    """Return a folder that a mount can name."""
+    found = next((character for character in ",:" if character in str(folder)), None)
+    if found is not None:
+        raise UsageError(f"{folder}: a container cannot mount a folder with {found!r} in its name; rename it")
+    return folder

@@ -11,6 +11,7 @@ import os
 import shlex
 from collections.abc import Iterator, Sequence
 
+from sft_shards.formats.scripts import all_checked, comment
 from sft_shards.trainer.launch import environment
 from sft_shards.trainer.launch.launcher import Launch, torchrun, warn
 from sft_shards.trainer.mcore import compat, cpu_device
@@ -37,21 +38,25 @@ def check(planned: Launch) -> Decision:
 
 
 def script(planned: Launch, decision: Decision) -> str:
-    """Return the start as a shell script."""
+    """Return the start as a shell script.
+
+    Raises:
+        UsageError: a flag or the name of a folder holds a control character.
+    """
     nodes = planned.nodes
     where = f" on node {nodes.rank} of {nodes.count}" if nodes.count > 1 else ""
     return "\n".join(
         (
-            *(f"# {line}" for line in (*notes(planned), *decision.summary)),
+            *map(comment, (*notes(planned), *decision.summary)),
             "",
             "# The workers' environment",
             *(variable.shell() for variable in planned.variables),
             "",
             f"# The workers{where}; sft-train runs torchrun's agent in its own process",
-            shlex.join([*torchrun(), *planned.torchrun()]),
+            shlex.join(all_checked([*torchrun(), *planned.torchrun()], "the call")),
             "",
             "# Megatron's flags, as each worker gives them to pretrain()",
-            *(f"#   {shlex.join(words)}" for words in by_flag(decision.argv)),
+            *(f"#   {shlex.join(all_checked(words, words[0]))}" for words in by_flag(decision.argv)),
             "",
         )
     )

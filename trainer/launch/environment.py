@@ -13,6 +13,8 @@ import shlex
 from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 
+from sft_shards.formats.scripts import comment
+
 Wanted = Mapping[str, tuple[str | None, str]]
 """For each name the value, or None if the variable must not be set, and the reason."""
 
@@ -33,7 +35,7 @@ class Variable:
         if self.value is None:
             return f"unset {self.name}  # {self.reason}"
         if self.yours is not None:
-            return f"# {self.name}={shlex.quote(self.yours)}  (yours, kept; else {self.value}: {self.reason})"
+            return comment(f"{self.name}={shlex.quote(self.yours)}  (yours, kept; else {self.value}: {self.reason})")
         return f"export {self.name}={shlex.quote(self.value)}  # {self.reason}"
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from sft_shards.formats import sbatch
 from sft_shards.formats.errors import DataError
+from sft_shards.formats.scripts import all_checked, checked, checked_lines
 from sft_shards.formats.shards.files import atomic_write
 from sft_shards.formats.terminal import say
 from sft_shards.trainer.job import Job
@@ -53,12 +54,17 @@ class Slurm:
         Args:
             job: the job, for its folders.
             words: the call of `sft-train` without the options that say where it runs.
+
+        Raises:
+            UsageError: a word of the call or the name of a folder holds a control character, or one that a container's
+                mounts cannot hold.
         """
+        words = all_checked(words, "the call")
         own = {
             "job-name": "sft-train",
             "nodes": str(self.nodes),
             "ntasks-per-node": "1",
-            "chdir": os.getcwd(),
+            "chdir": checked(os.getcwd(), "the working directory"),
             "output": f"{folder(job)}/sft-train-%j.log",
             "requeue": "",
             "open-mode": "append",
@@ -67,8 +73,8 @@ class Slurm:
         if job.device == "gpu" and not any(key.startswith(("gpus", "gres", "exclusive")) for key in self.options):
             own["exclusive"] = ""
         every = {**own, **self.options}
-        on_node = ON_NODE.format(command=self._command())
-        around = self.container.command(job) if self.container else []
+        on_node = ON_NODE.format(command=checked(self._command(), "the folder of sft-train"))
+        around = all_checked(self.container.command(job), "the container") if self.container else []
         folders = (
             shlex.join(["mkdir", "-p", *map(str, self.container.folders_to_create(job))]) if self.container else ""
         )
@@ -81,7 +87,7 @@ class Slurm:
                 "set -e",
                 "export MASTER_ADDR=$(hostname)  # this script runs on the first node",
                 "export MASTER_PORT=$((15000 + SLURM_JOB_ID % 10000))",
-                *([self.setup] if self.setup else []),
+                *([checked_lines(self.setup, "--slurm-setup")] if self.setup else []),
                 *([folders] if folders else []),
                 'echo "sft-train: job $SLURM_JOB_ID, restarted ${SLURM_RESTART_COUNT:-0} times, $SLURM_JOB_NODELIST"',
                 "status=0",
