@@ -107,6 +107,13 @@ class Command(click.Group):
     help="Folder of cached pack plans (default: $SFT_SHARDS_CACHE, or ~/.cache/sft-shards).",
 )
 @click.option(
+    "--skip-scan",
+    is_flag=True,
+    default=None,
+    help="Do not check every id and mask value before training (default: each directory is checked once, and what was "
+    "found is kept in the cache).",
+)
+@click.option(
     "--lora-rank",
     type=int,
     metavar="R",

@@ -14,6 +14,8 @@ from typing import Any
 
 from sft_shards.formats.errors import UsageError
 
+LAUNCHER = "SFT_SHARDS_LAUNCHER"
+"""Environment of workers: the process id of the command that started them."""
 DEVICES = ("gpu", "cpu")
 OVERLONG = ("truncate", "drop")
 BATCHING = ("packed", "padded")
@@ -39,6 +41,8 @@ class Job:
     """Epochs of the mixture, see `parse_epochs`; None: Megatron's --train-iters or --train-samples say how long."""
     cache_dir: str | None = None
     """Folder of cached pack plans; None: `sft_shards.trainer.data.cache.default_root()`."""
+    skip_scan: bool = False
+    """Leave out the scan of all ids and mask values, see `sft_shards.trainer.data.scan`."""
     device: str = "gpu"
     """One of `DEVICES`."""
     overlong: str = "truncate"

@@ -15,6 +15,7 @@ from typing import Any
 
 from sft_shards.formats.errors import UsageError
 from sft_shards.trainer import compatibility, parallel_layout, stage_registry, summary
+from sft_shards.trainer.data import scan
 from sft_shards.trainer.data.cache import Cache, default_root
 from sft_shards.trainer.data.shards import open_shards, parse_shards, short_names
 from sft_shards.trainer.isolation import choose
@@ -74,6 +75,10 @@ def decide(job: Job, world: int) -> Decision:
     layout = parallel_layout.from_flags(args, world, epochs=job.epochs is not None)
     shards = [parse_shards(text) for text in job.shards]
     directories = open_shards(path for path, _ in shards)
+    cache = Cache(Path(job.cache_dir) if job.cache_dir else default_root())
+    scan.check_layout(directories)
+    if not job.skip_scan:
+        scan.check_values(directories, cache)
     first = directories[0]
     compatibility.check_tokenizer(args, first.manifest.tokenizer, first.path)
     positions, rows, exact = layout.seq_length, 0, True
@@ -117,7 +122,7 @@ def decide(job: Job, world: int) -> Decision:
                 short_names(each.path for each in directories), shards, directories, strict=True
             )
         ),
-        cache=Cache(Path(job.cache_dir) if job.cache_dir else default_root()),
+        cache=cache,
     )
     stage = stage_registry.load(job.stage)(setup)
 

@@ -7,11 +7,13 @@ A worker writes why it failed where torchrun reads it (its error file); the laun
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import json
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
@@ -20,12 +22,15 @@ from pathlib import Path
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.terminal import printable_text, say
 from sft_shards.trainer.isolation.consensus import trial_of_all
-from sft_shards.trainer.job import Job
+from sft_shards.trainer.job import LAUNCHER, Job
 from sft_shards.trainer.mcore import compat, cpu_device, hip
 from sft_shards.trainer.mcore.dataset_provider import DatasetProvider
 from sft_shards.trainer.model import sidecar
 from sft_shards.trainer.model.start import Start, providing
 from sft_shards.trainer.resolve import decide
+
+PR_SET_PDEATHSIG = 1
+"""`prctl` of <sys/prctl.h>: which signal this process gets when its parent ends."""
 
 
 def prepare(job: Job) -> tuple[compat.Configuration, DatasetProvider, Start]:
@@ -86,8 +91,30 @@ def run(job: Job) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
+def die_with_parent() -> None:
+    """Have the kernel end this process when its parent ends, however that ends, and end now if it has ended already.
+
+    A worker whose torchrun agent was killed (SIGKILL, out of memory) would go on, hold its GPU, and write the
+    checkpoints that the run started in its place writes too. Linux only.
+    """
+    if sys.platform != "linux":
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    ended = os.getppid() != parent
+    try:  # it may have ended while this process was importing; who starts torchrun by hand sets no such variable
+        os.kill(int(os.environ.get(LAUNCHER, os.getpid())), 0)
+    except ProcessLookupError:
+        ended = True
+    except PermissionError:  # another user's process, so there is one
+        pass
+    if ended:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def main(start: Callable[[Job], None] = run) -> int:
     """Run the job in `sys.argv[1]` and return the exit status: 0 done, 1 data or machine, 2 the call is wrong."""
+    die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # an interrupt is reported once, by the launcher
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # Slurm may send it to all; the launcher passes it on as SIGTERM
     job = Job.loads(sys.argv[1])
@@ -114,5 +141,23 @@ def _report(message: str) -> None:
         json.dump({"message": message, "timestamp": int(time.time())}, file)
 
 
-if __name__ == "__main__":  # Megatron's checkpoint writers import this module again
+def end_after_parent() -> None:
+    """Have a thread end this process within a second of its parent's end.
+
+    For Megatron's checkpoint writers, which outlive a worker that was killed. `die_with_parent` is not for them: the
+    kernel would end them with the thread that started them, and that may be a short one.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__mp_main__":  # a checkpoint writer of Megatron's, which imports its parent's main module again
+    end_after_parent()
+if __name__ == "__main__":
     sys.exit(main())

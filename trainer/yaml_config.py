@@ -23,12 +23,13 @@ from sft_shards.trainer.job import BATCHING, DEVICES, OVERLONG
 
 CHOICES = {"device": DEVICES, "overlong": OVERLONG, "batching": BATCHING, "isolation": ISOLATIONS}
 OWN = (
-    *("shards", "device", "nproc", "stage", "batching", "isolation", "overlong", "epochs", "cache-dir"),
+    *("shards", "device", "nproc", "stage", "batching", "isolation", "overlong", "epochs", "cache-dir", "skip-scan"),
     *("model", "revision", "hf-config", "random-weights", "lora-rank", "lora-alpha", "lora-dropout", "lora-targets"),
 )
 """Options of `sft-train` that may stand in the file too; an option on the command line wins."""
 
 
+SWITCHES = ("random-weights", "skip-scan")
 NUMBERS: dict[str, tuple[type, ...]] = {"lora-rank": (int,), "lora-alpha": (int, float), "lora-dropout": (int, float)}
 
 
@@ -92,9 +93,9 @@ def _check_own(path: str, name: str, value: Any) -> Any:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UsageError(f"{path}: 'nproc' is a number of processes, not {value!r}")
         return value
-    if name == "random-weights":
+    if name in SWITCHES:
         if not isinstance(value, bool):
-            raise UsageError(f"{path}: 'random-weights' is true or false, not {value!r}")
+            raise UsageError(f"{path}: {name!r} is true or false, not {value!r}")
         return value
     if name in NUMBERS:
         if not isinstance(value, NUMBERS[name]) or isinstance(value, bool):

@@ -58,7 +58,7 @@ def test_a_run_says_what_it_trains_on(shards: Path, tmp_path: Path) -> None:
     assert sorted(values) == ["lm loss", "lm loss/other", f"lm loss/{shards.name}"]
     low, high = sorted(float(value) for name, value in values.items() if name != "lm loss")
     assert low < float(values["lm loss"]) < high, "token-weighted over both"
-    assert len(list((tmp_path / "cache").iterdir())) == 8, "targets and plan of two splits of two directories"
+    assert len(list((tmp_path / "cache").iterdir())) == 12, "scan, targets and plan of two splits of two directories"
     assert (tmp_path / "checkpoint/latest_checkpointed_iteration.txt").read_text().strip() == str(steps)
 
     call = ["--shards", shards, "--device", "cpu", "--", *FLAGS, f"--load={tmp_path / 'checkpoint'}"]
@@ -127,6 +127,28 @@ def test_it_ends_as_told_and_leaves_nobody_behind(
     assert having(mark) == []
 
 
+def test_killed_outright_it_leaves_nobody_behind(shards: Path, tmp_path: Path) -> None:
+    """SIGKILL reaches the command alone, and nobody can pass it on: the kernel ends the workers."""
+    words = ["--random-weights", "--shards", shards, "--device", "cpu", "--nproc", 2]
+    mark = f"SFT_SHARDS_TEST=killed-{os.getpid()}-{tmp_path.name}"
+    name, _, value = mark.partition("=")
+    with subprocess.Popen(
+        [sys.executable, "-m", "sft_shards.trainer", *map(str, words), "--", *FLAGS, "--train-iters=100000",
+         f"--save={tmp_path}", "--save-interval=3"],
+        stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1", name: value},
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        while not (tmp_path / "latest_checkpointed_iteration.txt").exists():
+            assert process.stdout.readline(), "it ended by itself"
+        assert len(having(mark, "environ")) > 2, "the command and two workers"
+        process.kill()
+        process.stdout.read()  # until nobody holds the pipe any more
+    deadline = time.monotonic() + 120
+    while having(mark, "environ") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert having(mark, "environ") == []
+
+
 @pytest.mark.parametrize(
     ("death", "last"),
     [
@@ -143,12 +165,12 @@ def test_a_worker_that_dies_has_the_last_word(shards: Path, death: str, last: st
     assert ("Traceback" in done.stderr) == (death == "raise"), "the traceback of somebody else's code is kept"
 
 
-def having(mark: str) -> list[str]:
-    """Processes with `mark` in their command line."""
+def having(mark: str, where: str = "cmdline") -> list[str]:
+    """Processes with `mark` in their command line, or in their `environ`."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if mark in (folder / "cmdline").read_text():
+            if mark in (folder / where).read_text():
                 found.append(folder.name)
         except OSError:
             continue  # it ended meanwhile

@@ -43,6 +43,7 @@ def test_an_empty_file_is_an_empty_configuration(tmp_path: Path) -> None:
         ("num-layers: 2\nnum_layers: 3\n", "twice"),
         ("net:\n  num-layers: 2\n", "'net' holds a dict"),
         ("random-weights: 1\n", "'random-weights' is true or false"),
+        ("skip-scan: 1\n", "'skip-scan' is true or false"),
         ("model: 3\n", "'model' is a text"),
         ("lr:\n", "'lr' holds nothing"),
         ("device: tpu\n", "gpu, cpu"),

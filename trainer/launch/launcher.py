@@ -20,7 +20,7 @@ from typing import Any
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.terminal import say
 from sft_shards.trainer.isolation.trial import probe
-from sft_shards.trainer.job import Job
+from sft_shards.trainer.job import LAUNCHER, Job
 from sft_shards.trainer.launch import amd, cpu, environment
 from sft_shards.trainer.launch.environment import Variable, Wanted
 from sft_shards.trainer.launch.nodes import Nodes
@@ -142,6 +142,7 @@ def _run(planned: Launch) -> None:
     unmet = (RendezvousError, importlib.import_module("torch.distributed").DistError)
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    os.environ[LAUNCHER] = str(os.getpid())
     with Handler() as handler, StderrTail() as tail:
         try:
             run.run(run.parse_args(planned.torchrun()))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -100,23 +103,106 @@ def test_whoever_finds_it_done_does_not_build(tmp_path: Path) -> None:
     assert other["a"].sum() == 0
 
 
+def rows() -> dict[str, np.ndarray]:
+    return {"rows": np.arange(300, dtype=np.uint32), "bounds": np.arange(0, 301, 3, dtype=np.uint32)}
+
+
+def change(entry: Path, alter: Callable[[np.ndarray], np.ndarray], name: str = "rows") -> None:
+    """Write other numbers of the same type and shape into an entry."""
+    array = np.load(entry / f"{name}.npy")
+    np.save(entry / f"{name}.npy", alter(array))
+
+
+def other_key(entry: Path) -> None:
+    raw = json.loads((entry / "entry.json").read_text())
+    (entry / "entry.json").write_text(json.dumps({**raw, "key": {"n": 4}}))
+
+
+def link(entry: Path, name: str) -> None:
+    os.rename(entry / name, entry / "moved")
+    (entry / name).symlink_to("moved")
+
+
+def fifo(entry: Path, name: str) -> None:
+    (entry / name).unlink()
+    os.mkfifo(entry / name)
+
+
+def file(entry: Path) -> None:
+    shutil.rmtree(entry)
+    entry.write_text("x")
+
+
+HARM: dict[str, Callable[[Path], object]] = {
+    "cut off": lambda entry: os.truncate(entry / "rows.npy", 500),
+    "of another shape": lambda entry: np.save(entry / "rows.npy", np.ones(299, dtype=np.uint32)),
+    "an array is gone": lambda entry: (entry / "rows.npy").unlink(),
+    "entry.json is gone": lambda entry: (entry / "entry.json").unlink(),
+    "no JSON": lambda entry: (entry / "entry.json").write_text("{"),
+    "without hashes": lambda entry: (entry / "entry.json").write_text('{"key": {"n": 3}, "arrays": {}, "x": 1}'),
+    "of another key": other_key,
+    "duplicated rows": lambda entry: change(entry, lambda rows: np.repeat(rows[:150], 2)),
+    "zeroed bounds": lambda entry: change(entry, np.zeros_like, "bounds"),
+    "a zeroed file": lambda entry: (entry / "rows.npy").write_bytes(bytes(1328)),
+    "pickled objects": lambda entry: np.save(entry / "rows.npy", np.array([{}] * 300, dtype=object)),
+    "an array is a link": lambda entry: link(entry, "rows.npy"),
+    "entry.json is a link": lambda entry: link(entry, "entry.json"),
+    "an array is a FIFO": lambda entry: fifo(entry, "rows.npy"),
+    "entry.json is a FIFO": lambda entry: fifo(entry, "entry.json"),
+    "the entry is empty": lambda entry: (shutil.rmtree(entry), entry.mkdir()),
+    "the entry is a file": file,
+}
+
+
 @pytest.mark.unit
-@pytest.mark.parametrize("harm", ["short", "other", "gone", "entry"])
-def test_a_damaged_entry_is_named(tmp_path: Path, harm: str) -> None:
+@pytest.mark.parametrize("harm", HARM.values(), ids=HARM)
+def test_a_damaged_entry_is_made_again(tmp_path: Path, harm: Callable[[Path], object]) -> None:
     cache = Cache(tmp_path)
-    cache.arrays("thing", KEY, lambda: {"a": np.ones(300)})
+    cache.arrays("thing", KEY, rows)
     (entry,) = tmp_path.iterdir()
-    file = entry / "a.npy"
-    if harm == "short":
-        file.write_bytes(file.read_bytes()[:-1])
-    elif harm == "other":
-        np.save(file, np.ones(299))
-    elif harm == "gone":
-        file.unlink()
-    else:
-        (entry / "entry.json").write_text("{")
-    with pytest.raises(DataError, match="damaged; delete the folder"):
-        cache.arrays("thing", KEY, lambda: pytest.fail("built"))
+    harm(entry)
+    found = cache.arrays("thing", KEY, rows)
+    assert {name: array.tolist() for name, array in found.items()} == {
+        name: array.tolist() for name, array in rows().items()
+    }
+    cache.arrays("thing", KEY, lambda: pytest.fail("built"))
+    assert list(tmp_path.iterdir()) == [entry], "no lock, nothing temporary"
+
+
+@pytest.mark.process
+def test_one_heals_a_damaged_entry_for_all(tmp_path: Path) -> None:
+    root, log = tmp_path / "cache", tmp_path / "log"
+    assert start(root, log, 0).communicate(timeout=60)[0]
+    (entry,) = root.iterdir()
+    change(entry, np.zeros_like, "a")
+    processes = [start(root, log, 1.0) for _ in range(3)]
+    assert {process.communicate(timeout=60)[0] for process in processes} == {"499500 (0, 2)\n"}
+    assert log.read_text() == "built\nbuilt\n"
+
+
+@pytest.mark.unit
+def test_an_entry_of_another_user_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = Cache(tmp_path)
+    cache.arrays("thing", KEY, lambda: {"a": np.zeros(3)})
+    (theirs,) = tmp_path.iterdir()
+    owner = module._owner
+    monkeypatch.setattr(module, "_owner", lambda path: 4242 if path == theirs else owner(path))
+    for _ in range(2):
+        assert cache.arrays("thing", KEY, lambda: {"a": np.ones(3)})["a"].tolist() == [1, 1, 1]
+    assert sorted(tmp_path.iterdir()) == [theirs, tmp_path / f"{theirs.name}-{os.geteuid()}"]
+    monkeypatch.setattr(module, "_owner", lambda path: 4242)
+    with pytest.raises(DataError, match="belongs to another user; name another folder with --cache-dir"):
+        cache.arrays("thing", KEY, rows)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(("owner", "own"), [(7, True), (0, True), (4242, True), (8, False)])
+def test_whose_entries_are_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: int, own: bool) -> None:
+    """One's own, root's, and those of the user that the file system gives new files to (here 7)."""
+    calls = SimpleNamespace(geteuid=lambda: 4242, fstat=lambda handle: SimpleNamespace(st_uid=7))
+    monkeypatch.setattr(module, "os", calls)
+    monkeypatch.setattr(module, "_owner", lambda path: owner)
+    assert module._is_own(tmp_path, tmp_path / "entry") is own
 
 
 @pytest.mark.unit
