@@ -150,10 +150,21 @@ def decide(job: Job, world: int) -> Decision:
         summary=(
             *summary.lines(setup, stage, vocabulary=vocabulary, padded=padded, eval_iters=eval_iters, steps=steps),
             start.summary,
+            *trust_warnings(args),
             *(special_tokens.warnings(Path(job.model), info) if job.model is not None else ()),
             *([lora.describe(adapters, args)] if adapters is not None else []),
         ),
     )
+
+
+def trust_warnings(args: Any) -> list[str]:
+    """Name the folders whose checkpoints Megatron will unpickle, which nothing here can make safe."""
+    named = (args.load, getattr(args, "pretrained_checkpoint", None))
+    return [
+        f"warning: {folder}: Megatron unpickles this checkpoint, which can run any code in it; load only what you trust"
+        for folder in dict.fromkeys(named)
+        if folder and starting.has_checkpoint(folder)
+    ]
 
 
 def _shape(job: Job) -> ModelShape | None:

@@ -74,6 +74,12 @@ class Checkpoint:
             if hasattr(entry, "chunks") and not BESIDE.match(name):
                 chunks = tuple((tuple(chunk.offsets), tuple(chunk.sizes)) for chunk in entry.chunks)
                 self.tensors[name] = Saved(shape=tuple(entry.size), dtype=entry.properties.dtype, chunks=chunks)
+        self.objects = {
+            name: int(self._storage[name, ()].length)
+            for name, entry in metadata.state_dict_metadata.items()
+            if not hasattr(entry, "chunks") and (name, ()) in self._storage
+        }
+        """Bytes that each saved object takes that is no tensor, by name."""
         self._by_leading: dict[tuple[str, int], dict[tuple[int, ...], list[Any]]] = {}
 
     @classmethod
@@ -128,6 +134,26 @@ class Checkpoint:
             raise DataError(f"{self.folder}: parts of {name} are missing; export an earlier step (--step)")
         return whole
 
+    def read_object(self, name: str) -> bytes:
+        """Return the bytes that `torch.save` made of an object, without unpickling them.
+
+        Raises:
+            DataError: they are missing.
+        """
+        info = self._storage[name, ()]
+        try:
+            with self._file(name, info).open("rb") as stream:
+                stream.seek(info.offset)
+                return stream.read(info.length)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self.folder}: {name} cannot be read ({error}); use an earlier step") from None
+
+    def _file(self, name: str, info: Any) -> Path:
+        """Return the file of a part, which lies in the checkpoint's own folder."""
+        if Path(info.relative_path).name != info.relative_path or getattr(info, "transform_descriptors", None):
+            raise DataError(f"{self.folder}: {name} lies in {info.relative_path!r}, in a form that cannot be read")
+        return self.folder / str(info.relative_path)
+
     def _chunks(self, name: str, ahead: int) -> dict[tuple[int, ...], list[Any]]:
         """Chunks of a tensor by where they stand on its first axes, each of which they cover by one."""
         if (name, ahead) not in self._by_leading:
@@ -147,9 +173,7 @@ class Checkpoint:
         info = self._storage.get((name, offset))
         if info is None:
             raise DataError(f"{self.folder}: .metadata does not say where {name} at {list(offset)} lies")
-        if Path(info.relative_path).name != info.relative_path or getattr(info, "transform_descriptors", None):
-            raise DataError(f"{self.folder}: {name} lies in {info.relative_path!r}, in a form that cannot be read")
-        file = self.folder / info.relative_path
+        file = self._file(name, info)
         try:
             with file.open("rb", buffering=0) as stream:
                 part: Any = _Part(stream, info.offset, info.length)
