@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from sft_shards.formats.errors import UsageError
+from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.terminal import say
 from sft_shards.preprocess.options import DIRECTORY, Output, option
 
@@ -34,19 +34,41 @@ def inspect(directory: Path, split: str, row: int, color: str, as_json: bool) ->
 @click.command()
 @click.argument("directory", type=DIRECTORY)
 @click.option("--quick", is_flag=True, help="Check only files, sizes, headers and sums.")
+@option(
+    "--allowed-signers",
+    type=DIRECTORY,
+    metavar="FILE",
+    help="Check who signed the manifest as well: OpenSSH's file of the keys that may sign, a line 'NAME KEY' each.",
+)
+@option(
+    "--signature",
+    type=DIRECTORY,
+    metavar="FILE",
+    default_words="manifest.json.sig in DIRECTORY",
+    help="The signature, which the maker wrote by 'ssh-keygen -Y sign -n sft-shards -f KEY DIRECTORY/manifest.json'.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as a JSON list.")
-def verify(directory: Path, quick: bool, as_json: bool) -> None:
+def verify(directory: Path, quick: bool, allowed_signers: Path | None, signature: Path | None, as_json: bool) -> None:
     """Check every byte, pair, id and count of a shard directory; list what is wrong and exit with 1."""
+    from sft_shards.preprocess.directories.signature import signer
     from sft_shards.preprocess.directories.verify import verify as find
 
-    findings = find(directory, quick=quick)
+    if signature is not None and allowed_signers is None:
+        raise UsageError(f"--signature {signature}: by whose key? name those that may sign with --allowed-signers FILE")
+    findings, signed = [], ""
+    if allowed_signers is not None:
+        try:
+            signed = f"; signed by {signer(directory, allowed_signers, signature)}"
+        except DataError as error:
+            findings.append(str(error))
+    findings += find(directory, quick=quick)
     if as_json:
         click.echo(json.dumps(findings, ensure_ascii=False))
     else:
         for finding in findings:
             say(finding)
         if not findings:
-            say(f"{directory}: nothing wrong{' at a quick look' if quick else ''}")
+            say(f"{directory}: nothing wrong{' at a quick look' if quick else ''}{signed}")
     if findings:
         raise SystemExit(1)
 

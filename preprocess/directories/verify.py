@@ -22,6 +22,7 @@ from sft_shards.formats.shards.contents import entries, kind_of, size_inside
 from sft_shards.formats.shards.directory import Shard
 from sft_shards.formats.shards.files import sha256_inside
 from sft_shards.formats.shards.manifest import NAME
+from sft_shards.preprocess.directories.signature import SIGNATURE
 from sft_shards.preprocess.sources.partition import combined_sha256
 from sft_shards.preprocess.tasks.workdir import WORK
 from sft_shards.preprocess.tasks.writer import REJECTS, read_rejects, read_rows
@@ -69,7 +70,7 @@ def _entries(directory: Path, manifest: Manifest) -> Iterator[str]:
     for split, info in manifest.splits.items():
         expected |= {f"{split}/{path}" for shard in info.shards for path in shard.files}
     folders = {str(parent) for path in expected for parent in Path(path).parents}
-    known = expected | folders
+    known = expected | folders | {SIGNATURE}
     found = set()
     try:
         for path, mode in sorted(entries(directory)):
@@ -78,7 +79,7 @@ def _entries(directory: Path, manifest: Manifest) -> Iterator[str]:
             if Path(path).parts[0] == WORK:
                 continue
             found.add(path)
-            right = stat.S_ISREG(mode) if path in expected else stat.S_ISDIR(mode)
+            right = stat.S_ISDIR(mode) if path in folders else stat.S_ISREG(mode)
             if path in known and not right:
                 yield f"{directory / path}: is {kind_of(mode)}; a shard directory holds regular files and folders only"
             elif path not in known:
