@@ -274,6 +274,8 @@ def check_names(manifest: Manifest) -> None:
             if min(shard.sequences, shard.tokens, shard.trained_tokens, shard.longest) < 0:
                 raise SchemaError(f"{place}: shard {name} has a negative number")
     check_file_names(manifest.tokenizer.files, "tokenizer.files")
+    if not 0 < manifest.tokenizer.vocab_size < 1 << 31:  # ids are stored as uint16 or int32
+        raise SchemaError(f"tokenizer.vocab_size is {manifest.tokenizer.vocab_size:.3g}")
     known = {split: {shard.name for shard in info.shards} for split, info in manifest.splits.items()}
     for source in manifest.sources:
         for part in source.parts:

@@ -95,6 +95,6 @@ def _origin(directory: Path, split: str, row: int, shards: ShardDirectory) -> tu
     """Look up the source file of a row, and the number of its record there."""
     shard, inner = shards.split(split).locate(row)
     rows = directory / split / "rows" / f"{shard.info.name}.parquet"
-    table = read_rows(rows, ["source", "record"], root=directory)
+    table = read_rows(rows, ["source", "record"], root=directory, count=shard.info.sequences)
     one = table.slice(inner, 1).to_pylist()[0]
     return one["source"], one["record"]

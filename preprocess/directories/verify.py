@@ -187,7 +187,7 @@ def _rows(split: Path, shard: Shard) -> Iterator[str]:
 
     path = split / "rows" / f"{shard.info.name}.parquet"
     try:
-        table = read_rows(path, ["tokens", "trained_tokens"], root=split.parent)
+        table = read_rows(path, ["tokens", "trained_tokens"], root=split.parent, count=shard.info.sequences)
     except (pa.ArrowException, OSError):
         yield f"{path}: not a readable Parquet file"
         return

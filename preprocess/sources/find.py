@@ -136,6 +136,8 @@ def _hub(given: str, stdin: Spool | None) -> Sequence[FoundFile] | None:
         return None
     import datasets
 
+    if hasattr(datasets.config, "HF_DATASETS_TRUST_REMOTE_CODE"):  # datasets before 4 asks whether to run scripts
+        datasets.config.HF_DATASETS_TRUST_REMOTE_CODE = False
     name, revision, rest = parts[1], (parts[2] or "@")[1:] or None, parts[3].split(":")[1:]
     split = rest[-1] if rest else "train"
     config = rest[0] if len(rest) > 1 else None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from sft_shards.formats.errors import UsageError
-from sft_shards.formats.shards.files import fsync_directory, sha256_file
+from sft_shards.formats.shards.files import fsync_directory, sha256_file, sha256_inside
 from sft_shards.preprocess.sources.streams import BLOCK
 
 
@@ -32,8 +32,9 @@ def spool(folder: Path, stream: IO[bytes] | None = None) -> Path:
                 file.write(piece)
             file.flush()
             os.fsync(file.fileno())
-        if target.exists():
-            if temporary.stat().st_size and sha256_file(temporary) != sha256_file(target):
+        before = sha256_inside(folder, target.name)
+        if before is not None:
+            if temporary.stat().st_size and sha256_file(temporary) != before:
                 raise UsageError(
                     "-: standard input is not what the unfinished job was given; give the same, or --overwrite"
                 )

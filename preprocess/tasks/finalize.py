@@ -176,8 +176,10 @@ def _place(split: str, plan: Plan, receipts: Receipts, bases: Mapping[int, int],
             folder_inside(output, f"{split}/{kind}")
             _move(output, f"{task_name(number)}/{split}/{file}", f"{split}/{place}", facts.bytes)
             files[place] = facts
-        rows = _place_rows(task_folder(output, number) / split / ROWS, output, split, name, bases[number])
-        files[f"rows/{name}.parquet"] = rows
+        rows = task_folder(output, number) / split / ROWS
+        files[f"rows/{name}.parquet"] = _place_rows(
+            rows, output, split, name, base=bases[number], count=staged.sequences
+        )
         shards.append(
             ShardInfo(
                 name=name,
@@ -201,12 +203,12 @@ def _move(output: Path, staged: str, place: str, size: int) -> None:
         raise DataError(f"{output / place}: lost between task and manifest; start again with --overwrite")
 
 
-def _place_rows(staged: Path, output: Path, split: str, name: str, base: int) -> FileInfo:
+def _place_rows(staged: Path, output: Path, split: str, name: str, *, base: int, count: int) -> FileInfo:
     """Write the rows file with record numbers counted from the start of the source; the staged file stays as it is."""
     target = folder_inside(output, f"{split}/rows") / f"{name}.parquet"
     handle, temporary = tempfile.mkstemp(prefix="rows-", dir=output / WORK)
     os.close(handle)
-    facts = shift_rows(staged, Path(temporary), base, root=output)
+    facts = shift_rows(staged, Path(temporary), base, root=output, count=count)
     os.chmod(temporary, staged.stat().st_mode)
     os.replace(temporary, target)
     return facts

@@ -156,7 +156,7 @@ def adopt(task: Task, output: Path, folder: Path) -> Receipt | None:
                 link_or_copy(older, f"{split}/{kind}/{name}{suffix}", folder / split / f"{kind}{suffix}")
                 files[kind + suffix] = info.files[f"{kind}/{name}{suffix}"]
         rows = older / split / "rows" / f"{name}.parquet"
-        shift_rows(rows, folder / split / ROWS, -candidate.base, root=older)
+        shift_rows(rows, folder / split / ROWS, -candidate.base, root=older, count=info.sequences)
         shards[split] = StagedShard(
             sequences=info.sequences,
             tokens=info.tokens,

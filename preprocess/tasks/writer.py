@@ -30,6 +30,13 @@ from sft_shards.preprocess.tasks.workdir import StagedShard
 KINDS = ("tokens", "loss_mask")
 ROWS = "rows.parquet"
 REJECTS = "rejects.jsonl"
+ROW_COLUMNS = {
+    "source": "dictionary<values=string, indices=int32, ordered=0>",
+    "record": "int64",
+    "tokens": "int32",
+    "trained_tokens": "int32",
+}
+"""The columns of a rows file, with the Arrow type of each."""
 
 
 class ShardWriter:
@@ -192,10 +199,13 @@ def write_rows(
         os.fsync(file.fileno())
 
 
-def read_rows(path: Path, columns: list[str] | None = None, *, root: Path | None = None) -> Any:
+def read_rows(
+    path: Path, columns: list[str] | None = None, *, root: Path | None = None, count: int | None = None
+) -> Any:
     """Read a shard's `rows` file as an Arrow table.
 
     Args:
+        count: rows that it must have, checked before any is read, since a few bytes can stand for millions of rows.
         root: the directory that it lies in, below which no link is followed (default: the folder of `path`).
 
     The file is Arrow's own and is read in this thread. Of a file of Python's, a thread of Arrow's pool may let go
@@ -208,26 +218,40 @@ def read_rows(path: Path, columns: list[str] | None = None, *, root: Path | None
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    root = root or path.parent
     try:
-        root = root or path.parent
         # Arrow opens the file once more by its descriptor, since a path could lead elsewhere by then.
         with open_inside(root, path.relative_to(root)) as found, pa.OSFile(f"/dev/fd/{found.fileno()}") as file:
-            table = pq.ParquetFile(file, pre_buffer=False).read(columns, use_threads=False)
+            parquet = pq.ParquetFile(file, pre_buffer=False)
+            if count is not None and parquet.metadata.num_rows != count:
+                raise pa.ArrowInvalid(f"{parquet.metadata.num_rows} rows, not {count}")
+            schema = parquet.schema_arrow
+            for name in columns or ROW_COLUMNS:
+                number = schema.get_field_index(name)
+                if number < 0 or str(schema.field(number).type) != ROW_COLUMNS.get(name):
+                    raise pa.ArrowInvalid(f"no column {name} of type {ROW_COLUMNS.get(name)}")
+            table = parquet.read(columns, use_threads=False)
     except UnicodeDecodeError as error:  # a damaged name in the schema
         raise pa.ArrowInvalid(str(error)) from None
-    missing = set(columns or ()) - set(table.column_names)
-    if missing:
-        raise pa.ArrowInvalid(f"no column {', '.join(sorted(missing))}")
+    if any(column.null_count for column in table.columns):
+        raise pa.ArrowInvalid("a value is null")
     return table
 
 
-def shift_rows(staged: Path, target: Path, base: int, *, root: Path) -> FileInfo:
+def shift_rows(staged: Path, target: Path, base: int, *, root: Path, count: int) -> FileInfo:
     """Write a `rows` file anew with `base` added to its record numbers, and return its size and hash.
 
     Args:
+        count: rows that it must have.
         root: the directory that `staged` lies in, below which no link is followed.
     """
-    table = read_rows(staged, root=root)
+    import pyarrow as pa
+
+    try:
+        table = read_rows(staged, root=root, count=count)
+    except pa.ArrowException as error:
+        reason = " ".join(str(error).split())[:160]
+        raise DataError(f"{staged}: not a readable rows file ({reason}); make its directory again") from None
     source = table["source"].combine_chunks().dictionary[0].as_py() if table.num_rows else ""
     columns = [numbers_of(table[name]) for name in ("record", "tokens", "trained_tokens")]
     write_rows(target, source, columns[0] + base, columns[1], columns[2])

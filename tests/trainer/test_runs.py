@@ -78,6 +78,18 @@ def test_without_a_validation_split(tmp_path: Path) -> None:
     assert list(losses(done.stdout)) == [1, 2]
 
 
+def test_wrong_values_in_shards_are_one_line_before_training(tmp_path: Path) -> None:
+    path = write_shards(tmp_path / "shards", {"train": random_pairs(4, seed=1)})
+    masks = path / "train" / "loss_mask" / "00000.bin"
+    masks.write_bytes(b"\2" + masks.read_bytes()[1:])
+    words = ["--shards", path, "--device", "cpu", "--cache-dir", tmp_path / "cache", "--dry-run"]
+    done = sft_train(*words, "--", *FLAGS, "--train-iters=2")
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "shard 00000 of split train: mask value 2 is neither 0 nor 1" in done.stderr
+    done = sft_train(*words, "--skip-scan", "--", *FLAGS, "--train-iters=2")
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     ("told", "status", "words", "saved"),
     [

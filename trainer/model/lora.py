@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from argparse import Namespace
 from dataclasses import dataclass
-from typing import Any
 
 from sft_shards.formats.errors import UsageError
 from sft_shards.trainer.job import Job
@@ -42,11 +41,6 @@ class Lora:
     """A subset of `TARGETS`, in that order."""
     architecture: str
     """The model's, a name in `ARCHITECTURES`."""
-
-    @classmethod
-    def of(cls, values: dict[str, Any]) -> Lora:
-        """The adapters that `dataclasses.asdict` made these values of, read from JSON."""
-        return cls(**{**values, "targets": tuple(values["targets"])})
 
     @property
     def scaling(self) -> float:

@@ -21,7 +21,9 @@ from typing import Any
 
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.shards import Manifest
+from sft_shards.formats.shards.contents import open_inside, read_inside
 from sft_shards.formats.shards.files import atomic_write, write_json
+from sft_shards.formats.shards.schema import SchemaError, build, parse
 from sft_shards.trainer.model.hf_config import ModelShape
 from sft_shards.trainer.model.lora import Lora
 
@@ -71,8 +73,9 @@ def write(
     _copy(Path(shape.path), folder / "config.json")
     tokenizer = directory / "tokenizer"
     for file in sorted(tokenizer.iterdir()) if tokenizer.is_dir() else ():
-        if file.is_file() and file.name not in ("config.json", "generation_config.json"):
-            _copy(file, folder / file.name)
+        if file.name not in ("config.json", "generation_config.json"):
+            with open_inside(directory, f"tokenizer/{file.name}") as source, atomic_write(folder / file.name) as copy:
+                shutil.copyfileobj(source, copy)
     if manifest.template.source:
         _template(folder, manifest.template.source)
     stop = manifest.template.stop
@@ -96,20 +99,19 @@ def read(folder: Path) -> Sidecar:
     """
     file = folder / NAME
     try:
-        raw = json.loads(file.read_text("utf-8"))
-        if raw["schema"] != SCHEMA:
+        raw = parse(read_inside(folder, NAME))
+        if isinstance(raw, dict) and raw.get("schema") != SCHEMA:
             raise DataError(
-                f"{file}: of schema {raw['schema']}, this release reads {SCHEMA}; use the one that wrote it"
+                f"{file}: of schema {raw.get('schema')!r:.60}, this release reads {SCHEMA}; use the one that wrote it"
             )
-        adapter = Lora.of(raw["adapter"]) if raw["adapter"] is not None else None
-        return Sidecar(**{**raw, "shards": tuple(raw["shards"]), "stop": tuple(raw["stop"]), "adapter": adapter})
+        return build(Sidecar, raw)
     except OSError:
         raise UsageError(
             f"{folder}: no {NAME} there, which says what the model is; training with --model or --hf-config writes it "
             "beside its checkpoints. For a checkpoint from elsewhere give --model DIR, a folder with its config.json "
             "and tokenizer"
         ) from None
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+    except SchemaError as error:
         raise DataError(f"{file}: not what this release wrote ({error})") from None
 
 

@@ -201,7 +201,7 @@ def test_a_data_set_of_the_hub_is_what_datasets_keeps_of_it(tmp_path, monkeypatc
     datasets.Dataset.from_list(RECORDS).save_to_disk(str(tmp_path / "cache"))
     asked = []
 
-    def load(name, config, split):
+    def load(name, config, split, revision):
         asked.append((name, config, split))
         if name == "some/gone":
             raise FileNotFoundError("Dataset 'some/gone' doesn't exist on the Hub")

@@ -4,9 +4,12 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from sft_shards.preprocess.tasks.writer import read_rows, write_rows
+from sft_shards.formats.errors import DataError
+from sft_shards.preprocess.tasks.writer import read_rows, shift_rows, write_rows
 
 COUNT_THREADS = """
 import os, sys
@@ -38,3 +41,28 @@ def test_reading_starts_no_thread(rows):
     """A pool of Arrow's that held a file of Python's made one process in sixty abort as it ended."""
     done = subprocess.run([sys.executable, "-c", COUNT_THREADS, rows], capture_output=True, text=True, check=True)
     assert done.stdout == "0\n"
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda table: table.append_column("x", [pa.nulls(3)]), None),
+        (lambda table: table.slice(0, 2), "2 rows, not 3"),
+        (lambda table: table.drop_columns(["record"]), "no column record of type int64"),
+        (lambda table: table.set_column(1, "record", pa.array(["a", "b", "c"])), "no column record of type int64"),
+        (lambda table: table.set_column(1, "record", pa.array([1, None, 2])), "a value is null"),
+        (lambda table: table.set_column(0, "source", pa.array(["a"] * 3)), "no column source of type dictionary"),
+    ],
+)
+def test_another_table_is_refused(rows, tmp_path, change, match):
+    """Such as one whose few bytes stand for millions of rows: the count is compared before any row is read."""
+    pq.write_table(change(read_rows(rows)), rows.parent / "other.parquet")
+    place = {"root": rows.parent, "count": 3}
+    if match is None:
+        assert read_rows(rows.parent / "other.parquet", ["record"], **place).num_rows == 3
+        return
+    with pytest.raises(pa.ArrowInvalid, match=match):
+        read_rows(rows.parent / "other.parquet", **place)
+    with pytest.raises(DataError, match=f"not a readable rows file .*{match}"):
+        shift_rows(rows.parent / "other.parquet", tmp_path / "shifted", 5, **place)

@@ -48,9 +48,22 @@ def test_a_sidecar_that_is_not_there_or_not_ours(tmp_path: Path) -> None:
     (tmp_path / "sft.json").write_text('{"schema": 1, "base": ""}')
     with pytest.raises(DataError, match="not what this release wrote"):
         sidecar.read(tmp_path)
+    (tmp_path / "sft.json").write_text('{"schema": 1, "base": 5, "architecture": "", "shards": [], "stop": []}')
+    with pytest.raises(DataError, match="base is 5, not a string"):
+        sidecar.read(tmp_path)
     (tmp_path / "sft.json").write_text('{"schema": 2}')
     with pytest.raises(DataError, match="of schema 2"):
         sidecar.read(tmp_path)
+
+
+def test_nothing_from_outside_is_put_beside_a_checkpoint(shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    (shards / "tokenizer" / "added_tokens.json").symlink_to(tmp_path / "secret")
+    shape = hf_config.read(str(hf_folders.write(tmp_path / "base")))
+    with pytest.raises(DataError, match=r"added_tokens\.json: is a link"):
+        sidecar.write(
+            tmp_path / "out", shape=shape, base=None, shards=(), manifest=Manifest.read(shards), directory=shards
+        )
 
 
 def test_another_end_token_in_the_models_own_tokenizer_is_a_warning(shards: Path, tmp_path: Path) -> None:
