@@ -29,9 +29,9 @@ def made(monkeypatch):
     numbers = []
     true_write = sft_shards.preprocess.tasks.task._write
 
-    def write(task, *arguments):
+    def write(plan, task, *arguments):
         numbers.append(task.number)
-        return true_write(task, *arguments)
+        return true_write(plan, task, *arguments)
 
     monkeypatch.setattr(sft_shards.preprocess.tasks.task, "_write", write)
     return numbers
