@@ -59,7 +59,7 @@ class JobConfig:
     test_fraction: float = 0.0
     field: Mapping[str, str] = dataclasses.field(default_factory=dict)
     map_role: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    max_record_bytes: int = 8 << 20
+    max_record_bytes: int = 4 << 20
     """Records of more bytes are left out: a JSON text as it stands in the file, a row of CSV likewise, a row of a table
     as its values take in memory. A worker needs a multiple of this (docs/scaling.md)."""
     shard_tokens: int = 1 << 24

@@ -181,7 +181,7 @@ JOB = (
     option(
         "--max-record-bytes",
         type=Whole(1024, 1 << 30),
-        default=8 << 20,
+        default=4 << 20,
         metavar="N",
         help="Leave out records of more bytes; a worker needs a multiple of this as memory.",
     ),

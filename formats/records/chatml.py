@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 START, END = "<|im_start|>", "<|im_end|>"
 TURN = re.compile(r"<\|im_start\|>([^\n<]*)\r?\n(.*?)<\|im_end\|>\s*", re.DOTALL)
+OPENING = re.compile(r"(<[^<>\s]*>)?\s*<\|im_start\|>")
+"""How a text begins, but for white space; a token such as BOS may stand first."""
 KNOWN = {role: role for role in TEXT_ONLY_ROLES}
 
 
@@ -40,7 +42,7 @@ class ChatML:
     def matches(self, record: object, fields: FieldMap) -> bool:
         """Return whether the text begins with `<|im_start|>`, behind white space or a token such as BOS."""
         value = self._text(record, fields)
-        return isinstance(value, str) and re.match(r"\s*(<[^<>\s]*>)?\s*<\|im_start\|>", value) is not None
+        return isinstance(value, str) and OPENING.match(value.lstrip()) is not None
 
     def read(self, record: object, fields: FieldMap) -> Conversation:
         """Return the turns; a content is what stands between the newline behind the role and `<|im_end|>`.

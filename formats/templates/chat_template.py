@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -217,13 +217,22 @@ def _notes(text: str, messages: list[dict[str, Any]], tools: list[dict[str, Any]
     """Return what the template left out: `tools_ignored`, `reasoning_dropped`."""
     notes = []
     names = (tool.get("function", tool).get("name") for tool in tools or ())
-    if not all(name is None or str(name) in text for name in names):
+    if not _all_in(text, (str(name) for name in names if name is not None)):
         notes.append("tools_ignored")
-    place = 0
-    for reasoning in ((message.get("reasoning_content") or "").strip() for message in messages):
-        found = text.find(reasoning, place)  # from the one before on, so that long conversations take linear time
-        if found < 0 and reasoning not in text:
-            notes.append("reasoning_dropped")
-            break
-        place = max(place, found)
+    if not _all_in(text, ((message.get("reasoning_content") or "").strip() for message in messages)):
+        notes.append("reasoning_dropped")
     return tuple(notes)
+
+
+def _all_in(text: str, words: Iterable[str]) -> bool:
+    """Return whether a text holds all of several words.
+
+    Templates write them in their order, so each is first looked for behind the one before: that takes linear time.
+    """
+    place = 0
+    for word in words:
+        found = text.find(word, place)
+        if found < 0 and word not in text:
+            return False
+        place = max(place, found)
+    return True

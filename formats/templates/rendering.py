@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sft_shards.formats.conversation import Conversation
-from sft_shards.formats.templates.thinking import BLOCK
+from sft_shards.formats.templates.thinking import think_blocks
 
 Span = tuple[int, int]
 """[start, end), in characters of a text unless said otherwise."""
 TRAIN_ON = ("all", "last", "weight", "everything")
-TOOL_CALL = re.compile(r"\s*<tool_call>.*?</tool_call>", re.DOTALL)
+CALL, CALL_END = "<tool_call>", "</tool_call>"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,9 +71,9 @@ class TrainOn:
         holes: list[Span] = []
         said = text[spoken.start : spoken.stop]
         if not self.reasoning:
-            holes += [_shift(match.span(), spoken.start) for match in BLOCK.finditer(said)]
+            holes += [_shift(span, spoken.start) for span in think_blocks(said)]
         if not self.tool_calls:
-            holes += [_shift(match.span(), spoken.start) for match in TOOL_CALL.finditer(said)]
+            holes += [_shift(span, spoken.start) for span in written_calls(said)]
             holes += [spoken.calls] if spoken.calls else []
         spans, begin = [], spoken.start
         for start, end in sorted(holes):
@@ -83,6 +82,21 @@ class TrainOn:
             begin = max(begin, end)
         spans.append((begin, spoken.end))
         return spans
+
+
+def written_calls(text: str) -> Iterator[Span]:
+    """Yield the spans [start, end) of whole tool calls between tags, each with the white space before it.
+
+    In "a <tool_call>x</tool_call>" the span is [1, 26). Each character is looked at once, however many tags there are.
+    """
+    before, tag = 0, text.find(CALL)
+    while tag >= 0 and (closing := text.find(CALL_END, tag)) >= 0:
+        start = tag
+        while start > before and text[start - 1].isspace():
+            start -= 1
+        before = closing + len(CALL_END)
+        yield start, before
+        tag = text.find(CALL, before)
 
 
 def _shift(span: Span, by: int) -> Span:

@@ -7,12 +7,14 @@ to write it. White space behind it is the turn's own, but for the empty line tha
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 OPENING = "<think>"
 TAGS = re.compile(r"(</?think>)")
 EMPTY_BLOCK = re.compile(r"<think>\s*</think>\n{0,2}")
 REST_OF_EMPTY_BLOCK = re.compile(r"\s*</think>\n{0,2}")
-BLOCK = re.compile(r"<think>.*?</think>\s*", re.DOTALL)
+CLOSING = "</think>"
+SPACE = re.compile(r"\s*")
 
 
 def after_empty_think(text: str, start: int) -> int:
@@ -27,6 +29,19 @@ def after_empty_think(text: str, start: int) -> int:
     pattern = EMPTY_BLOCK if find_opened_think(text, 0, start) is None else REST_OF_EMPTY_BLOCK
     found = pattern.match(text, start)
     return found.end() if found else start
+
+
+def think_blocks(text: str) -> Iterator[tuple[int, int]]:
+    """Yield the spans [start, end) of whole think blocks, each with the white space behind it.
+
+    In "<think>a<think>b</think> c" the span is [0, 25). Each character is looked at once, however many tags there are.
+    """
+    start = text.find(OPENING)
+    while start >= 0 and (closing := text.find(CLOSING, start)) >= 0:
+        space = SPACE.match(text, closing + len(CLOSING))
+        assert space is not None, "white space may be empty"
+        yield start, space.end()
+        start = text.find(OPENING, space.end())
 
 
 def find_opened_think(text: str, begin: int, end: int) -> int | None:

@@ -10,6 +10,7 @@ not add up to. For the last ones the ids must still be the same: if they are not
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -22,8 +23,11 @@ from sft_shards.preprocess.pipeline.render import text_strings
 from sft_shards.preprocess.tokenizer.backends import Backend, TokenIds
 from sft_shards.preprocess.tokenizer.byte_lengths import ByteLengths, byte_lengths, pack, unpack_lengths
 from sft_shards.preprocess.tokenizer.nfc import may_change
-from sft_shards.preprocess.tokenizer.offsets import OffsetEncoder
+from sft_shards.preprocess.tokenizer.offsets import OffsetEncoder, TokensWithOffsets
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
+
+TOGETHER = 1 << 19
+"""Characters of text that the reference implementation encodes at a time."""
 
 
 class ReferenceTokenization:
@@ -52,8 +56,7 @@ class ReferenceTokenization:
         """Encode every text; one that cannot be encoded as it should be is rejected."""
         texts = text_strings(rendered)
         splits = self._straddle == "split"
-        whole = [row for row, (_, _, typed) in enumerate(texts) if not typed and not splits]
-        encoded = dict(zip(whole, self._encoder.encode([texts[row][0] for row in whole]), strict=True))
+        whole = self._encode_whole([text for text, _, typed in texts if not typed and not splits])
         rejects, notes = list(rendered.rejects), dict(rendered.notes)
         rows: list[int] = []
         ids: list[NDArray[np.int32]] = []
@@ -63,7 +66,8 @@ class ReferenceTokenization:
             record = int(rendered.records[row])
             try:
                 cuts = [start for start, _ in spans] if splits else []
-                tokens = encoded.get(row) or self._encoder.encode_in_pieces(text, typed, cuts)
+                in_pieces = bool(typed) or splits
+                tokens = self._encoder.encode_in_pieces(text, typed, cuts) if in_pieces else next(whole)
                 if not tokens.ids:
                     raise RecordError("empty", "the conversation has no tokens")
             except RecordError as error:
@@ -90,6 +94,15 @@ class ReferenceTokenization:
             rejects=sorted(rejects, key=lambda reject: reject.record),
             notes=notes,
         )
+
+    def _encode_whole(self, texts: Sequence[str]) -> Iterator[TokensWithOffsets]:
+        """Encode texts as they are, some at a time: tokens with their offsets take hundreds of times a text's size."""
+        begin = length = 0
+        for end, text in enumerate(texts, 1):
+            length += len(text)
+            if length >= TOGETHER or end == len(texts):
+                yield from self._encoder.encode(texts[begin:end])
+                begin, length = end, 0
 
 
 class BatchTokenization:

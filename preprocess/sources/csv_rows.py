@@ -7,7 +7,6 @@ cell stays as it stands in the file, where pyarrow would guess types.
 from __future__ import annotations
 
 import csv
-import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -69,7 +68,7 @@ def row_texts(pieces: Iterable[bytes], delimiter: bytes, max_record_bytes: int) 
         pieces: the file, one after the other.
         max_record_bytes: a longer row is a RecordError (`too_large`), and its bytes are not kept.
     """
-    outside = re.compile(rb"\r\n|[\r\n]|" + re.escape(delimiter) + rb'"')
+    marks = (b"\n", b"\r", delimiter + b'"')
     rest, first, quoted = b"", True, False
     row: list[bytes] = []
     held = 0
@@ -84,6 +83,7 @@ def row_texts(pieces: Iterable[bytes], delimiter: bytes, max_record_bytes: int) 
         # The last byte waits for the one behind it: "" in a cell, CR LF, a quote behind a delimiter.
         limit = len(data) if done else len(data) - 1
         begin = place = 0
+        nearest = _Nearest(data, marks)
         at_start = not held
         while place < limit:
             if at_start and data[place] == 0x22:
@@ -99,16 +99,17 @@ def row_texts(pieces: Iterable[bytes], delimiter: bytes, max_record_bytes: int) 
                 else:
                     quoted, place = False, place + 1
                 continue
-            found = outside.search(data, place)
-            if found is None or found.start() >= limit:
+            at = nearest(place)
+            if at >= limit:
                 place = limit
-            elif found[0].endswith(b'"'):
-                quoted, place = True, found.end()
+            elif data[at : at + 1] == delimiter:
+                quoted, place = True, at + 2
             else:
-                held += found.end() - begin
+                end = at + 2 if data[at : at + 2] == b"\r\n" else at + 1
+                held += end - begin
                 kept = held <= max_record_bytes + MARGIN
-                yield b"".join((*row, data[begin : found.end()])) if kept else too_large(max_record_bytes)
-                row, held, begin, place, at_start = [], 0, found.end(), found.end(), True
+                yield b"".join((*row, data[begin:end])) if kept else too_large(max_record_bytes)
+                row, held, begin, place, at_start = [], 0, end, end, True
         place = max(place, limit)
         held += place - begin
         if held > max_record_bytes + MARGIN:
@@ -118,6 +119,22 @@ def row_texts(pieces: Iterable[bytes], delimiter: bytes, max_record_bytes: int) 
         rest = data[place:]
     if held:
         yield b"".join(row) if held <= max_record_bytes + MARGIN else too_large(max_record_bytes)
+
+
+class _Nearest:
+    """Finds the next of several marks in some bytes; each byte is looked at once for each mark."""
+
+    def __init__(self, data: bytes, marks: Sequence[bytes]) -> None:
+        self._data, self._marks = data, marks
+        self._found = [-1] * len(marks)
+
+    def __call__(self, place: int) -> int:
+        """Return where the next mark stands, at `place` or behind it; the length of the bytes where there is none."""
+        for number, mark in enumerate(self._marks):
+            if self._found[number] < place:
+                found = self._data.find(mark, place)
+                self._found[number] = found if found >= 0 else len(self._data)
+        return min(self._found)
 
 
 class _Reading:

@@ -18,7 +18,7 @@ BLOCK = 1 << 20
 """Bytes read at a time: a scan is fastest over what fits into a core's cache."""
 BATCH = 4
 """Blocks that make a batch of records: what is done once for a batch costs less the larger it is."""
-MAX_RECORD_BYTES = 8 << 20
+MAX_RECORD_BYTES = 4 << 20
 """Default of `--max-record-bytes`: a larger record is left out (`too_large`), so that memory stays bounded."""
 MARGIN = 1 << 10
 """Bytes of white space, or of an end of a line, that may stand around a record besides."""

@@ -88,9 +88,9 @@ def row_sizes(column: pa.Array) -> NDArray[np.int64]:
     if types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind) or types.is_large_binary(kind):
         return sizes + _lengths(column)
     if types.is_string_view(kind) or types.is_binary_view(kind):
-        import pyarrow.compute as pc
-
-        return np.asarray(sizes + numbers_of(pc.binary_length(column), null=0))
+        views = np.frombuffer(column.buffers()[1] or b"", dtype=np.int32).reshape(-1, 4)  # each begins with its length
+        lengths = views[column.offset : column.offset + len(column), 0]
+        return np.asarray(sizes + np.where(bools_of(column.is_valid()), lengths, 0))
     if types.is_list(kind) or types.is_large_list(kind) or types.is_map(kind):
         offsets = numbers_of(column.offsets).astype(np.int64)
         values = column.values.slice(offsets[0], offsets[-1] - offsets[0])

@@ -63,14 +63,13 @@ class OffsetEncoder:
         """
         if not typed:
             return self._encode_pieces(text, (), cuts)
-        neutral = list(text)
-        for start, end in typed:
-            neutral[start:end] = "x" * (end - start)
-        check = "".join(neutral)
+        outside = zip([0, *(end for _, end in typed)], [*typed, (len(text), len(text))], strict=True)
+        check = "".join(text[left:start] + "x" * (end - start) for left, (start, end) in outside)
         if not cuts:
-            whole = self._tokenizer.backend.encode(check, add_special_tokens=False)
-            if self._encode_pieces(check, (), cuts).ids != whole.ids:
+            whole = self._tokenizer.backend.encode(check, add_special_tokens=False).ids
+            if self._encode_pieces(check, (), cuts).ids != whole:
                 raise RecordError("typed_control_token", "this tokenizer cannot keep a typed control token as text")
+            del whole  # a long text has millions
         pieces = self._encode_pieces(text, typed, cuts)
         for token in {text[start:end] for start, end in typed}:
             number = self._tokenizer.backend.token_to_id(token)
@@ -85,11 +84,12 @@ class OffsetEncoder:
         "<s>ab<s>" with a cut at 4 is encoded as "<s>", "a", "b", "<s>"; with the last token typed, as "<s>", "a",
         "b<s>", where "b<s>" is text.
         """
-        inside = {place for start, end in typed for place in range(start, end)}
+        starts = [start for start, _ in typed]
         bounds: list[tuple[int, int, bool]] = []
         begin = 0
         for match in self._control.finditer(text):
-            if match.start() in inside:
+            before = bisect_right(starts, match.start()) - 1
+            if before >= 0 and match.start() < typed[before][1]:
                 continue
             bounds += [(begin, match.start(), False), (match.start(), match.end(), True)]
             begin = match.end()
