@@ -25,6 +25,8 @@ ROWS = 1 << 14
 """The most rows in a slice."""
 SLICE = 1 << 22
 """Bytes in memory that a slice of rows should stay below."""
+VALUES = 1 << 26
+"""Values that the lists of a row group, or an array of a record batch, may hold: all of them may belong to one row."""
 FIXED = 8
 """Bytes that a number, an offset or a null is counted as."""
 
@@ -50,13 +52,17 @@ def slices(first: int, batch: pa.RecordBatch, max_record_bytes: int) -> Iterator
         max_record_bytes: rows that take more are left out (`too_large`).
 
     Raises:
-        pyarrow.ArrowException: a column has a type whose size cannot be told.
+        pyarrow.ArrowException: a column has a type whose size cannot be told, or too many values.
     """
+    import pyarrow as pa
+
     if (name := duplicate_column(batch.schema)) is not None:
         error = RecordError("duplicate_column", f"two columns or fields are called {name!r}")
         for begin in range(0, batch.num_rows, ROWS):
             yield RawBatch(first + begin, [error] * min(ROWS, batch.num_rows - begin))
         return
+    if batch.num_rows > VALUES:
+        raise pa.ArrowInvalid(f"{batch.num_rows:,} rows in one record batch, more than {VALUES:,}; write smaller ones")
     sizes = np.zeros(batch.num_rows, dtype=np.int64)
     for column in batch.columns:
         sizes += row_sizes(column)
@@ -74,9 +80,12 @@ def row_sizes(column: pa.Array) -> NDArray[np.int64]:
 
     Raises:
         pyarrow.ArrowNotImplementedError: a type in which rows can share their values in another way.
+        pyarrow.ArrowInvalid: the column has too many values. Nulls take no memory, and so any number of them.
     """
     import pyarrow as pa
 
+    if len(column) > VALUES:
+        raise pa.ArrowInvalid(f"{len(column):,} values in one record batch, more than {VALUES:,}; write smaller ones")
     kind, types = column.type, pa.types
     sizes = np.full(len(column), FIXED, dtype=np.int64)
     if types.is_dictionary(kind):

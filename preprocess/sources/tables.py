@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from sft_shards.formats.errors import DataError
 from sft_shards.preprocess.sources.detect import FileHead
+from sft_shards.preprocess.sources.parquet_pages import PageError, page_headers
 from sft_shards.preprocess.sources.partition import Part, parts_of_units
 from sft_shards.preprocess.sources.raw_records import RawBatch
 from sft_shards.preprocess.sources.source import Source
 from sft_shards.preprocess.sources.streams import Progress
-from sft_shards.preprocess.sources.table_rows import ROWS, SLICE, slices
+from sft_shards.preprocess.sources.table_rows import ROWS, SLICE, VALUES, slices
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-VALUES = 1 << 25
-"""Values that one column of a row group may hold: one row may hold all of them, which must fit into memory."""
+PAGE = 1 << 28
+"""Bytes that a page may have decompressed; the usual ones have one million, DuckDB's up to a hundred."""
 BATCH_VALUES = 1 << 20
 """Values of one column that are read together."""
 BATCH_BYTES = 1 << 26
@@ -123,7 +124,8 @@ class Parquet(Table):
             path, metadata=metadata, read_dictionary=in_dictionaries, pre_buffer=False, buffer_size=1 << 20
         ) as file:
             for number, group in groups.items():
-                yield from file.iter_batches(_rows_together(number, group), row_groups=[number], use_threads=False)
+                _check_pages(path, metadata, number)
+                yield from file.iter_batches(_rows_together(group), row_groups=[number], use_threads=False)
 
 
 def _columns(group: Any) -> list[Any]:
@@ -139,24 +141,41 @@ def _dictionary_columns(group: Any) -> list[str]:
     ]
 
 
-def _rows_together(number: int, group: Any) -> int:
-    """Return how many rows of a row group are read together, so that no column takes much memory.
+def _check_pages(path: str, metadata: Any, number: int) -> None:
+    """Make sure that no page of a row group is large, and that all values of its lists would fit into one row.
 
     Args:
-        number: of the row group, for messages.
+        number: of the row group.
 
     Raises:
-        pyarrow.ArrowInvalid: the row group holds more values than may belong to one row.
+        pyarrow.ArrowInvalid: one is, they do not, or a header is damaged.
     """
     import pyarrow as pa
 
+    in_lists = 0
+    with open(path, "rb") as file:
+        for place, column in enumerate(_columns(metadata.row_group(number))):
+            repeated = metadata.schema.column(place).max_repetition_level > 0
+            where = f"row group {number}, column {column.path_in_schema}"
+            try:
+                for page in page_headers(file, column):
+                    in_lists += page.values * repeated
+                    if page.size > PAGE:
+                        raise pa.ArrowInvalid(
+                            f"{where}: a page of {page.size:,} bytes, more than {PAGE:,}; write smaller pages"
+                        )
+                    if in_lists > VALUES:
+                        raise pa.ArrowInvalid(
+                            f"row group {number}: more than {VALUES:,} values in lists; write smaller row groups"
+                        )
+            except PageError as error:
+                raise pa.ArrowInvalid(f"{where}: {error}") from None
+
+
+def _rows_together(group: Any) -> int:
+    """Return how many rows of a row group are read together, so that no column takes much memory."""
     rows = SLICE * group.num_rows // max(group.total_byte_size, 1)
     for column in _columns(group):
-        if column.num_values > VALUES:
-            raise pa.ArrowInvalid(
-                f"row group {number} holds {column.num_values:,} values of {column.path_in_schema}, more than "
-                f"{VALUES:,}; write the file with smaller row groups"
-            )
         rows = min(rows, BATCH_VALUES * group.num_rows // max(column.num_values, 1))
         # A value of these may be as long as the whole column and take a few bytes in the file.
         if column.physical_type == "FIXED_LEN_BYTE_ARRAY" or "DELTA_BYTE_ARRAY" in column.encodings:

@@ -154,8 +154,10 @@ def test_values_of_a_table_are_the_ones_that_pyarrow_reads(tmp_path):
 def test_a_row_group_that_may_be_one_row_without_end_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "VALUES", 1000)
     path = tmp_path / "a.parquet"
-    pq.write_table(pa.table({"a": [["x"] * 2000, ["y"]]}), path)
-    with pytest.raises(DataError, match=r"row group 0 holds 2,001 values of a\.list\.element, more than 1,000; write"):
+    pq.write_table(pa.table({"a": [["x"] * 999, ["y"]], "b": ["x"] * 2}), path)
+    assert len(read(path, 1 << 20)) == 2
+    pq.write_table(pa.table({"a": [["x"] * 999, ["y"]], "b": [[1], []]}), path)
+    with pytest.raises(DataError, match=r"row group 0: more than 1,000 values in lists; write"):
         read(path)
 
 
@@ -166,5 +168,21 @@ def test_texts_made_of_the_ones_before_are_read_a_few_at_a_time(tmp_path, monkey
     group = pq.ParquetFile(path).metadata.row_group(0)
     assert path.stat().st_size < 1 << 20
     monkeypatch.setattr(tables, "BATCH_BYTES", 1 << 20)
-    assert tables._rows_together(0, group) * 100_000 <= 1 << 20
+    assert tables._rows_together(group) * 100_000 <= 1 << 20
     assert [row["a"] for row in read(path, 1 << 20)] == texts
+
+
+@pytest.mark.parametrize("kind", [pa.null(), pa.list_(pa.null(), 1 << 20), pa.struct([("a", pa.null())])])
+def test_nulls_without_number_are_refused(tmp_path, kind):
+    """An array of nulls has a length and no bytes."""
+    nulls = pa.Array.from_buffers(pa.null(), 1 << 30, [None])
+    if kind.num_fields:
+        length = (1 << 30) // kind.list_size if pa.types.is_fixed_size_list(kind) else 1 << 30
+        nulls = pa.Array.from_buffers(kind, length, [None], children=[nulls])
+    path = tmp_path / "a.arrow"
+    batch = pa.record_batch([nulls], ["a"])
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, batch.schema) as out:
+        out.write_batch(batch)
+    assert path.stat().st_size < 2000
+    with pytest.raises(DataError, match=r"(values|rows) in one record batch, more than 67,108,864"):
+        read(path)
