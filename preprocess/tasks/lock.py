@@ -56,8 +56,13 @@ def job_lock(output: Path, *, shared: bool = False, patience: float = 0.0) -> It
 def _acquire(output: Path, shared: bool, until: float) -> int | None:
     path = output / WORK / LOCK
     while True:
-        folder_inside(output, WORK)
-        handle = handle_inside(output, f"{WORK}/{LOCK}", os.O_RDWR | os.O_CREAT)
+        try:
+            folder_inside(output, WORK)
+            handle = handle_inside(output, f"{WORK}/{LOCK}", os.O_RDWR | os.O_CREAT)
+        except FileNotFoundError:
+            if not output.is_dir():
+                raise
+            continue  # a process that published has removed the folder between the two calls
         try:
             fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError as error:
