@@ -293,6 +293,9 @@ def main() -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         _say("interrupted; the same command goes on where it stopped")
         sys.exit(130)
+    except MemoryError:
+        _say("out of memory; free some, or lower --max-record-bytes, and give the same command again")
+        sys.exit(1)
     except BrokenPipeError:
         sys.exit(0)
     sys.exit(0)

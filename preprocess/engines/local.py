@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import click
 
+from sft_shards.formats.errors import DataError
 from sft_shards.preprocess.engines.engine import EngineJob
 
 if TYPE_CHECKING:
@@ -72,5 +73,10 @@ def run_local(
             return
         pipeline = planned_pipeline(plan, tokenizer)
         for task in todo:
-            run_task(plan, task, output, pipeline, progress.add)
+            try:
+                run_task(plan, task, output, pipeline, progress.add)
+            except MemoryError:
+                raise DataError(
+                    f"{task.source.path}: out of memory in task {task.number}; free some, or lower --max-record-bytes"
+                ) from None
             progress.task_done()

@@ -5,10 +5,12 @@ Rows come in slices of bounded size, because one row may be a conversation of a 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from sft_shards.formats.errors import DataError
+from sft_shards.preprocess.sources.arrow_messages import decompressed_sizes
 from sft_shards.preprocess.sources.detect import FileHead
 from sft_shards.preprocess.sources.parquet_pages import PageError, page_headers
 from sft_shards.preprocess.sources.partition import Part, parts_of_units
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 PAGE = 1 << 28
 """Bytes that a page may have decompressed; the usual ones have one million, DuckDB's up to a hundred."""
+COMPRESSED_BATCH = 1 << 29
+"""Bytes that a compressed record batch of an Arrow file may have decompressed; others are read where they lie."""
 BATCH_VALUES = 1 << 20
 """Values of one column that are read together."""
 BATCH_BYTES = 1 << 26
@@ -83,6 +87,8 @@ class Table:
 
         try:
             return self._unit_sizes(source.file)
+        except MemoryError:
+            raise
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{source.path}: damaged {self.name} file ({_one_line(error)})") from None
 
@@ -126,6 +132,25 @@ class Parquet(Table):
             for number, group in groups.items():
                 _check_pages(path, metadata, number)
                 yield from file.iter_batches(_rows_together(group), row_groups=[number], use_threads=False)
+
+
+def _check_batches(path: str) -> None:
+    """Make sure that no record batch of an Arrow file is large decompressed.
+
+    Raises:
+        pyarrow.ArrowInvalid: one is, or the file is damaged.
+    """
+    import pyarrow as pa
+
+    with pa.memory_map(path) as file:
+        indexed = file.read(len(ARROW_FILE)) == ARROW_FILE
+        try:
+            for number, size in enumerate(decompressed_sizes(file, indexed=indexed)):
+                if size > COMPRESSED_BATCH:
+                    most = f"more than {COMPRESSED_BATCH:,}; write smaller record batches"
+                    raise pa.ArrowInvalid(f"message {number}: {size:,} bytes decompressed, {most}")
+        except struct.error:
+            raise pa.ArrowInvalid("the metadata of a message is damaged") from None
 
 
 def _columns(group: Any) -> list[Any]:
@@ -194,6 +219,7 @@ class Arrow(Table):
         return head.data.startswith((ARROW_FILE, ARROW_STREAM))
 
     def _unit_sizes(self, path: str) -> list[int]:
+        _check_batches(path)
         return [batch.nbytes for batch in self._record_batches(path, 0, None)]
 
     def _record_batches(self, path: str, first: int, last: int | None) -> Iterator[Any]:

@@ -176,3 +176,21 @@ def test_a_bug_is_counted_reported_and_limited(preprocess, bpe_folder, tmp_path,
     status, _, err = preprocess("run", path, "--max-rejects", "0", "--overwrite", *arguments)
     assert status == 1
     assert "internal_error 1; internal_error is a bug in sft-shards" in err
+
+
+@pytest.mark.parametrize("module", ["tasks.task", "tasks.plan"])
+def test_memory_that_runs_out_is_one_line_and_no_reject(preprocess, bpe_folder, tmp_path, monkeypatch, module):
+    path = tmp_path / "in.jsonl"
+    path.write_text((json.dumps(GOOD) + "\n") * 30)
+    name = {"tasks.task": "TaskWriter.append", "tasks.plan": "load_template"}[module]
+
+    def out_of_memory(*_arguments, **_options):
+        raise MemoryError
+
+    monkeypatch.setattr(f"sft_shards.preprocess.{module}.{name}", out_of_memory)
+    status, _, err = preprocess("run", path, "--output", tmp_path / "o", "--tokenizer", bpe_folder)
+    assert status == 1
+    [line] = [line for line in err.splitlines() if "sft-preprocess: " in line]
+    assert "out of memory" in line
+    assert "--max-record-bytes" in line
+    assert "Traceback" not in err
