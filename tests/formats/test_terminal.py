@@ -114,3 +114,21 @@ def test_findings_of_a_hostile_table(preprocess, bpe_folder, tmp_path):
     pq.write_table(pa.table([pa.array(["x"])] * 2, names=[HOSTILE, HOSTILE]), path)
     _, out, err = preprocess("run", path, "--output", tmp_path / "o", "--tokenizer", bpe_folder)
     assert not OBEYED.search(out + err)
+
+
+def test_sft_train_prints_nothing_that_is_obeyed(capsys):
+    """An error, a warning, a worker's line, and a report of the doctor."""
+    from sft_shards.trainer import cli, worker
+    from sft_shards.trainer.doctor.report import Finding, as_text
+    from sft_shards.trainer.launch import launcher
+
+    text = f"{HOSTILE}\nforged"
+    assert cli._fail(text, 1) == 1
+    launcher.warn(text)
+    worker._show([text])
+    finding = Finding(name=text, status="warning", found=text, remedy=text)
+    report = as_text([finding], device="cpu", colour=False)
+    out, err = capsys.readouterr()
+    assert not OBEYED.search(out + err + report)
+    assert len(err.splitlines()) == 3
+    assert len(report.splitlines()) == 3
