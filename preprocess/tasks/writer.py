@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 import os
 from array import array
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,15 +24,12 @@ from sft_shards.formats.shards.contents import open_inside
 from sft_shards.formats.shards.files import sha256_file
 from sft_shards.formats.shards.schema import SchemaError, build, parse
 from sft_shards.preprocess.pipeline.batch import Batch, Reject
-from sft_shards.preprocess.sources.parquet_pages import PageError, page_headers
 from sft_shards.preprocess.tasks.digests import Digests
 from sft_shards.preprocess.tasks.workdir import StagedShard
 
 KINDS = ("tokens", "loss_mask")
 ROWS = "rows.parquet"
 REJECTS = "rejects.jsonl"
-ROWS_BYTES = 1 << 24
-"""Bytes that a column of a rows file may have decompressed, and 16 more for each row; a number takes 8."""
 ROW_COLUMNS = {
     "source": "dictionary<values=string, indices=int32, ordered=0>",
     "record": "int64",
@@ -234,33 +230,12 @@ def read_rows(
                 number = schema.get_field_index(name)
                 if number < 0 or str(schema.field(number).type) != ROW_COLUMNS.get(name):
                     raise pa.ArrowInvalid(f"no column {name} of type {ROW_COLUMNS.get(name)}")
-            if count is not None:
-                _check_pages(found, parquet.metadata, count)
             table = parquet.read(columns, use_threads=False)
     except UnicodeDecodeError as error:  # a damaged name in the schema
         raise pa.ArrowInvalid(str(error)) from None
     if any(column.null_count for column in table.columns):
         raise pa.ArrowInvalid("a value is null")
     return table
-
-
-def _check_pages(file: IO[bytes], metadata: Any, count: int) -> None:
-    """Refuse a rows file whose columns take more memory than so many rows can, before a page is decompressed.
-
-    Raises:
-        pyarrow.ArrowInvalid: they do, or a page's header is damaged.
-    """
-    import pyarrow as pa
-
-    size: Counter[int] = Counter()
-    for group in range(metadata.num_row_groups):
-        for column in range(metadata.num_columns):
-            try:
-                size[column] += sum(page.size for page in page_headers(file, metadata.row_group(group).column(column)))
-            except PageError as error:
-                raise pa.ArrowInvalid(f"column {column}: {error}") from None
-            if size[column] > ROWS_BYTES + 16 * count:
-                raise pa.ArrowInvalid(f"column {column}: {size[column]:,} bytes for {count:,} rows")
 
 
 def shift_rows(staged: Path, target: Path, base: int, *, root: Path, count: int) -> FileInfo:

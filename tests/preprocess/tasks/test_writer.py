@@ -53,12 +53,6 @@ def test_reading_starts_no_thread(rows):
         (lambda table: table.set_column(1, "record", pa.array(["a", "b", "c"])), "no column record of type int64"),
         (lambda table: table.set_column(1, "record", pa.array([1, None, 2])), "a value is null"),
         (lambda table: table.set_column(0, "source", pa.array(["a"] * 3)), "no column source of type dictionary"),
-        (
-            lambda table: table.set_column(
-                0, "source", pa.DictionaryArray.from_arrays(pa.array([0] * 3, pa.int32()), ["a" * (1 << 25)])
-            ),
-            "bytes for 3 rows",
-        ),
     ],
 )
 def test_another_table_is_refused(rows, tmp_path, change, match):
