@@ -188,8 +188,8 @@ def _rows(split: Path, shard: Shard) -> Iterator[str]:
     path = split / "rows" / f"{shard.info.name}.parquet"
     try:
         table = read_rows(path, ["tokens", "trained_tokens"], root=split.parent, count=shard.info.sequences)
-    except (pa.ArrowException, OSError):
-        yield f"{path}: not a readable Parquet file"
+    except (pa.ArrowException, OSError) as error:
+        yield f"{path}: not a readable Parquet file of this shard ({' '.join(str(error).split())[:160]})"
         return
     if not np.array_equal(numbers_of(table["tokens"]), shard.tokens.lengths):
         yield f"{path}: tokens are not the lengths of the sequences"

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 from preprocess_jobs import INPUTS, config, contents
 
@@ -174,6 +175,12 @@ def negative(split):
         poke(split / kind / "00000.idx", slice(34, 42), np.array([-1, lengths.sum() + 1], "<i4").view("u1"), "u1")
 
 
+def reverse(path):
+    """Put the rows of a rows file into the opposite order."""
+    table = pyarrow.parquet.read_table(path)
+    pyarrow.parquet.write_table(table.take(list(range(table.num_rows))[::-1]), path)
+
+
 def same(manifest):
     return manifest
 
@@ -210,8 +217,9 @@ def shard_changed(manifest, **values):
         (
             lambda d: shutil.copy(d / "train/rows/00001.parquet", d / "train/rows/00000.parquet"),
             same,
-            "tokens are not the lengths",
+            r"not a readable Parquet file of this shard \(\d+ rows, not \d+\)",
         ),
+        (lambda d: reverse(d / "train/rows/00000.parquet"), same, "tokens are not the lengths"),
         (lambda d: (d / "train/rows/00000.parquet").write_bytes(b"PAR1"), same, "not a readable Parquet file"),
         (lambda d: None, lambda m: shard_changed(m, longest=7), "the longest sequence has"),
         (lambda d: None, lambda m: shard_changed(m, tokens=7), "the sums of split train"),
