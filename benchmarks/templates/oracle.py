@@ -72,6 +72,13 @@ class Oracle:
             return {self.hide(key): self.hide(one) for key, one in value.items()}
         return value
 
+    def prepare(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Return a message without null values, as transformers 5.24 renders it, its text parts joined."""
+        out = {key: one for key, one in self.hide(message).items() if one is not None}
+        if isinstance(out.get("content"), list):
+            out["content"] = "".join(part["text"] for part in out["content"])
+        return out
+
     def render(self, messages: list[dict[str, Any]], tools: Any, prompt: bool) -> str:
         """Return transformers' own rendering."""
         text: str = self.tokenizer.apply_chat_template(
@@ -85,7 +92,7 @@ class Oracle:
         Raises:
             Exception: what the template raises for the whole conversation.
         """
-        messages, tools = self.hide(messages), self.hide(tools)
+        messages, tools = [self.prepare(one) for one in messages], self.hide(tools)
         whole = self.render(messages, tools, False)
         must: list[tuple[int, int]] = []
         may: list[tuple[int, int]] = []
