@@ -58,6 +58,14 @@ REASONS = {
     "turn_end_unknown": Reason(
         meaning="no stop token ends a turn in the rendered text", remedy="choose another --template"
     ),
+    "turn_differs": Reason(
+        meaning="a turn was located at another place than what inference would generate",
+        remedy="choose another --template",
+    ),
+    "turn_interrupted": Reason(
+        meaning="the template writes another message's text inside of an assistant's turn",
+        remedy="choose another --template, or move the text beside a tool call into a turn of its own",
+    ),
     "marks_change_rendering": Reason(
         meaning="the template decides by the texts in a way that cannot be traced", remedy="choose another --template"
     ),

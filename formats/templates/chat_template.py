@@ -19,9 +19,18 @@ import jinja2
 
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError, UsageError
+from sft_shards.formats.templates.probes import probes
 from sft_shards.formats.templates.rendering import Rendering
+from sft_shards.formats.templates.rule import require_rule
 from sft_shards.formats.templates.sandbox import compile_template, render
-from sft_shards.formats.templates.sentinels import RESERVED, ControlTokenSentinels, all_texts, any_of
+from sft_shards.formats.templates.sentinels import (
+    GENERATION_END,
+    GENERATION_START,
+    RESERVED,
+    ControlTokenSentinels,
+    all_texts,
+    any_of,
+)
 from sft_shards.formats.templates.turn_spans import by_generation, by_marks
 
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
@@ -52,6 +61,8 @@ class ChatTemplate:
         source: its text, the one for conversations without tools.
         sha256: hash of the template's text.
         header: the generation prompt, "" where the template writes none.
+        distrusted: whether turns that were located in a probe differed from the rule, so that every record is compared
+            with it (see `rule`).
 
     Raises:
         UsageError: the template is no Jinja, cannot render one question with its answer, or does not end the answer
@@ -84,9 +95,11 @@ class ChatTemplate:
         self._control = any_of(tokens.control)
         self._stop = any_of(tokens.stop)
         self.header = ""
+        self.distrusted = False
         self._always_header = self._lead = ""
         self._probe()
         self._with_tools = self
+        self.distrusted = not self._agrees_on_probes()
         if with_tools is not None:
             self._with_tools = ChatTemplate(name, with_tools, tokens, allow_control_tokens=allow_control_tokens)
 
@@ -118,17 +131,35 @@ class ChatTemplate:
                 conversation,
                 messages,
                 render=lambda other: self._render(other, tools).removesuffix(always),
-                prompt=lambda number: self._render(messages[:number], tools, add_generation_prompt=True),
+                prompt=lambda number: self._prompt(messages, tools, number),
                 header=self.header,
                 lead=self._lead,
                 stop=self._stop,
                 control=self._control,
             )
+        if self.distrusted and (self.header or not self._has_generation):
+            require_rule(text, spoken, lambda number: self._prompt(messages, tools, number), self._stop)
         notes = _notes(text, messages, tools)
         typed: tuple[tuple[int, int], ...] = ()
         if hidden:
             text, typed = self._sentinels.reveal(text)
         return Rendering(text=text, spoken=spoken, typed=typed, notes=notes)
+
+    def prompt(self, conversation: Conversation, number: int) -> str:
+        """Return what inference feeds before a turn: the messages before it, with the generation prompt.
+
+        Raises:
+            RecordError: `template_error`, the template refuses these messages.
+        """
+        if conversation.tools and self._with_tools is not self:
+            return self._with_tools.prompt(conversation, number)
+        tools: list[dict[str, Any]] | None = list(conversation.tools) or None
+        messages, _ = self._render_calls(self._messages(conversation), tools)
+        return self._prompt(messages, tools, number)
+
+    def _prompt(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, number: int) -> str:
+        fed = self._render(messages[:number], tools, add_generation_prompt=True)
+        return fed.replace(GENERATION_START, "").replace(GENERATION_END, "")
 
     def _messages(self, conversation: Conversation) -> list[dict[str, Any]]:
         messages = conversation.messages()
@@ -167,6 +198,20 @@ class ChatTemplate:
             add_generation_prompt=add_generation_prompt,
             **self.tokens.variables,
         )
+
+    def _agrees_on_probes(self) -> bool:
+        """Return whether the turns of probes of every kind stand where the rule says; a probe may be refused."""
+        judge, self.distrusted = self.distrusted, True
+        try:
+            for probe in probes():
+                try:
+                    self.render(probe)
+                except RecordError as error:
+                    if error.reason == "turn_differs":
+                        return False
+            return True
+        finally:
+            self.distrusted = judge
 
     def _probe(self) -> None:
         """Find the header and the lead on one question and its answer; the answer must end with a stop token."""

@@ -1,0 +1,64 @@
+"""Conversations on which a template is tried when it is loaded: one of every kind that training data has."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from sft_shards.formats.conversation import Conversation, Turn
+
+TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "probe_weather",
+        "description": "Looks the weather up.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string", "description": "Where."}}},
+    },
+}
+CALL: dict[str, Any] = {
+    "id": "probe0001",
+    "type": "function",
+    "function": {"name": "probe_weather", "arguments": {"city": "Basel"}},
+}
+
+
+@cache
+def probes() -> tuple[Conversation, ...]:
+    """Return conversations of several turns, with and without a system prompt, reasoning and tools."""
+    system = Turn(role="system", content="Keep it short")
+    plain = (
+        Turn(role="user", content="Hello"),
+        Turn(role="assistant", content="Hi there"),
+        Turn(role="user", content="How are you"),
+        Turn(role="assistant", content="Very well"),
+    )
+    reasoned = (
+        Turn(role="user", content="Two and two"),
+        Turn(role="assistant", content="Four", reasoning="Adding them"),
+        Turn(role="user", content="And one more"),
+        Turn(role="assistant", content="Five", reasoning="One more than before"),
+    )
+    inlined = (
+        Turn(role="user", content="Two and two"),
+        Turn(role="assistant", content="<think>\nAdding them\n</think>\n\nFour"),
+    )
+
+    def agentic(**more: Any) -> tuple[Turn, ...]:
+        return (
+            Turn(role="user", content="Weather in Basel"),
+            Turn(role="assistant", content=more.get("beside"), reasoning=more.get("reasoning"), tool_calls=(CALL,)),
+            Turn(role="tool", content="sunny", name="probe_weather", tool_call_id="probe0001"),
+            Turn(role="assistant", content="It is clear", reasoning=more.get("reasoning")),
+        )
+
+    with_tools = (
+        agentic(),
+        agentic(beside="Looking it up"),
+        agentic(reasoning="Let me see"),
+        (*agentic(), *plain),
+    )
+    return (
+        *(Conversation(turns=turns) for turns in (plain, (system, *plain), reasoned, inlined)),
+        *(Conversation(turns=turns, tools=(TOOL,)) for turns in with_tools),
+        Conversation(turns=(system, *agentic()), tools=(TOOL,)),
+    )

@@ -1,0 +1,70 @@
+"""The rule: an assistant turn is what a model has to generate behind what inference feeds it, with its stop token.
+
+For turn k inference feeds `apply_chat_template(messages[:k], tools, add_generation_prompt=True)`. Where this prompt is
+a prefix of the whole rendering, the turn begins at its end (behind an empty think block, which is the template's doing)
+and ends with the first stop token that the template writes from there on. Where it is no prefix, the template rewrites
+history, and the rule says nothing of that turn.
+
+    <|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\nHello<|im_end|>\\n
+    └───────────────────── prompt ─────────────────────┘└─── the turn ──┘
+
+The rule renders once for each turn, which takes quadratic time. So it judges what `turn_spans` locates with few
+renderings: on probes when a template is loaded, and on all records of a template that once differed from it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+from sft_shards.formats.errors import RecordError
+from sft_shards.formats.templates.rendering import Span, Spoken
+from sft_shards.formats.templates.thinking import after_empty_think
+
+
+def rule_span(text: str, prompt: str, stop: re.Pattern[str]) -> Span | None:
+    """Return the span [start, end) that the rule gives a turn, in characters; None where it gives none.
+
+    In "Q: hi A: yes.Q: " with the prompt "Q: hi A:" and the stop token "." that is [8, 13).
+
+    Args:
+        text: the whole rendering.
+        prompt: what inference feeds before the turn.
+        stop: matches the tokens that end a turn.
+    """
+    if not text.startswith(prompt):
+        return None
+    start = after_empty_think(text, len(prompt))
+    found = stop.search(text, start)
+    return (start, found.end()) if found else None
+
+
+def require_rule(text: str, spoken: Sequence[Spoken], prompt: Callable[[int], str], stop: re.Pattern[str]) -> None:
+    """Compare located turns with the rule, turn by turn.
+
+    Args:
+        text: the whole rendering.
+        spoken: its turns, as they were located.
+        prompt: gives what inference feeds before a turn, by the turn's number.
+        stop: matches the tokens that end a turn.
+
+    Raises:
+        RecordError: `turn_differs`, with both spans.
+    """
+    for one in spoken:
+        try:
+            fed = prompt(one.turn)
+        except RecordError:
+            continue  # the template takes no conversation that ends here, so inference never comes here
+        span = rule_span(text, fed, stop)
+        if span is not None and span != (one.start, one.end):
+            located, ruled = _shown(text, (one.start, one.end)), _shown(text, span)
+            detail = f"turn {one.turn} was located at {located}, but inference generates {ruled}"
+            raise RecordError("turn_differs", detail)
+
+
+def _shown(text: str, span: Span) -> str:
+    """Return a span with its first and last characters: `[8, 13) " yes."`."""
+    start, end = span
+    said = text[start:end]
+    return f"[{start}, {end}) {said if len(said) <= 60 else said[:30] + '…' + said[-29:]!r}"
