@@ -20,7 +20,7 @@ class Anchor:
     message: int
     """Number of the message in the conversation."""
     kind: int
-    """`CONTENT`, `REASONING` or `CALL` (the name of a tool that is called)."""
+    """`CONTENT`, `REASONING` or `CALL` (the name of a tool that is called, or the id of the call)."""
     start: int
     end: int
 
@@ -35,6 +35,7 @@ class Anchors:
     def __init__(self, found: Sequence[Anchor]) -> None:
         self._starts = [anchor.start for anchor in found]
         self._ends = [anchor.end for anchor in found]
+        self._messages = [anchor.message for anchor in found]
         self._of: dict[int, list[Anchor]] = {}
         for anchor in found:
             self._of.setdefault(anchor.message, []).append(anchor)
@@ -52,3 +53,11 @@ class Anchors:
         """Return where the first text starts that starts at a position or behind it; None if there is none."""
         at = bisect_left(self._starts, position)
         return self._starts[at] if at < len(self._starts) else None
+
+    def messages_between(self, start: int, end: int) -> list[int]:
+        """Return the numbers of the messages of which texts start in [start, end), in the order of the text."""
+        return self._messages[bisect_left(self._starts, start) : bisect_left(self._starts, end)]
+
+    def other_between(self, message: int, start: int, end: int) -> int | None:
+        """Return the number of another message of which a text starts in [start, end); None if there is none."""
+        return next((number for number in self.messages_between(start, end) if number != message), None)

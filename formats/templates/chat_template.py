@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ import jinja2
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError, UsageError
 from sft_shards.formats.templates.probes import probes
-from sft_shards.formats.templates.rendering import Rendering
+from sft_shards.formats.templates.rendering import Rendering, Span, Spoken
 from sft_shards.formats.templates.rule import require_rule
 from sft_shards.formats.templates.sandbox import compile_template, render
 from sft_shards.formats.templates.sentinels import (
@@ -31,7 +31,14 @@ from sft_shards.formats.templates.sentinels import (
     all_texts,
     any_of,
 )
-from sft_shards.formats.templates.turn_spans import by_generation, by_marks
+from sft_shards.formats.templates.turn_spans import (
+    by_blocks,
+    by_marks,
+    find_anchors,
+    require_all_rendered,
+    require_one_speaker,
+    take_out_blocks,
+)
 
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
@@ -96,7 +103,7 @@ class ChatTemplate:
         self._stop = any_of(tokens.stop)
         self.header = ""
         self.distrusted = False
-        self._always_header = self._lead = ""
+        self._always_header = self._lead = self._gap = ""
         self._probe()
         self._with_tools = self
         self.distrusted = not self._agrees_on_probes()
@@ -123,20 +130,12 @@ class ChatTemplate:
         messages, whole = self._render_calls(messages, tools)
         always = self._always_header if whole.endswith(self._always_header) else ""
         text = whole.removesuffix(always)
-        if self._has_generation:
-            text, spoken = by_generation(text, messages, self._stop)
-        else:
-            spoken = by_marks(
-                text,
-                conversation,
-                messages,
-                render=lambda other: self._render(other, tools).removesuffix(always),
-                prompt=lambda number: self._prompt(messages, tools, number),
-                header=self.header,
-                lead=self._lead,
-                stop=self._stop,
-                control=self._control,
-            )
+        text, blocks = take_out_blocks(text)
+
+        def plain(other: list[dict[str, Any]]) -> str:
+            return take_out_blocks(self._render(other, tools).removesuffix(always))[0]
+
+        spoken = self._locate(text, blocks, conversation, messages, tools, plain)
         if self.distrusted and (self.header or not self._has_generation):
             require_rule(text, spoken, lambda number: self._prompt(messages, tools, number), self._stop)
         notes = _notes(text, messages, tools)
@@ -144,6 +143,45 @@ class ChatTemplate:
         if hidden:
             text, typed = self._sentinels.reveal(text)
         return Rendering(text=text, spoken=spoken, typed=typed, notes=notes)
+
+    def _locate(
+        self,
+        text: str,
+        blocks: list[Span],
+        conversation: Conversation,
+        messages: list[dict[str, Any]],
+        tools: list[dict[str, Any]] | None,
+        plain: Callable[[list[dict[str, Any]]], str],
+    ) -> tuple[Spoken, ...]:
+        """Return the turns, by markers where the template has a generation prompt, else by its generation blocks.
+
+        Blocks that hold a header or leave out what inference generates are so not believed.
+        """
+        anchors, first_placement = find_anchors(text, messages, plain)
+        require_all_rendered(text, messages, anchors)
+        if self._has_generation:
+            for start, end in blocks:
+                require_one_speaker(messages, anchors, start, end)
+        if not self._has_generation or self.header:
+            try:
+                return by_marks(
+                    text,
+                    conversation,
+                    messages,
+                    anchors=anchors,
+                    first_placement=first_placement,
+                    render=plain,
+                    prompt=lambda number: self._prompt(messages, tools, number),
+                    header=self.header,
+                    lead=self._lead,
+                    gap=self._gap,
+                    stop=self._stop,
+                    control=self._control,
+                )
+            except RecordError as error:
+                if not self._has_generation or error.reason == "turn_interrupted":
+                    raise
+        return by_blocks(text, blocks, messages, anchors, self._stop)
 
     def prompt(self, conversation: Conversation, number: int) -> str:
         """Return what inference feeds before a turn: the messages before it, with the generation prompt.
@@ -228,6 +266,7 @@ class ChatTemplate:
             ) from None
         self.header = prompt[len(without) :] if prompt.startswith(without) else ""
         before, _, after = whole.rpartition(answer)
+        self._gap = before.rpartition("Hello")[2]
         if whole.startswith(prompt) and len(prompt) <= len(before):
             self._lead = before[len(prompt) :]
         found = self._stop.search(after)

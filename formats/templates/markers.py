@@ -22,21 +22,25 @@ Placement = Callable[[str, int, int], str]
 """Marks a text, given the number of its message and its kind (see `Anchor`)."""
 
 
-def placements(messages: list[dict[str, Any]]) -> list[Callable[[], list[dict[str, Any]]]]:
+def placements(messages: list[dict[str, Any]], *, by_id: bool = False) -> list[Callable[[], list[dict[str, Any]]]]:
     """Return ways to mark messages, in the order in which to try them; each gives a marked copy when called.
 
     1. Around every text, white space included: a template that only copies texts leaves them alone.
     2. Around what is left when white space at the ends is gone and the text is cut at think tags: templates strip
        texts, and move reasoning.
     3. The same for assistants alone: templates look at how the texts of others begin and end.
+
+    Args:
+        messages: the messages to mark.
+        by_id: whether the ids of tool calls are marked in place of their names: some templates write only these.
     """
 
     def every(place: Placement) -> list[dict[str, Any]]:
-        return [_mark_message(message, number, place) for number, message in enumerate(messages)]
+        return [_mark_message(message, number, place, by_id) for number, message in enumerate(messages)]
 
     def assistants() -> list[dict[str, Any]]:
         return [
-            _mark_message(message, number, _mark_cores) if message["role"] == "assistant" else message
+            _mark_message(message, number, _mark_cores, by_id) if message["role"] == "assistant" else message
             for number, message in enumerate(messages)
         ]
 
@@ -67,18 +71,23 @@ def take_out(marked: str) -> tuple[str, list[Anchor] | None]:
     return "".join(pieces), anchors if paired and opened is None else None
 
 
-def _mark_message(message: dict[str, Any], number: int, place: Placement) -> dict[str, Any]:
+def _mark_message(message: dict[str, Any], number: int, place: Placement, by_id: bool) -> dict[str, Any]:
     out = dict(message)
     if isinstance(message.get("content"), str):
         out["content"] = place(message["content"], number, CONTENT)
+    for key in ("instruction", "input"):
+        if isinstance(message.get(key), str):
+            out[key] = place(message[key], number, CONTENT)
     if message.get("reasoning_content"):
         out["reasoning_content"] = out["thinking"] = place(message["reasoning_content"], number, REASONING)
     if message.get("tool_calls"):
-        out["tool_calls"] = [_mark_call(call, number) for call in message["tool_calls"]]
+        out["tool_calls"] = [_mark_call(call, number, by_id) for call in message["tool_calls"]]
     return out
 
 
-def _mark_call(call: dict[str, Any], message: int) -> dict[str, Any]:
+def _mark_call(call: dict[str, Any], message: int, by_id: bool) -> dict[str, Any]:
+    if by_id:
+        return {**call, "id": _mark(str(call.get("id") or ""), message, CALL)}
     function = call["function"]
     return {**call, "function": {**function, "name": _mark(function["name"], message, CALL)}}
 

@@ -22,7 +22,7 @@ from sft_shards.formats.templates.rendering import Span, Spoken
 from sft_shards.formats.templates.thinking import after_empty_think
 
 
-def rule_span(text: str, prompt: str, stop: re.Pattern[str]) -> Span | None:
+def rule_span(text: str, prompt: str, stop: re.Pattern[str], before: int | None = None) -> Span | None:
     """Return the span [start, end) that the rule gives a turn, in characters; None where it gives none.
 
     In "Q: hi A: yes.Q: " with the prompt "Q: hi A:" and the stop token "." that is [8, 13).
@@ -31,11 +31,12 @@ def rule_span(text: str, prompt: str, stop: re.Pattern[str]) -> Span | None:
         text: the whole rendering.
         prompt: what inference feeds before the turn.
         stop: matches the tokens that end a turn.
+        before: where the next turn starts, before which a stop token counts (default: the end of the text).
     """
     if not text.startswith(prompt):
         return None
     start = after_empty_think(text, len(prompt))
-    found = stop.search(text, start)
+    found = stop.search(text, start, len(text) if before is None else before)
     return (start, found.end()) if found else None
 
 
@@ -51,12 +52,13 @@ def require_rule(text: str, spoken: Sequence[Spoken], prompt: Callable[[int], st
     Raises:
         RecordError: `turn_differs`, with both spans.
     """
-    for one in spoken:
+    nexts = [*(one.start for one in spoken[1:]), len(text)]
+    for one, before in zip(spoken, nexts, strict=True):
         try:
             fed = prompt(one.turn)
         except RecordError:
             continue  # the template takes no conversation that ends here, so inference never comes here
-        span = rule_span(text, fed, stop)
+        span = rule_span(text, fed, stop, max(before, one.end))
         if span is not None and span != (one.start, one.end):
             located, ruled = _shown(text, (one.start, one.end)), _shown(text, span)
             detail = f"turn {one.turn} was located at {located}, but inference generates {ruled}"

@@ -14,6 +14,11 @@ TAGS = re.compile(r"(</?think>)")
 EMPTY_BLOCK = re.compile(r"<think>\s*</think>\n{0,2}")
 REST_OF_EMPTY_BLOCK = re.compile(r"\s*</think>\n{0,2}")
 CLOSING = "</think>"
+OPENER_AT_END = re.compile(
+    r"(?:<think>|<seed:think>|<\|channel>thought|<\|START_THINKING\|>|<\|channel\|>analysis<\|message\|>|<\|think\|>)"
+    r"\s*(?:</think>|</seed:think>|<channel\|>|<\|END_THINKING\|>)?\s*\Z"
+)
+"""What a generation prompt ends with that opens reasoning, or writes an empty block of it."""
 SPACE = re.compile(r"\s*")
 
 
@@ -49,3 +54,13 @@ def find_opened_think(text: str, begin: int, end: int) -> int | None:
     while end > begin and text[end - 1].isspace():
         end -= 1
     return end - len(OPENING) if text.endswith(OPENING, begin, end) else None
+
+
+def without_think_opener(header: str) -> str:
+    """Return a generation prompt without the opener of reasoning at its end.
+
+    >>> without_think_opener("<|assistant|>\\n<think>\\n")
+    '<|assistant|>\\n'
+    """
+    found = OPENER_AT_END.search(header)
+    return header[: found.start()] if found else header

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
@@ -21,28 +22,23 @@ from sft_shards.formats.errors import RecordError
 from sft_shards.formats.templates.anchors import CALL, CONTENT, REASONING, Anchor, Anchors
 from sft_shards.formats.templates.leading_space import LeadingSpace
 from sft_shards.formats.templates.markers import placements, take_out
-from sft_shards.formats.templates.rendering import Spoken
+from sft_shards.formats.templates.rendering import Span, Spoken
 from sft_shards.formats.templates.sentinels import GENERATION_END, GENERATION_START
-from sft_shards.formats.templates.thinking import TAGS, after_empty_think, find_opened_think
+from sft_shards.formats.templates.thinking import TAGS, after_empty_think, find_opened_think, without_think_opener
 
+MESSAGE_END = re.compile(r"\s*<\|end\|>")
+"""What ends each message in gpt-oss's history, where the model itself generates `<|return|>`."""
 Render = Callable[[list[dict[str, Any]]], str]
 
 
-def by_generation(text: str, messages: list[dict[str, Any]], stop: re.Pattern[str]) -> tuple[str, tuple[Spoken, ...]]:
-    """Return the text without generation marks, and the turns that they stood around.
-
-    The template's own marks decide where a turn begins. Where it ends is decided by the stop token: a template that
-    leaves it outside of its block would teach the model never to stop.
-
-    Args:
-        text: the rendering of the messages, with `GENERATION_START` and `GENERATION_END` in it.
-        stop: matches the tokens that end a turn.
+def take_out_blocks(text: str) -> tuple[str, list[Span]]:
+    """Return a text without its generation marks, and the blocks [start, end) that they stood around.
 
     Raises:
-        RecordError: `template_error`, `generation_blocks`, `turn_not_rendered`, `turn_end_unknown`.
+        RecordError: `template_error`, blocks are nested.
     """
     pieces: list[str] = []
-    blocks: list[tuple[int, int]] = []
+    blocks: list[Span] = []
     length, begin = 0, -1
     for piece in re.split(f"([{GENERATION_START}{GENERATION_END}])", text):
         if piece == GENERATION_START and begin < 0:
@@ -55,26 +51,72 @@ def by_generation(text: str, messages: list[dict[str, Any]], stop: re.Pattern[st
         else:
             pieces.append(piece)
             length += len(piece)
-    unmarked = "".join(pieces)
+    return "".join(pieces), blocks
+
+
+def require_one_speaker(messages: list[dict[str, Any]], anchors: Anchors, start: int, end: int) -> None:
+    """Reject a record of which a generation block [start, end) holds a text that is no assistant's.
+
+    Raises:
+        RecordError: `generation_blocks`.
+    """
+    for number in anchors.messages_between(start, end):
+        if messages[number]["role"] != "assistant":
+            detail = f"a generation block holds the text of turn {number}, which is no assistant's"
+            raise RecordError("generation_blocks", detail)
+
+
+def by_blocks(
+    text: str,
+    blocks: Sequence[Span],
+    messages: list[dict[str, Any]],
+    anchors: Anchors,
+    stop: re.Pattern[str],
+) -> tuple[Spoken, ...]:
+    """Return the turns that a template's generation blocks stand around, checked by where the texts went.
+
+    The blocks decide where a turn begins. Where it ends is decided by the stop token: a template that leaves it outside
+    of its block would teach the model never to stop. A turn may have several blocks, of which one holds the stop token
+    alone.
+
+    Args:
+        text: the rendering of the messages, without generation marks.
+        blocks: spans [start, end), in the order of the text.
+        anchors: where the texts of the messages stand; all of them were found (see `require_all_rendered`).
+        stop: matches the tokens that end a turn.
+
+    Raises:
+        RecordError: `generation_blocks`, `turn_end_unknown`.
+    """
     speakers = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
-    if len(blocks) != len(speakers):
-        detail = f"{len(blocks)} generation blocks for {len(speakers)} assistant turns"
+    joined: list[Span] = []
+    for start, end in blocks:
+        closes = joined and not stop.sub("", text[start:end]).strip() and not text[joined[-1][1] : start].strip()
+        if closes:
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((start, end))
+    if len(joined) != len(speakers):
+        detail = f"{len(joined)} generation blocks for {len(speakers)} assistant turns"
         raise RecordError("generation_blocks", detail)
     out = []
-    for number, (start, end) in zip(speakers, blocks, strict=True):
-        said = unmarked[start:end]
-        core = TAGS.split(messages[number]["content"] or "")[-1].strip()
-        if core not in said:
-            raise RecordError("turn_not_rendered", f"turn {number} is not in its generation block")
-        stops = list(stop.finditer(said))
+    for number, (start, end) in zip(speakers, joined, strict=True):
+        for anchor in _own_anchors(anchors.of(number), len(messages[number].get("tool_calls") or [])):
+            if not start <= anchor.start <= anchor.end <= end:
+                raise RecordError("generation_blocks", f"the generation block of turn {number} leaves part of it out")
+        other = anchors.other_between(number, start, end)
+        if other is not None:
+            detail = f"the generation block of turn {number} holds the text of turn {other}"
+            raise RecordError("generation_blocks", detail)
+        stops = list(stop.finditer(text, start, end))
         if stops:
-            stop_start, stop_end = start + stops[-1].start(), start + stops[-1].end()
-        elif found := stop.match(unmarked, end):
+            stop_start, stop_end = stops[-1].span()
+        elif found := stop.match(text, end):
             stop_start, stop_end = found.span()
         else:
             raise RecordError("turn_end_unknown", f"no stop token in or after the generation block of turn {number}")
-        out.append(Spoken(turn=number, start=after_empty_think(unmarked, start), end=stop_end, stop=stop_start))
-    return unmarked, tuple(out)
+        out.append(Spoken(turn=number, start=after_empty_think(text, start), end=stop_end, stop=stop_start))
+    return tuple(out)
 
 
 def by_marks(
@@ -82,39 +124,44 @@ def by_marks(
     conversation: Conversation,
     messages: list[dict[str, Any]],
     *,
+    anchors: Anchors,
+    first_placement: bool,
     render: Render,
     prompt: Callable[[int], str],
     header: str,
     lead: str,
+    gap: str,
     stop: re.Pattern[str],
     control: re.Pattern[str],
 ) -> tuple[Spoken, ...]:
-    """Return the assistant turns of a rendering, found by rendering it again with markers.
+    """Return the assistant turns of a rendering, located by markers.
 
     Args:
         text: the rendering of `messages`, which are those of `conversation`.
+        anchors: where the texts of the messages stand; all of them were found (see `require_all_rendered`).
+        first_placement: whether the first placement of markers showed it.
         render: renders other messages with the same template.
         prompt: gives the text that inference feeds before a turn, by the turn's number.
         header: what the template writes for a generation prompt, "" where it writes nothing.
         lead: what stands between the generation prompt and the assistant's text (a space, say); the model generates it.
+        gap: what stood between a question and its answer in the probe that showed the lead.
         stop: matches the tokens that end a turn.
         control: matches every control token.
 
     Raises:
-        RecordError: `marks_change_rendering`, `turn_not_rendered`, `turn_repeated`, `turn_start_unknown`,
-            `turn_end_unknown`.
+        RecordError: `turn_start_unknown`, `turn_end_unknown`, `turn_interrupted`.
     """
-    anchors, first_placement = _find_anchors(text, messages, render)
-    place = 0
-    for number, turn in enumerate(conversation.turns):
-        _require_rendered(text, number, messages[number], anchors.of(number), place)
-        if turn.role == "assistant" and not anchors.of(number):
-            raise RecordError("turn_not_rendered", f"the template leaves turn {number}, an assistant's, out")
-        place = max([place, *(anchor.end for anchor in anchors.of(number))])
     speakers = [number for number, turn in enumerate(conversation.turns) if turn.role == "assistant"]
     own = {number: _own_anchors(anchors.of(number), len(conversation.turns[number].tool_calls)) for number in speakers}
     lefts = {number: anchors.end_before(own[number][0].start) for number in speakers}
     starts = {number: _after_header(text, lefts[number], own[number][0], header) for number in speakers}
+    for number in speakers:
+        other = anchors.other_between(number, own[number][0].start, own[number][-1].end)
+        if other is not None:
+            detail = f"the template writes the text of turn {other} inside of turn {number}, the assistant's"
+            raise RecordError("turn_interrupted", detail)
+        if starts[number] is None and header:
+            starts[number] = _without_header(text, number, lefts[number], own[number], header, prompt)
     # Markers of the first placement enclose white space too, so only the others leave a question about it.
     bare = [] if first_placement else [at for at in speakers if starts[at] is None and own[at][0].kind == CONTENT]
     spaces = LeadingSpace(text, messages, {at: (lefts[at], own[at][0].start) for at in bare}, render)
@@ -125,9 +172,9 @@ def by_marks(
         start = starts[number]
         if start is None:
             start = first.start - spaces.kept(number)
-            if first.kind == CALL:
+            if first.kind == CALL or text[left:start] != gap:
                 start = _after_prompt(text, number, left, first, prompt)
-            if not header and first.kind == CONTENT and text.endswith(lead, left, start):
+            elif first.kind == CONTENT and text.endswith(lead, left, start):
                 start -= len(lead)
         start = after_empty_think(text, start)
         calls = bool(conversation.turns[number].tool_calls)
@@ -139,16 +186,55 @@ def by_marks(
     return tuple(spoken)
 
 
-def _find_anchors(text: str, messages: list[dict[str, Any]], render: Render) -> tuple[Anchors, bool]:
-    """Return where the texts of messages stand, and whether the first placement of markers showed it."""
-    for attempt, place in enumerate(placements(messages)):
+def find_anchors(text: str, messages: list[dict[str, Any]], render: Render) -> tuple[Anchors, bool]:
+    """Return where the texts of messages stand, and whether the first placement of markers showed it.
+
+    Raises:
+        RecordError: `marks_change_rendering`, no placement of markers leaves the rendering as it is.
+    """
+    found = _follow(text, placements(messages), render)
+    if found is not None and _lacks_calls(messages, found[0]):
+        found = _follow(text, placements(messages, by_id=True), render) or found
+    if found is not None:
+        return found
+    raise RecordError("marks_change_rendering", "the template looks into the texts in a way that cannot be followed")
+
+
+def _follow(
+    text: str, ways: Sequence[Callable[[], list[dict[str, Any]]]], render: Render
+) -> tuple[Anchors, bool] | None:
+    for attempt, place in enumerate(ways):
         try:
             unmarked, anchors = take_out(render(place()))
         except RecordError:
             continue  # the template refused the markers; another placement may do
         if unmarked == text and anchors is not None:
             return Anchors(anchors), attempt == 0
-    raise RecordError("marks_change_rendering", "the template looks into the texts in a way that cannot be followed")
+    return None
+
+
+def _lacks_calls(messages: list[dict[str, Any]], anchors: Anchors) -> bool:
+    """Return whether fewer names of tools stand in the text than are called, though the calls have ids."""
+    return any(
+        sum(anchor.kind == CALL for anchor in anchors.of(number)) < len(message["tool_calls"])
+        and all(call.get("id") for call in message["tool_calls"])
+        for number, message in enumerate(messages)
+        if message.get("tool_calls")
+    )
+
+
+def require_all_rendered(text: str, messages: list[dict[str, Any]], anchors: Anchors) -> None:
+    """Reject a record of which the template leaves a text or a tool call out, or writes a turn twice.
+
+    Raises:
+        RecordError: `turn_not_rendered`, `turn_repeated`.
+    """
+    place = 0
+    for number, message in enumerate(messages):
+        _require_rendered(text, number, message, anchors.of(number), place)
+        if message["role"] == "assistant" and not anchors.of(number):
+            raise RecordError("turn_not_rendered", f"the template leaves turn {number}, an assistant's, out")
+        place = max([place, *(anchor.end for anchor in anchors.of(number))])
 
 
 def _own_anchors(anchors: Sequence[Anchor], calls: int) -> list[Anchor]:
@@ -162,7 +248,9 @@ def _require_rendered(text: str, number: int, message: dict[str, Any], anchors: 
     own = [anchor for anchor in anchors if anchor.kind != REASONING]
     contents = sum(anchor.kind == CONTENT for anchor in own)
     if len(own) - contents < len(message.get("tool_calls") or []):
-        raise RecordError("turn_not_rendered", f"the template leaves tool calls of turn {number} out")
+        raise RecordError(
+            "turn_not_rendered", f"the template leaves tool calls of turn {number} out; take one that writes them"
+        )
     content = message.get("content") or ""
     core = TAGS.split(content)[-1].strip() if message["role"] == "assistant" else content.strip()
     if core and not contents and (own or (text.find(core, place) < 0 and core not in text)):
@@ -177,14 +265,43 @@ def _after_header(text: str, left: int, first: Anchor, header: str) -> int | Non
         found = text.rfind(header, left, first.start)
         if found >= 0:
             return found + len(header)
+        return None
     return find_opened_think(text, left, first.start) if first.kind == REASONING else None
+
+
+def _without_header(
+    text: str, number: int, left: int, own: Sequence[Anchor], header: str, prompt: Callable[[int], str]
+) -> int:
+    """Return where a turn begins whose header is not the one of the generation prompt.
+
+    That is behind what inference feeds, where this is a prefix of the text: a system prompt may change the header, and
+    an answer may bring the `<think>` itself that the header ends with. Else it is behind the header without the opener
+    of reasoning, which templates leave out where they drop reasoning.
+    """
+    with suppress(RecordError):
+        fed = prompt(number)
+        if text.startswith(fed) and left <= len(fed) <= own[-1].start + (own[0].kind != CALL) * len(text):
+            return len(fed)
+    bare = without_think_opener(header)
+    found = text.rfind(bare, left, own[0].start) if bare and bare != header else -1
+    if found < 0:
+        if opened := find_opened_think(text, left, own[0].start) if own[0].kind == REASONING else None:
+            return opened
+        between = text[left : own[0].start]
+        detail = (
+            f"turn {number} does not begin with the generation prompt {header[-40:]!r}, "
+            f"but {between[-60:]!r} stands in front of it"
+        )
+        raise RecordError("turn_start_unknown", detail)
+    return found + len(bare)
 
 
 def _after_prompt(text: str, number: int, left: int, first: Anchor, prompt: Callable[[int], str]) -> int:
     """Return where a turn without header and without text of its own begins: behind what inference feeds before it."""
     fed = prompt(number)
     if not text.startswith(fed) or not left <= len(fed) <= first.start:
-        raise RecordError("turn_start_unknown", f"turn {number} begins with no header and no text of its own")
+        detail = f"turn {number} does not begin where inference would: its prompt is not in the text"
+        raise RecordError("turn_start_unknown", detail)
     return len(fed)
 
 
@@ -202,7 +319,12 @@ def _find_stop(
     Between the turn's text and that token there may be nothing but white space and other control tokens, unless the
     turn has tool calls.
     """
+    closing = MESSAGE_END.match(text, last.end, right)
+    if last.kind == CONTENT and closing and not stop.match(text, closing.start()):
+        return closing.start(), closing.start()  # history ends with another token than what was generated
     found = stop.search(text, last.end, right)
     if found is None or (not calls and control.sub("", text[last.end : found.start()]).strip()):
-        raise RecordError("turn_end_unknown", f"no stop token right after turn {number}")
+        behind = text[last.end : last.end + 60]
+        detail = f"no stop token right after turn {number}, but {behind!r}" if behind else f"nothing ends turn {number}"
+        raise RecordError("turn_end_unknown", detail)
     return found.span()

@@ -1,0 +1,150 @@
+"""Where turns start and stop, and which generation blocks are believed."""
+
+import pytest
+from template_texts import CHATML, GENERATION, TOKENS
+
+from sft_shards.formats.conversation import Conversation, Turn
+from sft_shards.formats.errors import RecordError
+from sft_shards.formats.templates import ChatTemplate, TemplateTokens
+
+pytestmark = pytest.mark.unit
+
+CALL = {"type": "function", "id": "functions.weather:0", "function": {"name": "weather", "arguments": {"city": "Rom"}}}
+TOOL = {"type": "function", "function": {"name": "weather", "description": "d", "parameters": {}}}
+
+
+def user(text):
+    return Turn(role="user", content=text)
+
+
+def assistant(text, **more):
+    return Turn(role="assistant", content=text, **more)
+
+
+AGENTIC = Conversation(
+    turns=(
+        user("Weather?"),
+        assistant(None, tool_calls=(CALL,)),
+        Turn(role="tool", content="sunny", name="weather"),
+        assistant("It is clear."),
+        user("Thanks"),
+        assistant("Welcome."),
+    ),
+    tools=(TOOL,),
+)
+TWO = Conversation(turns=(user("Hi"), assistant("Hello"), user("More"), assistant("Sure")))
+
+
+def said(source, conversation, tokens=TOKENS):
+    rendering = ChatTemplate("t", source, tokens).render(conversation)
+    return [rendering.text[one.start : one.end] for one in rendering.spoken]
+
+
+def why(source, conversation, tokens=TOKENS):
+    with pytest.raises(RecordError) as caught:
+        said(source, conversation, tokens)
+    return caught.value.reason
+
+
+PROMPT = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+CALLS = "{% for c in m.tool_calls or [] %}{{ '<tool_call>' + c.function.name + '</tool_call>' }}{% endfor %}"
+# Writes earlier turns without the `<think>` that the generation prompt ends with.
+PROMPT_THINKS = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}"
+    "{% if m.role == 'assistant' and loop.last %}{{ '<think>\\n' + (m.reasoning_content or '') + '\\n</think>\\n\\n' }}"
+    "{% endif %}{{ m.content or '' }}" + CALLS + "{{ '<|im_end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n<think>\\n' }}{% endif %}"
+)
+
+
+def test_a_call_turn_without_the_think_tag_that_the_prompt_ends_with():
+    assert said(PROMPT_THINKS, AGENTIC) == [
+        "<tool_call>weather</tool_call><|im_end|>",
+        "It is clear.<|im_end|>",
+        "Welcome.<|im_end|>",
+    ]
+
+
+def test_an_answer_that_brings_the_think_tag_of_the_prompt():
+    source = CHATML.replace("'<|im_start|>assistant\\n' }}{% endif", "'<|im_start|>assistant\\n<think>\\n' }}{% endif")
+    inlined = Conversation(turns=(user("Hi"), assistant("<think>\nhm\n</think>\n\nHello")))
+    assert said(source, inlined) == ["hm\n</think>\n\nHello<|im_end|>"]
+
+
+def test_words_that_only_a_system_prompt_puts_before_answers_are_generated():
+    source = (
+        "{% set system = messages[0].role == 'system' %}{% for m in messages %}"
+        "{% if m.role == 'assistant' %}{{ ('Answer: ' if system else '') + m.content + '</s>' }}"
+        "{% else %}{{ '<s>' + m.content + '<|user|>' }}{% endif %}{% endfor %}"
+    )
+    conversation = Conversation(turns=(Turn(role="system", content="Be kind"), *TWO.turns))
+    assert said(source, conversation) == ["Answer: Hello</s>", "Answer: Sure</s>"]
+    assert said(source, TWO) == ["Hello</s>", "Sure</s>"]
+
+
+def test_a_tool_s_result_inside_of_the_assistant_s_turn():
+    source = (
+        "{% for m in messages %}{% if m.role == 'tool' %}{% elif m.tool_calls %}"
+        "{{ '<|im_start|>assistant\\n' + m.tool_calls[0].function.name + '[' + messages[loop.index].content + ']' "
+        "+ (m.content or '') + '<|im_end|>\\n' }}{% else %}"
+        "{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endif %}{% endfor %}" + PROMPT
+    )
+    beside = Conversation(
+        turns=(
+            user("Weather?"),
+            assistant("Looking", tool_calls=(CALL,)),
+            Turn(role="tool", content="sunny", name="weather"),
+            assistant("It is clear."),
+        ),
+        tools=(TOOL,),
+    )
+    assert why(source, beside) == "turn_interrupted"
+
+
+BLOCKS = GENERATION + PROMPT
+
+
+def test_blocks_that_lose_calls_or_texts_are_not_believed():
+    assert said(BLOCKS, TWO) == ["Hello<|im_end|>", "Sure<|im_end|>"]
+    assert why(BLOCKS.replace("m.content", "(m.content or '')"), AGENTIC) == "turn_not_rendered"
+    drops = BLOCKS.replace("{{ m.content }}{% endif %}", "{{ m.content if m.role == 'user' else '' }}{% endif %}")
+    system = Turn(role="system", content="Be kind")
+    assert why(drops, Conversation(turns=(system, *TWO.turns))) == "turn_not_rendered"
+
+
+def test_blocks_that_hold_the_header_do_not_train_it():
+    source = (
+        "{% for m in messages %}{% if m.role == 'assistant' %}"
+        "{% generation %}{{ '<|im_start|>assistant\\n' + m.content + '<|im_end|>' }}{% endgeneration %}{{ '\\n' }}"
+        "{% else %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endif %}{% endfor %}" + PROMPT
+    )
+    assert said(source, TWO) == ["Hello<|im_end|>", "Sure<|im_end|>"]
+
+
+def test_blocks_around_the_user_s_text_are_refused():
+    everything = "{% generation %}" + CHATML.split("{% if add")[0] + "{% endgeneration %}"
+    question = Conversation(turns=TWO.turns[:2])
+    with pytest.raises(Exception, match="generation block"):
+        said(everything, question)
+
+
+def test_two_blocks_of_one_turn_the_second_around_the_stop_token():
+    source = GENERATION.replace(
+        "{% endgeneration %}", "{% endgeneration %}{% generation %}{{ '<|im_end|>' }}{% endgeneration %}"
+    ).replace("{% endif %}{{ '<|im_end|>\\n' }}", "{{ '<|im_end|>' }}{% endif %}{{ '\\n' }}")
+    assert said(source, TWO) == ["Hello<|im_end|>", "Sure<|im_end|>"]
+
+
+def test_calls_of_which_only_the_ids_are_written():
+    source = CHATML.replace("m.content", "(m.content or '') + (m.tool_calls[0].id if m.tool_calls else '')")
+    assert said(source, AGENTIC)[0] == "functions.weather:0<|im_end|>"
+
+
+def test_a_history_that_ends_with_another_token_than_what_is_generated_trains_no_end():
+    harmony = TemplateTokens(control=("<|start|>", "<|message|>", "<|end|>", "<|return|>"), stop=("<|return|>",))
+    source = (
+        "{% for m in messages %}{{ '<|start|>' + m.role + '<|message|>' + m.content }}"
+        "{{ '<|return|>' if loop.last and m.role == 'assistant' else '<|end|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"
+    )
+    assert said(source, TWO, harmony) == ["<|message|>Hello", "<|message|>Sure<|return|>"]
