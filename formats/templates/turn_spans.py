@@ -248,9 +248,7 @@ def _require_rendered(text: str, number: int, message: dict[str, Any], anchors: 
     own = [anchor for anchor in anchors if anchor.kind != REASONING]
     contents = sum(anchor.kind == CONTENT for anchor in own)
     if len(own) - contents < len(message.get("tool_calls") or []):
-        raise RecordError(
-            "turn_not_rendered", f"the template leaves tool calls of turn {number} out; take one that writes them"
-        )
+        raise RecordError("turn_not_rendered", f"the template leaves tool calls of turn {number} out")
     content = message.get("content") or ""
     core = TAGS.split(content)[-1].strip() if message["role"] == "assistant" else content.strip()
     if core and not contents and (own or (text.find(core, place) < 0 and core not in text)):
