@@ -1,21 +1,26 @@
-"""Jinja for chat templates: a tokenizer's template is somebody else's program, so it runs with bounds on time and size.
+"""Jinja for chat templates: a tokenizer's template is somebody else's program, so it runs within bounds.
 
 The environment is the one that `transformers` renders chat templates in (`utils/chat_template_utils.py`, 5.x):
-the same block trimming, loop controls, `tojson`, `raise_exception` and `{% generation %}`. Two things differ on
-purpose. `strftime_now` answers with one fixed day, since a job that is repeated must give the same bytes. And a
-template that runs for longer than `SECONDS` or writes more than `CHARACTERS` is stopped.
+the same block trimming, loop controls, `tojson`, `raise_exception` and `{% generation %}`. What differs, on purpose:
+
+- `strftime_now` answers with one fixed day, and the filter `random` is not there, since a job that is repeated must
+  give the same bytes.
+- Compiling, rendering and tracing run within a `Budget` of work and memory, and within `SECONDS`. Filters that no bound
+  is known for are not there (`metered_methods.REMOVED`).
+
+It is done in this process, by code that counts (see `metered_code`), because a child process would cost every record a
+round trip. The price is some 10 % of Jinja's time; text-only records, which skeletons render, pay nothing.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
-from functools import wraps
+from types import BuiltinMethodType, MethodType
 from typing import Any
 
 import jinja2
@@ -23,18 +28,26 @@ import jinja2.ext
 import jinja2.nodes
 import jinja2.parser
 import jinja2.sandbox
+import jinja2.utils
 
 from sft_shards.formats.errors import RecordError
+from sft_shards.formats.templates.budget import CONTAINERS, OBJECT, SLOT, STEP, Budget, characters
+from sft_shards.formats.templates.metered_code import MeteredCodeGenerator
+from sft_shards.formats.templates.metered_methods import furnish_filters, length, pay_for_format, pay_for_method, refuse
 from sft_shards.formats.templates.sentinels import GENERATION_END, GENERATION_START
 
 DAY = date(2024, 7, 26)
 """What `strftime_now` answers with, whatever the day: the date that Llama 3.1's own template falls back to."""
 SECONDS = 20.0
 CHARACTERS = 64 << 20
+"""Of one rendering, at most."""
+LONGEST_SOURCE = 128 << 10
+"""Of a template, in characters; published ones have up to about 30,000. jinja2 compiles in time and memory that grow
+with the square of some of them."""
+LONGEST_ERROR = 300
 DICT_NAMES = frozenset(dir(dict))
-PADDING_METHODS = ("center", "ljust", "rjust", "zfill", "expandtabs")
-UNBOUNDED = re.compile(r"\d{5,}|\*|:[^}]*\{")
-"""Widths of five digits and more, and widths that come from an argument, in either kind of format text."""
+MOST_BITS = 8192
+"""Of an integer."""
 
 
 class Generation(jinja2.ext.Extension):
@@ -52,10 +65,87 @@ class Generation(jinja2.ext.Extension):
         return f"{GENERATION_START}{caller()}{GENERATION_END}"
 
 
-class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
-    """jinja2's sandbox, which keeps templates from Python's internals; this one also keeps them from great sizes."""
+class Namespace(jinja2.utils.Namespace):
+    """jinja2's `namespace`, which does not print what it holds: it can hold itself."""
 
-    intercepted_binops = frozenset(["*", "**", "%"])
+    def __repr__(self) -> str:
+        return "<Namespace>"
+
+
+class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
+    """jinja2's sandbox, which keeps templates from Python's internals; this one also pays for all that they do.
+
+    Attributes:
+        budget: what is left to the template that runs.
+    """
+
+    code_generator_class = MeteredCodeGenerator
+    intercepted_binops = frozenset(["-", "*", "/", "//", "**", "%"])
+
+    def __init__(self, **options: Any) -> None:
+        self.budget = Budget()
+        super().__init__(**options)
+
+    # What compiled templates call (see `metered_code`)
+
+    def tick(self) -> None:
+        """Pay for an iteration of a loop or a call of a macro."""
+        budget = self.budget
+        budget.left -= STEP
+        if budget.left < 0:
+            budget.refill()
+
+    def add(self, total: Any, *others: Any) -> Any:
+        """Return `total + other + …`."""
+        budget = self.budget
+        for other in others:
+            total = total + other
+            if type(total) is str:
+                budget.left -= len(total)
+            else:
+                self.made(total)
+        if budget.left < 0:
+            budget.refill()
+        return total
+
+    def tilde(self, *values: Any) -> str:
+        """Return `value ~ value ~ …`."""
+        return self.concat([self.text(value) for value in values])
+
+    def text(self, value: Any) -> str:
+        """Return a value as a text."""
+        if type(value) is str:
+            return value
+        if isinstance(value, CONTAINERS):
+            self.budget.weigh(value)
+        text = str(value)
+        self.budget.spend(length(text))
+        return text
+
+    def made(self, value: Any) -> Any:
+        """Return a value that was just made, and pay for the room that it takes."""
+        if isinstance(value, (list, tuple, dict, bytes)):
+            self.budget.spend(OBJECT + SLOT * len(value))
+        elif isinstance(value, int):
+            if value.bit_length() > MOST_BITS:
+                raise refuse(f"makes a number of more than {MOST_BITS} bits")
+        else:
+            self.budget.spend(length(value))
+        return value
+
+    def weighed(self, value: Any) -> Any:
+        """Return a value that will be compared or hashed."""
+        if isinstance(value, CONTAINERS):
+            self.budget.weigh(value)
+        return value
+
+    def concat(self, pieces: Iterable[str]) -> str:
+        """Join the texts that a macro or block wrote."""
+        known = list(pieces)
+        self.budget.spend(sum(map(length, known)))
+        return "".join(known)
+
+    # What jinja2's sandbox asks
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """Apply jinja2's rule; items of an ordinary dict are found without its detour over an exception."""
@@ -64,60 +154,88 @@ class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
         return super().getattr(obj, attribute)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """Refuse the operators that make a huge value out of two small ones."""
+        """Compute what can make a huge value out of two small ones, if it does not."""
         if operator == "*":
             for one, other in ((left, right), (right, left)):
-                if isinstance(one, (str, list, tuple, bytes)) and isinstance(other, int) and len(one) * other > 1 << 20:
-                    raise jinja2.exceptions.SecurityError("the template repeats a value beyond a million items")
+                if isinstance(one, (str, list, tuple, bytes)) and isinstance(other, int):
+                    unit = 1 if isinstance(one, (str, bytes)) else SLOT
+                    self.budget.spend(unit * max(0, (length(one) or len(one)) * other))
         if operator == "**" and not (isinstance(right, (int, float)) and abs(right) <= 64):
-            raise jinja2.exceptions.SecurityError("the template raises to a power above 64")
-        if operator == "%" and isinstance(left, str) and UNBOUNDED.search(left):
-            raise jinja2.exceptions.SecurityError("the template formats to a width that is not bounded")
-        return super().call_binop(context, operator, left, right)
-
-    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """Apply jinja2's rule, and refuse the text methods that pad to any width."""
-        if isinstance(obj, str) and attr in PADDING_METHODS:
-            return False
-        return super().is_safe_attribute(obj, attr, value)
+            raise refuse("raises to a power above 64")
+        if operator == "%" and isinstance(left, str):
+            values = right if isinstance(right, tuple) else right.values() if isinstance(right, dict) else (right,)
+            pay_for_format(self.budget, left, values)
+        elif operator == "%" and isinstance(left, bytes):
+            raise refuse("formats bytes")
+        return self.made(super().call_binop(context, operator, left, right))
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        """Return jinja2's sandboxed `str.format`, and refuse a width that is not bounded."""
+        """Return jinja2's sandboxed `str.format`, which pays."""
         wrapped = super().wrap_str_format(value)
-        if wrapped is not None and UNBOUNDED.search(value.__self__):
-            raise jinja2.exceptions.SecurityError("the template formats to a width that is not bounded")
-        return wrapped
+        if wrapped is None:
+            return None
+        form = value.__self__
+
+        def format_(*args: Any, **kwargs: Any) -> str:
+            values = [*args, *given(kwargs).values()]
+            pay_for_format(self.budget, form, values[0].values() if _is_map(value, values) else values)
+            return wrapped(*args, **kwargs)
+
+        return format_
+
+    def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Call something, and pay for it."""
+        self.budget.spend(STEP + SLOT * len(args))
+        kind = type(obj)
+        if kind is BuiltinMethodType or (kind is MethodType and isinstance(obj.__self__, str)):
+            args = pay_for_method(self.budget, obj.__self__, obj.__name__, args, given(kwargs))
+        elif kind is MethodType or kind is type:
+            for value in (*args, *given(kwargs).values()):
+                self.weighed(value)
+        return super().call(context, obj, *args, **kwargs)
 
 
-def bounded(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a filter that refuses large numbers and unbounded format texts among its arguments."""
-
-    @wraps(function)
-    def checked(*args: Any, **kwargs: Any) -> Any:
-        for value in (*args, *kwargs.values()):
-            if isinstance(value, int) and abs(value) > 9999:
-                raise jinja2.exceptions.SecurityError(f"the template pads to {value} characters")
-        if function.__name__ == "do_format" and UNBOUNDED.search(str(args[0])):
-            raise jinja2.exceptions.SecurityError("the template formats to a width that is not bounded")
-        return function(*args, **kwargs)
-
-    return checked
+def given(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the keyword arguments of a call that the template wrote, without those that jinja2 adds."""
+    return {name: value for name, value in kwargs.items() if name not in ("_loop_vars", "_block_vars")}
 
 
-def compile_template(source: str) -> jinja2.Template:
+def _is_map(method: Any, values: list[Any]) -> bool:
+    return method.__name__ == "format_map" and len(values) == 1 and isinstance(values[0], dict)
+
+
+def compile_template(source: str, environment: Callable[[], Sandbox] | None = None) -> jinja2.Template:
     """Compile a chat template.
 
+    Args:
+        environment: makes the environment to compile it in (default: `furnish(Sandbox)`).
+
     Raises:
-        jinja2.TemplateSyntaxError: it is no Jinja.
+        jinja2.TemplateSyntaxError: it is no Jinja, or too much of it.
     """
-    return furnish(Sandbox).from_string(source)
+    if len(source) > LONGEST_SOURCE:
+        message = f"a template of {len(source):,} characters; at most {LONGEST_SOURCE:,} are taken"
+        raise jinja2.TemplateSyntaxError(message, 1)
+    try:
+        with time_limit(SECONDS):
+            return (environment or _ordinary)().from_string(source)
+    except jinja2.TemplateSyntaxError:
+        raise
+    except TimeoutError:
+        raise jinja2.TemplateSyntaxError(f"takes more than {SECONDS:g} seconds to compile", 1) from None
+    except Exception as error:  # a RecursionError of jinja2, a SyntaxError or MemoryError of Python's compiler
+        raise jinja2.TemplateSyntaxError(f"cannot be compiled ({type(error).__name__}: {error})", 1) from None
+
+
+def _ordinary() -> Sandbox:
+    return furnish(Sandbox)
 
 
 def furnish(kind: type[Sandbox]) -> Sandbox:
     """Return an environment of a kind with the filters and functions that chat templates know."""
 
     def raise_exception(message: str) -> None:
-        raise jinja2.exceptions.TemplateError(message)
+        raise jinja2.exceptions.TemplateError(environment.text(message))
 
     def tojson(
         value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
@@ -125,43 +243,60 @@ def furnish(kind: type[Sandbox]) -> Sandbox:
         return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
     def strftime_now(form: str) -> str:
+        environment.budget.spend(256 * length(form))
         return datetime(DAY.year, DAY.month, DAY.day).strftime(form)
 
     environment = kind(
         trim_blocks=True,
         lstrip_blocks=True,
-        optimized=False,  # constants would be computed when compiled, which nothing bounds
+        optimized=False,  # nothing is computed at compile time
         extensions=[Generation, jinja2.ext.loopcontrols],
     )
     environment.filters["tojson"] = tojson
+    furnish_filters(environment.filters, environment.tests, environment.budget)
+    environment.filters["string"] = environment.text
     environment.globals["raise_exception"] = raise_exception
     environment.globals["strftime_now"] = strftime_now
-    for name in ("center", "format", "indent"):
-        environment.filters[name] = bounded(environment.filters[name])
+    environment.globals["namespace"] = Namespace
+    del environment.globals["lipsum"]  # random words
     return environment
 
 
+def run(template: jinja2.Template, variables: dict[str, Any]) -> list[str]:
+    """Run a compiled template within the bounds, and return the pieces that it writes.
+
+    Raises:
+        TimeoutError: it ran for more than `SECONDS`.
+        Exception: whatever else the template does; `budget.Exhausted` for its bounds.
+    """
+    pieces, size = [], 0
+    environment = template.environment
+    assert isinstance(environment, Sandbox)
+    with time_limit(SECONDS):
+        environment.budget.start(SECONDS, lambda: characters(list(variables.values())))
+        for piece in template.generate(**variables):
+            size += length(piece)
+            if size > CHARACTERS:
+                raise refuse(f"writes more than {CHARACTERS:,} characters")
+            pieces.append(piece)
+    return pieces
+
+
 def render(template: jinja2.Template, **variables: Any) -> str:
-    """Return what a template writes, within the bounds.
+    """Return what a template writes.
 
     Raises:
         RecordError: `template_error` with what the template said (`raise_exception`, an undefined value, a bound).
     """
-    pieces, size = [], 0
     try:
-        with time_limit(SECONDS):
-            for piece in template.generate(**variables):
-                size += len(piece)
-                if size > CHARACTERS:
-                    raise jinja2.exceptions.SecurityError(f"the template writes more than {CHARACTERS:,} characters")
-                pieces.append(piece)
-    except jinja2.exceptions.TemplateError as error:
-        raise RecordError("template_error", f"{error.message or type(error).__name__}") from None
-    except (TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError, RecursionError) as error:
-        raise RecordError("template_error", f"{type(error).__name__}: {error}") from None
+        return "".join(run(template, variables))
     except TimeoutError:
-        raise RecordError("template_error", f"the template ran for more than {SECONDS:g} seconds") from None
-    return "".join(pieces)
+        said = f"the template ran for more than {SECONDS:g} seconds"
+    except jinja2.exceptions.TemplateError as error:
+        said = error.message or type(error).__name__
+    except Exception as error:  # a template can raise whatever Python can
+        said = f"{type(error).__name__}: {error}"
+    raise RecordError("template_error", said if len(said) <= LONGEST_ERROR else f"{said[:LONGEST_ERROR]}…")
 
 
 @contextmanager

@@ -9,21 +9,25 @@ It trades memory (one skeleton per role sequence) for 20 to 50 times the speed o
 
 from __future__ import annotations
 
+import contextlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import wraps
+from types import MethodType
 from typing import Any
 
 import jinja2
-import jinja2.compiler
 import jinja2.nodes
+import jinja2.runtime
 import numpy as np
 from numpy.typing import NDArray
 
 from sft_shards.formats.columnar import RoleSequence, text_only_messages
+from sft_shards.formats.templates.metered_code import MeteredCodeGenerator
+from sft_shards.formats.templates.metered_methods import TEXT_METHODS
 from sft_shards.formats.templates.rendering import Rendering, Span
-from sft_shards.formats.templates.sandbox import Sandbox, furnish
+from sft_shards.formats.templates.sandbox import Namespace, Sandbox, compile_template, furnish, given, run
 from sft_shards.formats.templates.sentinels import GENERATION_END, GENERATION_START, TRACE_STRIP
 from sft_shards.formats.templates.traced_text import GAP, Trace, TracedText, Trim, Untraceable, holds_traced, untraced
 
@@ -76,12 +80,8 @@ class Tracer:
     def __init__(self, source: str, variables: dict[str, str]) -> None:
         self._variables = variables
         self._template: jinja2.Template | None = None
-        environment = furnish(_TracingSandbox)
-        for functions, known in ((environment.filters, FILTERS), (environment.tests, TESTS)):
-            table: dict[str, Any] = functions
-            table.update({name: _guarded(name, each, known) for name, each in table.items()})
-        if not _looks_texts_up(environment.parse(source)):
-            self._template = environment.from_string(source)
+        with contextlib.suppress(jinja2.TemplateSyntaxError):
+            self._template = compile_template(source, _guarded_sandbox)
 
     def trace(
         self, roles: RoleSequence, texts: Sequence[str], rendering: Rendering, spans: Sequence[Span]
@@ -103,16 +103,8 @@ class Tracer:
         traced = [TracedText.message(number, trace) for number in range(len(texts))]
         variables = {**self._variables, "messages": text_only_messages(roles, traced), "tools": None, "documents": None}
         try:
-            pieces = list(self._template.generate(add_generation_prompt=False, **variables))
-        except (
-            Untraceable,
-            jinja2.exceptions.TemplateError,
-            TypeError,
-            ValueError,
-            KeyError,
-            AttributeError,
-            IndexError,
-        ):
+            pieces = run(self._template, {**variables, "add_generation_prompt": False})
+        except Exception:  # untraceable, beyond a bound, or whatever else a template raises: Jinja renders it then
             return None
         # Split at the gaps: literal, number of the text, what was stripped from it, literal, …
         parts = GAP.split("".join(untraced(piece) for piece in pieces))
@@ -167,37 +159,69 @@ def _locate(literals: Sequence[str], texts: Sequence[str], spans: Sequence[Span]
     return np.asarray(out, dtype=np.int64).reshape(-1, 4)
 
 
-class _TracingCodeGenerator(jinja2.compiler.CodeGenerator):
-    """Compiles `a ~ b` so that traced texts stay traced."""
+class _TracingCodeGenerator(MeteredCodeGenerator):
+    """Compiles `a in b` so that it is noticed when a text of a message is looked up in another text."""
 
-    def visit_Concat(self, node: jinja2.nodes.Concat, frame: Any) -> None:  # noqa: N802 - jinja2's name
-        """Write a call of the environment's `concat`."""
-        self.write("environment.concat([str(each) for each in (")
-        for each in node.nodes:
-            self.visit(each, frame)
-            self.write(", ")
-        self.write(")])")
-
-
-def _concat(pieces: Iterable[str]) -> str:
-    known = list(pieces)
-    traced = next((piece for piece in known if isinstance(piece, TracedText)), None)
-    text = "".join(known)
-    return text if traced is None else TracedText.of(text, traced.trace)
+    def visit_Compare(self, node: jinja2.nodes.Compare, frame: Any) -> None:  # noqa: N802 - jinja2's name
+        """Write `environment.looked_up(a, b) in b`, as it were; other comparisons as they are."""
+        if not any(operand.op in ("in", "notin") for operand in node.ops):
+            super().visit_Compare(node, frame)
+            return
+        if len(node.ops) > 1:
+            self.fail("comparisons of several values that look one up are not traced", node.lineno)
+        self.write("(not " if node.ops[0].op == "notin" else "(")
+        self._call("contains", [node.ops[0].expr, node.expr], frame)
+        self.write(")")
 
 
 class _TracingSandbox(Sandbox):
     """The sandbox, in which nothing is done to a traced text without its own methods."""
 
     code_generator_class = _TracingCodeGenerator
-    concat = staticmethod(_concat)
 
-    def call(self, context: Any, obj: Any, *args: Any, **kwargs: Any) -> Any:
-        """Call, unless it is a built-in function that would be handed a traced text."""
-        given = [value for name, value in kwargs.items() if name not in ("_loop_vars", "_block_vars")]
-        if type(obj) is type("".join) and holds_traced([*args, *given]):
+    def concat(self, pieces: Iterable[str]) -> str:
+        """Join texts; the result is traced if one of them is."""
+        known = list(pieces)
+        traced = next((piece for piece in known if isinstance(piece, TracedText)), None)
+        text = super().concat(known)
+        return text if traced is None else TracedText.of(text, traced.trace)
+
+    def contains(self, container: Any, value: Any) -> bool:
+        """Return `value in container`, unless a text of a message is looked up in a text that would not notice."""
+        if isinstance(value, TracedText) and not isinstance(container, (list, tuple)):
+            raise Untraceable
+        return self.weighed(value) in self.weighed(container)
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """Return an attribute, but none that only traced texts have."""
+        if isinstance(obj, TracedText) and attribute not in TEXT_METHODS and attribute not in ("format", "format_map"):
+            raise Untraceable
+        return super().getattr(obj, attribute)
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        """Compute, unless a traced text takes part: `'%s' % text` would give an ordinary text."""
+        if isinstance(left, str) and holds_traced([left, right]):
+            raise Untraceable
+        return super().call_binop(context, operator, left, right)
+
+    def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Call macros, and methods of traced texts; anything else only without traced texts.
+
+        `'{}'.format(text)` would give an ordinary text, of which nothing is known any more.
+        """
+        own = isinstance(obj, MethodType) and isinstance(obj.__self__, TracedText)
+        takes_any = own or isinstance(obj, jinja2.runtime.Macro) or obj in (dict, Namespace)
+        if not takes_any and holds_traced([*args, *given(kwargs).values()]):
             raise Untraceable
         return super().call(context, obj, *args, **kwargs)
+
+
+def _guarded_sandbox() -> Sandbox:
+    environment = furnish(_TracingSandbox)
+    for functions, known in ((environment.filters, FILTERS), (environment.tests, TESTS)):
+        table: dict[str, Any] = functions
+        table.update({name: _guarded(name, each, known) for name, each in table.items()})
+    return environment
 
 
 def _guarded(name: str, function: Callable[..., Any], known: set[str]) -> Callable[..., Any]:
@@ -212,22 +236,3 @@ def _guarded(name: str, function: Callable[..., Any], known: set[str]) -> Callab
         return function(*args, **kwargs)
 
     return guarded
-
-
-def _looks_texts_up(tree: jinja2.nodes.Template) -> bool:
-    """Return whether a text of a message could be looked up in another text, which it would not notice.
-
-    `message.content in "yes no"` asks the second text. A look-up of a role, a type or a name is harmless.
-    """
-    for compare in tree.find_all(jinja2.nodes.Compare):
-        for operand in compare.ops:
-            if operand.op not in ("in", "notin") or isinstance(compare.expr, jinja2.nodes.Const):
-                continue
-            if isinstance(operand.expr, (jinja2.nodes.List, jinja2.nodes.Tuple)):
-                continue
-            attribute = getattr(compare.expr, "attr", None) or getattr(
-                getattr(compare.expr, "arg", None), "value", None
-            )
-            if attribute not in ("role", "type", "name"):
-                return True
-    return False

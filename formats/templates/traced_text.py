@@ -180,9 +180,14 @@ for _name in set(dir(str)) - _HARMLESS:
 
 
 def holds_traced(value: Any) -> bool:
-    """Return whether a traced text is in a value, however deep in dicts and lists."""
-    if isinstance(value, dict):
-        return any(holds_traced(item) for item in value.values())
-    if isinstance(value, (list, tuple)):
-        return any(holds_traced(item) for item in value)
-    return isinstance(value, TracedText)
+    """Return whether a traced text is in a value, however deep in containers; each of these is looked at once."""
+    seen: set[int] = set()
+    stack = [value]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, TracedText):
+            return True
+        if isinstance(value, (dict, list, tuple)) and id(value) not in seen:
+            seen.add(id(value))
+            stack.extend(value.values() if isinstance(value, dict) else value)
+    return False

@@ -1,10 +1,11 @@
 """A tokenizer's template is somebody else's program: what it must not be able to do."""
 
+import jinja2
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from sft_shards.formats.errors import RecordError
-from sft_shards.formats.templates import sandbox
+from sft_shards.formats.templates import budget, sandbox
 from sft_shards.formats.templates.sandbox import compile_template, render
 
 pytestmark = pytest.mark.unit
@@ -39,6 +40,105 @@ def run(source, **variables):
 def test_refused(source):
     with pytest.raises(RecordError, match="template_error"):
         run(source)
+
+
+def grow(step, start="'a' * 1000"):
+    """A template that applies a step to a value again and again."""
+    return "{% set ns = namespace(x=" + start + ") %}{% for i in range(99) %}{% set ns.x = " + step + " %}{% endfor %}"
+
+
+NESTED = grow("[ns.x, ns.x]", "[1]")
+TUPLES = grow("(ns.x, ns.x)", "(1,)")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        grow("ns.x ~ ns.x"),
+        grow("ns.x + ns.x"),
+        grow("ns.x.replace('a', ns.x)"),
+        grow("ns.x | replace('a', ns.x)"),
+        grow("ns.x.join(ns.x)"),
+        grow("[ns.x, ns.x] | join(ns.x)"),
+        grow("ns.x.translate({97: ns.x})"),
+        grow("ns.x.translate(''.maketrans({'a': ns.x}))"),
+        grow("'{0}{0}'.format(ns.x)"),
+        grow("'%s%s' % (ns.x, ns.x)"),
+        grow("ns.x | forceescape", "'<' * 1000"),
+        grow("ns.x + ns.x", "[1]"),
+        grow("ns.x * ns.x", "3"),
+        grow("ns.x * 9", "[1]"),
+        grow("ns.x + ['a' * 9999999]", "[]"),
+        grow("ns.x + [range(99999) | list]", "[]"),
+        NESTED + "{{ ns.x }}",
+        NESTED + "{{ ns.x ~ '' }}",
+        NESTED + "{{ ns.x | tojson }}",
+        NESTED + "{{ ns.x | upper }}",
+        NESTED + "{{ ns.x is upper }}",
+        NESTED + "{{ '%s' % (ns.x,) }}",
+        NESTED + "{{ '{}'.format(ns.x) }}",
+        NESTED + "{{ raise_exception(ns.x) }}",
+        NESTED + "{% set y = ns.x %}" + NESTED + "{{ y == ns.x }}",
+        NESTED + "{% set y = ns.x %}" + NESTED + "{{ y in [ns.x] }}",
+        NESTED + "{% set y = ns.x %}" + NESTED + "{{ y is eq(ns.x) }}",
+        TUPLES + "{{ {ns.x: 1} }}",
+        TUPLES + "{{ {}[ns.x] }}",
+        TUPLES + "{{ {}.get(ns.x) }}",
+        TUPLES + "{{ [ns.x] | unique | list }}",
+        "{% macro m(n) %}{% if n < 60 %}{{ m(n + 1, varargs, varargs) }}{% else %}{{ varargs }}{% endif %}"
+        "{% endmacro %}{{ m(1, 2, 3) }}",
+        "{% macro m(n) %}{{ m(n) }}{% endmacro %}{{ m(1) }}",
+        "{{ {'a': [1]} | tojson(indent=10**9) }}",
+        "{{ {'a': [1]} | tojson(indent=1000000000) }}",
+        "{{ ([['a'] * 1000] * 100000) | sum(start=[]) }}",
+        "{{ ('x\n' * 100000) | indent('y' * 100000) }}",
+        "{{ [1] | batch(99999999999, 0) | list }}",
+        "{{ [1] | slice(99999999999, 0) | list }}",
+        "{{ 5 | round(-1000000000) }}",
+        "{{ ('9' * 1000000) | int }}",
+        "{{ ('x' * 1000000).encode('idna') }}",
+        "{{ 'x'.encode().ljust(99999999999) }}",
+        "{{ (5).to_bytes(99999999999) }}",
+        "{{ {}.fromkeys(range(99999), 'x' * 100000) }}",
+        "{{ ('{0}' * 100000).format('x' * 100000) }}",
+        "{% set x %}{% for i in range(99999) %}{{ 'x' * 100000 }}{% endfor %}{% endset %}",
+        "{{ ('a ' * 50000000).split() | length }}",
+        "{{ ('a' * 100000000) | list | length }}",
+        "{% block a %}{{ self.a() }}{{ self.a() }}{% endblock %}",
+    ],
+)
+def test_what_grows_without_bound_is_refused_before_it_is_made(source, monkeypatch):
+    monkeypatch.setattr(budget, "UNITS", 8 << 20)
+    with pytest.raises(RecordError, match="template_error"):
+        run(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
+        "{{ " + "1+" * 20000 + "1 }}",
+        "{{ x" + "|upper" * 15000 + " }}",
+        "{% if 1 %}" * 5000 + "{% endif %}" * 5000,
+        "{% for i in x %}" * 50 + "{% endfor %}" * 50,
+        "{{ " + "9" * 100000 + " }}",
+        "{% autoescape true %}{% endautoescape %}",
+        "a" * 200000,
+    ],
+)
+def test_what_cannot_be_compiled_is_a_syntax_error(source):
+    with pytest.raises(jinja2.TemplateSyntaxError):
+        compile_template(source)
+
+
+def test_constants_are_not_computed_at_compile_time():
+    compile_template("{{ 'a' | replace('a', 'b' * 99999999999) | center(99999999999) }}")
+
+
+def test_a_long_conversation_may_do_more(monkeypatch):
+    monkeypatch.setattr(budget, "UNITS", 1000)
+    source = "{% set ns = namespace(x='') %}{% for m in messages %}{% set ns.x = ns.x ~ m %}{% endfor %}{{ ns.x }}"
+    assert len(render(compile_template(source), messages=["a" * 1000] * 20)) == 20000
 
 
 def test_a_template_that_does_not_end_is_stopped(monkeypatch):

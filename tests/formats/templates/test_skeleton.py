@@ -7,7 +7,7 @@ from template_texts import ALWAYS_HEADER, CHATML, GENERATION, LLAMA2, LLAMA2_TRI
 
 from sft_shards.formats.columnar import INPUT, TextOnlyConversations, text_only_digest, text_only_messages
 from sft_shards.formats.conversation import Conversation, Turn
-from sft_shards.formats.errors import RecordError
+from sft_shards.formats.errors import RecordError, UsageError
 from sft_shards.formats.templates import ChatTemplate, Tracer, TrainOn, sources, template_source
 from sft_shards.preprocess.pipeline.batch import ConversationBatch, RenderedBatch
 from sft_shards.preprocess.pipeline.render import BatchRendering, ReferenceRendering
@@ -79,6 +79,70 @@ def test_what_is_filled_is_what_jinja_gives(name, data, rounds, system, extra):
     assert rendering.notes == ()
 
 
+PIECES = st.sampled_from(
+    [
+        "{c}",
+        "'{{}}:'.format({c})",
+        "'%s:' % {c}",
+        "{c}.strip()",
+        "{c} | trim",
+        "{c}.split('</think>')[-1]",
+        "{c}.split('b')[0].lstrip('\\n')",
+        "{c}.replace('a', 'b')",
+        "{c}.upper()",
+        "{c}[1:]",
+        "{c}[:2] ~ {c}",
+        "({c} ~ 'b')",
+        "('U: ' + {c})",
+        "('U: ' + {c}).strip()",
+        "('y' if 'a' in {c} else 'n')",
+        "('y' if {c} in 'some words' else 'n')",
+        "('y' if {c} in ['a', 'x0'] else 'n')",
+        "('y' if {c} == 'a' else 'n')",
+        "('y' if '{{}}'.format({c}) == 'a' else {c})",
+        "('y' if ('%s' % {c}) in ['a'] else {c})",
+        "('y' if {c}.startswith(('a', ' ')) else {c})",
+        "('y' if ({c} ~ 'b').endswith('ab') else {c})",
+        "({c} | length | string)",
+        "('y' if {c} > 'b' else {c})",
+        "('y' if {c}.trace is defined else {c})",
+        "('y' if {c}.strip() else {c})",
+        "({{'k': {c}}}.k)",
+        "dict(role={c}).role",
+        "('y' if dict(role={c}).role in 'ab' else {c})",
+        "namespace(x={c}).x",
+        "[{c}, 'z'] | first",
+        "([{c}] * 2)[1]",
+        "{c}.join(['a', 'b'])",
+        "'-'.join([{c}])",
+        "{c} | default('d', true)",
+        "{c} | tojson",
+    ]
+)
+NEST = st.recursive(
+    st.just("m.content"), lambda inner: st.builds(lambda form, c: form.format(c=f"({c})"), PIECES, inner), max_leaves=3
+)
+
+
+@settings(max_examples=150)
+@given(st.data(), st.lists(NEST, min_size=1, max_size=2))
+def test_random_templates_are_filled_as_jinja_renders_them(data, expressions):
+    body = "".join("{{ " + expression + " }}" for expression in expressions)
+    source = "{% for m in messages %}<|im_start|>{{ m.role }}\n" + body + "<|im_end|>\n{% endfor %}"
+    try:
+        template = ChatTemplate("t", source, TOKENS)
+    except UsageError:
+        return
+    small = st.lists(st.sampled_from([*"ab \nU:", "</think>", "é"]), min_size=1, max_size=5).map("".join)
+    small = small.filter(str.strip)
+    texts = data.draw(st.tuples(small, small))
+    filled = fill(template, ("user", "assistant"), texts)
+    if filled is None:
+        return
+    rendering = template.render(Conversation.from_text_only(("user", "assistant"), texts))
+    assert filled.texts == [rendering.text]
+
+
 @pytest.mark.parametrize("said", [" :", "\t", "a"])
 def test_white_space_after_an_empty_think_block_is_the_turn_s_own(said):
     template = ChatTemplate("t", THINKS, TOKENS)
@@ -130,6 +194,8 @@ def test_ordinary_conversations_are_filled(name):
         "(m.role + m.content).split('b')[0]",
         "m.content | replace('a', 'b')",
         "'%s' | format(m.content)",
+        "'{}'.format(m.content)",
+        "'%s' % m.content",
         "m.content | e",
         "('y' if m.content in 'some words' else 'n')",
         "('y' if m.content > 'k' else 'n')",
