@@ -32,7 +32,7 @@ from sft_shards.preprocess.config import JobConfig
 from sft_shards.preprocess.pipeline.batch import Batch
 from sft_shards.preprocess.pipeline.pipeline import STAGES, Pipeline
 from sft_shards.preprocess.sources import PartReader, RawBatch, Source, find_sources, sample, whole_of
-from sft_shards.preprocess.tokenizer.backends import choose_backend
+from sft_shards.preprocess.tokenizer.backends import SMALL, choose_backend, load_backend
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 
@@ -134,7 +134,8 @@ def main(
             click.echo(f"{folder.name}:")
             different |= not same_shards([source.file for source, _ in files], folder, template, map_role)
             continue
-        backend, check = choose_backend("auto", tokenizer, [])
+        name, check = choose_backend("auto", tokenizer, SMALL)
+        backend = load_backend(name, tokenizer)
         config = JobConfig(inputs=("x",), tokenizer=str(folder), map_role=roles, valid_fraction=0.05, dedup=True)
         pipeline = Pipeline(config, template, tokenizer, backend)
         stages = " ".join(f"{stage:>8}" for stage in STAGES)

@@ -116,6 +116,7 @@ def _job(context: click.Context, settings: Settings) -> Job:
         output=settings.output,
         overwrite=settings.values["overwrite"],
         older=settings.values["extend"],
+        cache=not settings.values["no_cache"],
         workers=settings.values.get("workers"),
         max_rejects=settings.values.get("max_rejects"),
         announce=_announce,

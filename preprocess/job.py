@@ -17,15 +17,16 @@ from pathlib import Path
 
 from sft_shards.formats.errors import UsageError
 from sft_shards.formats.shards import Manifest
+from sft_shards.formats.terminal import printable
 from sft_shards.preprocess.config import JobConfig
-from sft_shards.preprocess.engines.engine import RunTasks
-from sft_shards.preprocess.engines.local import run_local
+from sft_shards.preprocess.engines.engine import Begin, RunTasks
+from sft_shards.preprocess.engines.local import Local, run_local
 from sft_shards.preprocess.sources.stdin import spool
 from sft_shards.preprocess.tasks import reuse
 from sft_shards.preprocess.tasks.finalize import finalize
 from sft_shards.preprocess.tasks.lock import job_lock
 from sft_shards.preprocess.tasks.output import OutputState, check_not_inside, look, writing
-from sft_shards.preprocess.tasks.plan import Plan, check_versions, make_plan, planned_tokenizer
+from sft_shards.preprocess.tasks.plan import Plan, check_versions, make_plan, planned_sources, planned_tokenizer
 from sft_shards.preprocess.tasks.prepare import prepared
 from sft_shards.preprocess.tasks.rerun import made_already
 from sft_shards.preprocess.tasks.workdir import WORK, clear, is_finished
@@ -60,7 +61,9 @@ class Job:
     announce: Announce = _silent
     """Is called with the plan before the first task runs."""
     say: Callable[[str], None] = _quiet
-    """Is given lines on what is done instead of running the job."""
+    """Is given lines on what is found and done."""
+    cache: bool = True
+    """Whether what is found out about the tokenizer may be kept in the cache folder, and taken from there."""
     as_json: bool = False
     """Whether standard output is for JSON alone."""
     arguments: Sequence[str] = ()
@@ -76,12 +79,15 @@ class Job:
         if self.overwrite or not look(self.output).is_complete:
             return None
         self.say(f"{self.output}: complete already; comparing configuration and inputs")
-        manifest = made_already(self.config, self.output, max_rejects=self.max_rejects)
+        manifest = made_already(self.config, self.output, max_rejects=self.max_rejects, cache=self.cache)
         self.say(f"{self.output}: they are the same, nothing is left to do")
         return manifest
 
-    def run(self, run_tasks: RunTasks) -> Manifest:
+    def run(self, run_tasks: RunTasks, begin: Begin | None = None) -> Manifest:
         """Take all three steps: plan the job, run its tasks, publish the directory. Once finished, it does nothing.
+
+        Args:
+            begin: is called once there is a plan, before it is announced.
 
         Raises:
             UsageError: the call is wrong; nothing was written.
@@ -91,6 +97,8 @@ class Job:
             return manifest
         with self._held():
             plan, tokenizer = self._write_plan()
+            if begin is not None:
+                begin(plan, tokenizer)
             self.announce(plan, tokenizer)
             run_tasks(plan, tokenizer)
             return finalize(plan, self.output, tokenizer, max_rejects=self.max_rejects)
@@ -130,9 +138,12 @@ class Job:
             yield
 
     def _make_plan(self, scratch: Path) -> tuple[Plan, Tokenizer]:
-        tokenizer = Tokenizer.configured(self.config)
+        sources = planned_sources(self.config, lambda: spool(scratch))
+        for source in sources:
+            self.say(printable(f"{source.path}: {source.format} ({source.kind})"))
+        tokenizer = Tokenizer.configured(self.config, cache=self.cache)
         config = replace(self.config, revision=tokenizer.revision)
-        return make_plan(config, tokenizer, lambda: spool(scratch)), tokenizer
+        return make_plan(config, tokenizer, sources), tokenizer
 
     def _write_plan(self) -> tuple[Plan, Tokenizer]:
         new = look(self.output) is not OutputState.PLANNED
@@ -150,8 +161,8 @@ class Job:
 
 def run(config: JobConfig, output: Path, *, workers: int | None = None) -> Manifest:
     """Run a job on this machine, from raw files to a complete shard directory. Raises what `Job.run` raises."""
-    job = Job(config=config, output=output)
-    return job.run(lambda plan, tokenizer: run_local(plan, output, tokenizer, workers))
+    job = Job(config=config, output=output, workers=workers)
+    return Local().run(job)
 
 
 def await_tasks(output: Path, seconds: float) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 DIRECTORY = click.Path(path_type=Path)
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-NOT_IN_CONFIG = ("output", "overwrite", "extend", "config_file")
+NOT_IN_CONFIG = ("output", "overwrite", "extend", "no_cache", "config_file")
 """Options of a job that decide nothing about its bytes."""
 
 
@@ -206,6 +206,12 @@ JOB = (
         help="Run Python code that the tokenizer brings; never taken from a YAML file.",
     ),
     option("--overwrite", is_flag=True, help="Remove the shard directory at --output first."),
+    option(
+        "--no-cache",
+        is_flag=True,
+        help="Keep nothing of the tokenizer in the cache folder ($SFT_SHARDS_CACHE or ~/.cache/sft-shards), and take "
+        "nothing from there.",
+    ),
     option(
         "--extend",
         "extend",

@@ -22,13 +22,11 @@ CHARACTERS = 400
 
 
 def announcement(plan: Plan, tokenizer: Tokenizer, *, colour: bool) -> Iterator[str]:
-    """Give the lines: each source with its format, the template, the backend, and the first record with its loss mask.
+    """Give the lines: the template, the backend, and the first record with its loss mask.
 
     Args:
         colour: show what carries loss in green; otherwise between ⟦ ⟧.
     """
-    for source in plan.sources:
-        yield printable(f"{source.path}: {source.format} ({source.kind})")
     yield printable(f"template {plan.template}; ids by {plan.engine_check}")
     pipeline = Pipeline(plan.config, plan.template, tokenizer)
     source = plan.sources[0]

@@ -65,6 +65,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder of the run's own, so that nothing is found that another commit left."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["SFT_SHARDS_CACHE"] = str(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def data() -> Path:
     return DATA

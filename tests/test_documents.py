@@ -127,9 +127,11 @@ def test_commands_and_their_options_exist(document: Document) -> None:
             case ["python", script, *rest] if script.startswith("benchmarks/"):
                 assert not set(given(rest)) - benchmark_options(ROOT / script), " ".join(words)
             case ["python", "-m", module, *rest] if module.startswith("benchmarks."):
-                script = module.replace(".", "/")
-                assert (ROOT / script / "__main__.py").exists(), f"{module}: no such package"
-                assert not set(given(rest)) - benchmark_options(ROOT / script), " ".join(words)
+                script = ROOT / module.replace(".", "/")
+                if not (script / "__main__.py").exists():
+                    script = script.with_suffix(".py")
+                assert script.exists(), f"{module}: no such module"
+                assert not set(given(rest)) - benchmark_options(script), " ".join(words)
             case _:
                 pass
 

@@ -41,7 +41,7 @@ def masked_spans(ids: NDArray[Any], loss_mask: NDArray[np.uint8], tokenizer: Tok
     cuts = np.flatnonzero(np.diff(loss_mask.astype(np.int8))) + 1
     out = []
     for part, mask in zip(np.split(ids, cuts), np.split(loss_mask, cuts), strict=True):
-        text = tokenizer.backend.decode(part.tolist(), skip_special_tokens=False)
+        text = tokenizer.decode(part)
         out.append(MaskedSpan(text=text, trained=bool(mask[0]), tokens=len(part)))
     return out
 

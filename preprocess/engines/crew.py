@@ -10,14 +10,15 @@ import multiprocessing
 import os
 import signal
 from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from pathlib import Path
 
 from sft_shards.formats.errors import DataError
 from sft_shards.preprocess.engines import worker
-from sft_shards.preprocess.engines.worker_log import WorkerLogs
+from sft_shards.preprocess.engines.worker_log import WorkerLogs, log_folder
 from sft_shards.preprocess.progress import Progress
 from sft_shards.preprocess.tasks.plan import Task
 from sft_shards.preprocess.tasks.workdir import is_finished
@@ -35,24 +36,42 @@ class _RemoteTraceback(Exception):  # noqa: N818 - shown as the cause of an erro
         return f"\n{self.args[0]}"
 
 
+def start_server(output: Path) -> None:
+    """Start the process that workers are forked from. It loads the planned job while this process goes on."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sft_shards.preprocess.engines.forkserver_preload"])
+    os.environ[worker.JOB] = os.path.abspath(output)
+    log_folder()
+    with _interrupts_ignored():
+        forkserver.ensure_running()
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Ctrl-C is for this process, not for one that starts: what is started here begins with it ignored."""
+    before = signal.getsignal(signal.SIGINT)
+    with suppress(ValueError):  # in another thread than the main one, signals are not ours to hold back
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):
+            signal.signal(signal.SIGINT, before)
+
+
 class _Worker:
     """One worker process and our end of its connection."""
 
     def __init__(self, output: Path) -> None:
+        start_server(output)
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["sft_shards.preprocess.engines.forkserver_preload"])
-        os.environ[worker.JOB] = os.path.abspath(output)
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=worker.main, args=(str(output), theirs), daemon=True)
-        before = signal.getsignal(signal.SIGINT)
-        with suppress(ValueError):  # in another thread than the main one, signals are not ours to hold back
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process, not for one that starts
         try:
-            self.process.start()
+            with _interrupts_ignored():
+                self.process.start()
         finally:
             theirs.close()
-            with suppress(ValueError):
-                signal.signal(signal.SIGINT, before)
         self.task: Task | None = None
 
     @property

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 RunTasks: TypeAlias = "Callable[[Plan, Tokenizer], None]"
 """Runs every task of a plan that is not finished, and returns when all are; a `DataError` where one failed."""
 
+Begin: TypeAlias = "Callable[[Plan, Tokenizer], None]"
+"""Begins what takes long before the first task and needs nobody to wait for it; returns at once."""
+
 ENGINES = {
     "local": "sft_shards.preprocess.engines.local:Local",
     "slurm": "sft_shards.preprocess.engines.slurm:Slurm",
@@ -64,8 +67,12 @@ class EngineJob(Protocol):
     def plan(self) -> Plan:
         """Write the plan, and let go of the output folder so that other processes can run its tasks."""
 
-    def run(self, run_tasks: RunTasks) -> Manifest:
-        """Do all of it, holding the output folder: plan, run the tasks, publish. Once finished, it does nothing."""
+    def run(self, run_tasks: RunTasks, begin: Begin | None = None) -> Manifest:
+        """Do all of it, holding the output folder: plan, run the tasks, publish. Once finished, it does nothing.
+
+        Args:
+            begin: is called once there is a plan, before it is announced.
+        """
 
 
 class Engine(Protocol):

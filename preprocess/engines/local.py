@@ -30,7 +30,10 @@ class Local:
 
     def run(self, job: EngineJob) -> Manifest:
         """Run a job from its files to a complete directory."""
-        return job.run(lambda plan, tokenizer: run_local(plan, job.output, tokenizer, job.workers))
+        return job.run(
+            lambda plan, tokenizer: run_local(plan, job.output, tokenizer, job.workers),
+            lambda plan, tokenizer: begin_local(plan, job.output, tokenizer, job.workers),
+        )
 
     def script(self, job: EngineJob) -> None:
         """Nothing is submitted."""
@@ -41,6 +44,18 @@ def default_workers() -> int:
     cpus = len(os.sched_getaffinity(0))
     given = os.environ.get("SLURM_CPUS_PER_TASK", "")
     return min(cpus, int(given)) if given.isdigit() and int(given) else cpus
+
+
+def begin_local(plan: Plan, output: Path, tokenizer: Tokenizer, workers: int | None = None) -> None:
+    """Begin to load what `run_local` will need, in another thread or in the process that workers are forked from."""
+    from sft_shards.preprocess.engines.crew import start_server
+    from sft_shards.preprocess.tokenizer.backends import load_ahead
+
+    count = _worker_count(_unfinished(plan.tasks, output), workers)
+    if count > 1:
+        start_server(output)
+    elif count:
+        load_ahead(plan.engine, tokenizer)
 
 
 def run_local(
@@ -57,19 +72,16 @@ def run_local(
     from sft_shards.preprocess.engines.crew import Crew
     from sft_shards.preprocess.progress import Progress
     from sft_shards.preprocess.tasks.task import planned_pipeline, run_task
-    from sft_shards.preprocess.tasks.workdir import is_finished
 
     chosen = plan.tasks if tasks is None else tasks
-    todo = [task for task in chosen if not is_finished(output, task.number)]
+    todo = _unfinished(chosen, output)
     if not todo:
         return
     size, left = (sum(task.bytes for task in some) for some in (chosen, todo))
-    if workers is None:
-        workers = min(default_workers(), 1 + left // BYTES_PER_WORKER)
-    workers = min(workers, len(todo))
+    count = _worker_count(todo, workers)
     with Progress(tasks=len(chosen), done=len(chosen) - len(todo), size=size, passed=size - left) as progress:
-        if workers > 1:
-            Crew(output, workers, progress).run(todo)
+        if count > 1:
+            Crew(output, count, progress).run(todo)
             return
         pipeline = planned_pipeline(plan, tokenizer)
         for task in todo:
@@ -80,3 +92,16 @@ def run_local(
                     f"{task.source.path}: out of memory in task {task.number}; free some, or lower --max-record-bytes"
                 ) from None
             progress.task_done()
+
+
+def _unfinished(tasks: Sequence[Task], output: Path) -> list[Task]:
+    from sft_shards.preprocess.tasks.workdir import is_finished
+
+    return [task for task in tasks if not is_finished(output, task.number)]
+
+
+def _worker_count(todo: Sequence[Task], workers: int | None) -> int:
+    """Return how many processes share some tasks: as many as asked for, or as the size of the input is worth."""
+    if workers is None:
+        workers = min(default_workers(), 1 + sum(task.bytes for task in todo) // BYTES_PER_WORKER)
+    return min(workers, len(todo))

@@ -7,6 +7,7 @@ from its first moment on, before it imports anything; any other does so as soon 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import shutil
@@ -47,15 +48,24 @@ def last_line(text: bytes) -> str:
     return next((line[:SHOWN] for line in reversed(lines) if line), "")
 
 
+def log_folder() -> str:
+    """Return the folder for the files, made where it is not there; it is removed when this process ends.
+
+    It is one for the life of this process: the server that workers are forked from is told of it once, when it starts.
+    """
+    folder = os.environ.get(FOLDER)
+    if folder is None:
+        folder = os.environ[FOLDER] = tempfile.mkdtemp(prefix="sft-shards-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    return folder
+
+
 class WorkerLogs:
     """The parent's side: a folder with a file per worker, removed when the workers are done."""
 
     def __init__(self) -> None:
-        # One folder for the life of this process: the server that workers are forked from is told of it once.
-        folder = os.environ.get(FOLDER) or tempfile.mkdtemp(prefix="sft-shards-")
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        os.environ[FOLDER] = folder
-        self._folder = folder
+        self._folder = log_folder()
         self._read: dict[int, int] = {}
         self._since: dict[int, int] = {}
 

@@ -8,6 +8,7 @@ benchmarks compare all of theirs. It is some twenty times slower than `Pipeline`
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from sft_shards.formats.records import RecordFormat, get
 from sft_shards.formats.templates import TOKENIZER, ChatTemplate, template_source
@@ -92,6 +93,7 @@ def limits_of(config: JobConfig) -> Limits:
     )
 
 
+@lru_cache(maxsize=4)
 def load_template(name: str, tokenizer: Tokenizer, *, allow_control_tokens: bool = False) -> ChatTemplate:
     """Return a template by its name, made for a tokenizer.
 

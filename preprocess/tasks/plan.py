@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from sft_shards.formats.errors import DataError, RecordError, UsageError
-from sft_shards.formats.records import detect, get
+from sft_shards.formats.records import detect
 from sft_shards.formats.shards.contents import folder_inside, is_file_inside, read_inside
 from sft_shards.formats.shards.files import atomic_write, sha256_inside, write_json
 from sft_shards.formats.shards.manifest import check_file_names
 from sft_shards.formats.shards.schema import SchemaError, build, checked, parse
 from sft_shards.formats.templates import TOKENIZER
 from sft_shards.preprocess.config import AUTO, JobConfig
-from sft_shards.preprocess.pipeline.containment import is_unforeseen
 from sft_shards.preprocess.pipeline.reference import load_template
 from sft_shards.preprocess.sources import Part, Source, cut, find_sources, sample
 from sft_shards.preprocess.tasks.diff import differences, joined
@@ -36,8 +35,6 @@ from sft_shards.preprocess.versions import versions
 
 SAMPLE = 200
 """Records of each file from which `--format auto` finds out the format."""
-COMPARED = 20
-"""Sources, and records of each source, on which the backends are compared before a job begins."""
 BYTES_PER_TOKEN = 4
 """Bytes of input that count as one token when sources are cut into tasks."""
 
@@ -67,7 +64,7 @@ class Plan:
     tokenizer_sha256: dict[str, str]
     """By name, the hash of each tokenizer file."""
     tokenizer_loaded: str
-    """SHA-256 of what transformers made of those files (`loaded.json`)."""
+    """SHA-256 of what transformers made of those files (`loaded.npz`)."""
     engine: str
     """The backend that gives the token ids: `fastokens` or `hf`."""
     engine_check: str
@@ -154,53 +151,43 @@ def _raw(output: Path) -> Any:
         return None
 
 
-def make_plan(config: JobConfig, tokenizer: Tokenizer, stdin: Callable[[], Path] | None = None) -> Plan:
-    """Look at every input once, find out its format, choose the template and the backend, and cut inputs into tasks.
+def planned_sources(config: JobConfig, stdin: Callable[[], Path] | None = None) -> tuple[Source, ...]:
+    """Look at every input once, and find out its format. No tokenizer is needed.
 
     Args:
         stdin: puts standard input into a file; None where `-` cannot be an input.
 
     Raises:
-        UsageError: an input that cannot be used, or no template where one is needed.
+        UsageError: an input that cannot be used.
         DataError: an input that is damaged.
     """
-    sources = tuple(_planned(source, config) for source in find_sources(config.inputs, stdin))
+    return tuple(_planned(source, config) for source in find_sources(config.inputs, stdin))
+
+
+def make_plan(config: JobConfig, tokenizer: Tokenizer, sources: Sequence[Source]) -> Plan:
+    """Choose the template and the backend, and cut the inputs into tasks.
+
+    Raises:
+        UsageError: no template where one is needed, or a tokenizer that cannot be used.
+        DataError: an input that is damaged.
+    """
     template = _template(config, tokenizer, {source.format for source in sources})
     target = config.shard_tokens * BYTES_PER_TOKEN
     parts = [(source, part) for source in sources for part in cut(source, target)]
-    engine, engine_check = choose_backend(
-        config.tokenizer_engine, tokenizer, _renderings(config, template, tokenizer, sources)
-    )
+    size = sum(source.bytes for source in sources)
+    engine, engine_check = choose_backend(config.tokenizer_engine, tokenizer, size)
     return Plan(
         config=config,
         template=template,
         template_sha256=load_template(template, tokenizer).sha256,
         tokenizer_sha256=tokenizer.info().files,
         tokenizer_loaded=hashlib.sha256(tokenizer.loaded).hexdigest(),
-        engine=engine.name,
+        engine=engine,
         engine_check=engine_check,
         versions=versions(),
-        sources=sources,
+        sources=tuple(sources),
         tasks=tuple(Task(number=at, source=source, part=part) for at, (source, part) in enumerate(parts)),
     )
-
-
-def _renderings(config: JobConfig, template: str, tokenizer: Tokenizer, sources: Sequence[Source]) -> list[str]:
-    """Render some of the job's own records, for the comparison of backends."""
-    if config.tokenizer_engine == "hf":
-        return []
-    renderer = load_template(template, tokenizer, allow_control_tokens=config.allow_control_tokens)
-    texts = []
-    for source in sources[:: max(1, len(sources) // COMPARED)]:
-        for _, record in sample(source, COMPARED, config.max_record_bytes):
-            if isinstance(record, RecordError):
-                continue
-            try:
-                texts.append(renderer.render(get(source.format).read(record, config.fields)).text)
-            except BaseException as error:  # the task that reads the record rejects it
-                if not isinstance(error, RecordError) and not is_unforeseen(error):
-                    raise
-    return texts
 
 
 def _planned(source: Source, config: JobConfig) -> Source:

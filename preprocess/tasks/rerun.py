@@ -32,7 +32,9 @@ SHOWN = 5
 """Differences that a message names."""
 
 
-def made_already(config: JobConfig, output: Path, *, max_rejects: str | None = None) -> Manifest | None:
+def made_already(
+    config: JobConfig, output: Path, *, max_rejects: str | None = None, cache: bool = True
+) -> Manifest | None:
     """Return the manifest of a finished directory that this job would make; None where there is no finished one.
 
     What a job that was stopped right after its manifest has left is removed.
@@ -49,7 +51,7 @@ def made_already(config: JobConfig, output: Path, *, max_rejects: str | None = N
         with job_lock(output):
             clear(output)
     manifest = Manifest.read(output)
-    changed = list(islice(_changes(config, manifest), SHOWN + 1))
+    changed = list(islice(_changes(config, manifest, cache=cache), SHOWN + 1))
     if changed:
         more = "; and more" if len(changed) > SHOWN else ""
         raise UsageError(
@@ -60,13 +62,13 @@ def made_already(config: JobConfig, output: Path, *, max_rejects: str | None = N
     return manifest
 
 
-def _changes(config: JobConfig, manifest: Manifest) -> Iterator[str]:
+def _changes(config: JobConfig, manifest: Manifest, *, cache: bool) -> Iterator[str]:
     """Say what differs, a short phrase each. Slow comparisons are made only where the quick ones found nothing."""
     made, asked = ({**one, "revision": None} for one in (manifest.config, config.as_dict()))
     changed = differences(made, asked, "config")
     changed += differences(manifest.versions, versions(), "versions")
     if not changed:
-        tokenizer = Tokenizer.configured(config)
+        tokenizer = Tokenizer.configured(config, cache=cache)
         changed = differences(manifest.config.get("revision"), tokenizer.revision, "config.revision")
         changed += differences(asdict(manifest.tokenizer), asdict(tokenizer.info()), "tokenizer")
         template = load_template(manifest.template.name, tokenizer)

@@ -26,7 +26,7 @@ from sft_shards.preprocess.tasks.plan import Plan, Task
 from sft_shards.preprocess.tasks.reuse import adopt
 from sft_shards.preprocess.tasks.workdir import WORK, Receipt, read_receipt, task_folder
 from sft_shards.preprocess.tasks.writer import TaskWriter
-from sft_shards.preprocess.tokenizer.backends import Fastokens
+from sft_shards.preprocess.tokenizer.backends import load_ahead, load_backend
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 RECORD = re.compile(r"record (\d+)(.*)", re.DOTALL)
@@ -43,7 +43,9 @@ def planned_pipeline(plan: Plan, tokenizer: Tokenizer) -> Pipeline:
         DataError: the backend cannot be used on this machine.
     """
     try:
-        engine = Fastokens(tokenizer) if plan.engine == Fastokens.name else None
+        load_ahead(plan.engine, tokenizer)
+        tokenizer.backend  # noqa: B018 - parsed here while the other thread parses fastokens'
+        engine = load_backend(plan.engine, tokenizer)
     except (ImportError, ValueError) as error:
         raise DataError(f"the job was planned with {plan.engine}, which cannot be used here ({error})") from None
     pipeline = Pipeline(plan.config, plan.template, tokenizer, engine)

@@ -3,7 +3,7 @@
     .work/plan.json           what the job is
     .work/lock                held by the process that works here (see `lock`)
     .work/tokenizer/          the tokenizer's files, so that tasks need neither the Hub nor the folder named, and
-                              loaded.json: what transformers made of them, so that tasks need no transformers
+                              loaded.npz: what transformers made of them, so that tasks need no transformers
     .work/stdin               standard input, where that is an input
     .work/extend.json         what tasks may take over from an older directory (`--extend`)
     .work/attempt-NNNNN-XXXX  a task while it runs
@@ -115,10 +115,19 @@ def read_receipt(output: Path, number: int) -> Receipt | None:
 def clear(output: Path) -> None:
     """Remove all of `.work` but the lock, which is removed by the process that holds it."""
     for _ in range(5):  # a task that is still running elsewhere may write into a folder while it is being removed
-        for entry in list((output / WORK).glob("*")):
+        left = [entry for entry in _entries(output / WORK) if entry.name != LOCK]
+        if not left:
+            return
+        for entry in left:
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry, ignore_errors=True)
-            elif entry.name != LOCK:
+            else:
                 entry.unlink(missing_ok=True)
-        if not any(entry.name != LOCK for entry in (output / WORK).glob("*")):
-            return
+
+
+def _entries(folder: Path) -> list[Path]:
+    """List a folder; nothing where another process has just removed it."""
+    try:
+        return list(folder.iterdir())
+    except FileNotFoundError:
+        return []

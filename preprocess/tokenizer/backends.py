@@ -2,31 +2,37 @@
 
 fastokens is some thirty times faster on text that it has not seen. It has no offsets, so masks come from the byte
 lengths of tokens (see `byte_lengths`). It is built from the loaded tokenizer's own serialization, not from the file,
-which can lack tokens that are declared elsewhere. Whether it gives the same ids is checked when a job starts, on texts
-made to be hard and on the job's own records, and on a sample of the records while the job runs.
+which can lack tokens that are declared elsewhere. Whether it gives the same ids is checked on texts made to be hard,
+before a job with this tokenizer starts, and on a sample of the job's own records while it runs.
 """
 
 from __future__ import annotations
 
+import json
+import threading
 import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_shards.formats.errors import UsageError
+from sft_shards.formats.errors import DataError, UsageError
+from sft_shards.preprocess.tokenizer.cache import cached
 from sft_shards.preprocess.tokenizer.nfc import normalize_known
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as HuggingFaceTokenizer
 
-NFC_STEP = '"normalizer": {"type": "NFC"}'
+NFC_STEP = '"normalizer":{"type":"NFC"}'
 """How a serialized tokenizer says that it brings texts to NFC."""
+SMALL = 2 << 20
+"""Bytes of input below which Hugging Face's tokenizers are done before fastokens would be loaded."""
 HARD = (
     "",
     " ",
@@ -106,16 +112,34 @@ class Fastokens:
         return TokenIds(ids=np.frombuffer(ids, dtype="<i4"), offsets=np.frombuffer(offsets, dtype="<i8"))
 
 
-@lru_cache(maxsize=1)
+_LOCK = threading.Lock()
+
+
 def _load_fastokens(tokenizer: Tokenizer) -> Any:
     """Return fastokens' tokenizer, without its NFC step: the pipeline checks texts itself, in a third of the time.
 
-    Loading takes seconds where the vocabulary is large. A job in one process compares ids when it plans and then works
-    with the same tokenizer, so the last one is kept.
+    Loading takes a second where the vocabulary is large. It may have begun in another thread (`load_ahead`).
     """
+    with _LOCK:
+        return _parse_fastokens(tokenizer)
+
+
+@lru_cache(maxsize=1)
+def _parse_fastokens(tokenizer: Tokenizer) -> Any:
     from fastokens import Tokenizer as Native
 
-    return Native.from_json_str(tokenizer.serialized.replace(NFC_STEP, '"normalizer": null', 1))
+    return Native.from_json_str(tokenizer.serialized.replace(NFC_STEP, '"normalizer":null', 1))
+
+
+def load_ahead(name: str, tokenizer: Tokenizer) -> None:
+    """Begin to load a backend in another thread, for whoever makes it later; parsing holds no lock of Python's."""
+
+    def load() -> None:
+        with suppress(ImportError, ValueError):  # raised again where the backend is made
+            _load_fastokens(tokenizer)
+
+    if name == Fastokens.name:
+        threading.Thread(target=load, daemon=True).start()
 
 
 def find_difference(backend: Backend, reference: HuggingFace, texts: Sequence[str]) -> str | None:
@@ -141,34 +165,67 @@ def hard_texts(tokenizer: Tokenizer) -> list[str]:
     return [*HARD, control, " ".join(points), "".join(points), *forms]
 
 
-def choose_backend(kind: str, tokenizer: Tokenizer, samples: Sequence[str]) -> tuple[Backend, str]:
-    """Return the backend for a job, and a sentence on how it was chosen, for the log and the manifest.
+def choose_backend(kind: str, tokenizer: Tokenizer, size: int) -> tuple[str, str]:
+    """Return the name of a job's backend, and a sentence on how it was chosen, for the log and the manifest.
 
     Args:
         kind: one of `config.BACKENDS`.
-        samples: texts of the job's own records, on which ids are compared too.
+        size: bytes of all inputs. fastokens takes a second to load, in which Hugging Face's encodes some megabytes.
 
     Raises:
         UsageError: fastokens was asked for by name and cannot be used.
     """
-    reference = HuggingFace(tokenizer)
-    if kind == "hf":
-        return reference, "hf, as asked for"
-    texts = [*hard_texts(tokenizer), *samples]
-    try:
-        backend = Fastokens(tokenizer)
-        problem = find_difference(backend, reference, texts)
-    except ImportError:
-        problem = "it is not installed"
-    except ValueError as error:
-        problem = str(error).splitlines()[0][:160]
+    if kind == HuggingFace.name:
+        return kind, "hf, as asked for"
+    if kind != Fastokens.name and size < SMALL:
+        return HuggingFace.name, f"hf, because the inputs have less than {SMALL:,} bytes"
+    if tokenizer.cacheable:
+        check = partial(_problem, tokenizer)
+        check = partial(_problem, tokenizer)
+        problem = cached("fastokens", tokenizer.files, check, to_bytes=_encode, from_bytes=_decode)
+    else:
+        problem = _problem(tokenizer)
     if problem is None:
-        return backend, f"fastokens {fastokens_version()}, the same ids as Hugging Face's on {len(texts)} texts"
-    if kind == "fastokens":
+        return (
+            Fastokens.name,
+            f"fastokens {fastokens_version()}, the same ids as Hugging Face's on hard texts",
+        )
+    if kind == Fastokens.name:
         raise UsageError(
             f"--tokenizer-engine fastokens: cannot be used with {tokenizer.name} ({problem}); use auto or hf"
         )
-    return reference, f"hf, because fastokens cannot be used ({problem})"
+    return HuggingFace.name, f"hf, because fastokens cannot be used ({problem})"
+
+
+def load_backend(name: str, tokenizer: Tokenizer) -> Backend:
+    """Return a backend by its name.
+
+    Raises:
+        ImportError, ValueError: as `Fastokens`.
+    """
+    return Fastokens(tokenizer) if name == Fastokens.name else HuggingFace(tokenizer)
+
+
+def _problem(tokenizer: Tokenizer) -> str | None:
+    """Return a phrase on why fastokens cannot be used with a tokenizer, or None."""
+    try:
+        return find_difference(Fastokens(tokenizer), HuggingFace(tokenizer), hard_texts(tokenizer))
+    except ImportError:
+        return "it is not installed"
+    except ValueError as error:
+        return str(error).splitlines()[0][:160]
+
+
+def _encode(problem: str | None) -> bytes:
+    return json.dumps({"problem": problem}).encode()
+
+
+def _decode(content: bytes) -> str | None:
+    try:
+        problem = json.loads(content)["problem"]
+    except (ValueError, KeyError, TypeError):
+        raise DataError("a saved comparison is damaged") from None
+    return None if problem is None else str(problem)
 
 
 def fastokens_version() -> str:

@@ -10,8 +10,6 @@ by byte lengths; it takes Hugging Face's offsets.
 
 from __future__ import annotations
 
-import json
-import re
 import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,10 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
-
-BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>$")
-"""How SentencePiece's models spell a token that stands for one byte."""
-SPACE_MARK = "▁"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,85 +78,17 @@ def unpack_lengths(packed: NDArray[np.uint64]) -> NDArray[np.uint32]:
     return packed.astype(np.uint32)  # keeps the lower half
 
 
-class _ByteLevelAlphabet(dict[int, str]):
-    """The byte that each character of a byte-level vocabulary stands for, as a character of Latin-1.
-
-    This is GPT-2's `bytes_to_unicode`, turned round. Any other character gives one that Latin-1 lacks.
-    """
-
-    def __init__(self) -> None:
-        same = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-        moved = [byte for byte in range(256) if byte not in same]
-        super().__init__({byte: chr(byte) for byte in same} | {256 + at: chr(byte) for at, byte in enumerate(moved)})
-
-    def __missing__(self, key: int) -> str:
-        return "\u0100"
-
-
 @lru_cache(maxsize=1)
 def byte_lengths(tokenizer: Tokenizer) -> ByteLengths | None:
-    """Return the table of a tokenizer; None for a kind whose tokens do not stand for fixed bytes.
-
-    Supported are byte-level BPE, with or without NFC, and SentencePiece's BPE with byte fallback. Tokenizers that
-    lower-case, strip or rewrite texts are not.
-    """
-    spec = json.loads(tokenizer.serialized)
-    if spec["model"]["type"] != "BPE":
+    """Return the table of a tokenizer; None for a kind whose tokens do not stand for fixed bytes."""
+    found = tokenizer.token_bytes
+    if found is None:
         return None
-    normalizers = _steps(spec["normalizer"], "normalizers")
-    pre_tokenizers = _steps(spec["pre_tokenizer"], "pretokenizers")
-    normalizer_types = [step["type"] for step in normalizers]
-    byte_level = any(step["type"] == "ByteLevel" for step in pre_tokenizers)
-    if byte_level:
-        adds_space = any(step.get("add_prefix_space") for step in pre_tokenizers)
-        if not set(normalizer_types) <= {"NFC"} or adds_space:
-            return None
-    elif pre_tokenizers or not _is_sentencepiece(normalizers):
-        return None
-    pieces = [b""] * tokenizer.vocab_size  # an id without bytes makes its record take offsets
-    control = np.zeros(tokenizer.vocab_size, dtype=bool)
-    alphabet = _ByteLevelAlphabet() if byte_level else None
-    for token, number in spec["model"]["vocab"].items():
-        pieces[number] = _token_bytes(token, alphabet) or b""
-    openers = []
-    for added in spec["added_tokens"]:
-        if not (added["normalized"] or added["lstrip"] or added["single_word"]):
-            openers.append(added["content"])
-        pieces[added["id"]] = added["content"].encode("utf-8")
-        control[added["id"]] = True
-    lengths = np.fromiter(map(len, pieces), dtype=np.uint64, count=len(pieces))
+    sums = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(found.data, dtype=np.uint64)])[found.offsets]
     return ByteLengths(
-        packed=pack(lengths, np.fromiter(map(sum, pieces), dtype=np.uint64, count=len(pieces))),
-        control=control,
-        prepends_space="Prepend" in normalizer_types,
-        openers=tuple(openers),
-        normalizes=byte_level and "NFC" in normalizer_types,
+        packed=pack(np.diff(found.offsets), np.diff(sums)),
+        control=found.control,
+        prepends_space=found.prepends_space,
+        openers=found.openers,
+        normalizes=found.normalizes,
     )
-
-
-def _token_bytes(token: str, alphabet: _ByteLevelAlphabet | None) -> bytes | None:
-    """Return the bytes that a token of the vocabulary stands for; None where it can stand for none."""
-    if alphabet is not None:
-        try:
-            return token.translate(alphabet).encode("latin-1")
-        except UnicodeEncodeError:
-            return None
-    if found := BYTE_TOKEN.match(token):
-        return bytes([int(found[1], 16)])
-    return token.replace(SPACE_MARK, " ").encode("utf-8")
-
-
-def _steps(spec: Any, name: str) -> list[dict[str, Any]]:
-    if spec is None:
-        return []
-    return list(spec[name]) if spec["type"] == "Sequence" else [spec]
-
-
-def _is_sentencepiece(normalizers: list[dict[str, Any]]) -> bool:
-    """Return whether all that happens to a text is a space in front and every space becoming a mark."""
-    known = [
-        (step["type"] == "Prepend" and step["prepend"] == SPACE_MARK)
-        or (step["type"] == "Replace" and step["pattern"] == {"String": " "} and step["content"] == SPACE_MARK)
-        for step in normalizers
-    ]
-    return all(known) and any(step["type"] == "Replace" for step in normalizers)

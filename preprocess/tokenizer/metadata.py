@@ -12,13 +12,15 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sft_shards.formats.errors import UsageError
 from sft_shards.formats.shards import vocabulary_hash
-from sft_shards.formats.shards.files import json_bytes
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 TERMINATORS = (
     "<|im_end|>",
@@ -43,8 +45,6 @@ TERMINATORS = (
 class TokenizerMetadata:
     """What transformers read from a tokenizer folder."""
 
-    serialized: str
-    """The tokenizer as the JSON of `tokenizers`, without post-processor, truncation and padding."""
     vocab_size: int
     """`len(tokenizer)`, one more than the largest id."""
     vocab_sha256: str
@@ -68,19 +68,20 @@ class TokenizerMetadata:
     stop: tuple[str, ...]
     """The tokens that a model of this tokenizer stops on, sorted."""
 
-    def as_bytes(self) -> bytes:
-        """Return the content of the file beside a plan; `from_bytes` reads it back."""
-        return json_bytes(asdict(self))
-
     @classmethod
-    def from_bytes(cls, text: bytes) -> TokenizerMetadata:
-        """Return what `as_bytes` wrote."""
-        raw = json.loads(text)
+    def from_dict(cls, raw: Mapping[str, Any]) -> TokenizerMetadata:
+        """Return what was saved as JSON by `dataclasses.asdict`.
+
+        Raises:
+            KeyError, TypeError: another version saved it.
+        """
         return cls(**{**raw, "control": tuple(raw["control"]), "stop": tuple(raw["stop"])})
 
 
-def load(folder: Path, name: str, *, trust_remote_code: bool = False) -> TokenizerMetadata:
-    """Return the metadata of a tokenizer folder, as transformers reads it.
+def load(folder: Path, name: str, *, trust_remote_code: bool = False) -> tuple[TokenizerMetadata, HuggingFaceTokenizer]:
+    """Return the metadata of a tokenizer folder, as transformers reads it, and Hugging Face's tokenizer.
+
+    The tokenizer has no post-processor (which would add a second BOS, and trims offsets), truncation and padding.
 
     Args:
         folder: where its files lie.
@@ -100,13 +101,11 @@ def load(folder: Path, name: str, *, trust_remote_code: bool = False) -> Tokeniz
         raise UsageError(f"tokenizer {name}: cannot be loaded ({one_line(error)})") from None
     if not getattr(fast, "is_fast", False):
         raise UsageError(f"tokenizer {name}: has no fast form, so it gives no offsets; convert it to a tokenizer.json")
-    spec = json.loads(fast.backend_tokenizer.to_str())
     vocabulary = fast.get_vocab()
     named = fast.chat_template if isinstance(fast.chat_template, dict) else {"default": fast.chat_template}
     added = {str(token.content): token for token in fast.added_tokens_decoder.values()}
     control = {content for content, token in added.items() if token.special} | set(fast.all_special_tokens)
-    return TokenizerMetadata(
-        serialized=json.dumps({**spec, "post_processor": None, "truncation": None, "padding": None}),
+    found = TokenizerMetadata(
         vocab_size=max(len(fast), 1 + max(vocabulary.values())),
         vocab_sha256=vocabulary_hash(vocabulary),
         eos_id=fast.eos_token_id,
@@ -119,6 +118,11 @@ def load(folder: Path, name: str, *, trust_remote_code: bool = False) -> Tokeniz
         control=tuple(sorted(control)),
         stop=_stop_tokens(fast, folder, control),
     )
+    backend: HuggingFaceTokenizer = fast.backend_tokenizer
+    backend.post_processor = None
+    backend.no_truncation()
+    backend.no_padding()
+    return found, backend
 
 
 def one_line(error: Exception) -> str:

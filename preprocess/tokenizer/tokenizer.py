@@ -11,7 +11,9 @@ import shutil
 import stat
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
 
 from sft_shards.formats import hub
 from sft_shards.formats.errors import DataError, UsageError
@@ -19,12 +21,14 @@ from sft_shards.formats.shards import TokenizerInfo, token_dtype
 from sft_shards.formats.shards.contents import folder_inside, is_file_inside, kind_of, read_inside
 from sft_shards.formats.shards.files import atomic_write, sha256_file
 from sft_shards.formats.templates import TemplateTokens
-from sft_shards.preprocess.tokenizer.metadata import TokenizerMetadata, load
+from sft_shards.preprocess.tokenizer.cache import cached
+from sft_shards.preprocess.tokenizer.loaded import LoadedTokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as HuggingFaceTokenizer
 
     from sft_shards.preprocess.config import JobConfig
+    from sft_shards.preprocess.tokenizer.token_bytes import TokenBytes
 
 FILES = (
     "tokenizer.json",
@@ -38,8 +42,8 @@ FILES = (
     "merges.txt",
     "tokenizer.model",
 )
-LOADED = "loaded.json"
-"""Beside a plan's copy of the files: the metadata that transformers read from them."""
+LOADED = "loaded.npz"
+"""Beside a plan's copy of the files: what transformers read from them."""
 
 
 class Tokenizer:
@@ -49,7 +53,8 @@ class Tokenizer:
         name: a folder or a Hub name.
         revision: commit, tag or branch on the Hub (default: the newest commit).
         trust_remote_code: whether transformers may run code that the folder brings.
-        metadata: what was read from the folder before (default: transformers reads it now).
+        loaded: what was read from the folder before (default: the cache has it, or transformers reads it now).
+        cache: whether the cache may be asked, and what was read be kept there.
 
     Attributes:
         name: as it was named in the call.
@@ -59,6 +64,7 @@ class Tokenizer:
         chat_template: its own Jinja template, or None.
         tool_template: another one for conversations that offer tools, or None.
         vocab_size: `len(tokenizer)`, one more than the largest id.
+        cacheable: whether what is found out about it may be kept in the cache.
 
     Raises:
         UsageError: no such folder or Hub name, or a tokenizer that has no fast form (and so no offsets).
@@ -70,20 +76,23 @@ class Tokenizer:
         *,
         revision: str | None = None,
         trust_remote_code: bool = False,
-        metadata: TokenizerMetadata | None = None,
+        loaded: LoadedTokenizer | None = None,
+        cache: bool = True,
     ) -> None:
         self.name = name
         self.folder, self.revision = _folder(name, revision)
         check_links(self.folder)
-        self.metadata = metadata or load(self.folder, name, trust_remote_code=trust_remote_code)
+        self.cacheable = False
+        self._loaded = loaded or self._load(trust_remote_code=trust_remote_code, cache=cache)
+        self.metadata = self._loaded.metadata
         self.vocab_size = self.metadata.vocab_size
         self.chat_template = self.metadata.chat_template
         self.tool_template = self.metadata.tool_template
 
     @classmethod
-    def configured(cls, config: JobConfig) -> Tokenizer:
+    def configured(cls, config: JobConfig, *, cache: bool = True) -> Tokenizer:
         """Return the tokenizer that the configuration of a job names."""
-        return cls(config.tokenizer, revision=config.revision, trust_remote_code=config.trust_remote_code)
+        return cls(config.tokenizer, revision=config.revision, trust_remote_code=config.trust_remote_code, cache=cache)
 
     @classmethod
     def planned(cls, name: str, folder: Path, digest: str) -> Tokenizer:
@@ -91,17 +100,17 @@ class Tokenizer:
 
         Args:
             name: what messages and the manifest call it.
-            folder: the copy, with `loaded.json`.
-            digest: the SHA-256 of `loaded.json` that the plan names.
+            folder: the copy, with `loaded.npz`.
+            digest: the SHA-256 of `loaded.npz` that the plan names.
 
         Raises:
-            DataError: `loaded.json` is not the one that was planned.
+            DataError: `loaded.npz` is not the one that was planned.
         """
         path = folder / LOADED
-        text = read_inside(folder, LOADED) if is_file_inside(folder, LOADED) else b""
-        if hashlib.sha256(text).hexdigest() != digest:
+        content = read_inside(folder, LOADED) if is_file_inside(folder, LOADED) else b""
+        if hashlib.sha256(content).hexdigest() != digest:
             raise DataError(f"{path}: not the tokenizer that was planned; plan again with --overwrite")
-        tokenizer = cls(str(folder), metadata=TokenizerMetadata.from_bytes(text))
+        tokenizer = cls(str(folder), loaded=LoadedTokenizer.from_bytes(content))
         tokenizer.name = name
         return tokenizer
 
@@ -125,12 +134,12 @@ class Tokenizer:
     @cached_property
     def backend(self) -> HuggingFaceTokenizer:
         """Hugging Face's tokenizer; control tokens in the text become their ids."""
-        return self._load()
+        return self._loaded.backend or self._parse()
 
     @cached_property
     def literal_backend(self) -> HuggingFaceTokenizer:
         """The same tokenizer, to which control tokens in the text are text."""
-        tokenizer = self._load()
+        tokenizer = self._parse()
         tokenizer.encode_special_tokens = True
         return tokenizer
 
@@ -142,17 +151,49 @@ class Tokenizer:
             return False
         return backend.pre_tokenizer is None or backend.pre_tokenizer.pre_tokenize_str("b")[0][0] == "b"
 
+    def decode(self, ids: NDArray[Any]) -> str:
+        """Return the text of ids, int[L], control tokens included."""
+        if self.token_bytes is not None:
+            return self.token_bytes.decode(ids)
+        text: str = self.backend.decode(ids.tolist(), skip_special_tokens=False)
+        return text
+
     @property
     def serialized(self) -> str:
         """The tokenizer as JSON, without post-processor, truncation and padding."""
-        return self.metadata.serialized
+        return self._loaded.serialized
+
+    @property
+    def token_bytes(self) -> TokenBytes | None:
+        """The bytes of every id; None for a kind whose tokens do not stand for fixed bytes."""
+        return self._loaded.token_bytes
 
     @cached_property
     def loaded(self) -> bytes:
-        """The metadata as the content of `loaded.json`."""
-        return self.metadata.as_bytes()
+        """The content of `loaded.npz`."""
+        return self._loaded.as_bytes()
 
-    def _load(self) -> HuggingFaceTokenizer:
+    @cached_property
+    def files(self) -> dict[str, str]:
+        """By name, the SHA-256 of each of its files."""
+        return {name: sha256_file(self.folder / name) for name in FILES if (self.folder / name).is_file()}
+
+    def _load(self, *, trust_remote_code: bool, cache: bool) -> LoadedTokenizer:
+        def load() -> LoadedTokenizer:
+            return LoadedTokenizer.of_folder(self.folder, self.name, trust_remote_code=trust_remote_code)
+
+        self.cacheable = cache and not trust_remote_code  # code that a folder brings may do another thing every time
+        if not self.cacheable:
+            return load()
+        return cached(
+            "loaded",
+            self.files,
+            load,
+            to_bytes=LoadedTokenizer.as_bytes,
+            from_bytes=LoadedTokenizer.from_bytes,
+        )
+
+    def _parse(self) -> HuggingFaceTokenizer:
         from tokenizers import Tokenizer as HuggingFaceTokenizer
 
         tokenizer: HuggingFaceTokenizer = HuggingFaceTokenizer.from_str(self.serialized)
@@ -175,7 +216,7 @@ class Tokenizer:
             eos_id=metadata.eos_id,
             pad_id=metadata.eos_id if metadata.pad_id is None else metadata.pad_id,
             bos_id=metadata.bos_id,
-            files={name: sha256_file(self.folder / name) for name in FILES if (self.folder / name).is_file()},
+            files=self.files,
         )
 
     def copy_files(self, directory: Path, name: str, *, scratch: Path) -> None:

@@ -93,6 +93,19 @@ def test_reading(tmp_path: Path) -> None:
     assert "read / copy: " in run("benchmarks/reading.py", shards, "--seq-length", "128", "--samples", "4")
 
 
+def test_start_up_of_the_batch_job():
+    out = run(
+        "-m", "benchmarks.startup_preprocess", DATA / "tokenizer", "--rounds", "1", "--records", "50", "--against", ROOT
+    )
+    rows = [
+        line
+        for line in out.splitlines()
+        if line.startswith(("AutoTokenizer", "run", "the same", "inspect", "an input"))
+    ]
+    assert len(rows) == 7
+    assert all(len(re.findall(r"\d+\.\d+", row)) == (5 if not row.startswith("Auto") else 2) for row in rows)
+
+
 def test_startup(tmp_path: Path) -> None:
     size = ["--conversations", "300", "--shards", "2", "--seq-length", "512", "--samples", "3"]
     assert "padded, again: first sample after" in run("benchmarks/startup.py", *size)

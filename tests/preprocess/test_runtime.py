@@ -60,7 +60,7 @@ def test_workers_share_what_was_loaded_before_they_were_forked(tmp_path, referen
 def test_a_tokenizer_that_is_not_the_one_planned(tmp_path):
     output = tmp_path / "out"
     call("plan", INPUTS[0], *SMALL, "--output", output)
-    for name in ("loaded.json", "tokenizer.json"):
+    for name in ("loaded.npz", "tokenizer.json"):
         path = output / ".work" / "tokenizer" / name
         text = path.read_bytes()
         path.write_bytes(text.replace(b"<|im_end|>", b"<|im_fin|>", 1))

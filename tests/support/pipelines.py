@@ -17,7 +17,7 @@ from sft_shards.preprocess.pipeline.pipeline import Pipeline
 from sft_shards.preprocess.pipeline.render import as_batch
 from sft_shards.preprocess.pipeline.tokenize import ReferenceTokenization
 from sft_shards.preprocess.sources import JsonBatch
-from sft_shards.preprocess.tokenizer.backends import TokenIds, choose_backend
+from sft_shards.preprocess.tokenizer.backends import SMALL, Backend, TokenIds, choose_backend, load_backend
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 KINDS = ("bytes", "bytes-nfc", "spm", "metaspace")
@@ -67,12 +67,17 @@ def as_json(records: Sequence[Any], first: int = 0) -> JsonBatch:
     return JsonBatch.of_texts(first, [json.dumps(record).encode() for record in records])
 
 
+def best_backend(tokenizer: Tokenizer) -> Backend:
+    """The backend that a large job has under `--tokenizer-engine auto`."""
+    return load_backend(choose_backend("auto", tokenizer, SMALL)[0], tokenizer)
+
+
 def make_pipeline(
     folder: Path, template: str = "tokenizer", wrap: Callable[[Any], Any] = lambda backend: backend, **options: Any
 ) -> Pipeline:
     tokenizer = Tokenizer(str(folder))
     config = JobConfig(inputs=("x",), tokenizer=str(folder), **{"verify_every": 0, **options})
-    return Pipeline(config, template, tokenizer, wrap(choose_backend("auto", tokenizer, [])[0]))
+    return Pipeline(config, template, tokenizer, wrap(best_backend(tokenizer)))
 
 
 def as_lists(batch: Any) -> dict[str, Any]:

@@ -82,6 +82,15 @@ def install() -> None:
             policy.unlink()
 
 
+def _keeper(pid: int) -> int | None:
+    """The `slurmstepd` that started a process, if it is its parent."""
+    with contextlib.suppress(OSError, IndexError):
+        parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        if Path(f"/proc/{parent}/comm").read_text().strip() == "slurmstepd":
+            return parent
+    return None
+
+
 def free_ports(count: int) -> list[int]:
     """Neighbouring ports that nobody listens on."""
     for first in range(16800 + os.getpid() % 400 * 20, 32000, count):
@@ -149,7 +158,9 @@ class SlurmCluster:
     def kill_node(self, node: str) -> None:
         """Let a node be lost: its daemon and all that runs on it are killed, and Slurm is told that it is down."""
         self._stop(node, signal.SIGKILL)
-        for pid in self._steps(node):
+        steps = self._steps(node)
+        # Those that watch over the steps go first: alive, they would report a step that was killed, which is no lost node.
+        for pid in (*filter(None, map(_keeper, steps)), *steps):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=killed")

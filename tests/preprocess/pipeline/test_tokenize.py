@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipelines import CHARACTERS, KINDS, Planted, as_lists, rendered_from, without_reserved
+from pipelines import CHARACTERS, KINDS, Planted, as_lists, best_backend, rendered_from, without_reserved
 
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.preprocess.pipeline.tokenize import BatchTokenization, ReferenceTokenization, encode, locate
-from sft_shards.preprocess.tokenizer.backends import HuggingFace, TokenIds, choose_backend
+from sft_shards.preprocess.tokenizer.backends import HuggingFace, TokenIds
 from sft_shards.preprocess.tokenizer.byte_lengths import byte_lengths
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
@@ -36,7 +36,7 @@ def stages(folder, straddle="train", wrap=lambda backend: backend):
     tokenizer = Tokenizer(str(folder))
     reference = Counting(tokenizer, straddle=straddle)
     table = byte_lengths(tokenizer) if straddle != "split" else None
-    backend = wrap(choose_backend("auto", tokenizer, [])[0])
+    backend = wrap(best_backend(tokenizer))
     return BatchTokenization(backend, table, reference, train_straddling=straddle != "skip"), reference
 
 
@@ -119,7 +119,7 @@ def test_ids_that_do_not_add_up_are_judged_once(make_tokenizer):
     packed = table.packed.copy()
     packed[sorted(only_here)[0]] += np.uint64(1)
     reference = Counting(tokenizer, straddle="train")
-    backend = choose_backend("auto", tokenizer, [])[0]
+    backend = best_backend(tokenizer)
     batch = BatchTokenization(backend, replace(table, packed=packed), reference, train_straddling=True)
     got = as_lists(batch.tokenize(rendered))
     assert reference.calls == [[1]]

@@ -102,6 +102,6 @@ def test_digests_are_not_published(preprocess, inputs, bpe_folder, tmp_path):
 def test_the_job_says_what_it_found_and_shows_a_record(preprocess, inputs, bpe_folder, tmp_path):
     _, _, err = preprocess("run", *inputs, "--tokenizer", bpe_folder, "--output", tmp_path / "out")
     assert f"{inputs[0]}: openai (jsonl)" in err
-    assert "ids by fastokens" in err
+    assert "ids by hf" in err
     assert "⟦a0<|im_end|>⟧" in err
     assert np.count_nonzero(["⟦" in line for line in err.splitlines()]) == 1

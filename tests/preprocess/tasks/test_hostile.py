@@ -127,7 +127,7 @@ def test_what_a_task_left_is_a_regular_file(preprocess, job, outside, file, kind
     assert untouched(outside)
 
 
-@pytest.mark.parametrize("place", [".work/plan.json", ".work/tokenizer/tokenizer.json", ".work/tokenizer/loaded.json"])
+@pytest.mark.parametrize("place", [".work/plan.json", ".work/tokenizer/tokenizer.json", ".work/tokenizer/loaded.npz"])
 def test_the_plan_is_read_through_no_link(preprocess, job, outside, place):
     data = (job / place).read_bytes()
     (outside / "secret").write_bytes(data)

@@ -12,7 +12,7 @@ import pytest
 from sft_shards.formats.errors import DataError
 from sft_shards.formats.shards import manifest
 from sft_shards.preprocess.tasks.lock import job_lock
-from sft_shards.preprocess.tasks.workdir import LOCK, WORK
+from sft_shards.preprocess.tasks.workdir import LOCK, WORK, clear
 
 pytestmark = pytest.mark.unit
 
@@ -82,3 +82,12 @@ def test_an_output_folder_that_is_gone_is_an_error(output, once_before):
     once_before(os, "open", lambda path, *_: os.path.basename(path) == WORK, lambda: shutil.rmtree(output))
     with pytest.raises(FileNotFoundError), job_lock(output):
         pass
+
+
+def test_work_that_is_gone_before_it_is_cleared(tmp_path):
+    (tmp_path / WORK / "tasks").mkdir(parents=True)
+    (tmp_path / WORK / LOCK).touch()
+    clear(tmp_path)
+    assert os.listdir(tmp_path / WORK) == [LOCK]
+    shutil.rmtree(tmp_path / WORK)
+    clear(tmp_path)

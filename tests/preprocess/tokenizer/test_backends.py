@@ -5,7 +5,14 @@ import pytest
 from pipelines import Planted
 
 from sft_shards.formats.errors import UsageError
-from sft_shards.preprocess.tokenizer.backends import Fastokens, HuggingFace, choose_backend, hard_texts
+from sft_shards.preprocess.tokenizer.backends import (
+    SMALL,
+    Fastokens,
+    HuggingFace,
+    choose_backend,
+    hard_texts,
+    load_backend,
+)
 from sft_shards.preprocess.tokenizer.nfc import normalize_known
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
@@ -15,7 +22,8 @@ pytestmark = pytest.mark.unit
 @pytest.mark.parametrize("kind", ["bytes", "bytes-nfc", "spm"])
 def test_fastokens_gives_hugging_face_s_ids_on_hard_texts(make_tokenizer, kind):
     tokenizer = Tokenizer(str(make_tokenizer(kind)))
-    backend, why = choose_backend("auto", tokenizer, ["a sample"])
+    name, why = choose_backend("auto", tokenizer, SMALL)
+    backend = load_backend(name, tokenizer)
     assert isinstance(backend, Fastokens), why
     texts = list(map(normalize_known, hard_texts(tokenizer)))
     got, expected = backend.encode(texts), HuggingFace(tokenizer).encode(texts)
@@ -25,12 +33,12 @@ def test_fastokens_gives_hugging_face_s_ids_on_hard_texts(make_tokenizer, kind):
 
 def test_a_backend_that_cannot_be_used_is_replaced_or_refused(make_tokenizer, monkeypatch):
     metaspace = Tokenizer(str(make_tokenizer("metaspace")))
-    backend, why = choose_backend("auto", metaspace, [])
-    assert (backend.name, "because fastokens cannot be used" in why) == ("hf", True)
+    name, why = choose_backend("auto", metaspace, SMALL)
+    assert (name, "because fastokens cannot be used" in why) == ("hf", True)
     with pytest.raises(UsageError, match="--tokenizer-engine fastokens: cannot be used"):
-        choose_backend("fastokens", metaspace, [])
-    tokenizer = Tokenizer(str(make_tokenizer("bytes")))
-    assert choose_backend("hf", tokenizer, [])[0].name == "hf"
+        choose_backend("fastokens", metaspace, 0)
+    tokenizer = Tokenizer(str(make_tokenizer("bytes")), cache=False)
+    assert choose_backend("hf", tokenizer, SMALL)[0] == "hf"
     encode = Fastokens.encode
 
     class Unchanged:
@@ -38,7 +46,17 @@ def test_a_backend_that_cannot_be_used_is_replaced_or_refused(make_tokenizer, mo
             self.encode = lambda texts: encode(backend, texts)
 
     monkeypatch.setattr(
-        Fastokens, "encode", lambda self, texts: Planted(Unchanged(self), "my sample", lambda _: 0).encode(texts)
+        Fastokens, "encode", lambda self, texts: Planted(Unchanged(self), "WE'RE", lambda _: 0).encode(texts)
     )
-    backend, why = choose_backend("auto", tokenizer, ["my sample text"])
-    assert (backend.name, "'my sample text'" in why) == ("hf", True)
+    name, why = choose_backend("auto", tokenizer, SMALL)
+    assert (name, "WE'RE" in why) == ("hf", True)
+
+
+def test_the_size_of_the_inputs_decides(make_tokenizer):
+    tokenizer = Tokenizer(str(make_tokenizer("bytes")))
+    assert choose_backend("auto", tokenizer, SMALL - 1) == (
+        "hf",
+        "hf, because the inputs have less than 2,097,152 bytes",
+    )
+    assert choose_backend("auto", tokenizer, SMALL)[0] == "fastokens"
+    assert choose_backend("fastokens", tokenizer, 0)[0] == "fastokens"
