@@ -40,7 +40,7 @@ class Job:
     epochs: str | None = None
     """Epochs of the mixture, see `parse_epochs`; None: Megatron's --train-iters or --train-samples say how long."""
     cache_dir: str | None = None
-    """Folder of cached pack plans; None: `sft_shards.trainer.data.cache.default_root()`."""
+    """Folder of cached pack plans; None: `sft_shards.formats.cache_folder.cache_folder()`."""
     skip_scan: bool = False
     """Leave out the scan of all ids and mask values, see `sft_shards.trainer.data.scan`."""
     device: str = "gpu"

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sft_shards.formats.cache_folder import cache_folder
 from sft_shards.formats.errors import UsageError
 from sft_shards.trainer import compatibility, parallel_layout, stage_registry, summary
 from sft_shards.trainer.data import scan
-from sft_shards.trainer.data.cache import Cache, default_root
+from sft_shards.trainer.data.cache import Cache
 from sft_shards.trainer.data.shards import open_shards, parse_shards, short_names
 from sft_shards.trainer.isolation import choose
 from sft_shards.trainer.job import Job, parse_epochs
@@ -75,7 +76,7 @@ def decide(job: Job, world: int) -> Decision:
     layout = parallel_layout.from_flags(args, world, epochs=job.epochs is not None)
     shards = [parse_shards(text) for text in job.shards]
     directories = open_shards(path for path, _ in shards)
-    cache = Cache(Path(job.cache_dir) if job.cache_dir else default_root())
+    cache = Cache(Path(job.cache_dir) if job.cache_dir else cache_folder())
     scan.check_layout(directories)
     if not job.skip_scan:
         scan.check_values(directories, cache)

@@ -52,11 +52,6 @@ Key = Mapping[str, str | int | bool | None]
 """Everything that an entry depends on."""
 
 
-def default_root() -> Path:
-    """Return `$SFT_SHARDS_CACHE`, or `~/.cache/sft-shards` if it is not set."""
-    return Path(os.environ.get("SFT_SHARDS_CACHE") or Path.home() / ".cache" / "sft-shards")
-
-
 @dataclass(frozen=True, kw_only=True)
 class ArrayInfo:
     """What `entry.json` says of an array."""

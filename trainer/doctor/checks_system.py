@@ -11,7 +11,7 @@ import resource
 import tempfile
 from pathlib import Path
 
-from sft_shards.trainer.data.cache import default_root
+from sft_shards.formats.cache_folder import cache_folder
 from sft_shards.trainer.doctor.checks_network import RDMA
 from sft_shards.trainer.doctor.machine import Machine, format_bytes
 from sft_shards.trainer.doctor.report import Finding, failing, ok, warning
@@ -77,7 +77,7 @@ def cache(machine: Machine) -> list[Finding]:
     """Check that the folder of cached pack plans can be written; training writes no other folder by itself."""
     name = "cache"
     asked = machine.environ.get("SFT_SHARDS_CACHE")
-    folder = Path(asked) if asked else default_root()
+    folder = Path(asked) if asked else cache_folder()
     here = folder.absolute()
     while not here.exists() and here != here.parent:
         here = here.parent

@@ -11,8 +11,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from sft_shards.formats.cache_folder import cache_folder
 from sft_shards.formats.errors import UsageError
-from sft_shards.trainer.data.cache import default_root
 from sft_shards.trainer.data.shards import parse_shards
 from sft_shards.trainer.job import Job
 from sft_shards.trainer.launch import amd
@@ -104,7 +104,7 @@ def check_image(image: str, runtime: str) -> None:
 
 
 def _cache(job: Job) -> Path:
-    return Path(os.path.abspath(job.cache_dir)) if job.cache_dir else default_root()
+    return Path(os.path.abspath(job.cache_dir)) if job.cache_dir else cache_folder()
 
 
 def _mount(text: str) -> str:

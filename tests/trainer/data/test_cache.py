@@ -16,9 +16,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from sft_shards.formats.cache_folder import cache_folder
 from sft_shards.formats.errors import DataError
 from sft_shards.trainer.data import cache as module
-from sft_shards.trainer.data.cache import Cache, default_root
+from sft_shards.trainer.data.cache import Cache
 
 KEY = {"n": 3}
 BUILDER = """
@@ -227,6 +228,6 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 @pytest.mark.unit
 def test_where_it_lies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SFT_SHARDS_CACHE", "/x")
-    assert default_root() == Path("/x")
+    assert cache_folder() == Path("/x")
     monkeypatch.delenv("SFT_SHARDS_CACHE")
-    assert default_root().parts[-2:] == (".cache", "sft-shards")
+    assert cache_folder().parts[-2:] == (".cache", "sft-shards")
