@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
+TODAY = datetime(2024, 7, 26)
 WORD = re.compile(r"[A-Za-z]{4,}")
 
 
@@ -82,7 +84,7 @@ class Oracle:
     def render(self, messages: list[dict[str, Any]], tools: Any, prompt: bool) -> str:
         """Return transformers' own rendering."""
         text: str = self.tokenizer.apply_chat_template(
-            messages, tools=tools, tokenize=False, add_generation_prompt=prompt
+            messages, tools=tools, tokenize=False, add_generation_prompt=prompt, strftime_now=TODAY.strftime
         )
         return text
 
