@@ -28,7 +28,9 @@ ROLE_NAMES = {
     "function": "tool",
 }
 WEIGHTS = ("weight", "loss_weight", "train")
-SPECIAL = frozenset({"tool_calls", "function_call", "reasoning_content", "reasoning", "name", "tool_call_id", *WEIGHTS})
+REASONING = ("reasoning_content", "reasoning", "thinking")
+"""Spellings of a message's reasoning; the first that is not null counts."""
+SPECIAL = frozenset({"tool_calls", "function_call", "name", "tool_call_id", *REASONING, *WEIGHTS})
 """Keys of a message that make it more than a role and a text."""
 
 
@@ -231,11 +233,11 @@ def _turn(message: Mapping[str, Any], fields: FieldMap) -> Turn:
     content = _content(fields.look_up(message, "content"))
     if content is None and role != "assistant":
         raise RecordError("missing_field", f"a {role} turn has no content")
-    reasoning = message.get("reasoning_content", message.get("reasoning"))
+    spelling = next((name for name in REASONING if message.get(name) is not None), None)
     return Turn(
         role=role,
         content=content,
-        reasoning=None if reasoning is None else text(reasoning, "reasoning_content"),
+        reasoning=None if spelling is None else text(message[spelling], spelling),
         tool_calls=tuple(tool_call(call) for call in calls),
         name=message["name"] if isinstance(message.get("name"), str) else None,
         tool_call_id=message["tool_call_id"] if isinstance(message.get("tool_call_id"), str) else None,

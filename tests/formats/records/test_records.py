@@ -93,6 +93,13 @@ def test_openai_parts_are_joined_and_pictures_refused():
     assert reason([{"role": "user", "content": picture}, answer], "openai") == "not_text"
 
 
+@pytest.mark.parametrize("spelling", ["reasoning_content", "reasoning", "thinking"])
+def test_the_first_spelling_of_reasoning_that_is_not_null_counts(spelling):
+    keys = {"reasoning_content": None, "reasoning": None, "thinking": None, spelling: "hm"}
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", **keys}]
+    assert get("openai").read({"messages": messages}, NO_MAP).turns[1].reasoning == "hm"
+
+
 def test_openai_tools_calls_weights_and_reasoning():
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"x": "é"}'}}
     record = {
