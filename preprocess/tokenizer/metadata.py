@@ -38,7 +38,10 @@ TERMINATORS = (
     "<｜end▁of▁sentence｜>",
     "</s>",
 )
-"""Tokens that end a turn in known families of models; one counts where it is a special token of the tokenizer."""
+"""Tokens that end a turn in known families of models; one counts where it is a special token of the tokenizer.
+
+A generation_config.json that lists several wins over these names (see `_stop_tokens`).
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,15 +134,18 @@ def one_line(error: Exception) -> str:
 
 
 def _stop_tokens(fast: Any, folder: Path, control: set[str]) -> tuple[str, ...]:
-    """Return EOS, what generation_config.json names, and the special tokens that are among `TERMINATORS`."""
-    found = {token for token in TERMINATORS if token in control}
-    if fast.eos_token:
-        found.add(str(fast.eos_token))
+    """Return EOS, what generation_config.json names, and, unless that is a list, the special tokens in `TERMINATORS`.
+
+    A list of two or more tokens is all that the model stops on: gpt-oss has `<|end|>`, but goes on behind it.
+    A single id says less: base models name `<|endoftext|>` alone, whatever token ends a turn in their template.
+    """
+    named: set[str] = set()
     generation = folder / "generation_config.json"
     if generation.is_file():
         ids = json.loads(generation.read_text("utf-8")).get("eos_token_id")
         for number in ids if isinstance(ids, list) else [ids]:
             token = fast.convert_ids_to_tokens(number) if isinstance(number, int) else None
             if isinstance(token, str):
-                found.add(token)
-    return tuple(sorted(found))
+                named.add(token)
+    found = named if len(named) > 1 else named | (control & set(TERMINATORS))
+    return tuple(sorted(found | {str(token) for token in [fast.eos_token] if token}))

@@ -1,0 +1,58 @@
+"""What is read from a tokenizer folder: the tokens that a model stops on."""
+
+import json
+
+import pytest
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
+
+from sft_shards.preprocess.tokenizer.metadata import load
+
+pytestmark = pytest.mark.unit
+
+SPECIAL = ["<|return|>", "<|call|>", "<|end|>", "<|endoftext|>", "<|start|>"]
+RETURN, CALL, END, ENDOFTEXT, START = range(5)
+
+
+@pytest.fixture
+def stops(tmp_path):
+    """Returns the stop tokens of a folder with gpt-oss's control tokens and a generation_config.json."""
+
+    def read(content, eos="<|return|>"):
+        vocabulary = {token: number for number, token in enumerate([*SPECIAL, "a"])}
+        backend = Tokenizer(models.WordLevel(vocabulary, unk_token="a"))
+        fast = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=eos, additional_special_tokens=SPECIAL)
+        fast.save_pretrained(tmp_path)
+        if content is not None:
+            (tmp_path / "generation_config.json").write_text(json.dumps(content))
+        metadata, _ = load(tmp_path, "t")
+        assert set(metadata.control) == set(SPECIAL)
+        return set(metadata.stop)
+
+    return read
+
+
+KNOWN = {"<|return|>", "<|call|>", "<|end|>", "<|endoftext|>"}
+
+
+def test_a_list_of_stop_tokens_wins_over_the_known_names(stops):
+    assert stops({"eos_token_id": [RETURN, ENDOFTEXT, CALL]}) == {"<|return|>", "<|endoftext|>", "<|call|>"}
+
+
+def test_eos_stops_though_the_list_lacks_it(stops):
+    assert stops({"eos_token_id": [CALL, START]}) == {"<|return|>", "<|call|>", "<|start|>"}
+
+
+@pytest.mark.parametrize("ids", [ENDOFTEXT, [ENDOFTEXT], [ENDOFTEXT, ENDOFTEXT], [ENDOFTEXT, 999], None])
+def test_a_single_stop_token_does_not(stops, ids):
+    """Base models name <|endoftext|> alone, and their template ends turns with another token."""
+    assert stops({"eos_token_id": ids}, eos="<|endoftext|>") == KNOWN
+
+
+def test_a_single_stop_token_counts_beside_the_known_names(stops):
+    assert stops({"eos_token_id": START}) == {*KNOWN, "<|start|>"}
+
+
+@pytest.mark.parametrize("content", [None, {}])
+def test_the_known_names_count_where_nothing_is_listed(stops, content):
+    assert stops(content) == KNOWN
