@@ -30,6 +30,9 @@ ROLE_NAMES = {
 WEIGHTS = ("weight", "loss_weight", "train")
 REASONING = ("reasoning_content", "reasoning", "thinking")
 """Spellings of a message's reasoning; the first that is not null counts."""
+TEXT_PARTS = ("text", "input_text", "output_text")
+REASONING_PARTS = ("reasoning", "thinking")
+CALL_PARTS = ("tool_call", "tool_use")
 SPECIAL = frozenset({"tool_calls", "function_call", "name", "tool_call_id", *REASONING, *WEIGHTS})
 """Keys of a message that make it more than a role and a text."""
 
@@ -191,21 +194,62 @@ def tool_call(raw: object) -> dict[str, Any]:
     return out
 
 
-def _content(value: object) -> str | None:
+def _read_content(value: object, role: str) -> dict[str, Any]:
+    """Return a message's content as fields of a turn: the text, and what parts of an assistant's message add to it.
+
+    Templates write reasoning, text and calls in this order. Parts in another order are refused, since rendering them
+    would rearrange what was said.
+
+    Raises:
+        RecordError: `not_text`, `wrong_type`, `missing_field`, or as for a tool call.
+    """
     if value is MISSING or value is None or isinstance(value, str):
-        return value if isinstance(value, str) else None
+        return {"content": value if isinstance(value, str) else None}
     if not isinstance(value, list):
         raise RecordError("wrong_type", f"content is {type(value).__name__}, not text, null or a list of parts")
-    texts = []
+    reasoning: list[str] = []
+    texts: list[str] = []
+    calls: list[dict[str, Any]] = []
     for part in value:
-        if isinstance(part, str):
-            texts.append(part)
-            continue
-        kind = part.get("type", "text") if isinstance(part, Mapping) else type(part).__name__
-        if kind not in ("text", "input_text", "output_text"):
+        kind = "text" if isinstance(part, str) else type(part).__name__
+        if isinstance(part, Mapping):
+            kind = part.get("type", "text")
+        if kind in TEXT_PARTS:
+            texts.append(part if isinstance(part, str) else _part_text(part, "text"))
+        elif role == "assistant" and kind in REASONING_PARTS:
+            reasoning.append(_part_text(part, kind, "text"))
+        elif role == "assistant" and kind in CALL_PARTS:
+            calls += _part_calls(part)
+        else:
             raise RecordError("not_text", f"a content part is {kind!r}; only text can be trained here")
-        texts.append(text(part.get("text", part.get("value", MISSING)), "text"))
-    return "".join(texts)
+        if (calls and kind not in CALL_PARTS) or (texts and kind in REASONING_PARTS):
+            raise RecordError("wrong_type", f"a {kind!r} part is behind {'a call' if calls else 'text'}")
+    found: dict[str, Any] = {"content": "".join(texts) if texts or not calls else None}
+    if reasoning:
+        found["reasoning"] = "".join(reasoning)
+    if calls:
+        found["tool_calls"] = tuple(calls)
+    return found
+
+
+def _part_text(part: Mapping[str, Any], *names: str) -> str:
+    """Return the text of a content part: the first of its fields of these names, or `value`, that is not null."""
+    found = next((part[name] for name in (*names, "value") if part.get(name) is not None), MISSING)
+    return text(found, names[0])
+
+
+def _part_calls(part: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the calls of a part: Anthropic's `tool_use`, or a `tool_call`, whose `value` may hold them as JSON."""
+    if part["type"] == "tool_use":
+        if not isinstance(part.get("input"), Mapping):
+            raise RecordError("wrong_type", "the input of a tool_use part is not an object")
+        return [tool_call({"id": part.get("id"), "function": {"name": part.get("name"), "arguments": part["input"]}})]
+    value = part.get("value")
+    if value is None:
+        value = {name: part[name] for name in ("id", "name", "arguments", "function") if part.get(name) is not None}
+    elif isinstance(value, str):
+        value = parse_json(value, "tool_call")
+    return [tool_call(call) for call in (value if isinstance(value, list) else [value])]
 
 
 def read_weight(message: Mapping[str, Any]) -> int:
@@ -225,21 +269,32 @@ def read_weight(message: Mapping[str, Any]) -> int:
 
 def _turn(message: Mapping[str, Any], fields: FieldMap) -> Turn:
     role = fields.role(fields.look_up(message, "role"), ROLE_NAMES)
+    beside = read_beside(message)
+    found = _read_content(fields.look_up(message, "content"), role)
+    if found["content"] is None and role != "assistant":
+        raise RecordError("missing_field", f"a {role} turn has no content")
+    for name in ("reasoning", "tool_calls"):
+        if beside[name] and found.get(name, beside[name]) != beside[name]:
+            raise RecordError("wrong_type", f"content parts and the message's own keys differ in {name}")
+    return Turn(role=role, **{**beside, **found})
+
+
+def read_beside(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a message has beside its role and text, as fields of a turn.
+
+    Raises:
+        RecordError: `wrong_type`, `fractional_weight`, or as for a tool call.
+    """
     calls = message.get("tool_calls") or ()
     if message.get("function_call"):
         calls = (message["function_call"],)
     if not isinstance(calls, (list, tuple)):
         raise RecordError("wrong_type", f"tool_calls is {type(calls).__name__}, not a list")
-    content = _content(fields.look_up(message, "content"))
-    if content is None and role != "assistant":
-        raise RecordError("missing_field", f"a {role} turn has no content")
     spelling = next((name for name in REASONING if message.get(name) is not None), None)
-    return Turn(
-        role=role,
-        content=content,
-        reasoning=None if spelling is None else text(message[spelling], spelling),
-        tool_calls=tuple(tool_call(call) for call in calls),
-        name=message["name"] if isinstance(message.get("name"), str) else None,
-        tool_call_id=message["tool_call_id"] if isinstance(message.get("tool_call_id"), str) else None,
-        weight=read_weight(message),
-    )
+    return {
+        "reasoning": None if spelling is None else text(message[spelling], spelling),
+        "tool_calls": tuple(tool_call(call) for call in calls),
+        "name": message["name"] if isinstance(message.get("name"), str) else None,
+        "tool_call_id": message["tool_call_id"] if isinstance(message.get("tool_call_id"), str) else None,
+        "weight": read_weight(message),
+    }

@@ -93,6 +93,33 @@ def test_openai_parts_are_joined_and_pictures_refused():
     assert reason([{"role": "user", "content": picture}, answer], "openai") == "not_text"
 
 
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [
+            {"type": "reasoning", "value": "hm"},
+            {"type": "text", "value": "b"},
+            {"type": "tool_call", "value": '{"name": "f", "arguments": {"x": 1}}'},
+        ],
+        [
+            {"type": "thinking", "thinking": "hm", "signature": "s"},
+            {"type": "text", "text": "b"},
+            {"type": "tool_use", "name": "f", "input": {"x": 1}},
+        ],
+    ],
+)
+def test_parts_of_reasoning_and_calls_are_read(parts):
+    question = {"role": "user", "content": "a"}
+    turn = get("openai").read([question, {"role": "assistant", "content": parts}], NO_MAP).turns[1]
+    call = {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
+    assert (turn.reasoning, turn.content, turn.tool_calls) == ("hm", "b", (call,))
+    only = get("openai").read([question, {"role": "assistant", "content": parts[2:]}], NO_MAP).turns[1]
+    assert (only.content, only.tool_calls) == (None, (call,))
+    assert reason([question, {"role": "assistant", "content": parts[::-1]}], "openai") == "wrong_type"
+    assert reason([question, {"role": "assistant", "content": parts, "thinking": "no"}], "openai") == "wrong_type"
+    assert reason([{"role": "user", "content": parts}, question], "openai") == "not_text"
+
+
 @pytest.mark.parametrize("spelling", ["reasoning_content", "reasoning", "thinking"])
 def test_the_first_spelling_of_reasoning_that_is_not_null_counts(spelling):
     keys = {"reasoning_content": None, "reasoning": None, "thinking": None, spelling: "hm"}
