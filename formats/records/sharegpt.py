@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sft_shards.formats.columnar import TextOnlyConversations
 from sft_shards.formats.conversation import Conversation, Turn
+from sft_shards.formats.errors import RecordError
 from sft_shards.formats.records.fields import MISSING, FieldMap, text
 from sft_shards.formats.records.json_schemas import JsonSchemas
 from sft_shards.formats.records.messages import message_schemas, read_message_columns
@@ -16,8 +17,8 @@ from sft_shards.formats.records.openai import (
     leading_system,
     messages_of,
     parse_json,
+    read_beside,
     read_tools,
-    read_weight,
     tool_call,
 )
 
@@ -63,12 +64,16 @@ class ShareGPT:
         for entry in messages_of(record, fields):
             role = fields.role(entry.get("from"), ROLE_NAMES)
             value = text(entry.get("value", MISSING), "value")
+            beside = read_beside(entry)
             if role == CALL:
+                if beside["tool_calls"]:
+                    raise RecordError("wrong_type", "a function_call turn has tool calls beside its value")
                 calls = parse_json(value, "function_call")
                 calls = calls if isinstance(calls, list) else [calls]
-                turns.append(Turn(role="assistant", tool_calls=tuple(tool_call(call) for call in calls)))
+                beside["tool_calls"] = tuple(tool_call(call) for call in calls)
+                turns.append(Turn(role="assistant", **beside))
             else:
-                turns.append(Turn(role=role, content=value, weight=read_weight(entry)))
+                turns.append(Turn(role=role, content=value, **beside))
         return Conversation(turns=tuple(turns), tools=read_tools(record, fields))
 
     def json_schemas(self, record: object, fields: FieldMap) -> JsonSchemas | None:

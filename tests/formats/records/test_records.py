@@ -189,6 +189,20 @@ def test_sharegpt_roles_and_function_calls():
     assert conversation.tools[0]["function"]["name"] == "f"
 
 
+def test_sharegpt_turns_keep_what_stands_beside_role_and_text():
+    call = {"type": "function", "function": {"name": "f", "arguments": {}}}
+    spoken = {"from": "gpt", "value": "b", "thinking": "hm", "tool_calls": [call]}
+    called = {"from": "function_call", "value": '{"name": "f"}', "reasoning": "so", "weight": 0}
+    result = {"from": "tool", "value": "r", "name": "f", "tool_call_id": "1"}
+    record = {"conversations": [{"from": "human", "value": "a"}, spoken, called, result]}
+    turns = get("sharegpt").read(record, NO_MAP).turns
+    assert (turns[1].reasoning, turns[1].tool_calls) == ("hm", (call,))
+    assert (turns[2].reasoning, turns[2].tool_calls, turns[2].weight) == ("so", (call,), 0)
+    assert (turns[3].name, turns[3].tool_call_id) == ("f", "1")
+    called["tool_calls"] = [call]
+    assert reason(record, "sharegpt") == "wrong_type"
+
+
 def test_sharegpt_broken_function_call():
     record = {"conversations": [{"from": "human", "value": "a"}, {"from": "function_call", "value": "{"}]}
     assert reason(record, "sharegpt") == "broken_json"
