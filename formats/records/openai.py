@@ -33,7 +33,7 @@ REASONING = ("reasoning_content", "reasoning", "thinking")
 TEXT_PARTS = ("text", "input_text", "output_text")
 REASONING_PARTS = ("reasoning", "thinking")
 CALL_PARTS = ("tool_call", "tool_use")
-SPECIAL = frozenset({"tool_calls", "function_call", "name", "tool_call_id", *REASONING, *WEIGHTS})
+SPECIAL = frozenset({"tool_calls", "function_call", "name", "tool_call_id", "loss", *REASONING, *WEIGHTS})
 """Keys of a message that make it more than a role and a text."""
 
 
@@ -253,7 +253,9 @@ def _part_calls(part: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def read_weight(message: Mapping[str, Any]) -> int:
-    """Return 0 or 1 by `weight`, `loss_weight` or `train` (default: 1).
+    """Return 0 or 1 by `weight`, `loss_weight` or `train`, else by a `loss` that is true or false (default: 1).
+
+    xtuner writes `loss: false`. A `loss` of any other type is a measurement, and ignored.
 
     Raises:
         RecordError: `fractional_weight`.
@@ -264,7 +266,7 @@ def read_weight(message: Mapping[str, Any]) -> int:
             if value not in (0, 1):
                 raise RecordError("fractional_weight", f"{name} is {value!r}; a loss mask holds 0 or 1")
             return int(value)
-    return 1
+    return int(message.get("loss") is not False)
 
 
 def _turn(message: Mapping[str, Any], fields: FieldMap) -> Turn:

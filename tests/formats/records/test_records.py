@@ -2,6 +2,7 @@
 
 import json
 
+import pyarrow as pa
 import pytest
 
 from sft_shards.formats.errors import RecordError, UsageError
@@ -145,6 +146,29 @@ def test_openai_tools_calls_weights_and_reasoning():
     assert conversation.turns[2].tool_calls[0]["function"] == {"name": "f", "arguments": {"x": "é"}}
     assert conversation.turns[4].reasoning == "hm"
     assert conversation.tools == ({"type": "function", "function": {"name": "f", "parameters": {}}},)
+
+
+@pytest.mark.parametrize(
+    ("keys", "weight"),
+    [
+        ({"loss": False}, 0),
+        ({"loss": True}, 1),
+        ({"loss": 0.0}, 1),
+        ({"loss": None}, 1),
+        ({"loss": False, "train": 1}, 1),
+    ],
+)
+def test_a_loss_of_false_is_a_weight_of_0(keys, weight):
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", **keys}]
+    assert get("openai").read(messages, NO_MAP).turns[1].weight == weight
+    talk = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b", **keys}]
+    assert get("sharegpt").read({"conversations": talk}, NO_MAP).turns[1].weight == weight
+    for form, lists in (("openai", "messages"), ("sharegpt", "conversations")):
+        record = {lists: messages if form == "openai" else talk}
+        columns = pa.RecordBatch.from_pylist([record])
+        batched = get(form).read_columns(columns, NO_MAP)
+        assert weight or not len(batched.rows)
+        assert weight or get(form).json_schemas(record, NO_MAP) is None
 
 
 def test_arguments_that_are_no_json_stay_text():
