@@ -19,7 +19,7 @@ import jinja2
 
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError, UsageError
-from sft_shards.formats.templates.probes import probes
+from sft_shards.formats.templates.probes import TOOL, probes
 from sft_shards.formats.templates.rendering import Rendering, Span, Spoken
 from sft_shards.formats.templates.rule import require_rule
 from sft_shards.formats.templates.sandbox import compile_template, render
@@ -61,6 +61,7 @@ class ChatTemplate:
     Args:
         with_tools: another template for conversations that offer tools, where a tokenizer has one
             (`apply_chat_template` takes its `tool_use` for these).
+        for_tools: whether this is such another template. It is probed with a tool, since it may take nothing else.
         allow_control_tokens: whether control tokens in texts become control tokens, instead of staying text.
 
     Attributes:
@@ -83,6 +84,7 @@ class ChatTemplate:
         tokens: TemplateTokens,
         *,
         with_tools: str | None = None,
+        for_tools: bool = False,
         allow_control_tokens: bool = False,
     ) -> None:
         self.name = name
@@ -90,11 +92,13 @@ class ChatTemplate:
         self.allow_control_tokens = allow_control_tokens
         self.sha256 = hashlib.sha256(source.encode("utf-8")).hexdigest()
         self.tokens = tokens
+        self._label = f"template {name}" + (" (the second one, tool_use, for records with tools)" if for_tools else "")
+        self._probe_tools = (TOOL,) if for_tools else ()
         try:
             self._template = compile_template(source)
         except jinja2.TemplateSyntaxError as error:
             raise UsageError(
-                f"template {name}: line {error.lineno}: {error.message}; give another by --template"
+                f"{self._label}: line {error.lineno}: {error.message}; give another by --template"
             ) from None
         self._has_generation = GENERATION.search(source) is not None
         self._knows_developer = "developer" in source
@@ -104,11 +108,13 @@ class ChatTemplate:
         self.header = ""
         self.distrusted = False
         self._always_header = self._lead = self._gap = ""
-        self._probe()
         self._with_tools = self
+        self._probe()
         self.distrusted = not self._agrees_on_probes()
         if with_tools is not None:
-            self._with_tools = ChatTemplate(name, with_tools, tokens, allow_control_tokens=allow_control_tokens)
+            self._with_tools = ChatTemplate(
+                name, with_tools, tokens, for_tools=True, allow_control_tokens=allow_control_tokens
+            )
 
     def render(self, conversation: Conversation) -> Rendering:
         """Render a conversation, and find where its assistant speaks.
@@ -252,16 +258,20 @@ class ChatTemplate:
             self.distrusted = judge
 
     def _probe(self) -> None:
-        """Find the header and the lead on one question and its answer; the answer must end with a stop token."""
+        """Find the header and the lead on one question and its answer; the answer must end with a stop token.
+
+        A template for tools is asked with a tool: without one, published ones fail on `for tool in tools`.
+        """
+        tools = list(self._probe_tools) or None
         asked: list[dict[str, Any]] = [{"role": "user", "content": "Hello"}]
         answer = "Hi there"
         try:
-            without = self._render(asked, None)
-            prompt = self._render(asked, None, add_generation_prompt=True)
-            whole = self._render([*asked, {"role": "assistant", "content": answer}], None)
+            without = self._render(asked, tools)
+            prompt = self._render(asked, tools, add_generation_prompt=True)
+            whole = self._render([*asked, {"role": "assistant", "content": answer}], tools)
         except RecordError as error:
             raise UsageError(
-                f"template {self.name}: cannot render one question and its answer ({error.detail}); "
+                f"{self._label}: cannot render one question and its answer ({error.detail}); "
                 "choose a built-in one with --template"
             ) from None
         self.header = prompt[len(without) :] if prompt.startswith(without) else ""
@@ -273,13 +283,14 @@ class ChatTemplate:
         tail = after[found.end() :] if found else ""
         if not self.header and tail.strip() and before.endswith(tail.lstrip()):
             self.header = self._always_header = tail.lstrip()
-        probe = Conversation(turns=(Turn(role="user", content="Hello"), Turn(role="assistant", content=answer)))
+        turns = (Turn(role="user", content="Hello"), Turn(role="assistant", content=answer))
+        probe = Conversation(turns=turns, tools=self._probe_tools)
         try:
             self.render(probe)
         except RecordError as error:
             stops = ", ".join(self.tokens.stop) or "none"
             raise UsageError(
-                f"template {self.name}: {error.reason.replace('_', ' ')} on one question and its answer "
+                f"{self._label}: {error.reason.replace('_', ' ')} on one question and its answer "
                 f"({error.detail}; the tokenizer's stop tokens: {stops}); choose a built-in one with --template"
             ) from None
 

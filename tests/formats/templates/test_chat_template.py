@@ -192,6 +192,35 @@ def test_nothing_that_was_said_may_be_lost():
     )
 
 
+NEEDS_TOOLS = "{% for tool in tools %}{{ '# ' + tool.function.name + '\\n' }}{% endfor %}" + CHATML
+
+
+def test_a_second_template_that_needs_tools_is_probed_with_one():
+    """As the `tool_use` of Hermes: it iterates over the tools, and None ends it."""
+    template = ChatTemplate("t", CHATML, TOKENS, with_tools=NEEDS_TOOLS)
+    assert not template.render(TWO).text.startswith("#"), "records without tools take the first"
+    rendering = template.render(talk(*TWO.turns, tools=(TOOL,)))
+    reference, _ = render_jinja_template([TWO.messages()], tools=[TOOL], chat_template=NEEDS_TOOLS, **TOKENS.variables)
+    assert rendering.text == reference[0]
+    assert rendering.text.startswith("# weather\n<|im_start|>user")
+    assert [rendering.text[one.start : one.end] for one in rendering.spoken] == ["Hello<|im_end|>", "Sure<|im_end|>"]
+
+
+@pytest.mark.parametrize(
+    ("source", "match"),
+    [
+        (NEEDS_TOOLS.replace("tools %}", "tools.missing.more %}"), "cannot render one question and its answer"),
+        (NEEDS_TOOLS.replace("<|im_end|>", ""), "turn end unknown"),
+        ("{% for", "line 1"),
+    ],
+)
+def test_the_refusal_of_a_second_template_says_that_it_is_the_second(source, match):
+    with pytest.raises(UsageError, match=rf"template t \(the second one, tool_use, for records with tools\): {match}"):
+        ChatTemplate("t", CHATML, TOKENS, with_tools=source)
+    with pytest.raises(UsageError, match=r"^template t: "):
+        ChatTemplate("t", source, TOKENS)
+
+
 def test_a_template_that_never_stops_is_refused_with_a_remedy():
     with pytest.raises(UsageError, match=r"no stop token right after turn 1.*--template"):
         ChatTemplate("t", CHATML.replace("<|im_end|>", ""), TOKENS)
