@@ -17,10 +17,15 @@ CHUNK = 1 << 20
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
     """Hash a file: the hexadecimal SHA-256 of its bytes."""
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while piece := file.read(CHUNK):
-            digest.update(piece)
+        return sha256_of(file)
+
+
+def sha256_of(file: IO[bytes]) -> str:
+    """Hash an open file from where it stands to its end."""
+    digest = hashlib.sha256()
+    while piece := file.read(CHUNK):
+        digest.update(piece)
     return digest.hexdigest()
 
 
@@ -30,14 +35,11 @@ def sha256_inside(directory: Path, name: str) -> str | None:
     Raises:
         DataError: an entry of that name, or one on the way, is no regular file or a link.
     """
-    digest = hashlib.sha256()
     try:
         with open_inside(directory, name) as file:
-            while piece := file.read(CHUNK):
-                digest.update(piece)
+            return sha256_of(file)
     except FileNotFoundError:
         return None
-    return digest.hexdigest()
 
 
 def fsync_directory(path: str | os.PathLike[str]) -> None:

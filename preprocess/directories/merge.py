@@ -8,6 +8,7 @@ sequences.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -16,40 +17,89 @@ from pathlib import Path
 
 from sft_shards.formats.errors import UsageError
 from sft_shards.formats.shards import SPLITS, Counts, FileInfo, Manifest, Notes, ShardInfo, SourceInfo, SplitInfo
-from sft_shards.formats.shards.contents import folder_inside, open_inside
-from sft_shards.formats.shards.files import atomic_write, fsync_directory, sha256_file, write_json
+from sft_shards.formats.shards.contents import folder_inside
+from sft_shards.formats.shards.files import atomic_write, fsync_directory, sha256_file, sha256_inside
+from sft_shards.preprocess.directories.merge_plan import MergePlan
 from sft_shards.preprocess.tasks.diff import differences
-from sft_shards.preprocess.tasks.output import look
+from sft_shards.preprocess.tasks.lock import job_lock
+from sft_shards.preprocess.tasks.output import OutputState, look, writing
 from sft_shards.preprocess.tasks.prepare import prepared
-from sft_shards.preprocess.tasks.reuse import link_or_copy
+from sft_shards.preprocess.tasks.reuse import link_or_copy, open_verified
 from sft_shards.preprocess.tasks.workdir import WORK, clear
 from sft_shards.preprocess.tasks.writer import REJECTS
-
-NAME = "merge.json"
 
 
 def merge(directories: Sequence[Path], output: Path, *, overwrite: bool = False) -> Manifest:
     """Write a shard directory that holds all sequences of the others.
 
+    A merge that was killed goes on with the same call; on the finished directory the same call does nothing.
+
     Raises:
-        UsageError: fewer than two, or directories whose tokenizers or templates differ.
-        DataError: one of them is not complete, or the output cannot be written.
+        UsageError: fewer than two, directories whose tokenizers or templates differ, an output that overlaps with one
+            of them, or an output that holds something else.
+        DataError: one of them is not complete or damaged, or the output cannot be written.
     """
     if len(set(directories)) < 2:
         raise UsageError("merge: name at least two different shard directories")
     ordered = sorted(directories, key=str)
+    _check_overlaps(ordered, output)
     manifests = [Manifest.read(path) for path in ordered]
     for path, manifest in zip(ordered, manifests, strict=True):
         _check(ordered[0], manifests[0], path, manifest)
-    if look(output).is_unfinished and not overwrite:
-        if not (output / WORK / NAME).exists():
-            raise UsageError(f"{output}: holds an unfinished job; choose another --output, or give --overwrite")
-        overwrite = True  # a merge that was stopped; it costs nothing to begin again
+    state = look(output)
+    if state.is_complete and not overwrite:
+        merged = _finished(manifests, output)
+        if state is OutputState.PUBLISHED:
+            with writing(output), job_lock(output):
+                clear(output)
+        return merged
     with prepared(output, overwrite=overwrite):
-        write_json(output / WORK / NAME, [str(path) for path in ordered], scratch=output / WORK)
-        merged = _merged(ordered, manifests, output)
-        merged.write(output, scratch=output / WORK)
-        clear(output)
+        return _written(ordered, manifests, output)
+
+
+def _check_overlaps(ordered: list[Path], output: Path) -> None:
+    target = output.resolve()
+    for path in ordered:
+        source = path.resolve()
+        if source.is_relative_to(target) or target.is_relative_to(source):
+            raise UsageError(f"{output}: overlaps with {path}, which is to be merged; choose another --output")
+
+
+def _finished(manifests: list[Manifest], output: Path) -> Manifest:
+    """Return the manifest of a complete output that this very merge made.
+
+    The hash of its rejects is not computed again: the manifests tell from what and how they came to be.
+
+    Raises:
+        UsageError: something else made it.
+    """
+    found = Manifest.read(output)
+    splits, names = _numbered(manifests)
+    if found.as_dict() != _manifest(manifests, splits, names, found.rejects).as_dict():
+        raise UsageError(
+            f"{output}: already holds a complete shard directory; choose another --output, or give --overwrite"
+        )
+    return found
+
+
+def _written(ordered: list[Path], manifests: list[Manifest], output: Path) -> Manifest:
+    """Make the merged directory in a folder whose lock is held, from where a killed merge stopped."""
+    if look(output).is_complete:  # another process merged between the look and the lock
+        return _finished(manifests, output)
+    MergePlan.of(ordered).claim(output)
+    splits, names = _numbered(manifests)
+    for path, manifest, new_names in zip(ordered, manifests, names, strict=True):
+        for split, info in manifest.splits.items():
+            for shard in info.shards:
+                _take(path, split, shard, output, new_names[split, shard.name])
+    for split, info in splits.items():
+        for kind in {os.path.dirname(file) for shard in info.shards for file in shard.files}:
+            fsync_directory(output / split / kind)
+        fsync_directory(output / split)
+    _copy_tokenizer(ordered[0], manifests[0], output)
+    merged = _manifest(manifests, splits, names, _rejects(ordered, manifests, output))
+    merged.write(output, scratch=output / WORK)
+    clear(output)
     return merged
 
 
@@ -68,9 +118,14 @@ def _check(first: Path, one: Manifest, path: Path, other: Manifest) -> None:
         )
 
 
-def _merged(ordered: list[Path], manifests: list[Manifest], output: Path) -> Manifest:
+def _numbered(manifests: list[Manifest]) -> tuple[dict[str, SplitInfo], list[dict[tuple[str, str], str]]]:
+    """Number the shards of all directories anew.
+
+    Returns:
+        The splits of the merged directory, and for each directory the new names of its shards by split and old name.
+    """
     splits: dict[str, SplitInfo] = {}
-    names: list[dict[tuple[str, str], str]] = [{} for _ in ordered]
+    names: list[dict[tuple[str, str], str]] = [{} for _ in manifests]
     for split in SPLITS:
         having = [
             (at, shard)
@@ -82,10 +137,29 @@ def _merged(ordered: list[Path], manifests: list[Manifest], output: Path) -> Man
         for number, (at, shard) in enumerate(having):
             name = f"{number:0{width}d}"
             names[at][split, shard.name] = name
-            shards.append(_take(ordered[at], split, shard, output, name))
+            files = {_place(path, name): facts for path, facts in shard.files.items()}
+            shards.append(replace(shard, name=name, files=files))
         if shards:
             splits[split] = SplitInfo.of(tuple(shards))
-    _copy_tokenizer(ordered[0], manifests[0], output)
+    return splits, names
+
+
+def _place(path: str, name: str) -> str:
+    """Give the path of a shard's file under the shard's new name.
+
+    >>> _place("tokens/00003.bin", "00012")
+    'tokens/00012.bin'
+    """
+    kind, _, file = path.partition("/")
+    return f"{kind}/{name}{Path(file).suffix}"
+
+
+def _manifest(
+    manifests: list[Manifest],
+    splits: dict[str, SplitInfo],
+    names: list[dict[tuple[str, str], str]],
+    rejects: FileInfo | None,
+) -> Manifest:
     rejected: Counter[str] = Counter()
     notes: Counter[str] = Counter()
     for manifest in manifests:
@@ -103,7 +177,7 @@ def _merged(ordered: list[Path], manifests: list[Manifest], output: Path) -> Man
             written=sum(manifest.counts.written for manifest in manifests),
             rejected=dict(sorted(rejected.items())),
         ),
-        rejects=_rejects(ordered, output),
+        rejects=rejects,
         notes=Notes(
             engine="; ".join(dict.fromkeys(manifest.notes.engine for manifest in manifests)),
             counts=dict(sorted(notes.items())),
@@ -112,25 +186,21 @@ def _merged(ordered: list[Path], manifests: list[Manifest], output: Path) -> Man
     )
 
 
-def _take(source: Path, split: str, shard: ShardInfo, output: Path, name: str) -> ShardInfo:
-    files = {}
+def _take(source: Path, split: str, shard: ShardInfo, output: Path, name: str) -> None:
+    """Take a shard over under its new name; files that are there and right, after a kill, are left as they are."""
     for path, facts in shard.files.items():
-        kind, _, file = path.partition("/")
-        place = f"{kind}/{name}{Path(file).suffix}"
-        folder_inside(output, f"{split}/{kind}")
-        link_or_copy(source, f"{split}/{path}", output / split / place)
-        files[place] = facts
-    for kind in {place.partition("/")[0] for place in files}:
-        fsync_directory(output / split / kind)
-    return replace(shard, name=name, files=files)
+        place = f"{split}/{_place(path, name)}"
+        folder_inside(output, os.path.dirname(place))
+        if sha256_inside(output, place) != facts.sha256:
+            link_or_copy(source, f"{split}/{path}", output / place, sha256=facts.sha256, scratch=output / WORK)
 
 
 def _copy_tokenizer(source: Path, manifest: Manifest, output: Path) -> None:
     """Copy the tokenizer files that a manifest names, whose hashes the merged manifest keeps."""
     folder = folder_inside(output, "tokenizer")
-    for name in manifest.tokenizer.files:
+    for name, digest in manifest.tokenizer.files.items():
         with (
-            open_inside(source, f"tokenizer/{name}") as file,
+            open_verified(source, f"tokenizer/{name}", digest) as file,
             atomic_write(folder / name, scratch=output / WORK) as copy,
         ):
             shutil.copyfileobj(file, copy)
@@ -147,11 +217,11 @@ def _renamed(source: SourceInfo, names: dict[tuple[str, str], str]) -> SourceInf
     )
 
 
-def _rejects(ordered: list[Path], output: Path) -> FileInfo:
+def _rejects(ordered: list[Path], manifests: list[Manifest], output: Path) -> FileInfo:
     path = output / REJECTS
     with atomic_write(path, scratch=output / WORK) as merged:
-        for directory in ordered:
-            with open_inside(directory, REJECTS) as file:
+        for directory, manifest in zip(ordered, manifests, strict=True):
+            with open_verified(directory, REJECTS, manifest.rejects.sha256 if manifest.rejects else None) as file:
                 shutil.copyfileobj(file, merged)
     return FileInfo(bytes=path.stat().st_size, sha256=sha256_file(path))
 

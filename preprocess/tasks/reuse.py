@@ -4,21 +4,24 @@ A part of a source is taken over where the older directory has one of the same f
 same configuration, tokenizer, template and versions. A part of a file of lines also needs the part after it to be the
 same, because its last line may end there; a table or a compressed file is taken over as a whole or not at all. Each
 task finds out for itself: it hashes its part, and either links the older shard or makes its own. The result is byte
-for byte what a run without `--extend` gives.
+for byte what a run without `--extend` gives, because every file is compared with its hash before it is taken over.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import IO
 
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.shards import Manifest, PartInfo, SourceInfo
 from sft_shards.formats.shards.contents import is_file_inside, open_inside, read_inside
-from sft_shards.formats.shards.files import sha256_inside, write_json
+from sft_shards.formats.shards.files import sha256_inside, sha256_of, write_json
 from sft_shards.formats.shards.manifest import NAME as MANIFEST
 from sft_shards.formats.shards.schema import SchemaError, build, parse
 from sft_shards.preprocess.sources import kind_of
@@ -130,7 +133,7 @@ def adopt(task: Task, output: Path, folder: Path) -> Receipt | None:
     """Take a task's shards over into its folder and return its receipt, or None where they must be made.
 
     Raises:
-        DataError: the older directory is gone or has changed, or the source changed since it was planned.
+        DataError: the older directory is gone, damaged or has changed, or the source changed since it was planned.
     """
     if not is_file_inside(output, f"{WORK}/{NAME}"):
         return None
@@ -153,9 +156,12 @@ def adopt(task: Task, output: Path, folder: Path) -> Receipt | None:
         (folder / split).mkdir()
         for kind in KINDS:
             for suffix in (".bin", ".idx"):
-                link_or_copy(older, f"{split}/{kind}/{name}{suffix}", folder / split / f"{kind}{suffix}")
-                files[kind + suffix] = info.files[f"{kind}/{name}{suffix}"]
+                facts = files[kind + suffix] = info.files[f"{kind}/{name}{suffix}"]
+                target = folder / split / f"{kind}{suffix}"
+                link_or_copy(older, f"{split}/{kind}/{name}{suffix}", target, sha256=facts.sha256, scratch=folder)
         rows = older / split / "rows" / f"{name}.parquet"
+        with open_verified(older, f"{split}/rows/{name}.parquet", info.files[f"rows/{name}.parquet"].sha256):
+            pass
         shift_rows(rows, folder / split / ROWS, -candidate.base, root=older, count=info.sequences)
         shards[split] = StagedShard(
             sequences=info.sequences,
@@ -165,6 +171,9 @@ def adopt(task: Task, output: Path, folder: Path) -> Receipt | None:
             files=files,
         )
     left_out = part.records - sum(shard.sequences for shard in shards.values())
+    if left_out:
+        with open_verified(older, REJECTS, manifest.rejects.sha256 if manifest.rejects else None):
+            pass
     rejected = _copy_rejects(older, source.path, candidate.base, part.records, folder, left_out)
     return Receipt(
         records=part.records,
@@ -209,27 +218,65 @@ def _copy_rejects(older: Path, source: str, base: int, records: int, folder: Pat
     return rejected
 
 
-def link_or_copy(directory: Path, name: str, target: Path) -> None:
-    """Make a hard link to a file of a directory where the file system can, else a copy.
+@contextmanager
+def open_verified(directory: Path, name: str, sha256: str | None) -> Iterator[IO[bytes]]:
+    """Open a file of a complete shard directory for reading, after a comparison with the hash of its manifest.
 
     Args:
         name: path of the file below `directory`.
+        sha256: None where the manifest, of an older release, has no hash of this file; then nothing is compared.
 
     Raises:
-        DataError: the file to take over is gone, or no regular file of the directory.
+        DataError: the file is gone, no regular file of the directory, or has another hash.
     """
     try:
-        with open_inside(directory, name) as file:
-            try:
-                os.link(directory / name, target, follow_symlinks=False)
-                if os.path.samestat(os.lstat(target), os.fstat(file.fileno())):
-                    return
-                target.unlink()  # another file has taken the name meanwhile
-            except OSError:
-                pass
-            with open(target, "xb") as copy:
-                shutil.copyfileobj(file, copy)
-                copy.flush()
-                os.fsync(copy.fileno())
+        file = open_inside(directory, name)
     except FileNotFoundError:
         raise DataError(f"{directory / name}: gone; run again with --overwrite and without --extend") from None
+    with file:
+        if sha256 is not None and sha256_of(file) != sha256:
+            raise DataError(
+                f"{directory / name}: damaged (its SHA-256 is not that of {MANIFEST}); make this directory again, or "
+                "leave it out"
+            )
+        file.seek(0)
+        yield file
+
+
+def link_or_copy(directory: Path, name: str, target: Path, *, sha256: str, scratch: Path) -> None:
+    """Make a hard link to a file of a complete shard directory where the file system can, else a copy.
+
+    The file is compared with its hash first. It appears at `target` by a rename, so what was there before, which may
+    be another name of somebody's file, is replaced and never written to.
+
+    Args:
+        name: path of the file below `directory`.
+        sha256: its hash in the manifest.
+        scratch: folder for the temporary name, on the file system of `target`.
+
+    Raises:
+        DataError: the file to take over is gone, damaged, or no regular file of the directory.
+    """
+    temporary = scratch / f".{target.name}.{os.getpid()}.{os.urandom(6).hex()}.tmp"
+    try:
+        with open_verified(directory, name, sha256) as file:
+            if not _linked(directory / name, file, temporary):
+                with open(temporary, "xb") as copy:
+                    shutil.copyfileobj(file, copy)
+                    copy.flush()
+                    os.fsync(copy.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)  # a rename between two names of one file leaves both
+
+
+def _linked(path: Path, file: IO[bytes], target: Path) -> bool:
+    """Link an open file by its path, and return whether that was possible and the path is still that file's."""
+    try:
+        os.link(path, target, follow_symlinks=False)
+    except OSError:
+        return False
+    if os.path.samestat(os.lstat(target), os.fstat(file.fileno())):
+        return True
+    target.unlink()
+    return False
