@@ -9,7 +9,7 @@ the same block trimming, loop controls, `tojson`, `raise_exception` and `{% gene
   is known for are not there (`metered_methods.REMOVED`).
 
 It is done in this process, by code that counts (see `metered_code`), because a child process would cost every record a
-round trip. The price is some 10 % of Jinja's time; text-only records, which skeletons render, pay nothing.
+round trip. It makes Jinja slower; text-only records, which skeletons render, pay nothing.
 """
 
 from __future__ import annotations
