@@ -178,16 +178,24 @@ class Tokenizer:
         """By name, the SHA-256 of each of its files."""
         return {name: sha256_file(self.folder / name) for name in FILES if (self.folder / name).is_file()}
 
+    @cached_property
+    def read_files(self) -> dict[str, str]:
+        """By name, the SHA-256 of each file that transformers reads: `files`, and templates beside the first one."""
+        more = sorted(self.folder.glob("additional_chat_templates/*.jinja"))
+        return self.files | {f"{path.parent.name}/{path.name}": sha256_file(path) for path in more if path.is_file()}
+
     def _load(self, *, trust_remote_code: bool, cache: bool) -> LoadedTokenizer:
         def load() -> LoadedTokenizer:
             return LoadedTokenizer.of_folder(self.folder, self.name, trust_remote_code=trust_remote_code)
 
-        self.cacheable = cache and not trust_remote_code  # code that a folder brings may do another thing every time
+        # Code that a folder brings may do another thing every time; without a tokenizer.json, transformers looks at
+        # more files than `FILES` names.
+        self.cacheable = cache and not trust_remote_code and "tokenizer.json" in self.files
         if not self.cacheable:
             return load()
         return cached(
             "loaded",
-            self.files,
+            self.read_files,
             load,
             to_bytes=LoadedTokenizer.as_bytes,
             from_bytes=LoadedTokenizer.from_bytes,

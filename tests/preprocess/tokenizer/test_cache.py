@@ -1,5 +1,6 @@
 """The cache of loaded tokenizers: what it holds is what loading gives, and nothing else is ever taken from it."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -134,6 +135,36 @@ def test_other_files_and_other_versions_have_entries_of_their_own(folder, loads,
     Tokenizer(str(TOKENIZER))
     assert len(loads) == 3
     assert len(entries(folder)) == 3
+
+
+@pytest.mark.unit
+def test_a_second_template_is_part_of_an_entry_s_name(folder, loads, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(TOKENIZER, copy)
+    config = json.loads((copy / "tokenizer_config.json").read_text("utf-8"))
+    (copy / "chat_template.jinja").write_text(config.pop("chat_template", "{{ messages }}"), "utf-8")
+    (copy / "tokenizer_config.json").write_text(json.dumps(config), "utf-8")
+    second = copy / "additional_chat_templates" / "tool_use.jinja"
+    second.parent.mkdir()
+    for text in ("one {{ messages }}", "two {{ messages }}"):
+        second.write_text(text, "utf-8")
+        assert Tokenizer(str(copy)).tool_template == text
+    assert len(loads) == 2
+
+
+@pytest.mark.unit
+def test_a_folder_without_tokenizer_json_is_not_kept(folder, loads, tmp_path):
+    """transformers then looks at more files than are part of an entry's name."""
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    vocabulary = {token: number for number, token in enumerate(["<|endoftext|>", "a", "b", "ab"])}
+    (copy / "vocab.json").write_text(json.dumps(vocabulary))
+    (copy / "merges.txt").write_text("#version: 0.2\na b\n")
+    (copy / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer"}')
+    Tokenizer(str(copy))
+    Tokenizer(str(copy))
+    assert len(loads) == 2
+    assert not folder.exists()
 
 
 @pytest.mark.unit
