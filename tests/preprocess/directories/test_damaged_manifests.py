@@ -1,4 +1,4 @@
-"""Every value of a manifest replaced by odd ones, with a hash that fits: one error or findings, never a traceback."""
+"""Every value of a manifest replaced by one of another kind, with a hash that fits: one error or findings, never a traceback."""
 
 import copy
 import hashlib
