@@ -50,7 +50,7 @@ def printable_text(text: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """Return a text of several lines, each behind `BODY`, so that none can be taken for a line of ours.
+    r"""Return a text of several lines, each behind `BODY`, so that none can be taken for a line of ours.
 
     >>> print(quoted("one\ntwo"))
     │ one

@@ -18,10 +18,11 @@ import jinja2.nodes as nodes
 class MeteredCodeGenerator(jinja2.compiler.CodeGenerator):
     """Writes `environment.add(a, b)` for `a + b`, and so on.
 
-    >>> # {% for m in messages %}{{ m.role + ': ' }}{% endfor %}
-    ... for l_1_m in …:
-    ...     environment.tick()
-    ...     yield environment.text(environment.add(environment.getattr(l_1_m, 'role'), ': '))
+    `{% for m in messages %}{{ m.role + ': ' }}{% endfor %}` becomes, in short:
+
+        for l_1_m in messages:
+            environment.tick()
+            yield environment.text(environment.add(environment.getattr(l_1_m, 'role'), ': '))
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -4,12 +4,12 @@
 
 In a few lines:
 
-    from sft_shards.preprocess.tokenizer.backends import choose_backend
+    from sft_shards.preprocess.tokenizer.backends import choose_backend, load_backend
     from sft_shards.preprocess.tokenizer.byte_lengths import byte_lengths, unpack_lengths
     from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
     tokenizer = Tokenizer("tests/data/tokenizer")
-    backend, why = choose_backend("auto", tokenizer, ["a sample of the job's texts"])
-    tokens = backend.encode(["naïve", "Hello there"])
+    name, why = choose_backend("auto", tokenizer, 3_000_000)  # bytes of input
+    tokens = load_backend(name, tokenizer).encode(["naïve", "Hello there"])
     positions = unpack_lengths(byte_lengths(tokenizer).packed_sums(tokens.ids, tokens.offsets[:-1]))
     print(why, tokens.ids.tolist(), tokens.offsets.tolist(), positions.tolist())
 

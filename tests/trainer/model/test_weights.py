@@ -197,7 +197,7 @@ def test_calls_that_are_wrong_are_one_line_each_before_anything_starts(tmp_path:
         ([*head, "--hf-config", good, "--", *flags], 2, "nothing says where the weights come from"),
         ([*head, "--hf-config", good, "--", *flags, f"--load={tmp_path}/no"], 2, f"--load {tmp_path}/no: no checkpoint"),
         ([*head, "--hf-config", good, "--", *flags, f"--pretrained-checkpoint={tmp_path}/no"], 2, "no: no checkpoint there"),
-        ([*head, "--model", tmp_path / "none", "--", *flags], 2, f"--model {tmp_path}/none: cannot read"),
+        ([*head, "--model", tmp_path / "none", "--", *flags], 2, f"--model {tmp_path}/none: no such folder"),
         ([*head, "--model", tmp_path / "short", "--", *flags], 1, "not a whole safetensors file"),
         ([*head, "--model", tmp_path / "biased", "--", *flags], 1, "q_proj.bias is a tensor that config.json does not"),
         ([*head, "--model", tmp_path / "quantised", "--", *flags], 1, "weight_scale_inv belongs to quantised weights"),
