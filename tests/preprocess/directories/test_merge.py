@@ -7,6 +7,7 @@ import shutil
 import signal
 
 import pytest
+from doomed import kill_at
 from preprocess_jobs import INPUTS, TOKENIZER, config, contents
 
 from sft_shards.preprocess.directories.merge import merge
@@ -47,27 +48,9 @@ def refused(result, status, *words):
 
 def doomed_merge(directories, output, step, before):
     """In a process of its own: a merge that kills itself at its n-th change of a folder; exit status 3 if it ends."""
-    steps = 0
-
-    def doomed(call):
-        def with_end(*arguments, **options):
-            nonlocal steps
-            steps += 1
-            if steps == step and before:
-                os.kill(os.getpid(), signal.SIGKILL)
-            try:
-                call(*arguments, **options)
-            finally:
-                if steps == step:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        return with_end
-
-    for name in ("link", "rename", "replace", "mkdir", "rmdir", "unlink"):
-        setattr(os, name, doomed(getattr(os, name)))
-    os.fsync = lambda handle: None  # SIGKILL loses nothing that the kernel has
+    calls = kill_at(step, ("link", "rename", "replace", "mkdir", "rmdir", "unlink"), before=before)
     merge(directories, output)
-    os._exit(3 if steps < step else 4)
+    os._exit(3 if calls() < step else 4)
 
 
 def test_a_merge_killed_at_any_change_goes_on_with_the_same_call(made, tmp_path):

@@ -2,13 +2,13 @@
 comes out in the end is what a job gives that was left alone."""
 
 import multiprocessing
-import os
 import random
 import shutil
 import signal
 import time
 
 import pytest
+from doomed import kill_at
 from preprocess_jobs import INPUTS, call, config, contents
 
 from sft_shards.formats.shards import Manifest
@@ -25,23 +25,7 @@ def job(inputs, output, workers, doomed_step, before):
     """In a process of its own: the job, which kills itself at its n-th rename or link, if it is to."""
     from sft_shards.preprocess.job import run
 
-    steps = 0
-
-    def doomed(call):
-        def with_end(*arguments, **options):
-            nonlocal steps
-            steps += 1
-            if steps == doomed_step and before:
-                os.kill(os.getpid(), signal.SIGKILL)
-            call(*arguments, **options)
-            if steps == doomed_step:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        return with_end
-
-    for name in ("rename", "replace", "rmdir", "unlink"):
-        setattr(os, name, doomed(getattr(os, name)))
-    os.fsync = lambda handle: None  # SIGKILL loses nothing that the kernel has; this makes room for more runs
+    kill_at(doomed_step, ("rename", "replace", "rmdir", "unlink"), before=before)
     run(config(inputs, shard_tokens=2500), output, workers=workers)
 
 
