@@ -50,6 +50,15 @@ class RecordError(ValueError):
         return self.with_traceback(None)
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, at most 200 characters of it, or its type where it says nothing.
+
+    >>> first_line(OSError("No such file\\nand more")), first_line(KeyboardInterrupt())
+    ('No such file', 'KeyboardInterrupt')
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Give a hint for a misspelt name, for the end of a message: the nearest known name, else all of them.
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
-from sft_shards.formats.errors import DataError, UsageError
+from sft_shards.formats.errors import DataError, UsageError, first_line
 from sft_shards.preprocess.engines.engine import EngineJob
 from sft_shards.preprocess.engines.worker_log import last_line
 from sft_shards.preprocess.options import Option
@@ -86,8 +86,9 @@ def run_ray(plan: Plan, output: Path, address: str | None, workers: int | None) 
     try:
         ray.init(**options, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise UsageError(f"--ray-address {address}: no Ray there ({reason}); start one with 'ray start'") from None
+        raise UsageError(
+            f"--ray-address {address}: no Ray there ({first_line(error)}); start one with 'ray start'"
+        ) from None
     try:
         _run(ray, plan, output, todo)
     finally:

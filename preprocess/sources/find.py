@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sft_shards.formats.errors import UsageError
+from sft_shards.formats.errors import UsageError, first_line
 from sft_shards.formats.hub import is_hub_name
 from sft_shards.formats.shards.contents import is_file_inside, read_inside
 from sft_shards.formats.shards.manifest import check_file_names
@@ -145,8 +145,9 @@ def _hub(given: str, stdin: Spool | None) -> Sequence[FoundFile] | None:
         found = datasets.load_dataset(name, config, split=split, revision=revision)
         files = [Path(entry["filename"]) for entry in found.cache_files]
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise UsageError(f"{given}: no such file or folder, and not to be had from the Hub ({reason})") from None
+        raise UsageError(
+            f"{given}: no such file or folder, and not to be had from the Hub ({first_line(error)})"
+        ) from None
     if not files:
         raise UsageError(f"{given}: the data set has no files on this disk; save it with save_to_disk and name that")
     return [(file, f"{given}#{number:05d}") for number, file in enumerate(files)]

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from sft_shards.formats.errors import DataError
+from sft_shards.formats.errors import DataError, first_line
 from sft_shards.preprocess.sources.arrow_messages import decompressed_sizes
 from sft_shards.preprocess.sources.detect import FileHead
 from sft_shards.preprocess.sources.parquet_pages import PageError, page_headers
@@ -80,7 +80,7 @@ class Table:
             raise
         except (pa.ArrowException, OSError) as error:
             where = f"after record {number - 1}" if number else "in its first records"
-            raise DataError(f"{source.path}: damaged {where} ({_one_line(error)})") from None
+            raise DataError(f"{source.path}: damaged {where} ({first_line(error)})") from None
 
     def _checked_sizes(self, source: Source) -> list[int]:
         import pyarrow as pa
@@ -90,7 +90,7 @@ class Table:
         except MemoryError:
             raise
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{source.path}: damaged {self.name} file ({_one_line(error)})") from None
+            raise DataError(f"{source.path}: damaged {self.name} file ({first_line(error)})") from None
 
     def _unit_sizes(self, path: str) -> list[int]:
         """Return the bytes in memory of each row group or record batch."""
@@ -238,7 +238,3 @@ class Arrow(Table):
                     return
                 if number >= first:
                     yield batch
-
-
-def _one_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sft_shards.formats.errors import UsageError
+from sft_shards.formats.errors import UsageError, first_line
 from sft_shards.formats.shards import vocabulary_hash
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def load(folder: Path, name: str, *, trust_remote_code: bool = False) -> tuple[T
         loader = PreTrainedTokenizerFast if ready else AutoTokenizer
         fast: Any = loader.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
     except Exception as error:
-        raise UsageError(f"tokenizer {name}: cannot be loaded ({one_line(error)})") from None
+        raise UsageError(f"tokenizer {name}: cannot be loaded ({first_line(error)})") from None
     if not getattr(fast, "is_fast", False):
         raise UsageError(f"tokenizer {name}: has no fast form, so it gives no offsets; convert it to a tokenizer.json")
     vocabulary = fast.get_vocab()
@@ -126,11 +126,6 @@ def load(folder: Path, name: str, *, trust_remote_code: bool = False) -> tuple[T
     backend.no_truncation()
     backend.no_padding()
     return found, backend
-
-
-def one_line(error: Exception) -> str:
-    """Return the first line of an error's message, or its type."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _stop_tokens(fast: Any, folder: Path, control: set[str]) -> tuple[str, ...]:
