@@ -1,7 +1,8 @@
 """The folder where commands keep what they can make again, and which of its files may be believed.
 
-Whoever can write a cache entry decides what a job makes of it. So an entry is read only where nobody but this user can
-have written it: a regular file of this user, not writable by others, in a folder of which the same is true.
+Whoever can write a cache entry decides what a job makes of it. So `read_private` reads an entry only where nobody but
+this user can have written it: a regular file of this user, not writable by others, in a folder of which the same is
+true. Cached pack plans, which the ranks of several users may share, have rules of their own (`trainer.data.cache`).
 """
 
 from __future__ import annotations

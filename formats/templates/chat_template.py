@@ -24,8 +24,6 @@ from sft_shards.formats.templates.rendering import Rendering, Span, Spoken
 from sft_shards.formats.templates.rule import require_rule
 from sft_shards.formats.templates.sandbox import compile_template, render
 from sft_shards.formats.templates.sentinels import (
-    GENERATION_END,
-    GENERATION_START,
     RESERVED,
     ControlTokenSentinels,
     all_texts,
@@ -202,8 +200,7 @@ class ChatTemplate:
         return self._prompt(messages, tools, number)
 
     def _prompt(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, number: int) -> str:
-        fed = self._render(messages[:number], tools, add_generation_prompt=True)
-        return fed.replace(GENERATION_START, "").replace(GENERATION_END, "")
+        return take_out_blocks(self._render(messages[:number], tools, add_generation_prompt=True))[0]
 
     def _messages(self, conversation: Conversation) -> list[dict[str, Any]]:
         messages = conversation.messages()

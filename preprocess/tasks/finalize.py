@@ -242,7 +242,7 @@ def _sources(plan: Plan, receipts: Receipts, splits: Mapping[str, SplitInfo]) ->
 
 
 def _template(plan: Plan, tokenizer: Tokenizer) -> TemplateInfo:
-    template = load_template(plan.template, tokenizer)
+    template = load_template(plan.template, tokenizer, allow_control_tokens=plan.config.allow_control_tokens)
     return TemplateInfo(
         name=template.name,
         sha256=template.sha256,

@@ -179,7 +179,7 @@ def make_plan(config: JobConfig, tokenizer: Tokenizer, sources: Sequence[Source]
     return Plan(
         config=config,
         template=template,
-        template_sha256=load_template(template, tokenizer).sha256,
+        template_sha256=load_template(template, tokenizer, allow_control_tokens=config.allow_control_tokens).sha256,
         tokenizer_sha256=tokenizer.info().files,
         tokenizer_loaded=hashlib.sha256(tokenizer.loaded).hexdigest(),
         engine=engine,

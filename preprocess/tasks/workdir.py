@@ -5,6 +5,7 @@
     .work/tokenizer/          the tokenizer's files, so that tasks need neither the Hub nor the folder named, and
                               loaded.npz: what transformers made of them, so that tasks need no transformers
     .work/stdin               standard input, where that is an input
+    .work/merge.json          which merge is under way, in place of a plan
     .work/extend.json         what tasks may take over from an older directory (`--extend`)
     .work/attempt-NNNNN-XXXX  a task while it runs
     .work/tasks/NNNNN/        a finished task: shards, rejects.jsonl, receipt.json
