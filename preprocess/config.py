@@ -21,7 +21,7 @@ STRADDLE = ("train", "skip", "split")
 OVERLONG = ("drop", "truncate", "turns", "tail", "error")
 """What happens to a conversation of more than `max_length` tokens; see `pipeline.truncation`."""
 BACKENDS = (AUTO, "fastokens", "hf")
-"""What gives the token ids; `auto` takes fastokens where it agrees with Hugging Face's tokenizers."""
+"""What gives the token ids; `auto` takes fastokens for inputs of some size, where it agrees with Hugging Face's."""
 
 
 UNSAID = ("revision", "max_record_bytes")
