@@ -68,7 +68,7 @@ def internal_error(error: BaseException) -> RecordError:
     """
     place = _place(type(error), error.__traceback__)
     digest = hashlib.sha256(f"{type(error).__name__} {place}".encode()).hexdigest()[:8]
-    return RecordError(INTERNAL_ERROR, f"{type(error).__name__} at {place} [{digest}]")
+    return RecordError("internal_error", f"{type(error).__name__} at {place} [{digest}]")
 
 
 def _place(kind: type[BaseException], trace: TracebackType | None) -> str:
