@@ -42,8 +42,11 @@ class Turn:
     """0 where the record says that this turn is context only (OpenAI's `weight`), else 1."""
 
     def message(self) -> dict[str, Any]:
-        """Return the turn as chat templates expect it: a dict without the keys that are not set."""
-        out: dict[str, Any] = {"role": self.role, "content": self.content}
+        """Return the turn as chat templates expect it: a dict without the keys that are not set.
+
+        Transformers drops keys whose value is null before it renders; templates would write the word None otherwise.
+        """
+        out: dict[str, Any] = {"role": self.role} | ({} if self.content is None else {"content": self.content})
         if self.context is not None:
             out |= {"content": f"{self.content}\n\n{self.context}", "instruction": self.content, "input": self.context}
         if self.reasoning is not None:
@@ -134,6 +137,7 @@ class Conversation:
         text_only = self.text_only()
         if text_only is not None:
             return text_only_digest(*text_only)
-        value = [[{**turn.message(), "weight": turn.weight} for turn in self.turns], list(self.tools)]
+        turns = [{"content": None, **turn.message(), "weight": turn.weight} for turn in self.turns]
+        value = [turns, list(self.tools)]
         text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(text.encode("utf-8"), digest_size=16).digest()

@@ -62,6 +62,10 @@ REASONS = {
         meaning="a turn was located at another place than what inference would generate",
         remedy="choose another --template",
     ),
+    "paths_differ": Reason(
+        meaning="the batch path and the reference path differ on the record, which the sample found",
+        remedy="nothing: it is left out; report it with the record, so that such records can be kept",
+    ),
     "turn_interrupted": Reason(
         meaning="the template writes another message's text inside of an assistant's turn",
         remedy="choose another --template, or move the text beside a tool call into a turn of its own",

@@ -114,15 +114,18 @@ class ChatTemplate:
                 name, with_tools, tokens, for_tools=True, allow_control_tokens=allow_control_tokens
             )
 
-    def render(self, conversation: Conversation) -> Rendering:
+    def render(self, conversation: Conversation, *, by_rule: bool = False) -> Rendering:
         """Render a conversation, and find where its assistant speaks.
+
+        Args:
+            by_rule: whether some of its turns are compared with the rule although the template is trusted.
 
         Raises:
             RecordError: `reserved_character`, `template_error` (the template refuses the conversation), or one of the
                 reasons of `turn_spans` (its turns cannot be located for certain).
         """
         if conversation.tools and self._with_tools is not self:
-            return self._with_tools.render(conversation)
+            return self._with_tools.render(conversation, by_rule=by_rule)
         messages = self._messages(conversation)
         tools: list[dict[str, Any]] | None = list(conversation.tools) or None
         texts = all_texts([messages, tools])
@@ -140,8 +143,14 @@ class ChatTemplate:
             return take_out_blocks(self._render(other, tools).removesuffix(always))[0]
 
         spoken = self._locate(text, blocks, conversation, messages, tools, plain)
-        if self.distrusted and (self.header or not self._has_generation):
-            require_rule(text, spoken, lambda number: self._prompt(messages, tools, number), self._stop)
+        if (self.distrusted or by_rule) and (self.header or not self._has_generation):
+            require_rule(
+                text,
+                spoken,
+                lambda number: self._prompt(messages, tools, number),
+                self._stop,
+                every=self.distrusted,
+            )
         notes = _notes(text, messages, tools)
         typed: tuple[tuple[int, int], ...] = ()
         if hidden:
@@ -302,7 +311,7 @@ def _with_calls_as(message: dict[str, Any], as_text: bool, empty: str | None) ->
         if as_text and not isinstance(arguments, str):
             arguments = json.dumps(arguments, ensure_ascii=False)
         calls.append({**call, "function": {**call["function"], "arguments": arguments}})
-    return {**message, "tool_calls": calls, "content": message["content"] or empty}
+    return {**message, "tool_calls": calls, "content": message.get("content") or empty}
 
 
 def _notes(text: str, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> tuple[str, ...]:

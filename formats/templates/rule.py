@@ -9,7 +9,8 @@ history, and the rule says nothing of that turn.
     └───────────────────── prompt ─────────────────────┘└─── the turn ──┘
 
 The rule renders once for each turn, which takes quadratic time. So it judges what `turn_spans` locates with few
-renderings: on probes when a template is loaded, and on all records of a template that once differed from it.
+renderings: on probes when a template is loaded, on some turns of a sample of a job's records, and on all records of a
+template that differed from it on a probe.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from collections.abc import Callable, Sequence
 
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.templates.rendering import Span, Spoken
-from sft_shards.formats.templates.thinking import after_empty_think
+from sft_shards.formats.templates.thinking import after_empty_think, is_empty_think
+
+MOST_SAMPLED = 8
+"""Turns of a sampled conversation that are compared: each costs a rendering."""
 
 
 def rule_span(text: str, prompt: str, stop: re.Pattern[str], before: int | None = None) -> Span | None:
@@ -40,7 +44,9 @@ def rule_span(text: str, prompt: str, stop: re.Pattern[str], before: int | None 
     return (start, found.end()) if found else None
 
 
-def require_rule(text: str, spoken: Sequence[Spoken], prompt: Callable[[int], str], stop: re.Pattern[str]) -> None:
+def require_rule(
+    text: str, spoken: Sequence[Spoken], prompt: Callable[[int], str], stop: re.Pattern[str], *, every: bool = True
+) -> None:
     """Compare located turns with the rule, turn by turn.
 
     Args:
@@ -48,17 +54,22 @@ def require_rule(text: str, spoken: Sequence[Spoken], prompt: Callable[[int], st
         spoken: its turns, as they were located.
         prompt: gives what inference feeds before a turn, by the turn's number.
         stop: matches the tokens that end a turn.
+        every: whether all turns are compared; else at most `MOST_SAMPLED`, the first and the last among them.
 
     Raises:
         RecordError: `turn_differs`, with both spans.
     """
     nexts = [*(one.start for one in spoken[1:]), len(text)]
-    for one, before in zip(spoken, nexts, strict=True):
+    last = len(spoken) - 1
+    chosen = range(last + 1) if every else sorted({at * last // (MOST_SAMPLED - 1) for at in range(MOST_SAMPLED)})
+    for one, before in ((spoken[at], nexts[at]) for at in chosen):
         try:
             fed = prompt(one.turn)
         except RecordError:
             continue  # the template takes no conversation that ends here, so inference never comes here
         span = rule_span(text, fed, stop, max(before, one.end))
+        if span is not None and is_empty_think(text, len(fed), one.start):
+            span = (one.start, span[1])  # the rule cannot say which newlines behind the block are the answer's
         if span is not None and span != (one.start, one.end):
             located, ruled = _shown(text, (one.start, one.end)), _shown(text, span)
             detail = f"turn {one.turn} was located at {located}, but inference generates {ruled}"

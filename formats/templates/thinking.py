@@ -1,7 +1,8 @@
 """Think blocks: `<think> … </think>`, which templates cut at, move, and write without anything in them.
 
 An empty block is the template's doing, whether it stands in the turn or the header opens it: the model does not learn
-to write it. White space behind it is the turn's own, but for the empty line that templates write there.
+to write it. White space behind it is the turn's own, but for the empty line that templates write there. An answer that
+begins with newlines keeps them.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from collections.abc import Iterator
 
 OPENING = "<think>"
 TAGS = re.compile(r"(</?think>)")
-EMPTY_BLOCK = re.compile(r"<think>\s*</think>\n{0,2}")
-REST_OF_EMPTY_BLOCK = re.compile(r"\s*</think>\n{0,2}")
+EMPTY_BLOCK = re.compile(r"(\s*<think>\s*</think>)\n{0,2}")
+REST_OF_EMPTY_BLOCK = re.compile(r"(\s*</think>)\n{0,2}")
 CLOSING = "</think>"
 OPENER_AT_END = re.compile(
     r"(?:<think>|<seed:think>|<\|channel>thought|<\|START_THINKING\|>|<\|channel\|>analysis<\|message\|>|<\|think\|>)"
@@ -22,18 +23,34 @@ OPENER_AT_END = re.compile(
 SPACE = re.compile(r"\s*")
 
 
-def after_empty_think(text: str, start: int) -> int:
-    """Return where a turn's own words begin: behind an empty think block, of which the header may hold the first half.
+def after_empty_think(text: str, start: int, own: int | None = None) -> int:
+    """Return where a turn's own words begin: behind empty think blocks, of which the header may hold the first half.
 
-    In "assistant: <think></think>Hello" with the header's end at 11 that is 26.
+    In "assistant: <think></think>\\nHello" with the header's end at 11 that is 27. Where the answer is "\\nHello", so
+    that its own text starts at 26, it is 26.
 
     Args:
         text: the rendering.
         start: where the turn's header ends.
+        own: where the turn's first text starts, with the white space that the template keeps (default: anywhere).
     """
-    pattern = EMPTY_BLOCK if find_opened_think(text, 0, start) is None else REST_OF_EMPTY_BLOCK
-    found = pattern.match(text, start)
-    return found.end() if found else start
+    while found := _empty_block(text, start):
+        start = found.end() if own is None or own < found.end(1) else min(own, found.end())
+    return start
+
+
+def is_empty_think(text: str, start: int, end: int) -> bool:
+    """Return whether text[start:end] is empty think blocks, or what the header leaves of one."""
+    while found := _empty_block(text, start):
+        if found.end(1) <= end <= found.end():
+            return True
+        start = found.end(1)
+    return False
+
+
+def _empty_block(text: str, start: int) -> re.Match[str] | None:
+    opened = find_opened_think(text, 0, start) is not None
+    return (REST_OF_EMPTY_BLOCK if opened else EMPTY_BLOCK).match(text, start)
 
 
 def think_blocks(text: str) -> Iterator[tuple[int, int]]:

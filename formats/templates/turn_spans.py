@@ -115,7 +115,8 @@ def by_blocks(
             stop_start, stop_end = found.span()
         else:
             raise RecordError("turn_end_unknown", f"no stop token in or after the generation block of turn {number}")
-        out.append(Spoken(turn=number, start=after_empty_think(text, start), end=stop_end, stop=stop_start))
+        own = next((anchor.start for anchor in anchors.of(number) if anchor.kind == CONTENT), None)
+        out.append(Spoken(turn=number, start=after_empty_think(text, start, own), end=stop_end, stop=stop_start))
     return tuple(out)
 
 
@@ -163,7 +164,11 @@ def by_marks(
         if starts[number] is None and header:
             starts[number] = _without_header(text, number, lefts[number], own[number], header, prompt)
     # Markers of the first placement enclose white space too, so only the others leave a question about it.
-    bare = [] if first_placement else [at for at in speakers if starts[at] is None and own[at][0].kind == CONTENT]
+    bare = (
+        []
+        if first_placement
+        else [at for at in speakers if _may_begin_with_space(text, starts[at], own[at][0], messages[at])]
+    )
     spaces = LeadingSpace(text, messages, {at: (lefts[at], own[at][0].start) for at in bare}, render)
     spoken = []
     for number in speakers:
@@ -176,12 +181,13 @@ def by_marks(
                 start = _after_prompt(text, number, left, first, prompt)
             elif first.kind == CONTENT and text.endswith(lead, left, start):
                 start -= len(lead)
-        start = after_empty_think(text, start)
+        said = first.start - spaces.kept(number) if first.kind == CONTENT else None
+        start = after_empty_think(text, start, said)
         calls = bool(conversation.turns[number].tool_calls)
         end = len(text) if right is None else right
         stop_start, stop_end = _find_stop(text, last, end, stop, control, number, calls)
-        said = [anchor.end for anchor in own[number] if anchor.kind != CALL]
-        span = (max([start, *said]), stop_start) if calls else None
+        texts = [anchor.end for anchor in own[number] if anchor.kind != CALL]
+        span = (max([start, *texts]), stop_start) if calls else None
         spoken.append(Spoken(turn=number, start=start, end=stop_end, stop=stop_start, calls=span))
     return tuple(spoken)
 
@@ -255,6 +261,13 @@ def _require_rendered(text: str, number: int, message: dict[str, Any], anchors: 
         raise RecordError("turn_not_rendered", f"the template leaves the text of turn {number} out")
     if message["role"] == "assistant" and contents > len(TAGS.split(content)):
         raise RecordError("turn_repeated", f"the template writes turn {number} more than once")
+
+
+def _may_begin_with_space(text: str, start: int | None, first: Anchor, message: dict[str, Any]) -> bool:
+    """Return whether a turn's own white space may stand in front of its text: without a header, or behind a block."""
+    if first.kind != CONTENT or start is None:
+        return first.kind == CONTENT
+    return start < after_empty_think(text, start) <= first.start and not TAGS.search(message.get("content") or "")
 
 
 def _after_header(text: str, left: int, first: Anchor, header: str) -> int | None:

@@ -74,8 +74,8 @@ class Pipeline:
         A record that raises anything unforeseen is rejected (see `containment`).
 
         Raises:
-            DataError: the batch path gave something else than the reference, or `--overlong error` met a sequence that
-                is too long; the record is named.
+            DataError: the backend gave other ids than Hugging Face, or `--overlong error` met a sequence that is too
+                long; the record is named.
         """
         format_ = get(form)
         return contain(raw, lambda records: self._batch(records, format_))
@@ -84,5 +84,4 @@ class Pipeline:
         conversations = self._reading.read(raw, format_)
         rendered = self._rendering.render(conversations)
         tokenized = self._tokenization.tokenize(rendered)
-        self._verification.verify(raw, format_, tokenized)
-        return self._truncation.truncate(tokenized)
+        return self._truncation.truncate(self._verification.verify(raw, format_, rendered, tokenized))

@@ -51,9 +51,9 @@ class ReferencePipeline:
         """Read records, or some rows of them."""
         return self.reading.read(raw, format_, rows)
 
-    def render(self, conversations: ConversationBatch) -> RenderedBatch:
-        """Render conversations with Jinja."""
-        return self.rendering.render(conversations)
+    def render(self, conversations: ConversationBatch, *, by_rule: bool = False) -> RenderedBatch:
+        """Render conversations with Jinja; by the rule, turns are compared with what inference would generate."""
+        return self.rendering.render(conversations, by_rule=by_rule)
 
     def tokenize(self, rendered: RenderedBatch) -> TokenizedBatch:
         """Encode texts with Hugging Face's tokenizers."""

@@ -48,8 +48,12 @@ class ReferenceRendering:
     def __init__(self, template: ChatTemplate, policy: TrainOn, *, with_digests: bool) -> None:
         self._template, self._policy, self._with_digests = template, policy, with_digests
 
-    def render(self, conversations: ConversationBatch) -> RenderedBatch:
-        """Render every conversation; one that the template refuses is rejected."""
+    def render(self, conversations: ConversationBatch, *, by_rule: bool = False) -> RenderedBatch:
+        """Render every conversation; one that the template refuses is rejected.
+
+        Args:
+            by_rule: whether turns are compared with the rule, as `ChatTemplate.render` says.
+        """
         rejects = list(conversations.rejects)
         records: list[int] = []
         rendered: list[tuple[Rendering, list[Span]]] = []
@@ -59,7 +63,7 @@ class ReferenceRendering:
             try:
                 if isinstance(conversation, RecordError):
                     raise conversation
-                rendering = self._template.render(conversation)
+                rendering = self._template.render(conversation, by_rule=by_rule)
                 spans = self._policy.spans(rendering, conversation)
             except RecordError as error:
                 rejects.append(Reject.of(record, error.kept()))

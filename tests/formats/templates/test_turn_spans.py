@@ -2,9 +2,14 @@
 
 import pytest
 from template_texts import CHATML, GENERATION, TOKENS
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError
+from sft_shards.formats.records import get
+from sft_shards.formats.records.fields import FieldMap
 from sft_shards.formats.templates import ChatTemplate, TemplateTokens
 
 pytestmark = pytest.mark.unit
@@ -148,3 +153,46 @@ def test_a_history_that_ends_with_another_token_than_what_is_generated_trains_no
         "{% if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"
     )
     assert said(source, TWO, harmony) == ["<|message|>Hello", "<|message|>Sure<|return|>"]
+
+
+# Like Kimi K2 Thinking: an empty block, and the answer right behind it.
+EMPTY_BLOCK = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}{% if m.role == 'assistant' %}"
+    "{{ '<think>' + (m.reasoning_content or '') + '</think>' }}{% endif %}{{ m.content + '<|im_end|>\\n' }}{% endfor %}"
+    + PROMPT
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "kept"),
+    [
+        (EMPTY_BLOCK, True),
+        (EMPTY_BLOCK.replace("m.content", "(m.content | trim if m.role == 'user' else m.content)"), True),
+        (EMPTY_BLOCK.replace("m.content", "m.content | trim"), False),
+        (EMPTY_BLOCK.replace("</think>'", "</think>\\n\\n'"), True),
+        (EMPTY_BLOCK.replace("'<think>'", "'\\n<think>'"), True),
+        (EMPTY_BLOCK.replace("assistant\\n", "assistant\\n<think>"), True),
+    ],
+)
+def test_an_empty_think_block_leaves_the_answer_its_newlines(source, kept):
+    answers = ("\n\nHello", "\n Hello", "Hello", "\n\n\nHello")
+    turns = (turn for answer in answers for turn in (user(" hi "), assistant(answer)))
+    expected = [(answer if kept else answer.strip()) + "<|im_end|>" for answer in answers]
+    assert said(source, Conversation(turns=tuple(turns))) == expected
+
+
+def test_an_empty_think_block_of_the_record_behind_one_of_the_template():
+    record = Conversation(turns=(user("Hi"), assistant("<think>\n\n</think>\n\nHello")))
+    assert said(EMPTY_BLOCK, record) == ["Hello<|im_end|>"]
+
+
+def test_keys_whose_value_is_null_are_dropped_as_transformers_does():
+    """With `content: null` this template would write the word None; transformers' ids have none."""
+    names = "(m.tool_calls or []) | map(attribute='function.name') | join"
+    source = CHATML.replace("m.content", f"(m.content if m.content is defined else '') ~ {names}")
+    raw = [{"role": "user", "content": "Weather?"}, {"role": "assistant", "content": None, "tool_calls": [CALL]}]
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"a": 0})), chat_template=source)
+    expected = tokenizer.apply_chat_template(raw, tokenize=False)
+    conversation = get("openai").read({"messages": raw}, FieldMap())
+    assert ChatTemplate("t", source, TOKENS).render(conversation).text == expected
+    assert expected.endswith("assistant\nweather<|im_end|>\n")

@@ -1,6 +1,7 @@
-"""The sample that is compared while a job runs: how it is drawn, and that differences end the job."""
+"""The sample that is compared while a job runs: how it is drawn, and what becomes of differences."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -46,14 +47,44 @@ def test_a_difference_that_no_sum_shows_is_found_by_the_sample(make_tokenizer):
         pipeline.batch(as_json([messages("x", token)]), "openai")
 
 
-def test_a_wrong_mask_is_found_by_the_sample(make_tokenizer):
-    """Masks of all turns, compared with those of a reference that trains the last turn alone."""
+def test_a_record_of_which_two_ways_differ_is_left_out(make_tokenizer):
+    """Spans of all turns, compared with those of a reference that trains the last turn alone."""
     one, other = (make_pipeline(make_tokenizer("bytes"), train_on=turns).reference for turns in ("all", "last"))
-    raw, format_ = as_json([messages("x", "y"), messages("q", "a", "q", "b")]), get("openai")
-    tokenized = one.tokenize(one.render(one.read(raw, format_)))
-    Verification(one, "hf", 1).verify(raw, format_, tokenized)
-    with pytest.raises(DataError, match=r"record 1: the mask differs from the one by offsets at token \d+"):
-        Verification(other, "hf", 1).verify(raw, format_, tokenized)
+    raw, format_ = as_json([messages("x", "y"), messages("q", "first", "q", "b"), messages("x", "z")]), get("openai")
+    rendered = one.render(one.read(raw, format_))
+    tokenized = one.tokenize(rendered)
+    assert Verification(one, "hf", 1).verify(raw, format_, rendered, tokenized) is tokenized
+    kept = Verification(other, "hf", 1).verify(raw, format_, rendered, tokenized)
+    assert kept.records.tolist() == [0, 2]
+    (reject,) = kept.rejects
+    assert (reject.record, reject.reason) == (1, "paths_differ")
+    assert "'first" in reject.detail
+
+
+def test_a_mask_that_differs_leaves_the_record_out(make_tokenizer):
+    reference = make_pipeline(make_tokenizer("bytes")).reference
+    raw, format_ = as_json([messages("x", "y"), messages("q", "a")]), get("openai")
+    rendered = reference.render(reference.read(raw, format_))
+    tokenized = reference.tokenize(rendered)
+    mask = tokenized.loss_mask.copy()
+    mask[0] = 1
+    kept = Verification(reference, "hf", 1).verify(raw, format_, rendered, replace(tokenized, loss_mask=mask))
+    assert kept.records.tolist() == [1]
+    assert [(one.record, one.reason) for one in kept.rejects] == [(0, "paths_differ")]
+    assert "batch path alone trains tokens [0]" in kept.rejects[0].detail
+
+
+def test_the_sample_is_compared_with_the_rule(make_tokenizer, monkeypatch):
+    """A template that is trusted, and yet locates a turn elsewhere than inference: the rule finds it."""
+    pipeline = make_pipeline(make_tokenizer("bytes"))
+    template = pipeline.reference.template
+    locate = template._locate
+    monkeypatch.setattr(
+        template, "_locate", lambda *args: tuple(replace(one, start=one.start + 1) for one in locate(*args))
+    )
+    batch = pipeline.batch(as_json([messages("x", "yes")]), "openai")
+    assert [(one.record, one.reason) for one in batch.rejects] == [(0, "turn_differs")]
+    assert "but inference generates" in batch.rejects[0].detail
 
 
 def test_the_sample_is_seeded_and_of_the_size_asked_for(make_tokenizer, monkeypatch):
