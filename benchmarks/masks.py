@@ -88,7 +88,7 @@ def one_tokenizer(folder: Path, data: Path, fields: FieldMap, limit: int | None)
     reference = PreTrainedTokenizerFast.from_pretrained(str(folder))
     own = tokenizer.chat_template is not None
     template: ChatTemplate = load_template("tokenizer" if own else "alpaca", tokenizer)
-    stage = ReferenceTokenization(tokenizer, straddle="train")
+    stage = ReferenceTokenization(tokenizer, template.control.all, straddle="train")
     total, examples = collections.Counter[str](), {}
     for source in find_sources([str(data)]):
         items = sample(source, limit or 1 << 40)

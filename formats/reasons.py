@@ -41,7 +41,7 @@ REASONS = {
     ),
     "lone_surrogate": Reason(meaning="a text holds half of a surrogate pair (U+D800…)", remedy="mend the text"),
     "reserved_character": Reason(
-        meaning="a text holds a noncharacter (U+FDD0…), or private-use characters beside control tokens",
+        meaning="a text holds a noncharacter (U+FDD0…)",
         remedy="remove these characters",
     ),
     "template_error": Reason(
@@ -77,7 +77,7 @@ REASONS = {
         meaning="the template's generation blocks do not match the turns", remedy="choose another --template"
     ),
     "typed_control_token": Reason(
-        meaning="a text spells a control token, which the tokenizer cannot encode as text",
+        meaning="a text spells a control token, which the tokenizer or the template cannot keep as text",
         remedy="remove it, or give --allow-control-tokens",
     ),
     "empty": Reason(meaning="the rendered text has no tokens", remedy="fill the conversation"),

@@ -12,20 +12,21 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jinja2
 
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError, UsageError
+from sft_shards.formats.templates.control_tokens import ControlTokens
 from sft_shards.formats.templates.probes import TOOL, probes
 from sft_shards.formats.templates.rendering import Rendering, Span, Spoken
 from sft_shards.formats.templates.rule import require_rule
 from sft_shards.formats.templates.sandbox import compile_template, render
 from sft_shards.formats.templates.sentinels import (
     RESERVED,
-    ControlTokenSentinels,
+    TypedTokens,
     all_texts,
     any_of,
 )
@@ -48,7 +49,9 @@ class TemplateTokens:
     variables: Mapping[str, str] = field(default_factory=dict)
     """`bos_token`, `eos_token` and so on, as `apply_chat_template` passes them."""
     control: tuple[str, ...] = ()
-    """Every special token: these stay text when somebody types them."""
+    """Every special token."""
+    added: tuple[str, ...] = ()
+    """Every other added token."""
     stop: tuple[str, ...] = ()
     """The tokens that a model of this tokenizer stops on."""
 
@@ -67,6 +70,7 @@ class ChatTemplate:
         source: its text, the one for conversations without tools.
         sha256: hash of the template's text.
         header: the generation prompt, "" where the template writes none.
+        control: the tokens that stay text when somebody types them; none if they are allowed.
         distrusted: whether turns that were located in a probe differed from the rule, so that every record is compared
             with it (see `rule`).
 
@@ -100,19 +104,25 @@ class ChatTemplate:
             ) from None
         self._has_generation = GENERATION.search(source) is not None
         self._knows_developer = "developer" in source
-        self._sentinels = ControlTokenSentinels(() if allow_control_tokens else tokens.control)
         self._control = any_of(tokens.control)
         self._stop = any_of(tokens.stop)
         self.header = ""
         self.distrusted = False
         self._always_header = self._lead = self._gap = ""
         self._with_tools = self
+        self.control = ControlTokens()
+        self._typed = TypedTokens(self.control)
         self._probe()
+        if not allow_control_tokens:
+            self.control = ControlTokens.find(tokens.control, tokens.added, tokens.stop, self._written())
+            self._typed = TypedTokens(self.control)
         self.distrusted = not self._agrees_on_probes()
         if with_tools is not None:
             self._with_tools = ChatTemplate(
                 name, with_tools, tokens, for_tools=True, allow_control_tokens=allow_control_tokens
             )
+            self.control |= self._with_tools.control
+            self._typed = self._with_tools._typed = TypedTokens(self.control)
 
     def render(self, conversation: Conversation, *, by_rule: bool = False) -> Rendering:
         """Render a conversation, and find where its assistant speaks.
@@ -121,8 +131,9 @@ class ChatTemplate:
             by_rule: whether some of its turns are compared with the rule although the template is trusted.
 
         Raises:
-            RecordError: `reserved_character`, `template_error` (the template refuses the conversation), or one of the
-                reasons of `turn_spans` (its turns cannot be located for certain).
+            RecordError: `reserved_character`, `template_error` (the template refuses the conversation),
+                `typed_control_token` (the template decides by one), or one of the reasons of `turn_spans` (its turns
+                cannot be located for certain).
         """
         if conversation.tools and self._with_tools is not self:
             return self._with_tools.render(conversation, by_rule=by_rule)
@@ -131,10 +142,34 @@ class ChatTemplate:
         texts = all_texts([messages, tools])
         if RESERVED.search(texts):
             raise RecordError("reserved_character", "the text holds a Unicode noncharacter (U+FDD0 to U+FDEF)")
-        hidden = self._sentinels.pattern.search(texts) is not None
-        if hidden:
-            messages, tools = self._sentinels.hide(messages), self._sentinels.hide(tools)
         messages, whole = self._render_calls(messages, tools)
+        if not self._typed.pattern.search(texts):
+            return self._located(conversation, messages, tools, whole, by_rule)
+        messages, tools = self._typed.hide_messages(messages), self._typed.hide(tools)
+        rendering = self._located(conversation, messages, tools, self._render(messages, tools), by_rule)
+        return self._revealed(rendering, whole)
+
+    def _revealed(self, rendering: Rendering, plain: str) -> Rendering:
+        """Return a rendering without the marks of typed control tokens, which must be the one without marks.
+
+        Raises:
+            RecordError: `typed_control_token`, the template treats a marked text otherwise.
+        """
+        revealed = self._typed.reveal(rendering.text)
+        if take_out_blocks(plain)[0] not in (revealed.text, revealed.text + self._always_header):
+            raise RecordError("typed_control_token", "the template decides by a control token that was typed")
+        spoken = tuple(one.moved(revealed.place) for one in rendering.spoken)
+        return replace(rendering, text=revealed.text, spoken=spoken, typed=revealed.typed)
+
+    def _located(
+        self,
+        conversation: Conversation,
+        messages: list[dict[str, Any]],
+        tools: list[dict[str, Any]] | None,
+        whole: str,
+        by_rule: bool,
+    ) -> Rendering:
+        """Return a rendering with its turns, in which typed control tokens are marked."""
         always = self._always_header if whole.endswith(self._always_header) else ""
         text = whole.removesuffix(always)
         text, blocks = take_out_blocks(text)
@@ -151,11 +186,7 @@ class ChatTemplate:
                 self._stop,
                 every=self.distrusted,
             )
-        notes = _notes(text, messages, tools)
-        typed: tuple[tuple[int, int], ...] = ()
-        if hidden:
-            text, typed = self._sentinels.reveal(text)
-        return Rendering(text=text, spoken=spoken, typed=typed, notes=notes)
+        return Rendering(text=text, spoken=spoken, notes=_notes(text, messages, tools))
 
     def _locate(
         self,
@@ -248,6 +279,16 @@ class ChatTemplate:
             add_generation_prompt=add_generation_prompt,
             **self.tokens.variables,
         )
+
+    def _written(self) -> str:
+        """Return what the template writes for the probes, and its source: some texts are only written for others."""
+        found = [self.source]
+        for probe in probes():
+            tools: list[dict[str, Any]] | None = list(probe.tools) or None
+            with contextlib.suppress(RecordError):
+                messages, whole = self._render_calls(probe.messages(), tools)
+                found += [whole, self._render(messages, tools, add_generation_prompt=True)]
+        return "\n".join(found)
 
     def _agrees_on_probes(self) -> bool:
         """Return whether the turns of probes of every kind stand where the rule says; a probe may be refused."""

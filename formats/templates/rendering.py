@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from sft_shards.formats.conversation import Conversation
 from sft_shards.formats.templates.thinking import think_blocks
@@ -29,6 +29,11 @@ class Spoken:
     """Where the stop token begins: `start <= stop < end`."""
     calls: Span | None = None
     """Where its tool calls stand, if it has any."""
+
+    def moved(self, place: Callable[[int], int]) -> Spoken:
+        """Return the turn in another text, of which `place` gives the position for one of this text."""
+        calls = None if self.calls is None else (place(self.calls[0]), place(self.calls[1]))
+        return replace(self, start=place(self.start), end=place(self.end), stop=place(self.stop), calls=calls)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,82 +1,120 @@
 """Sentinels: code points that stand for something of ours while a template renders, and are gone afterwards.
 
 A template is a program that treats its texts as it likes, so what must be found again in its output has to travel
-through it as characters. These are characters that no text may hold: Unicode's noncharacters, and, in texts that hold a
-control token, the private-use plane from U+F0000 on.
+through it as characters. These are characters that no text may hold: Unicode's noncharacters.
 
     U+FDD0, U+FDD1, U+FDD2   around a text of a message (see `markers`)
-    U+FDD3                   fills the run that stands for a typed control token up to the token's length
+    U+FDD3                   in a control token that somebody typed, or behind a tag
     U+FDD4, U+FDD5           around what a template marks with `{% generation %}` (see `sandbox`)
     U+FDD6, U+FDD7, U+FDD8   a text that is traced, and what was stripped from it (see `traced_text`)
-    U+F0000 …                the control token of that number
+    U+FDD9                   before a tag that somebody typed
 """
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sft_shards.formats.errors import RecordError
+from sft_shards.formats.templates.control_tokens import ControlTokens
 
 MARK_OPEN, MARK_NUMBERED, MARK_CLOSE = "\ufdd0", "\ufdd1", "\ufdd2"
-FILL = "\ufdd3"
+TYPED, TYPED_NEXT = "\ufdd3", "\ufdd9"
 GENERATION_START, GENERATION_END = "\ufdd4", "\ufdd5"
 TRACE_OPEN, TRACE_CLOSE, TRACE_STRIP = "\ufdd6", "\ufdd7", "\ufdd8"
-FIRST_CONTROL_TOKEN = 0xF0000
 RESERVED = re.compile("[\ufdd0-\ufdef]")
 """The noncharacters. A text that holds one is rejected (`reserved_character`)."""
+TYPED_MARK = re.compile(rf"({TYPED}|\\ufdd3)|{TYPED_NEXT}|\\ufdd9")
+"""A mark as it is, or as templates write it that escape texts (`tojson(ensure_ascii=True)`, a dict printed whole)."""
+OWN_TEXTS = ("content", "reasoning_content", "thinking")
+"""The keys of an assistant's message that hold what it says itself."""
 
 
-class ControlTokenSentinels:
-    """Hides control tokens that somebody typed, so that they can be told from those that the template writes.
+@dataclass(frozen=True, kw_only=True)
+class Revealed:
+    """A rendering without the marks of typed control tokens."""
 
-    Each is replaced by a run of as many characters, so that all positions stay: "say <|eot|>" becomes "say ", the
-    character that says which token it is, and six times `FILL`. After rendering the runs are put back, and their
-    positions are known.
+    text: str
+    typed: tuple[tuple[int, int], ...]
+    """Where control tokens stand that somebody typed: spans [start, end) of the text, in its order."""
+    removed: tuple[int, ...]
+    """Where in the rendering each character of a mark stood, rising."""
+
+    def place(self, position: int) -> int:
+        """Return where a position of the rendering is in the text."""
+        return position - bisect_left(self.removed, position)
+
+
+class TypedTokens:
+    """Marks control tokens that somebody typed, so that they can be told from those that the template writes.
+
+    A mark breaks the token after its first character: "say <|eot|>" becomes "say <", `TYPED`, "|eot|>". A tag keeps its
+    spelling, since templates look for tags in texts; the mark stands behind it, or before it at the end of a text.
+    The template sees texts that begin and end, and are escaped, as those without marks would be.
 
     Args:
-        control_tokens: the tokens to hide.
+        control: the tokens to mark.
     """
 
-    def __init__(self, control_tokens: Sequence[str]) -> None:
-        self.tokens = sorted(control_tokens, key=len, reverse=True)
-        self.pattern = any_of(control_tokens)
-        self._numbers = {token: number for number, token in enumerate(self.tokens)}
-        self._run = re.compile(f"([\U000f0000-\U000ffffd]){FILL}*")
+    def __init__(self, control: ControlTokens) -> None:
+        self._everywhere, self._tags = any_of(control.everywhere), any_of(control.tags)
+        self.pattern = any_of(control.all)
+        self._longest_tag = max(map(len, control.tags), default=0)
 
     def hide(self, value: Any) -> Any:
-        """Return a copy of a JSON-like value with every control token in its texts replaced.
+        """Return a copy of a JSON-like value with every control token in its texts and keys marked."""
+        return map_texts(value, lambda text: self.pattern.sub(self._marked, text))
 
-        Raises:
-            RecordError: `reserved_character`, a text holds private-use characters as well.
-        """
+    def hide_messages(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return messages with every control token marked; tags in an assistant's own text stay as they are."""
+        return [
+            {
+                key: self._hide_own(value) if _is_own(message, key) else self.hide(value)
+                for key, value in message.items()
+            }
+            for message in messages
+        ]
 
-        if self._run.search(all_texts(value)):
-            raise RecordError("reserved_character", "the text holds both control tokens and private-use characters")
-        return map_texts(value, lambda text: self.pattern.sub(self._sentinel, text))
+    def _hide_own(self, value: Any) -> Any:
+        return map_texts(value, lambda text: self._everywhere.sub(self._marked, text))
 
-    def _sentinel(self, match: re.Match[str]) -> str:
-        return chr(FIRST_CONTROL_TOKEN + self._numbers[match[0]]) + FILL * (len(match[0]) - 1)
+    def _marked(self, match: re.Match[str]) -> str:
+        token = match[0]
+        if not self._tags.fullmatch(token):
+            return token[0] + TYPED + token[1:]
+        return TYPED_NEXT + token if match.end() == len(match.string) else token + TYPED
 
-    def reveal(self, text: str) -> tuple[str, tuple[tuple[int, int], ...]]:
-        """Return the text with the control tokens put back, and the spans [start, end) at which they stand.
+    def reveal(self, rendering: str) -> Revealed:
+        """Take the marks out of a rendering, and find the control tokens that they were put on."""
+        pieces: list[str] = []
+        removed: list[int] = []
+        marks: list[tuple[int, bool]] = []
+        begin = 0
+        for match in TYPED_MARK.finditer(rendering):
+            pieces.append(rendering[begin : match.start()])
+            marks.append((match.start() - len(removed), match[1] is not None))
+            removed += range(*match.span())
+            begin = match.end()
+        text = "".join([*pieces, rendering[begin:]])
+        found = {span for place, behind in marks for span in self._spans(text, place, behind)}
+        return Revealed(text=text, typed=tuple(sorted(found)), removed=tuple(removed))
 
-        Raises:
-            RecordError: `template_error`, the template cut a token in two.
-        """
-        spans = []
+    def _spans(self, text: str, place: int, behind: bool) -> list[tuple[int, int]]:
+        """Return the tokens that a mark was put on: one, or none where the template cut or changed it."""
+        if not behind:
+            before = self._tags.match(text, place)
+            return [before.span()] if before else []
+        around = self._everywhere.match(text, place - 1) if place else None
+        if around:
+            return [around.span()]
+        starts = range(max(0, place - self._longest_tag), place)
+        return [(start, place) for start in starts if self._tags.fullmatch(text, start, place)][:1]
 
-        def change(match: re.Match[str]) -> str:
-            token = self.tokens[ord(match[1]) - FIRST_CONTROL_TOKEN]
-            if len(match[0]) != len(token):
-                raise RecordError(
-                    "template_error", "the template takes texts apart inside a control token that was typed"
-                )
-            spans.append(match.span())
-            return token
 
-        return self._run.sub(change, text), tuple(spans)
+def _is_own(message: dict[str, Any], key: str) -> bool:
+    return key in OWN_TEXTS and message["role"] == "assistant"
 
 
 def any_of(tokens: Sequence[str]) -> re.Pattern[str]:
@@ -85,11 +123,11 @@ def any_of(tokens: Sequence[str]) -> re.Pattern[str]:
 
 
 def map_texts(value: Any, change: Callable[[str], str]) -> Any:
-    """Return a copy of a JSON-like value with every text changed; keys stay as they are."""
+    """Return a copy of a JSON-like value with every text changed, keys included."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, dict):
-        return {key: map_texts(item, change) for key, item in value.items()}
+        return {change(key) if isinstance(key, str) else key: map_texts(item, change) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [map_texts(item, change) for item in value]
     return value

@@ -44,7 +44,7 @@ class ReferencePipeline:
         self.template = load_template(template, tokenizer, allow_control_tokens=config.allow_control_tokens)
         self.reading = ReferenceReading(config.fields)
         self.rendering = ReferenceRendering(self.template, config.policy, with_digests=with_digests)
-        self.tokenization = ReferenceTokenization(tokenizer, straddle=config.straddle)
+        self.tokenization = ReferenceTokenization(tokenizer, self.template.control.all, straddle=config.straddle)
         self.truncation = ReferenceTruncation(limits_of(config))
 
     def read(self, raw: RawBatch, format_: RecordFormat, rows: Sequence[int] | None = None) -> ConversationBatch:

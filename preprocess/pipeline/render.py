@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +21,9 @@ from sft_shards.formats.columnar import RoleSequence, TextOnlyConversations, pre
 from sft_shards.formats.conversation import Conversation
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.templates import ChatTemplate, Rendering, Skeleton, Span, Tracer, TrainOn
+from sft_shards.formats.templates.rendering import CALL, CALL_END
 from sft_shards.preprocess.pipeline.batch import NO_SPANS, ConversationBatch, Reject, RenderedBatch
 from sft_shards.preprocess.pipeline.skeleton_table import SkeletonTable
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 THINK_TAGS = ("<think>", "</think>")
 MOST_SKELETONS = 4096
@@ -147,9 +144,16 @@ class BatchRendering:
         self._numbers: dict[RoleSequence, int] = {}
         """The number of a role sequence's skeleton in the table, or `NO_SKELETON`."""
         self._table = SkeletonTable()
-        self._forbidden = {*THINK_TAGS, *(() if template.allow_control_tokens else template.tokens.control)}
+        calls = set() if policy.tool_calls else {CALL, CALL_END}
+        self._forbid({*THINK_TAGS, *template.control.everywhere, *calls})
+
+    def _forbid(self, strings: set[str]) -> None:
+        self._forbidden = strings
         """Strings that no text of a filled skeleton may hold."""
-        self._pattern = _any_of(self._forbidden)
+        tags = {*self._template.control.tags} - strings
+        self._tags = frozenset(tag.encode() for tag in tags)
+        """Strings that only an assistant's text may hold."""
+        self._pattern = _any_of(strings | tags)
 
     def render(self, conversations: ConversationBatch) -> RenderedBatch:
         """Render every conversation; one that the template refuses is rejected."""
@@ -157,7 +161,7 @@ class BatchRendering:
         numbers = self._skeleton_numbers(text_only)
         supported = numbers != NO_SKELETON
         candidates, numbers = text_only.filter(supported), numbers[supported]
-        unsupported = self._unsupported(candidates.texts)
+        unsupported = self._unsupported(candidates)
         if unsupported.any():
             keep = ~np.logical_or.reduceat(unsupported, candidates.text_offsets[:-1])
             supported[supported] = keep
@@ -207,23 +211,28 @@ class BatchRendering:
         if skeleton is None or rendering.notes or rendering.typed:
             return None
         if not skeleton.absent <= self._forbidden:
-            self._forbidden |= skeleton.absent
-            self._pattern = _any_of(self._forbidden)
+            self._forbid(self._forbidden | skeleton.absent)
         return skeleton
 
-    def _unsupported(self, texts: pa.StringArray) -> NDArray[np.bool_]:
+    def _unsupported(self, text_only: TextOnlyConversations) -> NDArray[np.bool_]:
         """Return bool[t]: the texts that must not be filled in.
 
         These are the texts that may hold a noncharacter (some mark places while Jinja renders), and those
         with a forbidden string in them: a control token, or what the template looks for in texts.
         """
-        values, offsets = utf8_buffers(texts)
-        unsupported = np.zeros(len(texts), dtype=bool)
+        values, offsets = utf8_buffers(text_only.texts)
+        unsupported = np.zeros(len(text_only.texts), dtype=bool)
         noncharacters = np.flatnonzero((values[:-1] == 0xEF) & (values[1:] == 0xB7))  # U+FDC0 to U+FDFF
         unsupported[np.searchsorted(offsets, noncharacters, side="right") - 1] = True
         place = 0
+        bounds = text_only.text_offsets
         while found := self._pattern.search(values, place):
             owner = np.searchsorted(offsets, found.start(), side="right") - 1
+            if found[0] in self._tags:
+                row = np.searchsorted(bounds, owner, side="right") - 1
+                if text_only.role_sequences[text_only.sequence_ids[row]][owner - bounds[row]] == "assistant":
+                    place = found.start() + 1  # another string may begin inside of the tag
+                    continue
             unsupported[owner] = True
             place = int(offsets[owner + 1])  # a match across two texts must not hide one that begins in the second
         return unsupported

@@ -10,7 +10,7 @@ not add up to. For the last ones the ids must still be the same: if they are not
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -34,6 +34,7 @@ class ReferenceTokenization:
     """Encodes with Hugging Face's tokenizers, and reads masks off their offsets.
 
     Args:
+        control: the tokens that are text where somebody typed them.
         straddle: what becomes of a token that begins before a trained span and ends inside it: it carries loss
             (`train`), it does not (`skip`), or the text is cut there and both sides are encoded alone (`split`), as
             inference feeds them.
@@ -42,9 +43,9 @@ class ReferenceTokenization:
         UsageError: `split` with a tokenizer that puts something in front of every text it is given.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, straddle: str) -> None:
+    def __init__(self, tokenizer: Tokenizer, control: Collection[str], *, straddle: str) -> None:
         self._straddle = straddle
-        self._encoder = OffsetEncoder(tokenizer)
+        self._encoder = OffsetEncoder(tokenizer, control)
         self._table = byte_lengths(tokenizer) if straddle != "split" else None
         if straddle == "split" and not tokenizer.keeps_cuts:
             raise UsageError(

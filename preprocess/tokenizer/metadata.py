@@ -68,6 +68,8 @@ class TokenizerMetadata:
     """Whether the tokenizer puts a BOS in front of texts by default."""
     control: tuple[str, ...]
     """Every special token, sorted."""
+    added: tuple[str, ...]
+    """Every other added token, sorted."""
     stop: tuple[str, ...]
     """The tokens that a model of this tokenizer stops on, sorted."""
 
@@ -78,7 +80,7 @@ class TokenizerMetadata:
         Raises:
             KeyError, TypeError: another version saved it.
         """
-        return cls(**{**raw, "control": tuple(raw["control"]), "stop": tuple(raw["stop"])})
+        return cls(**{**raw, **{name: tuple(raw[name]) for name in ("control", "added", "stop")}})
 
 
 def load(folder: Path, name: str, *, trust_remote_code: bool = False) -> tuple[TokenizerMetadata, HuggingFaceTokenizer]:
@@ -119,6 +121,7 @@ def load(folder: Path, name: str, *, trust_remote_code: bool = False) -> tuple[T
         variables={key: str(value) for key, value in fast.special_tokens_map.items() if isinstance(value, str)},
         adds_bos=fast.bos_token_id is not None and fast("a").input_ids[:1] == [fast.bos_token_id],
         control=tuple(sorted(control)),
+        added=tuple(sorted(added.keys() - control)),
         stop=_stop_tokens(fast, folder, control),
     )
     backend: HuggingFaceTokenizer = fast.backend_tokenizer

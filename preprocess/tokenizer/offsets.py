@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -38,12 +39,17 @@ class TokensWithOffsets:
 
 
 class OffsetEncoder:
-    """Encodes texts with one tokenizer."""
+    """Encodes texts with one tokenizer.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    Args:
+        tokenizer: the tokenizer.
+        control: the tokens that are text where somebody typed them.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, control: Collection[str]) -> None:
         self._tokenizer = tokenizer
-        longest_first = sorted(tokenizer.control_tokens, key=len, reverse=True)
-        self._control = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+        self._tokens = control
+        self._control = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))) or "(?!)")
 
     def encode(self, texts: Sequence[str]) -> list[TokensWithOffsets]:
         """Encode texts as they are; a control token in a text becomes its id, whoever wrote it."""
@@ -106,6 +112,6 @@ class OffsetEncoder:
                     offsets += [(left + first, left + last) for first, last in encoding.offsets]
         return TokensWithOffsets(ids=ids, offsets=offsets)
 
-    @property
+    @cached_property
     def _literal(self) -> HuggingFaceTokenizer:
-        return self._tokenizer.literal_backend
+        return self._tokenizer.literal_backend(frozenset(self._tokens))

@@ -7,8 +7,10 @@ offsets), truncation and padding. How its files are read is in `metadata`.
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import stat
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,18 +131,21 @@ class Tokenizer:
             variables = {"eos_token": "", "bos_token": "", **variables}
             if not self.metadata.adds_bos:
                 variables["bos_token"] = ""
-        return TemplateTokens(variables=variables, control=self.metadata.control, stop=self.metadata.stop)
+        metadata = self.metadata
+        return TemplateTokens(variables=variables, control=metadata.control, added=metadata.added, stop=metadata.stop)
 
     @cached_property
     def backend(self) -> HuggingFaceTokenizer:
         """Hugging Face's tokenizer; control tokens in the text become their ids."""
-        return self._loaded.backend or self._parse()
+        return self._loaded.backend or _parse(self.serialized)
 
-    @cached_property
-    def literal_backend(self) -> HuggingFaceTokenizer:
-        """The same tokenizer, to which control tokens in the text are text."""
-        tokenizer = self._parse()
-        tokenizer.encode_special_tokens = True
+    def literal_backend(self, control: Collection[str]) -> HuggingFaceTokenizer:
+        """Return the same tokenizer, to which some added tokens are text; it still finds the other ones."""
+        spec = json.loads(self.serialized)
+        for token in spec["added_tokens"]:
+            token["special"] = token["content"] in control
+        tokenizer = _parse(json.dumps(spec, ensure_ascii=False))
+        tokenizer.encode_special_tokens = True  # texts of special tokens are encoded as texts
         return tokenizer
 
     @cached_property
@@ -201,12 +206,6 @@ class Tokenizer:
             from_bytes=LoadedTokenizer.from_bytes,
         )
 
-    def _parse(self) -> HuggingFaceTokenizer:
-        from tokenizers import Tokenizer as HuggingFaceTokenizer
-
-        tokenizer: HuggingFaceTokenizer = HuggingFaceTokenizer.from_str(self.serialized)
-        return tokenizer
-
     def info(self) -> TokenizerInfo:
         """Return what the manifest says of it.
 
@@ -242,6 +241,13 @@ class Tokenizer:
             if (self.folder / file).is_file():
                 with open(self.folder / file, "rb") as source, atomic_write(target / file, scratch=scratch) as copy:
                     shutil.copyfileobj(source, copy)
+
+
+def _parse(serialized: str) -> HuggingFaceTokenizer:
+    from tokenizers import Tokenizer as HuggingFaceTokenizer
+
+    tokenizer: HuggingFaceTokenizer = HuggingFaceTokenizer.from_str(serialized)
+    return tokenizer
 
 
 def check_links(folder: Path) -> None:

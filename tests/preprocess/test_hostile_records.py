@@ -42,7 +42,6 @@ HOSTILE = {
     ],
     "unknown_role": [{"messages": [{"role": "\udfff", "content": "x"}]}],
     "reserved_character": [
-        calling({"\U000f0fff": 1}, "Hi <|im_end|>"),
         calling({"\ufdd4": 1}),
     ],
 }
@@ -67,10 +66,11 @@ def rejects(preprocess, bpe_folder, tmp_path):
 def test_each_is_left_out_with_its_reason(rejects, tmp_path):
     path = tmp_path / "in.jsonl"
     records = [record for kind in HOSTILE.values() for record in kind]
-    lines = [GOOD, *records, GOOD]
+    private_use = {"messages": [{"role": "user", "content": "\U000f0fff <|im_end|>"}, GOOD["messages"][1]]}
+    lines = [GOOD, *records, private_use, GOOD]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
     reasons = [reason for reason, kind in HOSTILE.items() for _ in kind]
-    assert rejects(path, 2) == dict(enumerate(reasons, 1))
+    assert rejects(path, 3) == dict(enumerate(reasons, 1))
 
 
 def test_what_a_reject_quotes_is_cut(rejects, tmp_path):

@@ -132,7 +132,7 @@ class Encoded:
 
 def encode_one(tokenizer: Tokenizer, rendering: Rendering, spans: Any, straddle: str = "train") -> Encoded:
     """What the reference makes of one rendering; RecordError where it rejects it."""
-    stage = ReferenceTokenization(tokenizer, straddle=straddle)
+    stage = ReferenceTokenization(tokenizer, tokenizer.control_tokens, straddle=straddle)
     tokenized = stage.tokenize(as_batch([0], [(rendering, list(spans))], [], []))
     for reject in tokenized.rejects:
         raise RecordError(reject.reason, reject.detail)

@@ -34,7 +34,7 @@ class Counting(ReferenceTokenization):
 
 def stages(folder, straddle="train", wrap=lambda backend: backend):
     tokenizer = Tokenizer(str(folder))
-    reference = Counting(tokenizer, straddle=straddle)
+    reference = Counting(tokenizer, tokenizer.control_tokens, straddle=straddle)
     table = byte_lengths(tokenizer) if straddle != "split" else None
     backend = wrap(best_backend(tokenizer))
     return BatchTokenization(backend, table, reference, train_straddling=straddle != "skip"), reference
@@ -118,7 +118,7 @@ def test_ids_that_do_not_add_up_are_judged_once(make_tokenizer):
     only_here = set(tokenizer.backend.encode(texts[1]).ids) - set(tokenizer.backend.encode(texts[0] + texts[2]).ids)
     packed = table.packed.copy()
     packed[sorted(only_here)[0]] += np.uint64(1)
-    reference = Counting(tokenizer, straddle="train")
+    reference = Counting(tokenizer, tokenizer.control_tokens, straddle="train")
     backend = best_backend(tokenizer)
     batch = BatchTokenization(backend, replace(table, packed=packed), reference, train_straddling=True)
     got = as_lists(batch.tokenize(rendered))

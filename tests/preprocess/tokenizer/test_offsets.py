@@ -11,7 +11,7 @@ pytestmark = pytest.mark.unit
 def test_pieces_are_encoded_alone_with_offsets_in_the_whole_text(make_tokenizer):
     tokenizer = Tokenizer(str(make_tokenizer("bytes")))
     text = "<|im_start|>the weather is fine<|im_end|>"
-    got = OffsetEncoder(tokenizer).encode_in_pieces(text, (), [16])
+    got = OffsetEncoder(tokenizer, tokenizer.control_tokens).encode_in_pieces(text, (), [16])
     expected = [*tokenizer.backend.encode(text[:16]).ids, *tokenizer.backend.encode(text[16:]).ids]
     assert got.ids == expected
     assert "".join(text[start:end] for start, end in got.offsets) == text
@@ -21,14 +21,15 @@ def test_pieces_are_encoded_alone_with_offsets_in_the_whole_text(make_tokenizer)
 def test_a_typed_control_token_is_text(make_tokenizer):
     tokenizer = Tokenizer(str(make_tokenizer("bytes")))
     text = "<|im_start|>say <|im_end|><|im_end|>"
-    got = OffsetEncoder(tokenizer).encode_in_pieces(text, [(16, 26)], [])
+    got = OffsetEncoder(tokenizer, tokenizer.control_tokens).encode_in_pieces(text, [(16, 26)], [])
     assert got.ids.count(tokenizer.backend.token_to_id("<|im_end|>")) == 1
     assert "".join(text[start:end] for start, end in got.offsets) == text
 
 
 @pytest.mark.parametrize("cut", [False, True])
 def test_a_piece_costs_the_same_however_many_there_are(make_tokenizer, steps, cut):
-    encoder = OffsetEncoder(Tokenizer(str(make_tokenizer("bytes"))))
+    tokenizer = Tokenizer(str(make_tokenizer("bytes")))
+    encoder = OffsetEncoder(tokenizer, tokenizer.control_tokens)
 
     def encode(turns):
         turn = "<|im_start|>user\nx<|im_end|>\n"
