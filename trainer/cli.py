@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from sft_shards.formats.errors import DataError, UsageError
+from sft_shards.formats.errors import DataError, UsageError, nearest
 from sft_shards.formats.scripts import all_checked, checked
 from sft_shards.formats.terminal import say
 from sft_shards.trainer import compatibility, options, stage_registry, yaml_config
@@ -38,12 +38,24 @@ class Command(click.Group):
         ctx.meta["flags"] = args[cut + 1 :]
         return super().parse_args(ctx, args[:cut])
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a subcommand; for a word that is none, say where Megatron's flags go."""
+        if self.get_command(ctx, args[0]) is None:
+            raise click.UsageError(
+                f"No such command {args[0]!r}; {nearest(args[0], self.commands)}. Megatron's flags go after '--', as "
+                "in 'sft-train --shards DIR -- --num-layers 2'."
+            )
+        return super().resolve_command(ctx, args)
+
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         """Return what follows the command's name in the usage line."""
         return ["--shards DIR [OPTIONS] [-- MEGATRON FLAGS]"]
 
 
-@click.group(cls=Command, invoke_without_command=True)
+@click.group(cls=Command, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="sft-shards", message="%(package)s %(version)s")
 @click.option(
     "--shards",
     multiple=True,

@@ -8,7 +8,9 @@ Every error in the call or the shards is found here, and no GPU is needed: each 
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from sft_shards.trainer.data.cache import Cache
 from sft_shards.trainer.data.shards import open_shards, parse_shards, short_names
 from sft_shards.trainer.isolation import choose
 from sft_shards.trainer.job import Job, parse_epochs
-from sft_shards.trainer.mcore import checkpoint_args, compat, cpu_device, flags
+from sft_shards.trainer.mcore import checkpoint_args, compat, cpu_device, flag_table, flags
 from sft_shards.trainer.model import hf_config, lora, special_tokens
 from sft_shards.trainer.model import start as starting
 from sft_shards.trainer.model.hf_config import ModelShape
@@ -51,17 +53,19 @@ class Decision:
         return compat.configure(self.argv, {"padded_vocab_size": self.padded})
 
 
-def decide(job: Job, world: int) -> Decision:
+def decide(job: Job, world: int, parser: argparse.ArgumentParser | None = None) -> Decision:
     """Check the call and the shards against each other and the model.
 
     Args:
         world: processes on all machines.
+        parser: knows Megatron's flags (default: Megatron's own, which imports Megatron).
 
     Raises:
         UsageError: the flags are wrong, or contradict each other or the model shape.
         DataError: the shards are damaged, or do not fit each other or the model.
+        NeedsMegatronError: the call needs Megatron's own parser, and this is another one.
     """
-    parser = compat.parser()
+    parser = parser or _own_parser()
     shape = _shape(job)
     forced = dict(cpu_device.FORCED) if job.device == "cpu" else {}
     given: dict[str, Any] = {"config": job.config, "config_path": job.config_path, "flags": job.flags}
@@ -156,6 +160,32 @@ def decide(job: Job, world: int) -> Decision:
             *([lora.describe(adapters, args)] if adapters is not None else []),
         ),
     )
+
+
+def decide_by_table(job: Job, world: int) -> Decision | None:
+    """Decide as `decide` does, by the kept table of Megatron's flags, without importing torch or Megatron.
+
+    Returns:
+        None where no table is kept, or the call needs Megatron's own parser.
+
+    Raises:
+        UsageError, DataError: as `decide`.
+    """
+    parser = flag_table.load() if job.stage in stage_registry.BUILT_IN else None
+    if parser is None:
+        return None
+    try:
+        return decide(job, world, parser)
+    except flag_table.NeedsMegatronError:
+        return None
+
+
+def _own_parser() -> argparse.ArgumentParser:
+    """Return Megatron's own parser. Its flags are kept, so that the next call is checked without importing Megatron."""
+    parser = compat.parser()
+    if os.environ.get("RANK", "0") == "0":
+        flag_table.keep(parser)
+    return parser
 
 
 def trust_warnings(args: Any) -> list[str]:

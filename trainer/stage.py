@@ -27,7 +27,6 @@ from sft_shards.trainer.data.samples import EvalSamples, TrainSamples
 from sft_shards.trainer.data.shards import Reader
 from sft_shards.trainer.isolation.choose import Isolation
 from sft_shards.trainer.job import Job
-from sft_shards.trainer.mcore.forward_step import ForwardStep
 from sft_shards.trainer.model import provider
 from sft_shards.trainer.parallel_layout import ParallelLayout
 
@@ -126,6 +125,8 @@ class Stage:
 
     def forward_step(self) -> Callable[..., Any]:
         """Return Megatron's `forward_step_func`."""
+        from sft_shards.trainer.mcore.forward_step import ForwardStep  # imports torch; a dry run makes no step
+
         names = tuple(source.name for source in self.valid.sources) if self.valid else ()
         return ForwardStep(isolation=self.setup.isolation.kind, sources=names if len(names) > 1 else ())
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from toy_runs import Run, random_pairs, run_forked, sft_train, write_shards
 
+from sft_shards.trainer import cli
+
 MODEL = ["--num-layers=2", "--hidden-size=32", "--num-attention-heads=4", "--seq-length=32", "--lr=1e-3"]
 
 
@@ -33,6 +35,20 @@ def test_help_needs_no_torch() -> None:
     assert done.stdout.endswith("0 False\n")
 
 
+@pytest.mark.unit
+@pytest.mark.parametrize(("word", "said"), [("-h", "--shards DIR[:WEIGHT]"), ("--version", "sft-shards ")])
+def test_help_and_version(capsys: pytest.CaptureFixture[str], word: str, said: str) -> None:
+    assert cli.status([word]) == 0
+    assert said in capsys.readouterr().out
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("command", ["chat", "doctor", "export"])
+def test_help_of_every_command(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    assert cli.status([command, "-h"]) == 0
+    assert "Show this message" in capsys.readouterr().out
+
+
 @pytest.mark.process
 def test_calls_that_are_wrong(shards: Path, tmp_path: Path) -> None:
     refused(2, "--shards is missing")
@@ -42,7 +58,9 @@ def test_calls_that_are_wrong(shards: Path, tmp_path: Path) -> None:
     refused(2, "no such stage; did you mean 'sft'?", "--shards", shards, "--stage", "sftt")
     refused(2, "'tpu' is not one of", "--shards", shards, "--device", "tpu")
     refused(2, "none.yaml: cannot read", "--config", tmp_path / "none.yaml")
-    refused(2, "No such command", "dance")
+    refused(2, "No such command 'dance'", "dance")
+    refused(2, "No such command 'num-layers'", "--shards", shards, "num-layers", 2)
+    refused(2, "Megatron's flags go after '--'", "--shards", shards, "num-layers=2")
 
 
 @pytest.mark.process

@@ -1,8 +1,9 @@
 """Show what a start would do, without a GPU: `sft-train … --dry-run`.
 
 This process resolves the job as rank 0 would, with the CPU in place of the GPU, so that a wrong call gives the same
-errors as a real start. The output is a shell script: the environment variables with reasons, the torchrun command, and
-Megatron's flags as comments.
+errors as a real start. Torch and Megatron are imported where the cache does not say what they would answer (see
+`flag_table` and `accepted_calls` in `mcore`). The output is a shell script: the environment variables with reasons, the
+torchrun command, and Megatron's flags as comments.
 """
 
 from __future__ import annotations
@@ -10,31 +11,52 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from sft_shards.formats.scripts import all_checked, comment
 from sft_shards.trainer.launch import environment
 from sft_shards.trainer.launch.launcher import Launch, torchrun, warn
-from sft_shards.trainer.mcore import compat, cpu_device
+from sft_shards.trainer.mcore import accepted_calls, compat, cpu_device
 from sft_shards.trainer.model.provider import has_transformer_engine
-from sft_shards.trainer.resolve import Decision, decide
+from sft_shards.trainer.resolve import Decision, decide, decide_by_table
 
 
 def check(planned: Launch) -> Decision:
-    """Resolve the job in this process, which acts as rank 0 from now on, and let Megatron validate the flags.
+    """Resolve the job in this process as rank 0 would, and let Megatron validate the flags.
 
     Raises:
         UsageError, DataError: as the first worker would.
     """
+    compat.check_installed()
+    with _as_rank_0(planned):
+        quick = decide_by_table(planned.job, planned.world)
+        variables = dict(os.environ)  # torch and Megatron add some of their own
+        known = None if quick is None else accepted_calls.warning_of(quick.argv, quick.padded, variables)
+        if quick is not None and known is not None:
+            warn(known)
+            return quick
+        with compat.quiet():
+            cpu_device.install()
+            warning = compat.check_version()
+        warn(warning)
+        decision = quick or decide(planned.job, planned.world)
+        decision.configure()
+        accepted_calls.keep(decision.argv, decision.padded, variables, warning=warning)
+        return decision
+
+
+@contextmanager
+def _as_rank_0(planned: Launch) -> Iterator[None]:
+    """Give this process the environment of rank 0, and take it away again: a batch script would inherit it."""
+    before = dict(os.environ)
     environment.apply(planned.variables, os.environ)
     os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE=str(planned.world), LOCAL_WORLD_SIZE=str(planned.nproc))
-    compat.check_installed()
-    with compat.quiet():
-        cpu_device.install()
-        warning = compat.check_version()
-    warn(warning)
-    decision = decide(planned.job, planned.world)
-    decision.configure()
-    return decision
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"  # Megatron's decorators would import the compiler, for seconds
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def script(planned: Launch, decision: Decision) -> str:

@@ -23,11 +23,13 @@ from sft_shards.trainer.isolation.trial import probe
 from sft_shards.trainer.job import LAUNCHER, Job
 from sft_shards.trainer.launch import amd, cpu, environment
 from sft_shards.trainer.launch.environment import Variable, Wanted
+from sft_shards.trainer.launch.gpus import count, hip_version
 from sft_shards.trainer.launch.nodes import Nodes
 from sft_shards.trainer.launch.preemption import Handler, StoppedError
 from sft_shards.trainer.launch.stderr_tail import StderrTail
-from sft_shards.trainer.mcore import attention_backends
+from sft_shards.trainer.mcore import attention_backends, flag_table
 from sft_shards.trainer.model.provider import has_transformer_engine
+from sft_shards.trainer.resolve import decide_by_table
 
 USUAL_GPUS = 8
 """GPUs on each node that a plan assumes if this machine has none."""
@@ -82,14 +84,12 @@ def plan(job: Job, nproc: int | None, nodes: Nodes, *, here: bool = True) -> Lau
         wanted = cpu.wanted(_cores(), nproc, alone=nodes.count == 1)
         gpus, warning = 0, ""
     else:
-        import torch
-
-        gpus = torch.cuda.device_count() if here and torch.cuda.is_available() else 0
+        gpus, hip = count() if here else 0, hip_version()
         if gpus and nproc is not None and nproc > gpus:
             raise UsageError(f"--nproc {nproc}, but {gpus} GPU(s) are visible; leave --nproc out to use them all")
         nproc = nproc or gpus or USUAL_GPUS
-        rocm = torch.version.hip is not None or not gpus
-        wanted, warning = amd.wanted(job, os.environ, rocm=rocm), amd.warning(job, torch.version.hip)
+        rocm = hip is not None or not gpus
+        wanted, warning = amd.wanted(job, os.environ, rocm=rocm), amd.warning(job, hip)
         job = dataclasses.replace(job, attention=amd.backend(job, os.environ) if rocm else "")
     variables = environment.plan({**wanted, **WARNINGS}, os.environ)
     return Launch(job=job, nproc=nproc, nodes=nodes, variables=variables, gpus=gpus, warning=warning)
@@ -116,6 +116,7 @@ def launch(job: Job, nproc: int | None, nodes: Nodes) -> None:
     if job.device == "gpu" and job.batching == "packed" and job.isolation == "auto" and has_transformer_engine():
         trial = probe(variables=attention_backends.as_environment(planned.job.attention))
         planned = dataclasses.replace(planned, job=dataclasses.replace(planned.job, trial=trial))
+    _check(planned)
     _run(planned)
 
 
@@ -129,6 +130,13 @@ def torchrun() -> list[str]:
     """Return the torchrun command of this Python."""
     beside = Path(sys.executable).with_name("torchrun")
     return [str(beside)] if beside.exists() else [sys.executable, "-m", "torch.distributed.run"]
+
+
+def _check(planned: Launch) -> None:
+    """Check the call once, before the workers import torch and each check it again; raises what `launch` raises."""
+    if planned.world > 1 and flag_table.load() is None:
+        flag_table.make()
+    decide_by_table(planned.job, planned.world)
 
 
 def _run(planned: Launch) -> None:

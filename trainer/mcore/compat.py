@@ -122,8 +122,8 @@ def configure(argv: tuple[str, ...], defaults: Mapping[str, Any]) -> Configurati
     Raises:
         UsageError: Megatron refuses the flags; the message is Megatron's.
     """
-    from megatron.training import arguments
-
+    with quiet():
+        from megatron.training import arguments
     try:
         with quiet(), _command_line(argv):
             if version() >= (0, 18):

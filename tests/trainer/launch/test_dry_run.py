@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from toy_runs import TOY_MODEL, losses, random_pairs, random_start, run_script, write_shards
+from toy_runs import TOY_MODEL, losses, random_pairs, random_start, run_script, sft_train, write_shards
 
 pytestmark = pytest.mark.megatron
 
@@ -147,6 +147,31 @@ def test_calls_that_are_wrong(found: Found, shards: Path, folder: Path) -> None:
         assert words in answer[2], call
         assert answer[2].startswith("sft-train: ")
         assert answer[2].count("\n") == 1, answer[2]
+
+
+def test_what_was_checked_once_needs_no_torch(shards: Path, tmp_path: Path) -> None:
+    """A dry run again, and wrong calls, also of many workers: the second time torch is one that cannot be imported."""
+    path = tmp_path / "path"
+    path.mkdir()
+    variables = {"SFT_SHARDS_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(path)}
+    right = ["--shards", shards, "--device=cpu", "--dry-run", "--", *MODEL, "--train-iters=3"]
+    first = sft_train(*right, **variables)
+    assert (first.returncode, first.stderr) == (0, "")
+    (path / "torch").mkdir()
+    (path / "torch" / "__init__.py").write_text("raise SystemExit('imported')\n")
+    again = sft_train(*right, **variables)
+    assert (again.returncode, again.stdout, again.stderr) == (0, first.stdout, "")
+    many = ["--shards", shards, "--device=cpu", "--nproc=64", "--", *MODEL, "--train-iters=3"]
+    for flag, said in (
+        ("--num-layer=2", "unknown Megatron flag --num-layer; did you mean '--num-layers'?"),
+        ("--lr=fast", "argument --lr: invalid float value: 'fast'"),
+        ("--tensor-model-parallel-size=3", "64 process(es) do not divide into TP 3 x PP 1"),
+    ):
+        done = sft_train(*many, flag, **variables)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert said in done.stderr
+    other = sft_train(*right, "--lr=2e-2", **variables)
+    assert "imported" in other.stderr, "Megatron has not seen these flags"
 
 
 def test_nodes_from_the_usual_variables(found: Found) -> None:
