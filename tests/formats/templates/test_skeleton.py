@@ -1,5 +1,7 @@
 """Filled skeletons against Jinja: never another character, never another span, or no skeleton at all."""
 
+from functools import cache
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -33,6 +35,13 @@ TEMPLATES = {
     "is string": CHATML.replace("m.content", "(m.content if m.content is string else 'parts')"),
     **{f"built-in {name}": template_source(name) for name in sources()},
 }
+
+
+@cache
+def compiled(name):
+    return ChatTemplate("t", TEMPLATES[name], TOKENS)
+
+
 WORDS = st.sampled_from(
     ["Q:", "yes", "skip", "<br>", "<think>", "</think>", "<tool_response>", "</s>", "<|im_end|>", "[/INST]", "x0"]
 )
@@ -62,7 +71,7 @@ def fill(template, roles, texts) -> RenderedBatch | None:
 @settings(max_examples=30)
 @given(st.data(), st.integers(1, 3), st.booleans(), st.booleans())
 def test_what_is_filled_is_what_jinja_gives(name, data, rounds, system, extra):
-    template = ChatTemplate("t", TEMPLATES[name], TOKENS)
+    template = compiled(name)
     roles = roles_of(rounds, system, extra)
     texts = data.draw(st.tuples(*(TEXT.filter(str.strip) for _ in roles)))
     filled = fill(template, roles, texts)
@@ -162,7 +171,7 @@ def test_white_space_after_an_empty_think_block_is_the_turn_s_own(said):
     ],
 )
 def test_texts_that_a_template_trims_are_filled_all_the_same(name, texts):
-    template = ChatTemplate("t", TEMPLATES[name], TOKENS)
+    template = compiled(name)
     filled = fill(template, ("user", "assistant"), texts)
     rendering = template.render(Conversation.from_text_only(("user", "assistant"), texts))
     assert filled.texts == [rendering.text]
@@ -172,7 +181,7 @@ def test_texts_that_a_template_trims_are_filled_all_the_same(name, texts):
 
 @pytest.mark.parametrize("name", sorted(set(TEMPLATES) - {"macro"}))
 def test_ordinary_conversations_are_filled(name):
-    template = ChatTemplate("t", TEMPLATES[name], TOKENS)
+    template = compiled(name)
     for roles in (("user", "assistant"), ("user", "assistant", "user", "assistant"), ("user", INPUT, "assistant")):
         texts = [f"text {number}, naïve" for number in range(len(roles))]
         assert fill(template, roles, texts) is not None, roles

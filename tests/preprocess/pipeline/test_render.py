@@ -1,5 +1,7 @@
 """Rendering: filled skeletons are what Jinja gives, and what no skeleton can render rejoins the others."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,8 +18,13 @@ pytestmark = pytest.mark.unit
 TEXTS = st.lists(st.text(st.sampled_from("aé日👩\n"), max_size=6), max_size=5)
 
 
+@cache
+def compiled(source):
+    return ChatTemplate("t", source, TOKENS)
+
+
 def stages(source=CHATML, policy=None, with_digests=True):
-    template, policy = ChatTemplate("t", source, TOKENS), policy or TrainOn()
+    template, policy = compiled(source), policy or TrainOn()
     reference = ReferenceRendering(template, policy, with_digests=with_digests)
     return BatchRendering(template, policy, reference, with_digests=with_digests), reference
 

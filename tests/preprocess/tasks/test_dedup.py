@@ -63,7 +63,7 @@ def test_the_first_stays(preprocess, inputs, bpe_folder, tmp_path, shard_tokens,
 
 
 def test_stopped_in_the_middle_it_goes_on(inputs, bpe_folder, tmp_path, monkeypatch):
-    config = JobConfig(inputs=tuple(map(str, inputs)), tokenizer=str(bpe_folder), dedup=True, shard_tokens=10)
+    config = JobConfig(inputs=tuple(map(str, inputs)), tokenizer=str(bpe_folder), dedup=True, shard_tokens=40)
 
     def job(out, fail_at=None):
         plan = Job(config=config, output=out).plan()
