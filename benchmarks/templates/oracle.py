@@ -1,24 +1,48 @@
 """What inference feeds and generates, by transformers and tokenizers alone; nothing of the pipeline is imported.
 
-Turn k is trained on what follows `render(messages[:k], add_generation_prompt=True)`, up to and with the first stop
-token. Where that prompt is no prefix of the whole rendering the template rewrites history, and the turn may carry no
-loss, or loss inside of itself that ends with a stop token.
-
-The oracle assumes a byte-level tokenizer whose control tokens strip no white space: then the text between two control
-tokens is encoded by itself, and typed control tokens are text.
+Turn k is trained on what follows `apply_chat_template(messages[:k], tools, add_generation_prompt=True)`, up to and with
+the first stop token. Where that prompt is no prefix of the whole rendering, the template rewrites history: the turn
+begins behind its header. A turn whose reasoning is left out of the whole, but not where the conversation ends with it,
+carries no loss (`--rewritten-turns auto`). An empty think block never does.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerFast
+from benchmarks.templates.encoding import Encoder, Span, load
+from benchmarks.templates.regions import REASONING, Message, Variant, difference, variants
+from benchmarks.templates.rendering import Renderer, either
 
-TODAY = datetime(2024, 7, 26)
-WORD = re.compile(r"[A-Za-z]{4,}")
+EMPTY_THINK = re.compile(r"\s*<think>\s*</think>")
+OPENED_THINK = re.compile(r"<think>\s*\Z")
+Places = list[tuple[Variant, Span | None]]
+"""What a message says, and where each part of it stands in a rendering."""
+THINK_OPENER = re.compile(
+    r"(?:<think>|<seed:think>|<\|channel>thought|<\|START_THINKING\|>|<\|channel\|>analysis<\|message\|>)"
+    r"\s*(?:</think>|</seed:think>|<channel\|>|<\|END_THINKING\|>)?\s*\Z"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """One assistant turn of a rendering, in characters.
+
+    Attributes:
+        must: what carries loss; None where the rule cannot be asked.
+        may: what can carry loss besides.
+        silent: a span that carries no loss, since inference would have generated reasoning before it.
+        unclosed: whether no stop token ends it.
+    """
+
+    must: Span | None
+    may: Span = (0, 0)
+    silent: bool = False
+    unclosed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,19 +53,19 @@ class Expected:
         text: the rendering, typed control tokens revealed.
         ids: the token ids of `text`.
         must: positions that carry loss.
-        may: positions that can carry loss besides, in turns that the template rewrites.
-        rewritten: indexes of messages whose generation prompt is no prefix of the rendering.
-        unclosed: indexes of messages that no stop token ends.
-        lost: indexes of messages that the rendering does not contain.
+        may: positions that can carry loss besides.
+        endings: ids one of which, with loss, has to follow where nothing ends the last turn.
+        lost: what the rendering does not contain.
+        unjudged: why the rule cannot be asked, "" if it can.
     """
 
     text: str
     ids: list[int]
     must: frozenset[int]
     may: frozenset[int]
-    rewritten: tuple[int, ...]
-    unclosed: tuple[int, ...]
-    lost: tuple[int, ...]
+    endings: frozenset[int]
+    lost: tuple[str, ...]
+    unjudged: str = ""
 
 
 class Oracle:
@@ -52,142 +76,191 @@ class Oracle:
         stops: the tokens that end a turn.
     """
 
-    def __init__(self, folder: str, stops: tuple[str, ...]) -> None:
-        self.tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-        self.bare = PreTrainedTokenizerFast.from_pretrained(folder).backend_tokenizer
-        self.bare.encode_special_tokens = True
-        added = self.tokenizer.added_tokens_decoder.values()
-        special = sorted((one.content for one in added if one.special), key=len, reverse=True)
-        self.stand_ins = {token: f"qzx{number}xzq" for number, token in enumerate(special)}
-        self.special = re.compile("|".join(map(re.escape, special)))
-        self.reveal = re.compile("|".join(map(re.escape, self.stand_ins.values())))
-        self.typed = {name: token for token, name in self.stand_ins.items()}
-        self.stop = re.compile("|".join(map(re.escape, stops)))
+    def __init__(self, folder: Path, stops: tuple[str, ...]) -> None:
+        self.tokenizer = load(folder)
+        self.renderer = Renderer(self.tokenizer)
+        self.encoder = Encoder(folder, self.renderer.control, self.renderer.stand_ins)
+        self.stop = either(list(stops))
+        self.stops = stops
+        self.header = self._header()
 
-    def hide(self, value: Any) -> Any:
-        """Return a value with every typed control token, in keys too, replaced by a word."""
-        if isinstance(value, str):
-            return self.special.sub(lambda found: self.stand_ins[found[0]], value)
-        if isinstance(value, list):
-            return [self.hide(one) for one in value]
-        if isinstance(value, dict):
-            return {self.hide(key): self.hide(one) for key, one in value.items()}
-        return value
+    def _header(self) -> str:
+        asked = [{"role": "user", "content": "Hello"}]
+        without, prompt = self.renderer.rendered(asked, None), self.renderer.rendered(asked, None, True)
+        return prompt[len(without) :] if without is not None and prompt and prompt.startswith(without) else ""
 
-    def prepare(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Return a message without null values, as transformers 5.24 renders it, its text parts joined."""
-        out = {key: one for key, one in self.hide(message).items() if one is not None}
-        if isinstance(out.get("content"), list):
-            out["content"] = "".join(part["text"] for part in out["content"])
-        return out
-
-    def render(self, messages: list[dict[str, Any]], tools: Any, prompt: bool) -> str:
-        """Return transformers' own rendering."""
-        text: str = self.tokenizer.apply_chat_template(
-            messages, tools=tools, tokenize=False, add_generation_prompt=prompt, strftime_now=TODAY.strftime
-        )
-        return text
-
-    def expect(self, messages: list[dict[str, Any]], tools: list[Any] | None) -> Expected:
-        """Return what a conversation has to become.
+    def expect(self, messages: list[Message], tools: list[Any] | None) -> list[Expected]:
+        """Return what a conversation has to become: more than one if the template takes calls in another form only.
 
         Raises:
             Exception: what the template raises for the whole conversation.
         """
-        messages, tools = [self.prepare(one) for one in messages], self.hide(tools)
-        whole = self.render(messages, tools, False)
-        must: list[tuple[int, int]] = []
-        may: list[tuple[int, int]] = []
-        rewritten, unclosed = [], []
-        for number, message in enumerate(messages):
-            if message["role"] != "assistant":
+        prepared = self.renderer.prepare(messages)
+        failure: Exception | None = None
+        out = []
+        for form in self.renderer.forms(prepared):
+            try:
+                plain = self.renderer.render(form, tools)
+            except Exception as error:  # whatever a template raises
+                failure = failure or error
                 continue
-            prompt = self._rendered(messages[:number], tools, True)
-            through = self._rendered(messages[: number + 1], tools, False)
-            limit = common(whole, through) if through is not None else len(whole)
-            exact = prompt is not None and whole.startswith(prompt)
-            start = len(prompt) if exact and prompt is not None else common(whole, prompt or "")
-            found = self.stop.search(whole, start)
-            closed = found is not None and found.start() <= max(limit, start)
-            if not exact:
-                rewritten.append(number)
-            if not closed:
-                unclosed.append(number)
-            end = found.end() if closed and found is not None else max(limit, start)
-            (must if exact and closed else may).append((start, end))
-        lost = [at for at, message in enumerate(messages) if not self._is_in(message, whole)]
-        ids, spans, text = self._encode(whole)
+            out.append(self._expect(form, tools, plain))
+            if failure is None:
+                break
+        if not out and failure:
+            raise failure
+        return out
+
+    def _expect(self, messages: list[Message], tools: list[Any] | None, plain: str) -> Expected:
+        hidden, tools = self.renderer.hide_messages(messages), self.renderer.hide(tools)
+        whole = self.renderer.rendered(hidden, tools)
+        nothing = frozenset[int]()
+        if whole is None or self.encoder.reveal(whole) != plain:
+            why = "a typed control token changes the rendering"
+            return Expected(text=plain, ids=[], must=nothing, may=nothing, endings=nothing, lost=(), unjudged=why)
+        cut = len(whole)
+        whole = self._without_prompt(whole, hidden, tools)
+        cut -= len(whole)
+        places = [self._places(hidden, at, tools, whole, cut) for at in range(len(hidden))]
+        turns = [
+            self._turn(hidden, at, tools, whole, places)
+            for at, message in enumerate(hidden)
+            if message["role"] == "assistant"
+        ]
+        ids, spans = self.encoder.encode(whole)
+        must = [turn.must for turn in turns if turn.must and not turn.silent]
+        last = hidden[-1]["role"] == "assistant" and turns[-1].unclosed
         return Expected(
-            text=text,
+            text=self.encoder.reveal(whole),
             ids=ids,
             must=_overlapping(spans, must),
-            may=_overlapping(spans, may),
-            rewritten=tuple(rewritten),
-            unclosed=tuple(unclosed),
-            lost=tuple(lost),
+            may=_overlapping(spans, [turn.may for turn in turns]),
+            endings=frozenset(self.encoder.numbers[stop] for stop in self.stops) if last else nothing,
+            lost=tuple(_lost(places)),
+            unjudged="" if all(turn.must for turn in turns) else "a rewritten turn has no header",
         )
 
-    def _rendered(self, messages: list[dict[str, Any]], tools: Any, prompt: bool) -> str | None:
-        try:
-            return self.render(messages, tools, prompt)
-        except Exception:  # a template refuses a part of a conversation in any way that it likes
+    def _without_prompt(self, whole: str, messages: list[Message], tools: Any) -> str:
+        """Return a rendering without the generation prompt that a template writes always."""
+        if self.header or messages[-1]["role"] != "assistant" or self.renderer.rendered(messages, tools, True) != whole:
+            return whole
+        found = list(self.stop.finditer(whole))
+        tail = whole[found[-1].end() :].lstrip() if found else ""
+        return whole.removesuffix(tail) if tail and whole.count(tail) > 1 else whole
+
+    def _places(self, messages: list[Message], at: int, tools: Any, whole: str, cut: int) -> Places:
+        """Return each variant of a message with where it changes the rendering; None where it does not."""
+        out = []
+        for variant in variants(messages[at]):
+            rendering = self.renderer.rendered([*messages[:at], variant.message, *messages[at + 1 :]], tools)
+            if rendering is not None:
+                out.append((variant, difference(whole, rendering[: len(rendering) - cut])))
+        return out
+
+    def _turn(self, messages: list[Message], at: int, tools: Any, whole: str, places: list[Places]) -> Turn:
+        prompt = self.renderer.rendered(messages[:at], tools, True) if at else self._rendered_first(messages, tools)
+        regions = [_region(one) for one in places]
+        before = max((span[1] for span in regions[:at] if span), default=0)
+        after = next((span[0] for span in regions[at + 1 :] if span), len(whole))
+        own = regions[at]
+        if prompt is not None and whole.startswith(prompt):
+            start: int | None = len(prompt)
+        else:
+            start = self._behind_header(messages[:at], tools, prompt, whole, before, own)
+        if start is None:
+            return Turn(must=None)
+        start = self._after_empty_think(messages, at, tools, whole, start)
+        found = self.stop.search(whole, start)
+        silent = self._is_silent(messages, at, tools, places[at])
+        if found is not None and found.start() < after and (own is None or found.end() <= after):
+            return Turn(must=(start, found.end()), silent=silent)
+        end = own[1] if own else start
+        control = self.renderer.control.search(whole, end)
+        return Turn(
+            must=(start, end), may=(end, control.start() if control else len(whole)), silent=silent, unclosed=True
+        )
+
+    def _rendered_first(self, messages: list[Message], tools: Any) -> str | None:
+        return self.renderer.rendered([], tools, True)
+
+    def _behind_header(
+        self, fed: list[Message], tools: Any, prompt: str | None, whole: str, before: int, own: Span | None
+    ) -> int | None:
+        """Return where a rewritten turn begins: behind its header, of which an opener of reasoning may be left out."""
+        if own is None:
             return None
+        without = self.renderer.rendered(fed, tools) if fed else None
+        header = (
+            prompt[len(without) :] if prompt and without is not None and prompt.startswith(without) else self.header
+        )
+        for one in (header, THINK_OPENER.sub("", header), self.header, THINK_OPENER.sub("", self.header)):
+            found = whole.rfind(one, before, own[0]) if one.strip() else -1
+            if found >= 0:
+                return found + len(one)
+        return None
 
-    def _is_in(self, message: dict[str, Any], whole: str) -> bool:
-        """Say whether a message's longest words and the names it calls stand in a rendering."""
-        content = message.get("content")
-        words = WORD.findall(content) if isinstance(content, str) and "</think>" not in content else []
-        names = [call["function"]["name"] for call in message.get("tool_calls") or []]
-        return all(word in whole for word in [*sorted(words, key=len)[-1:], *names])
+    def _after_empty_think(self, messages: list[Message], at: int, tools: Any, whole: str, start: int) -> int:
+        """Return where a turn begins behind an empty think block and up to one empty line of the template's."""
+        pattern = re.compile(r"\s*</think>") if OPENED_THINK.search(whole, 0, start) else EMPTY_THINK
+        found = pattern.match(whole, start)
+        if not found:
+            return start
+        own = 2
+        content = messages[at].get("content") or ""
+        if content != content.lstrip():
+            other = {**messages[at], "content": content.lstrip()}
+            rendering = self.renderer.rendered([*messages[:at], other, *messages[at + 1 :]], tools)
+            if rendering is not None and rendering.startswith(whole[: found.end()]):
+                own = _newlines(rendering, found.end())
+        return found.end() + min(own, _newlines(whole, found.end()))
 
-    def _encode(self, whole: str) -> tuple[list[int], list[tuple[int, int]], str]:
-        """Return ids, their spans in `whole` (stand-ins and all), and the text with stand-ins revealed."""
-        ids: list[int] = []
-        spans: list[tuple[int, int]] = []
-        text = ""
-        at = 0
-        for control in [*self.special.finditer(whole), None]:
-            segment = whole[at : control.start()] if control else whole[at:]
-            shown, places = "", [at]  # places[i]: where character i of `shown` stands in `whole`
-            read = 0
-            for name in [*self.reveal.finditer(segment), None]:
-                kept = segment[read : name.start()] if name else segment[read:]
-                shown += kept
-                places += [at + read + one + 1 for one in range(len(kept))]
-                if name:
-                    token = self.typed[name[0]]
-                    shown += token
-                    places += [at + name.end()] * len(token)
-                    read = name.end()
-            encoded = self.bare.encode(shown, add_special_tokens=False)
-            ids += encoded.ids
-            spans += [(places[a], places[b]) for a, b in encoded.offsets]
-            text += shown
-            if control:
-                ids.append(self.tokenizer.convert_tokens_to_ids(control[0]))
-                spans.append((control.start(), control.end()))
-                text += control[0]
-                at = control.end()
-        return ids, spans, text
+    def _is_silent(self, messages: list[Message], at: int, tools: Any, own: Places) -> bool:
+        """Return whether a turn's reasoning is shown where the conversation ends with it, but not in the whole."""
+        dropped = [variant.message for variant, span in own if variant.kind == REASONING and span is None]
+        ending = self.renderer.rendered(messages[: at + 1], tools)
+        return any(self.renderer.rendered([*messages[:at], other], tools) != ending for other in dropped)
 
 
-def common(first: str, second: str) -> int:
-    """Return how many characters two texts begin with alike."""
-    pairs = enumerate(zip(first, second, strict=False))
-    return next((at for at, (a, b) in pairs if a != b), min(len(first), len(second)))
+def _region(places: Places) -> Span | None:
+    """Return where the words of a message stand, reasoning and calls included; None where that cannot be seen."""
+    found = [span for _, span in places if span]
+    return (min(a for a, _ in found), max(b for _, b in found)) if found else None
 
 
-def _overlapping(spans: list[tuple[int, int]], ranges: list[tuple[int, int]]) -> frozenset[int]:
+def _lost(places: list[Places]) -> Iterator[str]:
+    """Yield what of the messages the rendering does not depend on: contents, names and arguments of calls."""
+    for at, own in enumerate(places):
+        for variant, span in own:
+            if span is None and variant.kind != REASONING:
+                yield f"{variant.kind} of turn {at}"
+
+
+def _newlines(text: str, at: int) -> int:
+    return len(text[at:]) - len(text[at:].lstrip("\n"))
+
+
+def _overlapping(spans: list[Span], ranges: list[Span]) -> frozenset[int]:
     return frozenset(at for at, (a, b) in enumerate(spans) for start, end in ranges if a < end and b > start)
 
 
 def judge(expected: Expected, ids: list[int], loss_mask: list[int]) -> str:
-    """Return "exact", or what is wrong with a sequence that was accepted."""
+    """Return "exact", what is wrong with a sequence that was accepted, or "unjudged"."""
+    if expected.unjudged:
+        return "unjudged"
+    trained = {at for at, one in enumerate(loss_mask) if one}
+    if (
+        expected.endings
+        and len(ids) == len(expected.ids) + 1
+        and ids[-1] in expected.endings
+        and len(ids) - 1 in trained
+    ):
+        ids, trained = ids[:-1], trained - {len(ids) - 1}
+    elif expected.endings:
+        return "no stop token at the end"
     if ids != expected.ids:
         return "ids differ"
     if expected.lost:
         return "a message is lost"
-    trained = {at for at, one in enumerate(loss_mask) if one}
     if expected.must - trained:
         return "loss is missing"
     if trained - expected.must - expected.may:

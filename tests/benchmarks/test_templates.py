@@ -15,6 +15,15 @@ from template_texts import CHATML
 pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).parents[2]
+DROPS_REASONING = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.reasoning_content and loop.last %}"
+    "<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+OPEN_TURNS = (
+    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}{# <|user|> #}"
+)
 
 
 @pytest.fixture
@@ -36,35 +45,59 @@ def test_there_are_conversations_of_every_kind(module) -> None:
     json.dumps([case.record for case in cases])
 
 
-def test_templates_are_collected_once(module, tmp_path: Path) -> None:
+def test_templates_are_collected_once_from_every_kind_of_file(module, tmp_path: Path) -> None:
     (tmp_path / "a.jinja").write_text(CHATML)
     (tmp_path / "b.jinja").write_text("no template")
     (tmp_path / "c.json").write_text(json.dumps({"models": [{"model_name": "m", "chat_template": CHATML + " "}]}))
-    found = dict(module("collect").found_in(tmp_path))
-    assert found == {"a": CHATML, "b": "no template", "m": CHATML + " "}
+    (tmp_path / "d.py").write_text(f"CHAT = {CHATML!r} + '  '\nOTHER = 1\n")
+    (tmp_path / "e.ts").write_text(f"export const t = {{ gguf: {json.dumps(CHATML + '   ')} }};")
+    (tmp_path / "f.yaml").write_text(json.dumps({"instruction_template": CHATML + "    "}))
+    (tmp_path / "g.hpp").write_text(f'static auto t = R"({CHATML})";')
+    (tmp_path / "h.json").write_text("{% broken")
+    broken = "{% for message in messages %}"
+    (tmp_path / "i.yaml").write_text(json.dumps({"instruction_template": broken}))
+    found = module("collect").collected([tmp_path])
+    assert [text.removeprefix(CHATML) for _, text in found] == ["", " ", "  ", "   ", "    "]
 
 
 @pytest.fixture
-def oracle(module, tmp_path: Path) -> object:
+def make(module, tmp_path: Path):
+    """Return a maker of the oracle for a template."""
     tokenizers = module("tokenizers")
-    tokenizers.make_tokenizer(Path(TOKENIZER), CHATML, ("<|im_end|>",), tmp_path / "tokenizer")
-    return module("oracle").Oracle(str(tmp_path / "tokenizer"), ("<|im_end|>",))
+
+    def oracle(source: str, name: str = "qwen3", base: Path = Path(TOKENIZER)) -> object:
+        family = tokenizers.family_of(name, source)
+        tokenizers.make_tokenizer(base, source, family, tmp_path / "tokenizer")
+        return module("oracle").Oracle(tmp_path / "tokenizer", family.stops)
+
+    return oracle
 
 
-def test_oracle_trains_the_answer_and_its_stop_token(oracle) -> None:
-    expected = oracle.expect(
-        [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello <|im_end|> you"}], None
-    )
+def trained(oracle, expected) -> str:
+    """Return the text that has to carry loss, a bar between spans."""
+    out, last = "", None
+    for at in sorted(expected.must):
+        out += "|" if last is not None and at > last + 1 else ""
+        out += oracle.tokenizer.decode([expected.ids[at]], skip_special_tokens=False)
+        last = at
+    return out
+
+
+QUESTION = {"role": "user", "content": "Hi"}
+
+
+def test_oracle_trains_the_answer_and_its_stop_token(make) -> None:
+    oracle = make(CHATML)
+    [expected] = oracle.expect([QUESTION, {"role": "assistant", "content": "Hello <|im_end|> you"}], None)
     control = oracle.tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert expected.ids.count(control) == 2  # the one that is typed is text
-    trained = [expected.ids[at] for at in sorted(expected.must)]
-    assert oracle.tokenizer.decode(trained, skip_special_tokens=False) == "Hello <|im_end|> you<|im_end|>"
-    assert (expected.rewritten, expected.unclosed, expected.lost) == ((), (), ())
+    assert trained(oracle, expected) == "Hello <|im_end|> you<|im_end|>"
+    assert (expected.endings, expected.lost, expected.unjudged) == (frozenset(), (), "")
 
 
-def test_a_mask_that_differs_by_a_token_is_wrong(module, oracle) -> None:
+def test_a_mask_that_differs_by_a_token_is_wrong(module, make) -> None:
     judge = module("oracle").judge
-    expected = oracle.expect([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}], None)
+    [expected] = make(CHATML).expect([QUESTION, {"role": "assistant", "content": "Hello"}], None)
     mask = [int(at in expected.must) for at in range(len(expected.ids))]
     assert judge(expected, expected.ids, mask) == "exact"
     last = max(expected.must)
@@ -73,6 +106,63 @@ def test_a_mask_that_differs_by_a_token_is_wrong(module, oracle) -> None:
     assert judge(expected, expected.ids[:-1], mask[:-1]) == "ids differ"
 
 
-def test_a_turn_whose_calls_are_not_rendered_is_lost(module, oracle) -> None:
-    messages = [{"role": "user", "content": "Weather?"}, *module("conversations").calls("Bern")]
-    assert 1 in oracle.expect(messages, None).lost
+def test_calls_and_texts_that_are_not_rendered_are_lost(module, make) -> None:
+    oracle = make(CHATML)
+    [expected] = oracle.expect([QUESTION, *module("conversations").calls("Bern")], None)
+    assert set(expected.lost) == {"call of turn 1"}
+    oracle = make(CHATML.replace("{% for m in messages %}", "{% for m in messages if m.role != 'system' %}"))
+    [expected] = oracle.expect([{"role": "system", "content": "Be brief"}, QUESTION], None)
+    assert expected.lost == ("answer of turn 0",)
+
+
+def test_a_turn_whose_reasoning_history_leaves_out_carries_no_loss(make) -> None:
+    oracle = make(DROPS_REASONING)
+    answer = {"role": "assistant", "content": "So", "reasoning_content": "Why"}
+    [expected] = oracle.expect([QUESTION, answer, QUESTION, answer], None)
+    assert trained(oracle, expected) == "<think>Why</think>So<|im_end|>"
+    [expected] = oracle.expect([QUESTION, {"role": "assistant", "content": "So"}, QUESTION, answer], None)
+    assert trained(oracle, expected) == "So<|im_end|>|<think>Why</think>So<|im_end|>"
+
+
+def test_an_empty_think_block_carries_no_loss_but_the_newlines_of_an_answer_do(make) -> None:
+    oracle = make(CHATML.replace("m.content", "('<think></think>' if m.role == 'assistant' else '') + m.content"))
+    [expected] = oracle.expect([QUESTION, {"role": "assistant", "content": "\n\nSo"}], None)
+    assert "assistant\n<think></think>\n\nSo" in expected.text
+    assert trained(oracle, expected) == "\n\nSo<|im_end|>"
+
+
+def test_the_stop_token_of_a_turn_may_be_the_first_token_of_the_next(make) -> None:
+    oracle = make(OPEN_TURNS, "glm-4")
+    said = {"role": "assistant", "content": "So"}
+    [expected] = oracle.expect([QUESTION, said, QUESTION, said], None)
+    assert trained(oracle, expected) == "So<|user|>|So"
+    assert {oracle.tokenizer.convert_ids_to_tokens(one) for one in expected.endings} == {"<|user|>", "<|observation|>"}
+
+
+def test_a_generation_prompt_that_is_always_written_is_cut_off(make) -> None:
+    oracle = make(CHATML.replace("{% if add_generation_prompt %}", "{% if true %}"))
+    [expected] = oracle.expect([QUESTION, {"role": "assistant", "content": "So"}], None)
+    assert expected.text.endswith("So<|im_end|>\n")
+
+
+def test_the_machinery_runs_templates_of_ours_and_goes_on(module, tmp_path: Path) -> None:
+    runner, tables = module("runner"), module("tables")
+    templates = tmp_path / "templates"
+    templates.mkdir()
+    (templates / "qwen3.jinja").write_text(CHATML)
+    (templates / "other.jinja").write_text("{{ messages }}")
+    cases = module("conversations").conversations()[::25]
+    paths = sorted(templates.glob("*.jinja"))
+    bases = runner.Bases(byte_level=Path(TOKENIZER), sentencepiece=Path(TOKENIZER))
+    for path in paths:
+        target = runner.target_of(tmp_path, path, cases)
+        runner.save(target, runner.judge_template(path, bases, cases))
+    found = list(runner.verdicts(tmp_path, paths, cases))
+    assert len(found) == 2 * len(cases)
+    assert {one.verdict for one in found if one.template == "other"} == {"refused"}
+    assert not [one for one in found if one.verdict in ("wrong", "unjudged")]
+    runner.run(paths, bases, cases, tmp_path, jobs=1, limit=0)  # nothing is left to be run
+    assert list(runner.verdicts(tmp_path, paths, cases)) == found
+    assert "| Qwen3 | 1 |" in tables.acceptance(found)
+    assert "job refused" in tables.by_reason(found)
+    assert "## refused: job refused" in tables.examples(found, 1)

@@ -1,0 +1,118 @@
+"""Renders a conversation as transformers does, with the control tokens that somebody typed replaced by words.
+
+A typed `<|im_end|>` is text. It is replaced by a word that no tokenizer knows before the template sees it, so that
+every control token of the rendering is the template's own, and put back where the rendering is encoded.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+from transformers.utils import chat_template_utils
+
+TODAY = datetime(2024, 7, 26)
+"""The day on which a job renders."""
+TAG = re.compile(r"</?(?:\w+:)?(?:think|tool_call|tool_response|arg_key|arg_value)>")
+"""Added tokens that an assistant writes itself; in anybody else's text they are text."""
+Message = dict[str, Any]
+
+
+class Renderer:
+    """Renders with the chat template of one tokenizer.
+
+    Attributes:
+        control: matches every added token.
+        stand_ins: the word that stands for each added token where it is text.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.tokenizer = tokenizer
+        added = sorted((one.content for one in tokenizer.added_tokens_decoder.values()), key=len, reverse=True)
+        self.control = either(added)
+        self.stand_ins = {token: f"qzx{number}xzq" for number, token in enumerate(added)}
+        self.structural = either([token for token in added if not TAG.fullmatch(token)])
+        self.knows_developer = "developer" in (tokenizer.chat_template or "")
+        compiled = chat_template_utils._compile_jinja_template(tokenizer.chat_template)
+        compiled.globals["strftime_now"] = TODAY.strftime
+
+    def render(self, messages: list[Message], tools: Any, prompt: bool = False) -> str:
+        """Return transformers' own rendering, whatever it raises."""
+        text: str = self.tokenizer.apply_chat_template(
+            messages, tools=tools, tokenize=False, add_generation_prompt=prompt
+        )
+        return text
+
+    def rendered(self, messages: list[Message], tools: Any, prompt: bool = False) -> str | None:
+        """Return transformers' own rendering; None where the template refuses a part of a conversation."""
+        try:
+            return self.render(messages, tools, prompt)
+        except Exception:  # a template refuses in any way that it likes
+            return None
+
+    def hide(self, value: Any, tags: bool = True) -> Any:
+        """Return a value with typed control tokens, in keys too, replaced; and tags, where they are text."""
+        if isinstance(value, str):
+            return (self.control if tags else self.structural).sub(lambda found: self.stand_ins[found[0]], value)
+        if isinstance(value, list):
+            return [self.hide(one, tags) for one in value]
+        if isinstance(value, dict):
+            return {self.hide(key, tags): self.hide(one, tags) for key, one in value.items()}
+        return value
+
+    def hide_messages(self, messages: list[Message]) -> list[Message]:
+        """Return messages with typed control tokens replaced."""
+        return [self.hide(one, tags=one["role"] != "assistant") for one in messages]
+
+    def prepare(self, messages: list[Message]) -> list[Message]:
+        """Return messages as docs/formats.md says that they are read: parts joined, arguments of calls parsed."""
+        out = []
+        for message in messages:
+            message = dict(message)
+            if isinstance(message.get("content"), list):
+                message["content"] = "".join(part["text"] for part in message["content"])
+            if message.get("tool_calls"):
+                message["tool_calls"] = [_parsed(call) for call in message["tool_calls"]]
+            if message["role"] == "developer" and not self.knows_developer:
+                message["role"] = "system"
+            out.append(message)
+        return out
+
+    def forms(self, messages: list[Message]) -> Iterator[list[Message]]:
+        """Yield messages as they are, then in the other forms that templates take calls in."""
+        yield messages
+        if any(message.get("tool_calls") for message in messages):
+            for as_text in (False, True):
+                for empty in (None, ""):
+                    yield [_with_calls(message, as_text, empty) for message in messages]
+
+
+def either(words: list[str]) -> re.Pattern[str]:
+    """Return a pattern that matches any of several words, and nothing if there are none."""
+    return re.compile("|".join(map(re.escape, words)) if words else r"(?!)")
+
+
+def _parsed(call: dict[str, Any]) -> dict[str, Any]:
+    arguments = call["function"]["arguments"]
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except ValueError:
+            return call
+    return {**call, "function": {**call["function"], "arguments": arguments}}
+
+
+def _with_calls(message: Message, as_text: bool, empty: str | None) -> Message:
+    if not message.get("tool_calls"):
+        return message
+    calls = []
+    for call in message["tool_calls"]:
+        arguments = call["function"]["arguments"]
+        if as_text and not isinstance(arguments, str):
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        calls.append({**call, "function": {**call["function"], "arguments": arguments}})
+    return {**message, "tool_calls": calls, "content": message.get("content") or empty}

@@ -1,0 +1,49 @@
+"""Tables of verdicts: acceptance by family, counts by reason, examples of each kind."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from benchmarks.templates.runner import Verdict
+
+KINDS = ("exact", "refused", "wrong", "unjudged")
+
+
+def acceptance(found: Sequence[Verdict]) -> str:
+    """Return a table with a line for each family."""
+    lines = [
+        "| family | templates | exact | refused | wrong | unjudged | with tools, accepted | why not |",
+        "|---" * 8 + "|",
+    ]
+    for family in sorted({one.family for one in found}):
+        own = [one for one in found if one.family == family]
+        counts = Counter(one.verdict for one in own)
+        agentic = [one for one in own if one.agentic]
+        share = f"{sum(one.verdict == 'exact' for one in agentic) / len(agentic):.1%}" if agentic else "-"
+        why = Counter(one.reason for one in agentic if one.verdict != "exact")
+        told = ", ".join(f"{reason} {count}" for reason, count in why.most_common(4))
+        cells = [family, len({one.template for one in own}), *(counts[kind] for kind in KINDS), share, told]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def by_reason(found: Sequence[Verdict]) -> str:
+    """Return how often each verdict was given, and for which reasons."""
+    counts = Counter(one.verdict for one in found)
+    lines = [f"\n{len({one.template for one in found})} templates, {len(found)} verdicts: {dict(counts)}"]
+    reasons = Counter((one.verdict, one.reason) for one in found if one.verdict != "exact")
+    lines += [f"{count:6} {verdict}: {reason}" for (verdict, reason), count in reasons.most_common()]
+    return "\n".join(lines)
+
+
+def examples(found: Sequence[Verdict], count: int) -> str:
+    """Return examples of what is not exact: so many for each verdict and reason of a family."""
+    seen: Counter[tuple[str, str, str]] = Counter()
+    lines = []
+    for one in found:
+        kind = (one.family, one.verdict, one.reason)
+        seen[kind] += one.verdict != "exact"
+        if one.verdict != "exact" and seen[kind] <= count:
+            lines.append(f"\n## {one.verdict}: {one.reason} — {one.template}, {one.case}\n{one.detail}")
+    return "\n".join(lines)
