@@ -161,7 +161,7 @@ def test_the_machinery_runs_templates_of_ours_and_goes_on(module, tmp_path: Path
     assert len(found) == 2 * len(cases)
     assert {one.verdict for one in found if one.template == "other"} == {"refused"}
     assert not [one for one in found if one.verdict in ("wrong", "unjudged")]
-    runner.run(paths, bases, cases, tmp_path, jobs=1, limit=0)  # nothing is left to be run
+    runner.run(paths, bases, cases, tmp_path, jobs=1, limit=0)  # all of them were run
     assert list(runner.verdicts(tmp_path, paths, cases)) == found
     assert "| Qwen3 | 1 |" in tables.acceptance(found)
     assert "job refused" in tables.by_reason(found)
