@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.templates.encoding import Encoder, Span, load
-from benchmarks.templates.regions import REASONING, Message, Variant, difference, variants
+from benchmarks.templates.regions import REASONING, Message, Variant, common, difference, variants
 from benchmarks.templates.rendering import Renderer, either
 
 EMPTY_THINK = re.compile(r"\s*<think>\s*</think>")
@@ -83,11 +83,23 @@ class Oracle:
         self.stop = either(list(stops))
         self.stops = stops
         self.header = self._header()
+        self.always = "" if self.header else self._always_header()
 
     def _header(self) -> str:
+        """Return the generation prompt of a question, "" if there is none."""
         asked = [{"role": "user", "content": "Hello"}]
         without, prompt = self.renderer.rendered(asked, None), self.renderer.rendered(asked, None, True)
         return prompt[len(without) :] if without is not None and prompt and prompt.startswith(without) else ""
+
+    def _always_header(self) -> str:
+        """Return the generation prompt of a template that writes it always, "" if it does not."""
+        asked = [{"role": "user", "content": "Hello"}]
+        first = self.renderer.rendered(asked, None)
+        second = self.renderer.rendered([*asked, {"role": "assistant", "content": "World"}], None)
+        if not first or not second:
+            return ""
+        ending = first[len(first) - common(first[::-1], second[::-1]) :]
+        return self.stop.split(ending)[-1].lstrip() if self.stop.search(ending) else ""
 
     def expect(self, messages: list[Message], tools: list[Any] | None) -> list[Expected]:
         """Return what a conversation has to become: more than one if the template takes calls in another form only.
@@ -95,7 +107,7 @@ class Oracle:
         Raises:
             Exception: what the template raises for the whole conversation.
         """
-        prepared = self.renderer.prepare(messages)
+        prepared = self.renderer.prepare(messages, tools)
         failure: Exception | None = None
         out = []
         for form in self.renderer.forms(prepared):
@@ -118,9 +130,8 @@ class Oracle:
         if whole is None or self.encoder.reveal(whole) != plain:
             why = "a typed control token changes the rendering"
             return Expected(text=plain, ids=[], must=nothing, may=nothing, endings=nothing, lost=(), unjudged=why)
-        cut = len(whole)
-        whole = self._without_prompt(whole, hidden, tools)
-        cut -= len(whole)
+        cut = len(self.always) if whole.endswith(self.always) else 0
+        whole = whole[: len(whole) - cut]
         places = [self._places(hidden, at, tools, whole, cut) for at in range(len(hidden))]
         turns = [
             self._turn(hidden, at, tools, whole, places)
@@ -139,14 +150,6 @@ class Oracle:
             lost=tuple(_lost(places)),
             unjudged="" if all(turn.must for turn in turns) else "a rewritten turn has no header",
         )
-
-    def _without_prompt(self, whole: str, messages: list[Message], tools: Any) -> str:
-        """Return a rendering without the generation prompt that a template writes always."""
-        if self.header or messages[-1]["role"] != "assistant" or self.renderer.rendered(messages, tools, True) != whole:
-            return whole
-        found = list(self.stop.finditer(whole))
-        tail = whole[found[-1].end() :].lstrip() if found else ""
-        return whole.removesuffix(tail) if tail and whole.count(tail) > 1 else whole
 
     def _places(self, messages: list[Message], at: int, tools: Any, whole: str, cut: int) -> Places:
         """Return each variant of a message with where it changes the rendering; None where it does not."""
@@ -190,11 +193,10 @@ class Oracle:
         if own is None:
             return None
         without = self.renderer.rendered(fed, tools) if fed else None
-        header = (
-            prompt[len(without) :] if prompt and without is not None and prompt.startswith(without) else self.header
-        )
-        for one in (header, THINK_OPENER.sub("", header), self.header, THINK_OPENER.sub("", self.header)):
-            found = whole.rfind(one, before, own[0]) if one.strip() else -1
+        header = prompt[len(without) :] if prompt and without is not None and prompt.startswith(without) else ""
+        headers = [one for one in (header, self.header, self.always) if one.strip()]
+        for one in [name for header in headers for name in (header, THINK_OPENER.sub("", header))]:
+            found = whole.rfind(one, before, own[0])
             if found >= 0:
                 return found + len(one)
         return None

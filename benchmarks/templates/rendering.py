@@ -36,9 +36,10 @@ class Renderer:
         self.control = either(added)
         self.stand_ins = {token: f"qzx{number}xzq" for number, token in enumerate(added)}
         self.structural = either([token for token in added if not TAG.fullmatch(token)])
-        self.knows_developer = "developer" in (tokenizer.chat_template or "")
-        compiled = chat_template_utils._compile_jinja_template(tokenizer.chat_template)
-        compiled.globals["strftime_now"] = TODAY.strftime
+        templates = tokenizer.chat_template
+        sources = list(templates.values()) if isinstance(templates, dict) else [templates]
+        for source in sources:
+            chat_template_utils._compile_jinja_template(source).globals["strftime_now"] = TODAY.strftime
 
     def render(self, messages: list[Message], tools: Any, prompt: bool = False) -> str:
         """Return transformers' own rendering, whatever it raises."""
@@ -68,8 +69,9 @@ class Renderer:
         """Return messages with typed control tokens replaced."""
         return [self.hide(one, tags=one["role"] != "assistant") for one in messages]
 
-    def prepare(self, messages: list[Message]) -> list[Message]:
+    def prepare(self, messages: list[Message], tools: Any) -> list[Message]:
         """Return messages as docs/formats.md says that they are read: parts joined, arguments of calls parsed."""
+        knows_developer = "developer" in self.tokenizer.get_chat_template(tools=tools)
         out = []
         for message in messages:
             message = dict(message)
@@ -77,7 +79,7 @@ class Renderer:
                 message["content"] = "".join(part["text"] for part in message["content"])
             if message.get("tool_calls"):
                 message["tool_calls"] = [_parsed(call) for call in message["tool_calls"]]
-            if message["role"] == "developer" and not self.knows_developer:
+            if message["role"] == "developer" and not knows_developer:
                 message["role"] = "system"
             out.append(message)
         return out

@@ -6,6 +6,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,9 @@ from benchmarks.templates.oracle import Expected, Oracle, judge
 from benchmarks.templates.pipelines import Outcome, Pipelines
 from benchmarks.templates.tokenizers import family_of, make_tokenizer
 from sft_shards.formats.errors import DataError, UsageError
+
+FOR_TOOLS = re.compile(r"(?:hermes|command-r-plus).*tool_use", re.IGNORECASE)
+"""Names of templates that are published as a tokenizer's second one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,7 @@ def judge_template(path: Path, bases: Bases, cases: Sequence[Case]) -> list[Verd
     """Return a verdict for each conversation under one template."""
     source = path.read_text()
     family = family_of(path.stem, source)
+    for_tools = FOR_TOOLS.search(path.stem) is not None
 
     def verdict(case: Case, verdict: str, reason: str, detail: str = "") -> Verdict:
         about = {"template": path.stem, "family": family.name, "case": case.name, "agentic": case.agentic}
@@ -58,7 +63,13 @@ def judge_template(path: Path, bases: Bases, cases: Sequence[Case]) -> list[Verd
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_tokenizer(bases.sentencepiece if family.sentencepiece else bases.byte_level, source, family, folder)
+        make_tokenizer(
+            bases.sentencepiece if family.sentencepiece else bases.byte_level,
+            source,
+            family,
+            folder,
+            for_tools=for_tools,
+        )
         try:
             pipelines = Pipelines(folder)
         except (UsageError, DataError) as error:

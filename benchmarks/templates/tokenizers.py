@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import AddedToken, PreTrainedTokenizerFast
+from transformers.utils.chat_template_utils import _compile_jinja_template
 
 CONTROL = re.compile(
     r"<\|[^|<>'\"\s]{1,40}\|>|<｜[^｜<>'\"]{1,40}｜>|<\|?(?:start_of_turn|end_of_turn|turn|channel|tool_call)\|?>|<turn\|>"
@@ -47,6 +48,7 @@ DEEPSEEK = Family(
 )
 IM_END = ("<|im_end|>",)
 FAMILIES = (
+    Family(word="muse", name="Muse", stops=("<|eot|>", "<|eom|>")),
     Family(word="gpt-?oss", name="gpt-oss", stops=("<|return|>", "<|call|>")),
     Family(word="r1-distill-llama|r1-distill-qwen", name="R1-Distill", stops=DEEPSEEK.stops, plain=DEEPSEEK.plain),
     Family(word="deepseek-r1|deepseekr1", name="DeepSeek R1", stops=DEEPSEEK.stops, plain=DEEPSEEK.plain),
@@ -60,6 +62,7 @@ FAMILIES = (
     DEEPSEEK,
     Family(word="glm|codegeex4", name="GLM", stops=("<|user|>", "<|observation|>")),
     Family(word="kimi-?k2-thinking|kimi-?k2[._]5", name="Kimi K2-Thinking", stops=IM_END, plain=r"<\|tool_"),
+    Family(word="kimi-k3", name="Kimi K3", stops=("<|end_of_msg|>",)),
     Family(word="kimi|moonlight", name="Kimi K2", stops=IM_END, plain=r"<\|tool_"),
     Family(word="minimax", name="MiniMax", stops=("[e~[",)),
     Family(word="nemotron-?_?(?:3|h)|nano3|lightning", name="Nemotron 3", stops=IM_END),
@@ -89,31 +92,54 @@ FAMILIES = (
     Family(word="ministral|devstral|nemo|small|tekken", name="Mistral, Tekken", stops=("</s>",)),
     Family(word="mistral|mixtral|magistral", name="Mistral", stops=("</s>",), sentencepiece=True),
 )
-ANY_STOP = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<｜end▁of▁sentence｜>", "</s>", "<|end_of_text|>")
+BEHIND = re.compile(r"\s*(<[^<>\s]{1,40}>|\[[^\[\]\s]{1,40}\])")
+"""What may be the stop token behind an answer."""
+PLAIN = (
+    "{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+"""Beside a template for tools, what conversations without tools are rendered with."""
 
 
 def family_of(name: str, source: str) -> Family:
-    """Return the family of a template by its name, with the stop tokens that the template can write."""
+    """Return the family of a template by its name; of another one the stop token that it writes."""
     for family in FAMILIES:
         if re.search(family.word, name, re.IGNORECASE):
             if "eos_token" in source or any(stop in source for stop in family.stops):
                 return family
             break
-    written = tuple(stop for stop in ANY_STOP if stop in source)
-    return Family(word="", name="other", stops=written[:1] or ("</s>",))
+    return Family(word="", name="other", stops=(_written_stop(source) or "</s>",))
 
 
-def make_tokenizer(base: Path, source: str, family: Family, folder: Path) -> None:
-    """Write a tokenizer folder: the vocabulary of `base`, a template, and the control tokens that it writes."""
+def _written_stop(source: str) -> str | None:
+    """Return the control token that a template writes behind an answer."""
+    messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "World"}]
+    try:
+        compiled = _compile_jinja_template(source)
+        text = compiled.render(messages=messages, bos_token="<s>", eos_token="</s>", add_generation_prompt=False)
+    except Exception:  # whatever a template raises
+        return None
+    found = BEHIND.match(text.rpartition("World")[2])
+    return found[1] if found else None
+
+
+def make_tokenizer(base: Path, source: str, family: Family, folder: Path, *, for_tools: bool = False) -> None:
+    """Write a tokenizer folder: the vocabulary of `base`, a template, and the control tokens that it writes.
+
+    Args:
+        for_tools: whether it is a tokenizer's second template, for conversations with tools.
+    """
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(base / "tokenizer.json"))
-    controls = sorted({*CONTROL.findall(source), *family.stops, "<s>", END_OF_TEXT} - set(TAGS.findall(source)))
+    controls = sorted(
+        {*CONTROL.findall(source + PLAIN * for_tools), *family.stops, "<s>", END_OF_TEXT} - set(TAGS.findall(source))
+    )
     special = [one for one in controls if one in family.stops or not re.match(family.plain, one)]
     tokenizer.add_special_tokens({"additional_special_tokens": [AddedToken(one, special=True) for one in special]})
     plain = [*(one for one in controls if one not in special), *sorted(set(TAGS.findall(source)))]
     tokenizer.add_tokens([AddedToken(one, normalized=False) for one in plain])
     tokenizer.bos_token = next((one for one in special if re.search("begin.of|bos", one)), "<s>")
     tokenizer.eos_token = family.stops[0]
-    tokenizer.chat_template = source
+    tokenizer.chat_template = {"default": PLAIN, "tool_use": source} if for_tools else source
     tokenizer.save_pretrained(folder)
     ids = [tokenizer.convert_tokens_to_ids(stop) for stop in (*family.stops, END_OF_TEXT)]
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ids}))
