@@ -44,6 +44,10 @@ REASONS = {
         meaning="a text holds a noncharacter (U+FDD0…)",
         remedy="remove these characters",
     ),
+    "reasoning_unknown": Reason(
+        meaning="reasoning is to carry no loss, and it is not certain where it ends in the rendered text",
+        remedy="leave out --no-train-reasoning, or choose another --template",
+    ),
     "template_error": Reason(
         meaning="the chat template refuses the conversation; the detail is its own message",
         remedy="mend the conversation, or choose --template",

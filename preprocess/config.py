@@ -84,6 +84,9 @@ class JobConfig:
         ):
             if value not in known:
                 raise UsageError(f"{name} {value}: unknown; {nearest(value, known)}")
+        if self.train_on == "everything" and not (self.train_reasoning and self.train_tool_calls):
+            flag = "--no-train-tool-calls" if self.train_reasoning else "--no-train-reasoning"
+            raise UsageError(f"--train-on everything trains every token; leave out {flag}, or choose --train-on all")
         if not self.inputs:
             raise UsageError("no INPUT; name at least one file, folder or glob")
         if self.max_length is not None and self.max_length < 2:

@@ -130,12 +130,12 @@ JOB = (
     option("--tokenizer", metavar="NAME_OR_DIR", help="Folder of a tokenizer, or its name on the Hub."),
     option("--format", "format", default="auto", help="Record format, see 'sft-preprocess formats'."),
     option("--template", default="auto", help="Chat template: auto, tokenizer, or a name, see 'formats'."),
-    option("--train-on", default="all", help="What carries loss: all, last, weight or everything."),
+    option("--train-on", default="all", help="What carries loss: all, last, last-run, weight or everything."),
     option(
         "--train-reasoning/--no-train-reasoning",
         default=True,
         default_words="it does",
-        help="Whether <think> … </think> carries loss.",
+        help="Whether reasoning carries loss.",
     ),
     option(
         "--train-tool-calls/--no-train-tool-calls",

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,9 +19,10 @@ import jinja2
 
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError, UsageError
+from sft_shards.formats.templates.anchors import Anchors
 from sft_shards.formats.templates.control_tokens import ControlTokens
-from sft_shards.formats.templates.probes import TOOL, probes
-from sft_shards.formats.templates.rendering import Rendering, Span, Spoken
+from sft_shards.formats.templates.probes import TOOL, probes, reasoning_probes
+from sft_shards.formats.templates.rendering import Rendering, Span, Spoken, TrainOn
 from sft_shards.formats.templates.rule import require_rule
 from sft_shards.formats.templates.sandbox import compile_template, render
 from sft_shards.formats.templates.sentinels import (
@@ -30,10 +31,12 @@ from sft_shards.formats.templates.sentinels import (
     all_texts,
     any_of,
 )
+from sft_shards.formats.templates.turn_parts import THINK, ReasoningMarkup, learn_markup, with_parts
 from sft_shards.formats.templates.turn_spans import (
     by_blocks,
     by_marks,
     find_anchors,
+    own_anchors,
     require_all_rendered,
     require_one_speaker,
     take_out_blocks,
@@ -73,6 +76,7 @@ class ChatTemplate:
         control: the tokens that stay text when somebody types them; none if they are allowed.
         distrusted: whether turns that were located in a probe differed from the rule, so that every record is compared
             with it (see `rule`).
+        separates_reasoning: whether reasoning that the template writes can be told from the answer behind it.
 
     Raises:
         UsageError: the template is no Jinja, cannot render one question with its answer, or does not end the answer
@@ -110,6 +114,7 @@ class ChatTemplate:
         self.distrusted = False
         self._always_header = self._lead = self._gap = ""
         self._with_tools = self
+        self._markup: ReasoningMarkup | None = None
         self.control = ControlTokens()
         self._typed = TypedTokens(self.control)
         self._probe()
@@ -117,6 +122,7 @@ class ChatTemplate:
             self.control = ControlTokens.find(tokens.control, tokens.added, tokens.stop, self._written())
             self._typed = TypedTokens(self.control)
         self.distrusted = not self._agrees_on_probes()
+        self.separates_reasoning = self._learn_markup()
         if with_tools is not None:
             self._with_tools = ChatTemplate(
                 name, with_tools, tokens, for_tools=True, allow_control_tokens=allow_control_tokens
@@ -177,7 +183,9 @@ class ChatTemplate:
         def plain(other: list[dict[str, Any]]) -> str:
             return take_out_blocks(self._render(other, tools).removesuffix(always))[0]
 
-        spoken = self._locate(text, blocks, conversation, messages, tools, plain)
+        anchors, first_placement = find_anchors(text, messages, plain)
+        require_all_rendered(text, messages, anchors)
+        spoken = self._locate(text, blocks, conversation, messages, tools, plain, anchors, first_placement)
         if (self.distrusted or by_rule) and (self.header or not self._has_generation):
             require_rule(
                 text,
@@ -186,6 +194,7 @@ class ChatTemplate:
                 self._stop,
                 every=self.distrusted,
             )
+        spoken = self._with_parts(text, spoken, messages, anchors)
         return Rendering(text=text, spoken=spoken, notes=_notes(text, messages, tools))
 
     def _locate(
@@ -196,13 +205,13 @@ class ChatTemplate:
         messages: list[dict[str, Any]],
         tools: list[dict[str, Any]] | None,
         plain: Callable[[list[dict[str, Any]]], str],
+        anchors: Anchors,
+        first_placement: bool,
     ) -> tuple[Spoken, ...]:
         """Return the turns, by markers where the template has a generation prompt, else by its generation blocks.
 
         Blocks that hold a header or leave out what inference generates are so not believed.
         """
-        anchors, first_placement = find_anchors(text, messages, plain)
-        require_all_rendered(text, messages, anchors)
         if self._has_generation:
             for start, end in blocks:
                 require_one_speaker(messages, anchors, start, end)
@@ -226,6 +235,13 @@ class ChatTemplate:
                 if not self._has_generation or error.reason == "turn_interrupted":
                     raise
         return by_blocks(text, blocks, messages, anchors, self._stop)
+
+    def _with_parts(
+        self, text: str, spoken: Sequence[Spoken], messages: list[dict[str, Any]], anchors: Anchors
+    ) -> tuple[Spoken, ...]:
+        calls = {one.turn: len(messages[one.turn].get("tool_calls") or []) for one in spoken}
+        own = {number: own_anchors(anchors.of(number), count) for number, count in calls.items()}
+        return tuple(with_parts(text, one, own[one.turn], self._markup) for one in spoken)
 
     def prompt(self, conversation: Conversation, number: int) -> str:
         """Return what inference feeds before a turn: the messages before it, with the generation prompt.
@@ -303,6 +319,40 @@ class ChatTemplate:
             return True
         finally:
             self.distrusted = judge
+
+    def require_parts(self, policy: TrainOn) -> None:
+        """Refuse what can be done for no record.
+
+        Raises:
+            UsageError: reasoning is to carry no loss, and cannot be told from answers.
+        """
+        if not policy.reasoning and policy.turns != "everything" and not self.separates_reasoning:
+            raise UsageError(
+                f"{self._label}: --no-train-reasoning cannot be done: what it writes around reasoning cannot be told "
+                "from the answer; leave the option out, or choose another --template"
+            )
+        if self._with_tools is not self:
+            self._with_tools.require_parts(policy)
+
+    @property
+    def reasoning_tags(self) -> frozenset[str]:
+        """What a text has to hold so that reasoning is inlined in it."""
+        markup = self._markup or THINK
+        return frozenset({THINK.opener, THINK.closer, markup.opener, markup.closer} - {""})
+
+    def _learn_markup(self) -> bool:
+        """Learn what stands around reasoning; return False where a probe shows some and not where it ends."""
+        for reasoned, without, reasoning in reasoning_probes(bool(self._probe_tools)):
+            with contextlib.suppress(RecordError):
+                turns = []
+                for probe in (reasoned, without):
+                    rendering = self.render(probe)
+                    first = rendering.spoken[0]
+                    turns.append(rendering.text[first.start : first.end])
+                if reasoning in turns[0]:
+                    self._markup = learn_markup(turns[0], turns[1], reasoning, self.header)
+                    return self._markup is not None
+        return True
 
     def _probe(self) -> None:
         """Find the header and the lead on one question and its answer; the answer must end with a stop token.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -61,4 +62,35 @@ def probes() -> tuple[Conversation, ...]:
         *(Conversation(turns=turns) for turns in (plain, (system, *plain), reasoned, inlined)),
         *(Conversation(turns=turns, tools=(TOOL,)) for turns in with_tools),
         Conversation(turns=(system, *agentic()), tools=(TOOL,)),
+    )
+
+
+@cache
+def reasoning_probes(with_tools: bool) -> tuple[tuple[Conversation, Conversation, str], ...]:
+    """Return conversations whose first assistant turn reasons, each with the same one without, and the reasoning.
+
+    Args:
+        with_tools: whether all of them offer a tool.
+    """
+    reasoning = "Let me see"
+    asked = Turn(role="user", content="Weather in Basel")
+    answers = (
+        (Turn(role="assistant", content="It is clear"),),
+        (
+            Turn(role="assistant", tool_calls=(CALL,)),
+            Turn(role="tool", content="sunny", name="probe_weather", tool_call_id="probe0001"),
+            Turn(role="assistant", content="It is clear"),
+        ),
+    )
+
+    def conversation(turns: tuple[Turn, ...], tools: bool) -> Conversation:
+        return Conversation(turns=(asked, *turns), tools=(TOOL,) if tools else ())
+
+    return tuple(
+        (
+            conversation((replace(turns[0], reasoning=reasoning), *turns[1:]), with_tools or len(turns) > 1),
+            conversation(turns, with_tools or len(turns) > 1),
+            reasoning,
+        )
+        for turns in answers
     )

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from sft_shards.formats.conversation import Conversation
-from sft_shards.formats.templates.thinking import think_blocks
+from sft_shards.formats.errors import RecordError
 
 Span = tuple[int, int]
 """[start, end), in characters of a text unless said otherwise."""
-TRAIN_ON = ("all", "last", "weight", "everything")
+TRAIN_ON = ("all", "last", "last-run", "weight", "everything")
 CALL, CALL_END = "<tool_call>", "</tool_call>"
 
 
@@ -27,13 +27,17 @@ class Spoken:
     end: int
     stop: int
     """Where the stop token begins: `start <= stop < end`."""
+    reasoning: tuple[Span, ...] | None = ()
+    """Where its reasoning stands, with its tags and the white space behind; None where that is not certain."""
     calls: Span | None = None
     """Where its tool calls stand, if it has any."""
 
     def moved(self, place: Callable[[int], int]) -> Spoken:
         """Return the turn in another text, of which `place` gives the position for one of this text."""
         calls = None if self.calls is None else (place(self.calls[0]), place(self.calls[1]))
-        return replace(self, start=place(self.start), end=place(self.end), stop=place(self.stop), calls=calls)
+        found = None if self.reasoning is None else tuple((place(start), place(end)) for start, end in self.reasoning)
+        start, end, stop = place(self.start), place(self.end), place(self.stop)
+        return replace(self, start=start, end=end, stop=stop, reasoning=found, calls=calls)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,19 +58,28 @@ class TrainOn:
     """Which of the assistant's words carry loss. The stop token of a trained turn always does."""
 
     turns: str = "all"
-    """`all` assistant turns, the `last` one, those of `weight` 1, or `everything`: every token of the text."""
+    """`all` assistant turns, the `last` one, the `last-run` (those since the last user's turn that was answered: the
+    calls and the answer of an agent), those of `weight` 1, or `everything`: every token of the text."""
     reasoning: bool = True
-    """Whether `<think> … </think>` carries loss."""
+    """Whether reasoning carries loss."""
     tool_calls: bool = True
     """Whether tool calls carry loss."""
 
     def spans(self, rendering: Rendering, conversation: Conversation) -> list[Span]:
-        """Return the trained spans of the text, in characters: in order, not empty, not overlapping."""
+        """Return the trained spans of the text, in characters: in order, not empty, not overlapping.
+
+        Raises:
+            RecordError: `reasoning_unknown`, reasoning carries no loss, and it is not certain where it stands.
+        """
         if self.turns == "everything":
             return [(0, len(rendering.text))]
         chosen: Sequence[Spoken] = rendering.spoken
         if self.turns == "last":
             chosen = rendering.spoken[-1:]
+        elif self.turns == "last-run":
+            answered = conversation.turns[: rendering.spoken[-1].turn]
+            asked = max((at for at, turn in enumerate(answered) if turn.role == "user"), default=-1)
+            chosen = [spoken for spoken in rendering.spoken if spoken.turn > asked]
         elif self.turns == "weight":
             chosen = [spoken for spoken in rendering.spoken if conversation.turns[spoken.turn].weight]
         return [span for spoken in chosen for span in self._trained_parts(rendering.text, spoken)]
@@ -76,7 +89,10 @@ class TrainOn:
         holes: list[Span] = []
         said = text[spoken.start : spoken.stop]
         if not self.reasoning:
-            holes += [_shift(span, spoken.start) for span in think_blocks(said)]
+            if spoken.reasoning is None:
+                detail = f"turn {spoken.turn} has reasoning of which it is not certain where it begins and ends"
+                raise RecordError("reasoning_unknown", detail)
+            holes += spoken.reasoning
         if not self.tool_calls:
             holes += [_shift(span, spoken.start) for span in written_calls(said)]
             holes += [spoken.calls] if spoken.calls else []

@@ -53,17 +53,17 @@ def _empty_block(text: str, start: int) -> re.Match[str] | None:
     return (REST_OF_EMPTY_BLOCK if opened else EMPTY_BLOCK).match(text, start)
 
 
-def think_blocks(text: str) -> Iterator[tuple[int, int]]:
+def think_blocks(text: str, opening: str = OPENING, closing: str = CLOSING) -> Iterator[tuple[int, int]]:
     """Yield the spans [start, end) of whole think blocks, each with the white space behind it.
 
     In "<think>a<think>b</think> c" the span is [0, 25). Each character is looked at once, however many tags there are.
     """
-    start = text.find(OPENING)
-    while start >= 0 and (closing := text.find(CLOSING, start)) >= 0:
-        space = SPACE.match(text, closing + len(CLOSING))
+    start = text.find(opening)
+    while start >= 0 and (end := text.find(closing, start)) >= 0:
+        space = SPACE.match(text, end + len(closing))
         assert space is not None, "white space may be empty"
         yield start, space.end()
-        start = text.find(OPENING, space.end())
+        start = text.find(opening, space.end())
 
 
 def find_opened_think(text: str, begin: int, end: int) -> int | None:

@@ -101,7 +101,7 @@ def by_blocks(
         raise RecordError("generation_blocks", detail)
     out = []
     for number, (start, end) in zip(speakers, joined, strict=True):
-        for anchor in _own_anchors(anchors.of(number), len(messages[number].get("tool_calls") or [])):
+        for anchor in own_anchors(anchors.of(number), len(messages[number].get("tool_calls") or [])):
             if not start <= anchor.start <= anchor.end <= end:
                 raise RecordError("generation_blocks", f"the generation block of turn {number} leaves part of it out")
         other = anchors.other_between(number, start, end)
@@ -153,7 +153,7 @@ def by_marks(
         RecordError: `turn_start_unknown`, `turn_end_unknown`, `turn_interrupted`.
     """
     speakers = [number for number, turn in enumerate(conversation.turns) if turn.role == "assistant"]
-    own = {number: _own_anchors(anchors.of(number), len(conversation.turns[number].tool_calls)) for number in speakers}
+    own = {number: own_anchors(anchors.of(number), len(conversation.turns[number].tool_calls)) for number in speakers}
     lefts = {number: anchors.end_before(own[number][0].start) for number in speakers}
     starts = {number: _after_header(text, lefts[number], own[number][0], header) for number in speakers}
     for number in speakers:
@@ -186,9 +186,7 @@ def by_marks(
         calls = bool(conversation.turns[number].tool_calls)
         end = len(text) if right is None else right
         stop_start, stop_end = _find_stop(text, last, end, stop, control, number, calls)
-        texts = [anchor.end for anchor in own[number] if anchor.kind != CALL]
-        span = (max([start, *texts]), stop_start) if calls else None
-        spoken.append(Spoken(turn=number, start=start, end=stop_end, stop=stop_start, calls=span))
+        spoken.append(Spoken(turn=number, start=start, end=stop_end, stop=stop_start))
     return tuple(spoken)
 
 
@@ -243,7 +241,7 @@ def require_all_rendered(text: str, messages: list[dict[str, Any]], anchors: Anc
         place = max([place, *(anchor.end for anchor in anchors.of(number))])
 
 
-def _own_anchors(anchors: Sequence[Anchor], calls: int) -> list[Anchor]:
+def own_anchors(anchors: Sequence[Anchor], calls: int) -> list[Anchor]:
     """Return a turn's own anchors; a template may name a tool again where it answers, which is not the turn's."""
     numbers = count()
     return [anchor for anchor in anchors if anchor.kind != CALL or next(numbers) < calls]

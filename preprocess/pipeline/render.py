@@ -25,7 +25,6 @@ from sft_shards.formats.templates.rendering import CALL, CALL_END
 from sft_shards.preprocess.pipeline.batch import NO_SPANS, ConversationBatch, Reject, RenderedBatch
 from sft_shards.preprocess.pipeline.skeleton_table import SkeletonTable
 
-THINK_TAGS = ("<think>", "</think>")
 MOST_SKELETONS = 4096
 """Skeletons that are kept at most. Beyond that, conversations with other role sequences are rendered by Jinja."""
 NO_SKELETON = -1
@@ -40,9 +39,13 @@ class ReferenceRendering:
         template: the chat template, with the tokens of one tokenizer.
         policy: which of the assistant's words carry loss.
         with_digests: whether splits or duplicates need `Conversation.digest`.
+
+    Raises:
+        UsageError: what carries loss cannot be told under the template.
     """
 
     def __init__(self, template: ChatTemplate, policy: TrainOn, *, with_digests: bool) -> None:
+        template.require_parts(policy)
         self._template, self._policy, self._with_digests = template, policy, with_digests
 
     def render(self, conversations: ConversationBatch, *, by_rule: bool = False) -> RenderedBatch:
@@ -145,7 +148,7 @@ class BatchRendering:
         """The number of a role sequence's skeleton in the table, or `NO_SKELETON`."""
         self._table = SkeletonTable()
         calls = set() if policy.tool_calls else {CALL, CALL_END}
-        self._forbid({*THINK_TAGS, *template.control.everywhere, *calls})
+        self._forbid({*template.reasoning_tags, *template.control.everywhere, *calls})
 
     def _forbid(self, strings: set[str]) -> None:
         self._forbidden = strings

@@ -175,11 +175,13 @@ def make_plan(config: JobConfig, tokenizer: Tokenizer, sources: Sequence[Source]
     target = config.shard_tokens * BYTES_PER_TOKEN
     parts = [(source, part) for source in sources for part in cut(source, target)]
     size = sum(source.bytes for source in sources)
+    loaded = load_template(template, tokenizer, allow_control_tokens=config.allow_control_tokens)
+    loaded.require_parts(config.policy)
     engine, engine_check = choose_backend(config.tokenizer_engine, tokenizer, size)
     return Plan(
         config=config,
         template=template,
-        template_sha256=load_template(template, tokenizer, allow_control_tokens=config.allow_control_tokens).sha256,
+        template_sha256=loaded.sha256,
         tokenizer_sha256=tokenizer.info().files,
         tokenizer_loaded=hashlib.sha256(tokenizer.loaded).hexdigest(),
         engine=engine,
