@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sft_shards.formats.conversation import ROLES
 from sft_shards.formats.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -119,6 +120,15 @@ def pairs(context: click.Context, parameter: click.Parameter, values: Iterable[s
     return out
 
 
+def roles(context: click.Context, parameter: click.Parameter, values: Iterable[str]) -> dict[str, str]:
+    """Read `NAME=ROLE`, given any number of times."""
+    out = pairs(context, parameter, values)
+    for name, role in out.items():
+        if role not in ROLES:
+            raise UsageError(f"{parameter.opts[0]} {name}={role}: there is no role {role!r}; {nearest(role, ROLES)}")
+    return out
+
+
 def option(*names: str, **settings: Any) -> Callable[..., Any]:
     """Declare an option in the form of `Option`."""
     return click.option(*names, cls=Option, **settings)
@@ -174,8 +184,8 @@ JOB = (
     option(
         "--map-role",
         multiple=True,
-        callback=pairs,
-        metavar="NAME=ROLE",
+        callback=roles,
+        metavar=f"NAME={'|'.join(ROLES)}",
         help="Name a role; may be repeated.",
     ),
     option(
