@@ -202,7 +202,7 @@ JOB = (
         "--verify-every",
         type=Whole(0, 2**63 - 1),
         default=10_000,
-        help="One record in so many is also done by the reference path, and compared.",
+        help="One record in so many, and some of each kind, are also done by the reference path, and compared.",
     ),
     option(
         "--revision",

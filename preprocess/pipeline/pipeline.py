@@ -68,6 +68,10 @@ class Pipeline:
         stages = (self._reading, self._rendering, self._tokenization, self._truncation)
         return dict(zip(STAGES, (stage.fallbacks for stage in stages), strict=True))
 
+    def start_task(self) -> None:
+        """Begin a task: which of its records are verified depends on no other task."""
+        self._verification.start_task()
+
     def batch(self, raw: RawBatch, form: str) -> Batch:
         """Return the sequences and rejects of consecutive records of one format.
 
@@ -84,4 +88,5 @@ class Pipeline:
         conversations = self._reading.read(raw, format_)
         rendered = self._rendering.render(conversations)
         tokenized = self._tokenization.tokenize(rendered)
-        return self._truncation.truncate(self._verification.verify(raw, format_, rendered, tokenized))
+        verified = self._verification.verify(raw, format_, conversations, rendered, tokenized)
+        return self._truncation.truncate(verified)

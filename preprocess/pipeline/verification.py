@@ -1,7 +1,7 @@
 """Verification while a job runs: a sample of the sequences is made again by the reference pipeline, and compared.
 
 The backend was compared with Hugging Face's ids before the job started. No test can try all texts, so the job goes on
-looking: at the first sequences of every process, and at a share of the others, which the record number chooses. A
+looking: at some records of each kind, and at a share of the others, which the record number chooses (see `sample`). A
 record of which the two ways make different texts or masks, or whose turns are not where inference would generate them
 (see `formats.templates.rule`), is left out with both spans named. Other ids than Hugging Face's end the job: another
 backend can be chosen.
@@ -13,41 +13,47 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.records import RecordFormat
 from sft_shards.formats.templates import Span
-from sft_shards.preprocess.pipeline.batch import Reject, RenderedBatch, TokenizedBatch
+from sft_shards.preprocess.pipeline.batch import ConversationBatch, Reject, RenderedBatch, TokenizedBatch
 from sft_shards.preprocess.pipeline.reference import ReferencePipeline
 from sft_shards.preprocess.pipeline.render import text_strings
+from sft_shards.preprocess.pipeline.sample import Sample
 from sft_shards.preprocess.pipeline.tokenize import require_same_ids
 from sft_shards.preprocess.sources import RawBatch
 
-ALWAYS_VERIFIED = 100
-"""Of so many sequences, the first that a process makes, each is compared."""
-
 
 class Verification:
-    """Compares a sample of the sequences of a process with the reference pipeline.
+    """Compares a sample of the sequences of a task with the reference pipeline.
 
     Args:
         reference: the reference pipeline.
         backend: the name of what gave the ids, for messages.
-        every: one sequence in so many is compared; 0 for the first ones only.
+        every: one record in so many is compared besides the first ones of each kind; 0 for these only.
     """
 
     def __init__(self, reference: ReferencePipeline, backend: str, every: int) -> None:
         self._reference, self._backend, self._every = reference, backend, every
-        self._verified = 0
+        self._sample = Sample(every)
+
+    def start_task(self) -> None:
+        """Draw the sample of another task."""
+        self._sample = Sample(self._every)
 
     def verify(
-        self, raw: RawBatch, format_: RecordFormat, rendered: RenderedBatch, tokenized: TokenizedBatch
+        self,
+        raw: RawBatch,
+        format_: RecordFormat,
+        conversations: ConversationBatch,
+        rendered: RenderedBatch,
+        tokenized: TokenizedBatch,
     ) -> TokenizedBatch:
         """Compare a sample of sequences with what the reference pipeline makes of their raw records.
 
         Args:
-            rendered: what the sequences were encoded from.
+            conversations, rendered: what the sequences were made from.
 
         Returns:
             The sequences without those that the reference makes otherwise or rejects, which are among its rejects.
@@ -55,13 +61,14 @@ class Verification:
         Raises:
             DataError: the ids of the same text differ; the record is named.
         """
-        chosen = np.flatnonzero(self.sample(tokenized.records))
+        text_only = np.isin(rendered.records, conversations.first_record + conversations.text_only.rows)
+        chosen = np.flatnonzero(self._sample.choose(rendered, text_only, tokenized.records))
         if not len(chosen):
             return tokenized
         got = tokenized.select(chosen)
         reference = self._reference
-        conversations = reference.read(raw, format_, (got.records - raw.first).tolist())
-        expected_texts = reference.render(conversations, by_rule=True)
+        read = reference.read(raw, format_, (got.records - raw.first).tolist())
+        expected_texts = reference.render(read, by_rule=True)
         got_texts = rendered.select(np.searchsorted(rendered.records, got.records))
         found = [*expected_texts.rejects, *different_texts(got_texts, expected_texts)]
         same = np.isin(expected_texts.records, [reject.record for reject in found], invert=True)
@@ -75,15 +82,6 @@ class Verification:
         kept = np.isin(tokenized.records, [reject.record for reject in found], invert=True)
         rejects = sorted([*tokenized.rejects, *found], key=lambda reject: reject.record)
         return replace(tokenized.select(np.flatnonzero(kept)), rejects=rejects)
-
-    def sample(self, records: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return bool[n]: which records to compare: the first ones of the process, then a seeded share."""
-        chosen = np.arange(self._verified, self._verified + len(records)) < ALWAYS_VERIFIED
-        self._verified += int(chosen.sum())
-        if self._every:
-            hashed = (records.astype(np.uint64) * np.uint64(0x9E3779B1)) & np.uint64(0xFFFFFFFF)
-            chosen |= hashed % np.uint64(self._every) == 0
-        return chosen
 
 
 def different_texts(got: RenderedBatch, expected: RenderedBatch) -> list[Reject]:

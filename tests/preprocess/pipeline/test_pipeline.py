@@ -13,7 +13,7 @@ pytestmark = pytest.mark.unit
 @pytest.fixture
 def _no_verification(monkeypatch):
     """A pipeline that compares nothing by itself."""
-    monkeypatch.setattr("sft_shards.preprocess.pipeline.verification.ALWAYS_VERIFIED", 0)
+    monkeypatch.setattr("sft_shards.preprocess.pipeline.sample.PER_KIND", 0)
 
 
 @pytest.mark.usefixtures("_no_verification")

@@ -9,6 +9,7 @@ from pipelines import Planted, as_json, make_pipeline, messages
 
 from sft_shards.formats.errors import DataError
 from sft_shards.formats.records import get
+from sft_shards.preprocess.pipeline.sample import PER_KIND
 from sft_shards.preprocess.pipeline.verification import Verification
 from sft_shards.preprocess.tokenizer.backends import TokenIds
 
@@ -51,10 +52,11 @@ def test_a_record_of_which_two_ways_differ_is_left_out(make_tokenizer):
     """Spans of all turns, compared with those of a reference that trains the last turn alone."""
     one, other = (make_pipeline(make_tokenizer("bytes"), train_on=turns).reference for turns in ("all", "last"))
     raw, format_ = as_json([messages("x", "y"), messages("q", "first", "q", "b"), messages("x", "z")]), get("openai")
-    rendered = one.render(one.read(raw, format_))
+    read = one.read(raw, format_)
+    rendered = one.render(read)
     tokenized = one.tokenize(rendered)
-    assert Verification(one, "hf", 1).verify(raw, format_, rendered, tokenized) is tokenized
-    kept = Verification(other, "hf", 1).verify(raw, format_, rendered, tokenized)
+    assert Verification(one, "hf", 1).verify(raw, format_, read, rendered, tokenized) is tokenized
+    kept = Verification(other, "hf", 1).verify(raw, format_, read, rendered, tokenized)
     assert kept.records.tolist() == [0, 2]
     (reject,) = kept.rejects
     assert (reject.record, reject.reason) == (1, "paths_differ")
@@ -64,11 +66,12 @@ def test_a_record_of_which_two_ways_differ_is_left_out(make_tokenizer):
 def test_a_mask_that_differs_leaves_the_record_out(make_tokenizer):
     reference = make_pipeline(make_tokenizer("bytes")).reference
     raw, format_ = as_json([messages("x", "y"), messages("q", "a")]), get("openai")
-    rendered = reference.render(reference.read(raw, format_))
+    read = reference.read(raw, format_)
+    rendered = reference.render(read)
     tokenized = reference.tokenize(rendered)
     mask = tokenized.loss_mask.copy()
     mask[0] = 1
-    kept = Verification(reference, "hf", 1).verify(raw, format_, rendered, replace(tokenized, loss_mask=mask))
+    kept = Verification(reference, "hf", 1).verify(raw, format_, read, rendered, replace(tokenized, loss_mask=mask))
     assert kept.records.tolist() == [1]
     assert [(one.record, one.reason) for one in kept.rejects] == [(0, "paths_differ")]
     assert "batch path alone trains tokens [0]" in kept.rejects[0].detail
@@ -87,15 +90,22 @@ def test_the_sample_is_compared_with_the_rule(make_tokenizer, monkeypatch):
     assert "but inference generates" in batch.rejects[0].detail
 
 
-def test_the_sample_is_seeded_and_of_the_size_asked_for(make_tokenizer, monkeypatch):
-    monkeypatch.setattr("sft_shards.preprocess.pipeline.verification.ALWAYS_VERIFIED", 0)
+def test_what_is_verified_does_not_depend_on_the_tasks_before(make_tokenizer, monkeypatch):
+    """A verified record that differs is left out: which ones are must be the same for any number of workers."""
     pipeline = make_pipeline(make_tokenizer("bytes"))
-    verification = Verification(pipeline.reference, "hf", 100)
-    chosen = verification.sample(np.arange(100_000))
-    assert 900 < chosen.sum() < 1100
-    assert chosen.tolist() == [bool(verification.sample(np.arange(at, at + 1))[0]) for at in range(100_000)]
+    verified = []
+    render = pipeline.reference.render
 
+    def rendered_again(read, **options):
+        found = render(read, **options)
+        verified.append(found.records.tolist())
+        return found
 
-def test_the_first_sequences_of_a_process_are_all_compared(make_tokenizer):
-    verification = Verification(make_pipeline(make_tokenizer("bytes")).reference, "hf", 0)
-    assert [int(verification.sample(np.arange(60)).sum()) for _ in range(3)] == [60, 40, 0]
+    monkeypatch.setattr(pipeline.reference, "render", rendered_again)
+    raw = as_json([messages("ask", f"answer number {number}. " * 9) for number in range(200)])
+    for _ in range(2):
+        pipeline.start_task()
+        pipeline.batch(raw, "openai")
+    assert verified[0] == verified[1] == list(range(PER_KIND))
+    pipeline.batch(raw, "openai")
+    assert len(verified) == 2, "within the task, this kind was seen"
