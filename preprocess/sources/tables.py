@@ -6,18 +6,28 @@ Rows come in slices of bounded size, because one row may be a conversation of a 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sft_shards.formats.errors import DataError, first_line
 from sft_shards.preprocess.sources.arrow_messages import decompressed_sizes
 from sft_shards.preprocess.sources.detect import FileHead
-from sft_shards.preprocess.sources.parquet_pages import PageError, page_headers
+from sft_shards.preprocess.sources.parquet_footer import (
+    BYTE_ARRAY,
+    DELTA_BYTE_ARRAY,
+    FIXED_LEN_BYTE_ARRAY,
+    PLAIN_DICTIONARY,
+    RLE_DICTIONARY,
+    ColumnChunk,
+    column_chunks,
+)
+from sft_shards.preprocess.sources.parquet_pages import page_headers
 from sft_shards.preprocess.sources.partition import Part, parts_of_units
 from sft_shards.preprocess.sources.raw_records import RawBatch
 from sft_shards.preprocess.sources.source import Source
 from sft_shards.preprocess.sources.streams import Progress
 from sft_shards.preprocess.sources.table_rows import ROWS, SLICE, VALUES, slices
+from sft_shards.preprocess.sources.thrift import ThriftError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,7 +88,7 @@ class Table:
                     number += len(rows)
         except MemoryError:
             raise
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             where = f"after record {number - 1}" if number else "in its first records"
             raise DataError(f"{source.path}: damaged {where} ({first_line(error)})") from None
 
@@ -89,7 +99,7 @@ class Table:
             return self._unit_sizes(source.file)
         except MemoryError:
             raise
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise DataError(f"{source.path}: damaged {self.name} file ({first_line(error)})") from None
 
     def _unit_sizes(self, path: str) -> list[int]:
@@ -123,15 +133,32 @@ class Parquet(Table):
 
         with pq.ParquetFile(path) as file:
             metadata = file.metadata
-        groups = {number: metadata.row_group(number) for number in range(first, last)}
-        in_dictionaries = sorted({name for group in groups.values() for name in _dictionary_columns(group)})
+        groups = _column_chunks(path, metadata)[first:last]
+        in_dictionaries = sorted({column.path for columns in groups for column in columns if _in_dictionary(column)})
         # Without pre-buffering and with a small buffer, pages are read one by one and not a row group at a time.
         with pq.ParquetFile(
             path, metadata=metadata, read_dictionary=in_dictionaries, pre_buffer=False, buffer_size=1 << 20
         ) as file:
-            for number, group in groups.items():
-                _check_pages(path, metadata, number)
-                yield from file.iter_batches(_rows_together(group), row_groups=[number], use_threads=False)
+            for number, columns in enumerate(groups, first):
+                _check_pages(path, metadata, number, columns)
+                rows = _rows_together(metadata.row_group(number), columns)
+                yield from file.iter_batches(rows, row_groups=[number], use_threads=False)
+
+
+def _column_chunks(path: str, metadata: Any) -> list[list[ColumnChunk]]:
+    """Return the column chunks of each row group, which must be those of the schema that pyarrow read."""
+    import pyarrow as pa
+
+    schema = [metadata.schema.column(place).path for place in range(len(metadata.schema))]
+    with open(path, "rb") as file:
+        try:
+            groups = column_chunks(file)
+        except ThriftError as error:
+            raise pa.ArrowInvalid(f"the footer {error}") from None
+    for number, columns in enumerate(groups):
+        if [column.path for column in columns] != schema:
+            raise pa.ArrowInvalid(f"row group {number} has other columns than the schema")
+    return groups
 
 
 def _check_batches(path: str) -> None:
@@ -153,24 +180,19 @@ def _check_batches(path: str) -> None:
             raise pa.ArrowInvalid("the metadata of a message is damaged") from None
 
 
-def _columns(group: Any) -> list[Any]:
-    return [group.column(place) for place in range(group.num_columns)]
+def _in_dictionary(column: ColumnChunk) -> bool:
+    """Return whether texts stand in a dictionary, which is then read as such."""
+    encoded = {PLAIN_DICTIONARY, RLE_DICTIONARY} & {*column.encodings}
+    return column.physical_type == BYTE_ARRAY and bool(encoded)
 
 
-def _dictionary_columns(group: Any) -> list[str]:
-    """Return the paths of the texts of a row group that stand in dictionaries, which are read as such."""
-    return [
-        column.path_in_schema
-        for column in _columns(group)
-        if column.physical_type == "BYTE_ARRAY" and any("DICTIONARY" in one for one in column.encodings)
-    ]
-
-
-def _check_pages(path: str, metadata: Any, number: int) -> None:
+def _check_pages(path: str, metadata: Any, number: int, columns: Sequence[ColumnChunk]) -> None:
     """Make sure that no page of a row group is large, and that all values of its lists would fit into one row.
 
     Args:
+        metadata: what pyarrow read of the file.
         number: of the row group.
+        columns: of the row group.
 
     Raises:
         pyarrow.ArrowInvalid: one is, they do not, or a header is damaged.
@@ -179,9 +201,9 @@ def _check_pages(path: str, metadata: Any, number: int) -> None:
 
     in_lists = 0
     with open(path, "rb") as file:
-        for place, column in enumerate(_columns(metadata.row_group(number))):
+        for place, column in enumerate(columns):
             repeated = metadata.schema.column(place).max_repetition_level > 0
-            where = f"row group {number}, column {column.path_in_schema}"
+            where = f"row group {number}, column {column.path}"
             try:
                 for page in page_headers(file, column):
                     in_lists += page.values * repeated
@@ -193,18 +215,18 @@ def _check_pages(path: str, metadata: Any, number: int) -> None:
                         raise pa.ArrowInvalid(
                             f"row group {number}: more than {VALUES:,} values in lists; write smaller row groups"
                         )
-            except PageError as error:
-                raise pa.ArrowInvalid(f"{where}: {error}") from None
+            except ThriftError as error:
+                raise pa.ArrowInvalid(f"{where}: a header {error}") from None
 
 
-def _rows_together(group: Any) -> int:
+def _rows_together(group: Any, columns: Sequence[ColumnChunk]) -> int:
     """Return how many rows of a row group are read together, so that no column takes much memory."""
     rows = SLICE * group.num_rows // max(group.total_byte_size, 1)
-    for column in _columns(group):
-        rows = min(rows, BATCH_VALUES * group.num_rows // max(column.num_values, 1))
+    for column in columns:
+        rows = min(rows, BATCH_VALUES * group.num_rows // max(column.values, 1))
         # A value of these may be as long as the whole column and take a few bytes in the file.
-        if column.physical_type == "FIXED_LEN_BYTE_ARRAY" or "DELTA_BYTE_ARRAY" in column.encodings:
-            rows = min(rows, BATCH_BYTES // max(column.total_uncompressed_size, 1))
+        if column.physical_type == FIXED_LEN_BYTE_ARRAY or DELTA_BYTE_ARRAY in column.encodings:
+            rows = min(rows, BATCH_BYTES // max(column.size, 1))
     return int(max(1, min(ROWS, rows)))
 
 

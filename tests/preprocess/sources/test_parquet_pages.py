@@ -9,7 +9,9 @@ import pytest
 
 from sft_shards.formats.errors import DataError
 from sft_shards.preprocess.sources import PartReader, find_sources, tables, whole_of
-from sft_shards.preprocess.sources.parquet_pages import PageError, page_headers
+from sft_shards.preprocess.sources.parquet_footer import ColumnChunk, column_chunks
+from sft_shards.preprocess.sources.parquet_pages import page_headers
+from sft_shards.preprocess.sources.thrift import ThriftError
 
 pytestmark = pytest.mark.unit
 
@@ -27,9 +29,8 @@ TABLE = pa.table(
 
 
 def chunks(path):
-    metadata = pq.ParquetFile(path).metadata
-    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    return [group.column(place) for group in groups for place in range(group.num_columns)]
+    with open(path, "rb") as file:
+        return [column for group in column_chunks(file) for column in group]
 
 
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
@@ -44,10 +45,10 @@ def test_headers_add_up_to_their_column(tmp_path, version, compression, options)
     with open(path, "rb") as file:
         for column in chunks(path):
             headers = list(page_headers(file, column))
-            assert sum(page.values for page in headers) == column.num_values
-            assert sum(page.stored for page in headers) < column.total_compressed_size
-            headed = column.total_compressed_size - sum(page.stored for page in headers)
-            assert column.total_uncompressed_size - sum(page.size for page in headers) == headed
+            assert sum(page.values for page in headers) == column.values
+            assert sum(page.stored for page in headers) < column.stored
+            headed = column.stored - sum(page.stored for page in headers)
+            assert column.size - sum(page.size for page in headers) == headed
 
 
 def read(path):
@@ -81,15 +82,12 @@ def test_the_footer_need_not_say_so(tmp_path, monkeypatch):
     data = path.read_bytes()
     assert data.count(stored) == 1
     path.write_bytes(data.replace(stored, b"\xfe\xff\x7f"))
-    assert chunks(path)[0].total_uncompressed_size < 200_000
+    assert chunks(path)[0].size < 200_000
     with pytest.raises(DataError, match="a page of 1,048,575 bytes, more than 500,000"):
         read(path)
 
 
-class Chunk:
-    """A column chunk that begins with the file."""
-
-    data_page_offset, has_dictionary_page, dictionary_page_offset, total_compressed_size = 0, False, None, 1 << 40
+CHUNK = ColumnChunk(path="a", physical_type=6, encodings=(), values=1, first_page=0, stored=1 << 40, size=1)
 
 
 @pytest.mark.parametrize(
@@ -107,5 +105,5 @@ class Chunk:
     ],
 )
 def test_a_damaged_header_is_an_error(header):
-    with pytest.raises(PageError):
-        list(page_headers(io.BytesIO(header), Chunk()))
+    with pytest.raises(ThriftError):
+        list(page_headers(io.BytesIO(header), CHUNK))
