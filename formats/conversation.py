@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from sft_shards.formats.columnar import INPUT, RoleSequence, text_only_digest
@@ -75,6 +75,10 @@ class Conversation:
 
     turns: tuple[Turn, ...]
     tools: tuple[dict[str, Any], ...] = ()
+    documents: tuple[dict[str, Any], ...] = ()
+    """Texts that the answers draw on, each `{"title": str, "text": str}` or what else its template knows."""
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
+    """What the chat template is given beside, by name, such as `enable_thinking`; see `template_arguments`."""
 
     def __post_init__(self) -> None:
         for number, turn in enumerate(self.turns):
@@ -89,8 +93,11 @@ class Conversation:
             raise RecordError("no_assistant_turn", f"roles: {roles}")
         check_nesting([turn.tool_calls for turn in self.turns if turn.tool_calls])
         check_nesting(self.tools)
+        check_nesting(self.documents)
         try:
             self.digest()
+            if self.documents or self.template_arguments:
+                as_json([self.documents, self.template_arguments]).encode("utf-8")
         except UnicodeEncodeError:
             raise RecordError(
                 "lone_surrogate", "the text holds half of a surrogate pair, which is no character"
@@ -102,6 +109,9 @@ class Conversation:
 
     def text_only(self) -> tuple[RoleSequence, list[str]] | None:
         """Return the role sequence and the texts, or None where the conversation holds anything else."""
+        return None if self.documents or self.template_arguments else self._roles_and_texts()
+
+    def _roles_and_texts(self) -> tuple[RoleSequence, list[str]] | None:
         roles: list[str] = []
         texts: list[str] = []
         for turn in self.turns:
@@ -133,11 +143,18 @@ class Conversation:
         return cls(turns=tuple(turns))
 
     def digest(self) -> bytes:
-        """Return 16 bytes that are equal exactly when two conversations are; splits and duplicates go by them."""
-        text_only = self.text_only()
+        """Return 16 bytes that are equal exactly when turns and tools of two conversations are.
+
+        Splits and duplicates go by them. Documents and template arguments count for duplicates where they change the
+        rendered text, which the render stage sees.
+        """
+        text_only = self._roles_and_texts()
         if text_only is not None:
             return text_only_digest(*text_only)
         turns = [{"content": None, **turn.message(), "weight": turn.weight} for turn in self.turns]
-        value = [turns, list(self.tools)]
-        text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-        return hashlib.blake2b(text.encode("utf-8"), digest_size=16).digest()
+        return hashlib.blake2b(as_json([turns, list(self.tools)]).encode("utf-8"), digest_size=16).digest()
+
+
+def as_json(value: Any) -> str:
+    """Return a JSON-like value as a text that is the same for equal ones."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))

@@ -99,6 +99,7 @@ REASONS = {
 
 NOTES = {
     "cut": "sequences that were cut to --max-length",
+    "documents_ignored": "conversations whose documents the template does not render",
     "normalized_or_lossy": "sequences whose tokens spell another text than was rendered",
     "reasoning_dropped": "conversations of which the template leaves reasoning out",
     "straddling_tokens": "tokens that begin before trained text and end inside it",

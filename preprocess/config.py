@@ -13,6 +13,7 @@ from typing import Any
 from sft_shards.formats.errors import UsageError, nearest
 from sft_shards.formats.records import FieldMap
 from sft_shards.formats.records import formats as record_formats
+from sft_shards.formats.template_arguments import checked
 from sft_shards.formats.templates import TRAIN_ON, TrainOn
 
 AUTO = "auto"
@@ -24,7 +25,7 @@ BACKENDS = (AUTO, "fastokens", "hf")
 """What gives the token ids; `auto` takes fastokens for inputs of some size, where it agrees with Hugging Face's."""
 
 
-UNSAID = ("revision", "max_record_bytes")
+UNSAID = ("revision", "max_record_bytes", "template_arg")
 """Fields that the plan and the manifest name only where they have another value than the default."""
 
 
@@ -47,6 +48,9 @@ class JobConfig:
     """
     format: str = AUTO
     template: str = AUTO
+    """A name, or a file; in a plan and in the manifest a file's bare name, its text standing there too."""
+    template_arg: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    """What the template is given beside the conversation, by name."""
     train_on: str = "all"
     train_reasoning: bool = True
     train_tool_calls: bool = True
@@ -106,6 +110,10 @@ class JobConfig:
         for name in self.field:
             if name not in known_fields:
                 raise UsageError(f"--field {name}=…: no format has this field; {nearest(name, known_fields)}")
+        try:
+            checked(dict(self.template_arg))
+        except ValueError as error:
+            raise UsageError(f"--template-arg {error}") from None
 
     @property
     def fields(self) -> FieldMap:
@@ -120,7 +128,7 @@ class JobConfig:
     def as_dict(self) -> dict[str, Any]:
         """Give the JSON object that the plan and the manifest hold."""
         found = asdict(self) | {"inputs": list(self.inputs)}
-        unset = {name for name in UNSAID if found[name] == self.__dataclass_fields__[name].default}
+        unset = {name for name in UNSAID if found[name] in (self.__dataclass_fields__[name].default, {})}
         return {name: value for name, value in found.items() if name not in unset}
 
     @classmethod

@@ -29,6 +29,7 @@ from sft_shards.preprocess.tasks.output import OutputState, check_not_inside, lo
 from sft_shards.preprocess.tasks.plan import Plan, check_versions, make_plan, planned_sources, planned_tokenizer
 from sft_shards.preprocess.tasks.prepare import prepared
 from sft_shards.preprocess.tasks.rerun import made_already
+from sft_shards.preprocess.tasks.template_file import planned_config, template_text
 from sft_shards.preprocess.tasks.workdir import WORK, clear, is_finished
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
@@ -142,8 +143,9 @@ class Job:
         for source in sources:
             self.say(printable(f"{source.path}: {source.format} ({source.kind})"))
         tokenizer = Tokenizer.configured(self.config, cache=self.cache)
-        config = replace(self.config, revision=tokenizer.revision)
-        return make_plan(config, tokenizer, sources), tokenizer
+        template = template_text(self.config, self.output)
+        config = replace(planned_config(self.config, template), revision=tokenizer.revision)
+        return make_plan(config, tokenizer, sources, template), tokenizer
 
     def _write_plan(self) -> tuple[Plan, Tokenizer]:
         new = look(self.output) is not OutputState.PLANNED

@@ -6,6 +6,7 @@ unquoted word (a number, a date, a yes) is taken where it can mean only one thin
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sft_shards.formats.conversation import ROLES
 from sft_shards.formats.errors import UsageError, nearest
+from sft_shards.formats.template_arguments import parse_arguments
 
 if TYPE_CHECKING:
     from sft_shards.preprocess.config import JobConfig
@@ -73,6 +74,10 @@ class Limit(click.types.StringParamType):
         return text
 
 
+class JsonText(click.types.StringParamType):
+    """A name with a JSON value, `NAME=JSON`."""
+
+
 class Number(click.FloatRange):
     """A float in a range; "nan" is in none."""
 
@@ -120,13 +125,9 @@ def pairs(context: click.Context, parameter: click.Parameter, values: Iterable[s
     return out
 
 
-def roles(context: click.Context, parameter: click.Parameter, values: Iterable[str]) -> dict[str, str]:
-    """Read `NAME=ROLE`, given any number of times."""
-    out = pairs(context, parameter, values)
-    for name, role in out.items():
-        if role not in ROLES:
-            raise UsageError(f"{parameter.opts[0]} {name}={role}: there is no role {role!r}; {nearest(role, ROLES)}")
-    return out
+def arguments(context: click.Context, parameter: click.Parameter, values: Iterable[str]) -> dict[str, Any]:
+    """Read `NAME=JSON`, given any number of times."""
+    return parse_arguments(values, parameter.opts[0])
 
 
 def option(*names: str, **settings: Any) -> Callable[..., Any]:
@@ -139,7 +140,15 @@ JOB = (
     option("--output", type=Output(), help="Shard directory to write."),
     option("--tokenizer", metavar="NAME_OR_DIR", help="Folder of a tokenizer, or its name on the Hub."),
     option("--format", "format", default="auto", help="Record format, see 'sft-preprocess formats'."),
-    option("--template", default="auto", help="Chat template: auto, tokenizer, or a name, see 'formats'."),
+    option("--template", default="auto", help="Chat template: auto, tokenizer, a name (see 'formats'), or FILE.jinja."),
+    option(
+        "--template-arg",
+        multiple=True,
+        type=JsonText(),
+        callback=arguments,
+        metavar="NAME=JSON",
+        help="Give the template an argument, such as enable_thinking=false; may be repeated.",
+    ),
     option("--train-on", default="all", help="What carries loss: all, last, last-run, weight or everything."),
     option(
         "--train-reasoning/--no-train-reasoning",
@@ -184,8 +193,8 @@ JOB = (
     option(
         "--map-role",
         multiple=True,
-        callback=roles,
-        metavar=f"NAME={'|'.join(ROLES)}",
+        callback=pairs,
+        metavar="NAME=ROLE",
         help="Name a role; may be repeated.",
     ),
     option(
@@ -293,7 +302,9 @@ class Settings:
             elif isinstance(parameter, click.Option) and parameter.is_flag:
                 out += [parameter.opts[0]] if value else parameter.secondary_opts[:1]
             elif isinstance(value, dict):
-                out += [word for left, right in value.items() for word in (parameter.opts[0], f"{left}={right}")]
+                as_json = isinstance(parameter.type, JsonText)
+                words = [f"{left}={json.dumps(right) if as_json else right}" for left, right in value.items()]
+                out += [word for pair in words for word in (parameter.opts[0], pair)]
             elif value is not None:
                 out += [parameter.opts[0], str(value)]
         return tuple(out)
@@ -370,6 +381,8 @@ def _words(parameter: click.Parameter, value: Any) -> Any:
     """Spell a YAML value as the words of a command line."""
     if isinstance(parameter, click.Argument):
         return [_text(one) for one in (value if isinstance(value, list) else [value])]
+    if isinstance(parameter.type, JsonText) and isinstance(value, dict):
+        return [f"{_name(name)}={_json(one)}" for name, one in value.items() if one is not None]
     if _is_multiple(parameter):
         if isinstance(value, dict):
             return [f"{_name(left)}={'' if right is None else _scalar(right)}" for left, right in value.items()]
@@ -399,6 +412,13 @@ def _name(value: Any) -> str:
     if "=" in _text(value):
         raise _UnfitError
     return str(value)
+
+
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        raise _UnfitError from None
 
 
 def _scalar(value: Any) -> str:

@@ -5,6 +5,7 @@ A wrong mask is seen before anything is written, and not after a night.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 from sft_shards.formats.errors import DataError, RecordError
@@ -27,8 +28,9 @@ def announcement(plan: Plan, tokenizer: Tokenizer, *, colour: bool) -> Iterator[
     Args:
         colour: show what carries loss in green; otherwise between ⟦ ⟧.
     """
-    yield printable(f"template {plan.template}; ids by {plan.engine_check}")
-    pipeline = Pipeline(plan.config, plan.template, tokenizer)
+    given = ", ".join(f"{name}={json.dumps(value)}" for name, value in plan.config.template_arg.items())
+    yield printable(f"template {plan.template}{f' with {given}' if given else ''}; ids by {plan.engine_check}")
+    pipeline = Pipeline(plan.config, plan.template, tokenizer, source=plan.template_source)
     source = plan.sources[0]
     for number, record in sample(source, TRIED, plan.config.max_record_bytes):
         if isinstance(record, RecordError):

@@ -16,12 +16,16 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from sft_shards.formats.errors import DataError
-from sft_shards.formats.shards.contents import is_inside, read_inside
-from sft_shards.formats.shards.files import atomic_write, json_bytes
+from sft_shards.formats.shards.contents import folder_inside, is_inside, read_inside
+from sft_shards.formats.shards.files import atomic_write, fsync_directory, json_bytes
 from sft_shards.formats.shards.schema import SchemaError, build, parse
 
 SCHEMA = 1
 NAME = "manifest.json"
+TEMPLATE = "template"
+"""The folder of a template that came from a file."""
+UNSAID = ("arguments", "file")
+"""Fields of the template that are written only where they are set."""
 SPLITS = ("train", "valid", "test")
 SHARD_FILES = ("tokens/{}.bin", "tokens/{}.idx", "loss_mask/{}.bin", "loss_mask/{}.idx", "rows/{}.parquet")
 """The files of a shard below its split's folder, by its name."""
@@ -145,7 +149,7 @@ class TemplateInfo:
     """The chat template that made the texts."""
 
     name: str
-    """`tokenizer`, or the name of a template."""
+    """`tokenizer`, the name of a template, or the bare name of a file."""
     sha256: str
     """Hash of its text."""
     header: str = ""
@@ -154,6 +158,23 @@ class TemplateInfo:
     """Tokens that end an assistant's turn."""
     source: str | None = None
     """Its Jinja text."""
+    arguments: Mapping[str, object] = field(default_factory=dict)
+    """What the job gave it beside every conversation, by name; not written where there are none."""
+    file: str = ""
+    """Name of its copy in `template/`, where it came from a file; else "", and not written."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the JSON object that the manifest holds."""
+        found = asdict(self)
+        return {name: value for name, value in found.items() if value or name not in UNSAID}
+
+    def copy_file(self, directory: Path, *, scratch: Path) -> None:
+        """Write `DIR/template/FILE` where the template came from a file, so that the job can be repeated."""
+        if self.file:
+            folder = folder_inside(directory, TEMPLATE)
+            with atomic_write(folder / self.file, scratch=scratch) as copy:
+                copy.write((self.source or "").encode("utf-8"))
+            fsync_directory(folder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +223,8 @@ class Manifest:
 
     def as_dict(self) -> dict[str, Any]:
         """Give the JSON object that `write` writes, without its hash."""
-        return {"schema": self.schema, **asdict(self), "notes": self.notes.as_dict()}
+        more = {"template": self.template.as_dict(), "notes": self.notes.as_dict()}
+        return {"schema": self.schema, **asdict(self), **more}
 
     def write(self, directory: Path, *, scratch: Path | None = None) -> None:
         """Write `DIR/manifest.json` atomically, by way of a temporary file in `scratch`."""
@@ -276,6 +298,9 @@ def check_names(manifest: Manifest) -> None:
             if min(shard.sequences, shard.tokens, shard.trained_tokens, shard.longest) < 0:
                 raise SchemaError(f"{place}: shard {name} has a negative number")
     check_file_names(manifest.tokenizer.files, "tokenizer.files")
+    if manifest.template.file:
+        check_file_names([manifest.template.file], "template.file")
+        check_source(manifest.template.source, manifest.template.sha256, "template.source")
     if not 0 < manifest.tokenizer.vocab_size < 1 << 31:  # ids are stored as uint16 or int32
         raise SchemaError(f"tokenizer.vocab_size is {manifest.tokenizer.vocab_size:.3g}")
     known = {split: {shard.name for shard in info.shards} for split, info in manifest.splits.items()}
@@ -295,6 +320,16 @@ def check_file_names(names: Iterable[object], place: str) -> None:
     for name in names:
         if not isinstance(name, str) or not is_inside(name) or "/" in name or not name.isprintable():
             raise SchemaError(f"{place}: {name!r:.60} is not the name of a file")
+
+
+def check_source(source: str | None, sha256: str, place: str) -> None:
+    """Check that a template's text, where there is one, is the one that was hashed.
+
+    Raises:
+        SchemaError: it is not; the message begins with `place`.
+    """
+    if source is not None and hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest() != sha256:
+        raise SchemaError(f"{place}: its SHA-256 is not the one that is named")
 
 
 def _notes(raw: dict[str, Any]) -> dict[str, Any]:

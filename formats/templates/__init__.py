@@ -21,7 +21,13 @@ A package of your own adds a template by the entry point group `sft_shards.templ
 """
 
 from sft_shards.formats.templates.chat_template import ChatTemplate, TemplateTokens
-from sft_shards.formats.templates.registry import TOKENIZER, sources, template_source
+from sft_shards.formats.templates.registry import (
+    TOKENIZER,
+    is_template_file,
+    read_template,
+    sources,
+    template_source,
+)
 from sft_shards.formats.templates.rendering import TRAIN_ON, Rendering, Span, Spoken, TrainOn
 from sft_shards.formats.templates.skeleton import Skeleton, Tracer
 from sft_shards.formats.templates.traced_text import Trim
@@ -38,6 +44,8 @@ __all__ = [
     "Tracer",
     "TrainOn",
     "Trim",
+    "is_template_file",
+    "read_template",
     "sources",
     "template_source",
 ]

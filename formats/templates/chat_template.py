@@ -8,23 +8,27 @@ so that one that cannot be used is refused before anything is written.
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import jinja2
 
 from sft_shards.formats.conversation import Conversation, Turn
-from sft_shards.formats.errors import RecordError, UsageError
+from sft_shards.formats.errors import RecordError, UsageError, nearest
+from sft_shards.formats.template_arguments import RESERVED as RESERVED_NAMES
+from sft_shards.formats.template_arguments import canonical
 from sft_shards.formats.templates.anchors import Anchors
 from sft_shards.formats.templates.control_tokens import ControlTokens
 from sft_shards.formats.templates.probes import TOOL, probes, reasoning_probes
 from sft_shards.formats.templates.rendering import Rendering, Span, Spoken, TrainOn
 from sft_shards.formats.templates.rule import require_rule
-from sft_shards.formats.templates.sandbox import compile_template, render
+from sft_shards.formats.templates.sandbox import compile_template, render, variables_of
 from sft_shards.formats.templates.sentinels import (
     RESERVED,
     TypedTokens,
@@ -43,6 +47,8 @@ from sft_shards.formats.templates.turn_spans import (
 )
 
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+MOST_VARIANTS = 64
+"""Templates with other arguments that are kept; records seldom come with more than a few."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +72,15 @@ class ChatTemplate:
         with_tools: another template for conversations that offer tools, where a tokenizer has one
             (`apply_chat_template` takes its `tool_use` for these).
         for_tools: whether this is such another template. It is probed with a tool, since it may take nothing else.
+        arguments: what every rendering is given beside the conversation, by name, such as `enable_thinking`. A
+            conversation's own arguments come before these.
         allow_control_tokens: whether control tokens in texts become control tokens, instead of staying text.
 
     Attributes:
-        name: "tokenizer" or the name of a built-in one.
+        name: "tokenizer", the name of a built-in one, or that of a file.
         source: its text, the one for conversations without tools.
+        tools_source: that of the second one, or None.
+        arguments: those of `arguments` that it uses.
         sha256: hash of the template's text.
         header: the generation prompt, "" where the template writes none.
         control: the tokens that stay text when somebody types them; none if they are allowed.
@@ -80,7 +90,7 @@ class ChatTemplate:
 
     Raises:
         UsageError: the template is no Jinja, cannot render one question with its answer, or does not end the answer
-            with a token that the model stops on.
+            with a token that the model stops on; or it does not use an argument.
     """
 
     def __init__(
@@ -91,10 +101,12 @@ class ChatTemplate:
         *,
         with_tools: str | None = None,
         for_tools: bool = False,
+        arguments: Mapping[str, Any] | None = None,
         allow_control_tokens: bool = False,
     ) -> None:
         self.name = name
         self.source = source
+        self.tools_source = with_tools
         self.allow_control_tokens = allow_control_tokens
         self.sha256 = hashlib.sha256(source.encode("utf-8")).hexdigest()
         self.tokens = tokens
@@ -110,25 +122,94 @@ class ChatTemplate:
         self._knows_developer = "developer" in source
         self._control = any_of(tokens.control)
         self._stop = any_of(tokens.stop)
+        self.control = ControlTokens()
+        self._typed = TypedTokens(self.control)
+        self._prepare(self._relevant(arguments or {}))
+        if with_tools is not None:
+            self._with_tools = ChatTemplate(
+                name,
+                with_tools,
+                tokens,
+                for_tools=True,
+                arguments=arguments,
+                allow_control_tokens=allow_control_tokens,
+            )
+            self.control = self._with_tools.control = self.control | self._with_tools.control
+            self._typed = self._with_tools._typed = TypedTokens(self.control)
+        if not for_tools:
+            self._require_used(arguments or {})
+
+    def _prepare(self, arguments: Mapping[str, Any]) -> None:
+        """Take arguments, and find out by probes how the template writes with them."""
+        self.arguments = dict(arguments)
+        self._variants: dict[str, ChatTemplate | RecordError] = {}
+        self._with_tools = self
         self.header = ""
         self.distrusted = False
         self._always_header = self._lead = self._gap = ""
-        self._with_tools = self
         self._markup: ReasoningMarkup | None = None
-        self.control = ControlTokens()
-        self._typed = TypedTokens(self.control)
+        self._typed = TypedTokens(ControlTokens())
         self._probe()
-        if not allow_control_tokens:
-            self.control = ControlTokens.find(tokens.control, tokens.added, tokens.stop, self._written())
+        if not self.allow_control_tokens:
+            tokens = self.tokens
+            self.control |= ControlTokens.find(tokens.control, tokens.added, tokens.stop, self._written())
             self._typed = TypedTokens(self.control)
         self.distrusted = not self._agrees_on_probes()
         self.separates_reasoning = self._learn_markup()
-        if with_tools is not None:
-            self._with_tools = ChatTemplate(
-                name, with_tools, tokens, for_tools=True, allow_control_tokens=allow_control_tokens
-            )
-            self.control |= self._with_tools.control
-            self._typed = self._with_tools._typed = TypedTokens(self.control)
+
+    def _require_used(self, arguments: Mapping[str, Any]) -> None:
+        for name in sorted(arguments.keys() - self.takes):
+            taken = ", ".join(sorted(self.takes)) or "none"
+            close = nearest(name, self.takes)
+            hint = f"; {close}" if close.startswith("did") else ""
+            raise UsageError(f"--template-arg {name}: {self._label} does not use it{hint} (it takes: {taken})")
+
+    @property
+    def takes(self) -> frozenset[str]:
+        """The names of the arguments that the template or the second one uses."""
+        return self._taken | self._with_tools._taken
+
+    @cached_property
+    def _taken(self) -> frozenset[str]:
+        """The names of the arguments that this very template uses."""
+        return variables_of(self.source) - RESERVED_NAMES - self.tokens.variables.keys()
+
+    def _relevant(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in arguments.items() if name in self._taken} if arguments else {}
+
+    def suited(self, conversation: Conversation) -> ChatTemplate:
+        """Return the template for a conversation: the second one where it offers tools, with the arguments it brings.
+
+        Raises:
+            RecordError: `template_error`, the template cannot render even one question and its answer with these.
+        """
+        template = self._with_tools if conversation.tools else self
+        if not conversation.template_arguments:
+            return template
+        return template._variant(conversation.template_arguments)
+
+    def _variant(self, arguments: Mapping[str, Any]) -> ChatTemplate:
+        """Return this template with other arguments on top of its own, compiled once and probed once for each set."""
+        merged = self.arguments | self._relevant(arguments)
+        key = canonical(merged)
+        if key == canonical(self.arguments):
+            return self
+        if key not in self._variants:
+            if len(self._variants) == MOST_VARIANTS:
+                self._variants.clear()
+            self._variants[key] = self._with(merged)
+        found = self._variants[key]
+        if isinstance(found, RecordError):
+            raise found
+        return found
+
+    def _with(self, arguments: Mapping[str, Any]) -> ChatTemplate | RecordError:
+        other = copy.copy(self)
+        try:
+            other._prepare(arguments)
+        except UsageError as error:
+            return RecordError("template_error", f"with the arguments {canonical(arguments):.200}: {error}").kept()
+        return other
 
     def render(self, conversation: Conversation, *, by_rule: bool = False) -> Rendering:
         """Render a conversation, and find where its assistant speaks.
@@ -141,18 +222,18 @@ class ChatTemplate:
                 `typed_control_token` (the template decides by one), or one of the reasons of `turn_spans` (its turns
                 cannot be located for certain).
         """
-        if conversation.tools and self._with_tools is not self:
-            return self._with_tools.render(conversation, by_rule=by_rule)
-        messages = self._messages(conversation)
-        tools: list[dict[str, Any]] | None = list(conversation.tools) or None
-        texts = all_texts([messages, tools])
+        return self.suited(conversation)._rendered(conversation, by_rule)
+
+    def _rendered(self, conversation: Conversation, by_rule: bool = False) -> Rendering:
+        messages, beside = self._messages(conversation), self._beside(conversation)
+        texts = all_texts([messages, beside])
         if RESERVED.search(texts):
             raise RecordError("reserved_character", "the text holds a Unicode noncharacter (U+FDD0 to U+FDEF)")
-        messages, whole = self._render_calls(messages, tools)
+        messages, whole = self._render_calls(messages, beside)
         if not self._typed.pattern.search(texts):
-            return self._located(conversation, messages, tools, whole, by_rule)
-        messages, tools = self._typed.hide_messages(messages), self._typed.hide(tools)
-        rendering = self._located(conversation, messages, tools, self._render(messages, tools), by_rule)
+            return self._located(conversation, messages, beside, whole, by_rule)
+        messages, beside = self._typed.hide_messages(messages), self._typed.hide(beside)
+        rendering = self._located(conversation, messages, beside, self._render(messages, beside), by_rule)
         return self._revealed(rendering, whole)
 
     def _revealed(self, rendering: Rendering, plain: str) -> Rendering:
@@ -171,7 +252,7 @@ class ChatTemplate:
         self,
         conversation: Conversation,
         messages: list[dict[str, Any]],
-        tools: list[dict[str, Any]] | None,
+        beside: Mapping[str, Any],
         whole: str,
         by_rule: bool,
     ) -> Rendering:
@@ -181,21 +262,24 @@ class ChatTemplate:
         text, blocks = take_out_blocks(text)
 
         def plain(other: list[dict[str, Any]]) -> str:
-            return take_out_blocks(self._render(other, tools).removesuffix(always))[0]
+            return take_out_blocks(self._render(other, beside).removesuffix(always))[0]
 
         anchors, first_placement = find_anchors(text, messages, plain)
         require_all_rendered(text, messages, anchors)
-        spoken = self._locate(text, blocks, conversation, messages, tools, plain, anchors, first_placement)
+        spoken = self._locate(text, blocks, conversation, messages, beside, plain, anchors, first_placement)
         if (self.distrusted or by_rule) and (self.header or not self._has_generation):
             require_rule(
                 text,
                 spoken,
-                lambda number: self._prompt(messages, tools, number),
+                lambda number: self._prompt(messages, beside, number),
                 self._stop,
                 every=self.distrusted,
             )
         spoken = self._with_parts(text, spoken, messages, anchors)
-        return Rendering(text=text, spoken=spoken, notes=_notes(text, messages, tools))
+        notes = _notes(text, messages, beside["tools"])
+        if beside["documents"] and self._ignores_documents(messages, beside, whole):
+            notes = ("documents_ignored", *notes)
+        return Rendering(text=text, spoken=spoken, notes=notes)
 
     def _locate(
         self,
@@ -203,7 +287,7 @@ class ChatTemplate:
         blocks: list[Span],
         conversation: Conversation,
         messages: list[dict[str, Any]],
-        tools: list[dict[str, Any]] | None,
+        beside: Mapping[str, Any],
         plain: Callable[[list[dict[str, Any]]], str],
         anchors: Anchors,
         first_placement: bool,
@@ -224,7 +308,7 @@ class ChatTemplate:
                     anchors=anchors,
                     first_placement=first_placement,
                     render=plain,
-                    prompt=lambda number: self._prompt(messages, tools, number),
+                    prompt=lambda number: self._prompt(messages, beside, number),
                     header=self.header,
                     lead=self._lead,
                     gap=self._gap,
@@ -249,14 +333,19 @@ class ChatTemplate:
         Raises:
             RecordError: `template_error`, the template refuses these messages.
         """
-        if conversation.tools and self._with_tools is not self:
-            return self._with_tools.prompt(conversation, number)
-        tools: list[dict[str, Any]] | None = list(conversation.tools) or None
-        messages, _ = self._render_calls(self._messages(conversation), tools)
-        return self._prompt(messages, tools, number)
+        suited = self.suited(conversation)
+        beside = suited._beside(conversation)
+        messages, _ = suited._render_calls(suited._messages(conversation), beside)
+        return suited._prompt(messages, beside, number)
 
-    def _prompt(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, number: int) -> str:
-        return take_out_blocks(self._render(messages[:number], tools, add_generation_prompt=True))[0]
+    def _beside(self, conversation: Conversation | None = None) -> dict[str, Any]:
+        """Return what a rendering is given beside the messages: tools, documents and arguments, by name."""
+        tools = self._probe_tools if conversation is None else conversation.tools
+        documents = () if conversation is None else conversation.documents
+        return {"tools": list(tools) or None, "documents": list(documents) or None, **self.arguments}
+
+    def _prompt(self, messages: list[dict[str, Any]], beside: Mapping[str, Any], number: int) -> str:
+        return take_out_blocks(self._render(messages[:number], beside, add_generation_prompt=True))[0]
 
     def _messages(self, conversation: Conversation) -> list[dict[str, Any]]:
         messages = conversation.messages()
@@ -266,7 +355,7 @@ class ChatTemplate:
         return messages
 
     def _render_calls(
-        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None
+        self, messages: list[dict[str, Any]], beside: Mapping[str, Any]
     ) -> tuple[list[dict[str, Any]], str]:
         """Return the messages, with tool calls in the form that the template takes, and their rendering.
 
@@ -274,37 +363,38 @@ class ChatTemplate:
         turn that is all tool calls. The first form that renders is taken.
         """
         try:
-            return messages, self._render(messages, tools)
+            return messages, self._render(messages, beside)
         except RecordError as error:
             if any(message.get("tool_calls") for message in messages):
                 for as_text in (False, True):
                     for empty in (None, ""):
                         with contextlib.suppress(RecordError):
                             other = [_with_calls_as(message, as_text, empty) for message in messages]
-                            return other, self._render(other, tools)
+                            return other, self._render(other, beside)
             raise error
 
     def _render(
-        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, add_generation_prompt: bool = False
+        self, messages: list[dict[str, Any]], beside: Mapping[str, Any], add_generation_prompt: bool = False
     ) -> str:
-        return render(
-            self._template,
-            messages=messages,
-            tools=tools,
-            documents=None,
-            add_generation_prompt=add_generation_prompt,
-            **self.tokens.variables,
-        )
+        variables = {**self.tokens.variables, **beside, "add_generation_prompt": add_generation_prompt}
+        return render(self._template, **variables, messages=messages)
 
     def _written(self) -> str:
         """Return what the template writes for the probes, and its source: some texts are only written for others."""
         found = [self.source]
         for probe in probes():
-            tools: list[dict[str, Any]] | None = list(probe.tools) or None
+            beside = self._beside(probe)
             with contextlib.suppress(RecordError):
-                messages, whole = self._render_calls(probe.messages(), tools)
-                found += [whole, self._render(messages, tools, add_generation_prompt=True)]
+                messages, whole = self._render_calls(probe.messages(), beside)
+                found += [whole, self._render(messages, beside, add_generation_prompt=True)]
         return "\n".join(found)
+
+    def _ignores_documents(self, messages: list[dict[str, Any]], beside: Mapping[str, Any], whole: str) -> bool:
+        """Return whether the rendering is the same without documents."""
+        try:
+            return self._render(messages, {**beside, "documents": None}) == whole
+        except RecordError:
+            return False
 
     def _agrees_on_probes(self) -> bool:
         """Return whether the turns of probes of every kind stand where the rule says; a probe may be refused."""
@@ -312,7 +402,7 @@ class ChatTemplate:
         try:
             for probe in probes():
                 try:
-                    self.render(probe)
+                    self._rendered(probe)
                 except RecordError as error:
                     if error.reason == "turn_differs":
                         return False
@@ -346,7 +436,7 @@ class ChatTemplate:
             with contextlib.suppress(RecordError):
                 turns = []
                 for probe in (reasoned, without):
-                    rendering = self.render(probe)
+                    rendering = self._rendered(probe)
                     first = rendering.spoken[0]
                     turns.append(rendering.text[first.start : first.end])
                 if reasoning in turns[0]:
@@ -359,13 +449,13 @@ class ChatTemplate:
 
         A template for tools is asked with a tool: without one, published ones fail on `for tool in tools`.
         """
-        tools = list(self._probe_tools) or None
+        beside = self._beside()
         asked: list[dict[str, Any]] = [{"role": "user", "content": "Hello"}]
         answer = "Hi there"
         try:
-            without = self._render(asked, tools)
-            prompt = self._render(asked, tools, add_generation_prompt=True)
-            whole = self._render([*asked, {"role": "assistant", "content": answer}], tools)
+            without = self._render(asked, beside)
+            prompt = self._render(asked, beside, add_generation_prompt=True)
+            whole = self._render([*asked, {"role": "assistant", "content": answer}], beside)
         except RecordError as error:
             raise UsageError(
                 f"{self._label}: cannot render one question and its answer ({error.detail}); "
@@ -383,7 +473,7 @@ class ChatTemplate:
         turns = (Turn(role="user", content="Hello"), Turn(role="assistant", content=answer))
         probe = Conversation(turns=turns, tools=self._probe_tools)
         try:
-            self.render(probe)
+            self._rendered(probe)
         except RecordError as error:
             stops = ", ".join(self.tokens.stop) or "none"
             raise UsageError(

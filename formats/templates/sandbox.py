@@ -25,6 +25,7 @@ from typing import Any
 
 import jinja2
 import jinja2.ext
+import jinja2.meta
 import jinja2.nodes
 import jinja2.parser
 import jinja2.sandbox
@@ -225,6 +226,15 @@ def compile_template(source: str, environment: Callable[[], Sandbox] | None = No
         raise jinja2.TemplateSyntaxError(f"takes more than {SECONDS:g} seconds to compile", 1) from None
     except Exception as error:  # a RecursionError of jinja2, a SyntaxError or MemoryError of Python's compiler
         raise jinja2.TemplateSyntaxError(f"cannot be compiled ({type(error).__name__}: {error})", 1) from None
+
+
+def variables_of(source: str) -> frozenset[str]:
+    """Return the names of the variables that a chat template takes: those it looks up and does not set itself.
+
+    Raises:
+        jinja2.TemplateSyntaxError: it is no Jinja.
+    """
+    return frozenset(jinja2.meta.find_undeclared_variables(_ordinary().parse(source)))
 
 
 def _ordinary() -> Sandbox:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from types import MethodType
@@ -74,10 +74,10 @@ class Tracer:
 
     Args:
         source: the template's Jinja text.
-        variables: `bos_token` and so on, as the template is rendered with.
+        variables: `bos_token` and so on, and the template's arguments, as it is rendered with.
     """
 
-    def __init__(self, source: str, variables: dict[str, str]) -> None:
+    def __init__(self, source: str, variables: Mapping[str, Any]) -> None:
         self._variables = variables
         self._template: jinja2.Template | None = None
         with contextlib.suppress(jinja2.TemplateSyntaxError):

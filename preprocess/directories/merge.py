@@ -97,6 +97,7 @@ def _written(ordered: list[Path], manifests: list[Manifest], output: Path) -> Ma
             fsync_directory(output / split / kind)
         fsync_directory(output / split)
     _copy_tokenizer(ordered[0], manifests[0], output)
+    manifests[0].template.copy_file(output, scratch=output / WORK)
     merged = _manifest(manifests, splits, names, _rejects(ordered, manifests, output))
     merged.write(output, scratch=output / WORK)
     clear(output)
@@ -111,11 +112,16 @@ def _check(first: Path, one: Manifest, path: Path, other: Manifest) -> None:
         raise UsageError(
             f"{path}: has another tokenizer than {first} ({'; '.join(changed)}); make it again with that one"
         )
-    if one.template.sha256 != other.template.sha256:
-        raise UsageError(
-            f"{path}: was made with another template than {first}; train on both without merging: "
-            f"sft-train --shards {first} --shards {path}"
-        )
+    for what, mine, theirs in (
+        ("another template", one.template.sha256, other.template.sha256),
+        ("other template arguments", one.template.arguments, other.template.arguments),
+    ):
+        if changed := differences(mine, theirs, "template"):
+            shown = f" ({'; '.join(changed)})" if what.startswith("other") else ""
+            raise UsageError(
+                f"{path}: was made with {what} than {first}{shown}; train on both without merging: "
+                f"sft-train --shards {first} --shards {path}"
+            )
 
 
 def _numbered(manifests: list[Manifest]) -> tuple[dict[str, SplitInfo], list[dict[tuple[str, str], str]]]:

@@ -21,7 +21,7 @@ from sft_shards.formats.shards import Manifest, ShardInfo, SplitInfo
 from sft_shards.formats.shards.contents import entries, kind_of, size_inside
 from sft_shards.formats.shards.directory import Shard
 from sft_shards.formats.shards.files import sha256_inside
-from sft_shards.formats.shards.manifest import NAME
+from sft_shards.formats.shards.manifest import NAME, TEMPLATE
 from sft_shards.preprocess.directories.signature import SIGNATURE
 from sft_shards.preprocess.sources.partition import combined_sha256
 from sft_shards.preprocess.tasks.workdir import WORK
@@ -67,6 +67,8 @@ def _readable(check: Callable[..., Iterator[str]], *arguments: object) -> Iterat
 def _entries(directory: Path, manifest: Manifest) -> Iterator[str]:
     """Compare what lies in the directory with what the manifest names: every entry, its kind, nothing more or less."""
     expected = {NAME, REJECTS} | {f"tokenizer/{name}" for name in manifest.tokenizer.files}
+    if manifest.template.file:
+        expected.add(f"{TEMPLATE}/{manifest.template.file}")
     for split, info in manifest.splits.items():
         expected |= {f"{split}/{path}" for shard in info.shards for path in shard.files}
     folders = {str(parent) for path in expected for parent in Path(path).parents}
@@ -113,9 +115,12 @@ def _sums(directory: Path, manifest: Manifest) -> Iterator[str]:
 
 
 def _others(directory: Path, manifest: Manifest, quick: bool) -> Iterator[str]:
-    """Check the files that are not shards: the tokenizer's, and `rejects.jsonl`."""
+    """Check the files that are not shards: the tokenizer's, the template's, and `rejects.jsonl`."""
     for name, digest in manifest.tokenizer.files.items():
         yield from _readable(_hash, directory, f"tokenizer/{name}", digest, quick)
+    template = manifest.template
+    if template.file:
+        yield from _readable(_hash, directory, f"{TEMPLATE}/{template.file}", template.sha256, quick)
     yield from _readable(_rejects, directory, manifest, quick)
 
 

@@ -36,6 +36,7 @@ class Pipeline:
         template: the name of a template, or "tokenizer" for the tokenizer's own.
         tokenizer: the tokenizer, loaded.
         backend: gives the token ids (default: Hugging Face's tokenizers).
+        source: the template's text, where it is that of a file.
 
     Attributes:
         reference: the pipeline that defines what is right.
@@ -44,9 +45,17 @@ class Pipeline:
         UsageError: the template or the tokenizer cannot be used as the configuration says.
     """
 
-    def __init__(self, config: JobConfig, template: str, tokenizer: Tokenizer, backend: Backend | None = None) -> None:
+    def __init__(
+        self,
+        config: JobConfig,
+        template: str,
+        tokenizer: Tokenizer,
+        backend: Backend | None = None,
+        *,
+        source: str | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
-        self.reference = ReferencePipeline(config, template, tokenizer)
+        self.reference = ReferencePipeline(config, template, tokenizer, source)
         backend = backend or HuggingFace(tokenizer)
         self._reading = BatchReading(config.fields, self.reference.reading)
         with_digests = bool(config.valid_fraction or config.test_fraction or config.dedup)

@@ -7,10 +7,12 @@ benchmarks compare all of theirs. It is some twenty times slower than `Pipeline`
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import lru_cache
 
 from sft_shards.formats.records import RecordFormat, get
+from sft_shards.formats.template_arguments import canonical
 from sft_shards.formats.templates import TOKENIZER, ChatTemplate, template_source
 from sft_shards.preprocess.config import JobConfig
 from sft_shards.preprocess.pipeline.batch import Batch, ConversationBatch, RenderedBatch, TokenizedBatch
@@ -30,6 +32,7 @@ class ReferencePipeline:
         config: what the job does.
         template: the name of a template, or "tokenizer" for the tokenizer's own.
         tokenizer: the tokenizer, loaded.
+        source: the template's text, where it is that of a file.
 
     Attributes:
         template: the chat template, made for the tokenizer.
@@ -39,9 +42,9 @@ class ReferencePipeline:
         UsageError: the template or the tokenizer cannot be used as the configuration says.
     """
 
-    def __init__(self, config: JobConfig, template: str, tokenizer: Tokenizer) -> None:
+    def __init__(self, config: JobConfig, template: str, tokenizer: Tokenizer, source: str | None = None) -> None:
         with_digests = bool(config.valid_fraction or config.test_fraction or config.dedup)
-        self.template = load_template(template, tokenizer, allow_control_tokens=config.allow_control_tokens)
+        self.template = configured_template(config, template, tokenizer, source)
         self.reading = ReferenceReading(config.fields)
         self.rendering = ReferenceRendering(self.template, config.policy, with_digests=with_digests)
         self.tokenization = ReferenceTokenization(tokenizer, self.template.control.all, straddle=config.straddle)
@@ -93,20 +96,54 @@ def limits_of(config: JobConfig) -> Limits:
     )
 
 
+def configured_template(config: JobConfig, name: str, tokenizer: Tokenizer, source: str | None = None) -> ChatTemplate:
+    """Return the template of a job, with the arguments that its configuration names; see `load_template`."""
+    return load_template(
+        name,
+        tokenizer,
+        source=source,
+        arguments=canonical(config.template_arg),
+        allow_control_tokens=config.allow_control_tokens,
+    )
+
+
 @lru_cache(maxsize=4)
-def load_template(name: str, tokenizer: Tokenizer, *, allow_control_tokens: bool = False) -> ChatTemplate:
+def load_template(
+    name: str,
+    tokenizer: Tokenizer,
+    *,
+    source: str | None = None,
+    arguments: str = "{}",
+    allow_control_tokens: bool = False,
+) -> ChatTemplate:
     """Return a template by its name, made for a tokenizer.
 
+    Args:
+        source: the text of a template file, for which `name` is no more than a name.
+        arguments: what the template is given beside the conversation, as JSON.
+
     Raises:
-        UsageError: no template has this name, or it cannot be used with the tokenizer.
+        UsageError: no template has this name, or it cannot be used with the tokenizer or these arguments.
     """
-    own = name == TOKENIZER
-    source = tokenizer.chat_template if own else template_source(name)
-    assert source is not None, "the plan chooses the tokenizer's template only where it has one"
+    own = name == TOKENIZER and source is None
+    text = template_of(name, tokenizer, source)
+    assert text is not None, "the plan chooses the tokenizer's template only where it has one"
     return ChatTemplate(
         name,
-        source,
-        tokenizer.template_tokens(own=own),
+        text,
+        tokenizer.template_tokens(own=own or source is not None),
         with_tools=tokenizer.tool_template if own else None,
+        arguments=json.loads(arguments),
         allow_control_tokens=allow_control_tokens,
     )
+
+
+def template_of(name: str, tokenizer: Tokenizer, source: str | None = None) -> str | None:
+    """Return the text of a template: of the file, of the tokenizer (None where it has none), or of this name.
+
+    Raises:
+        UsageError: no template has this name.
+    """
+    if source is not None:
+        return source
+    return tokenizer.chat_template if name == TOKENIZER else template_source(name)

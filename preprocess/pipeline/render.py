@@ -10,6 +10,8 @@ which no skeleton can be made, and texts to which the template might react other
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import re
 from dataclasses import replace
 from itertools import pairwise
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 
 from sft_shards.formats.columnar import RoleSequence, TextOnlyConversations, prefix_sums, utf8_buffers
 from sft_shards.formats.conversation import Conversation
-from sft_shards.formats.errors import RecordError
+from sft_shards.formats.errors import RecordError, UsageError
 from sft_shards.formats.templates import ChatTemplate, Rendering, Skeleton, Span, Tracer, TrainOn
 from sft_shards.formats.templates.rendering import CALL, CALL_END
 from sft_shards.preprocess.pipeline.batch import NO_SPANS, ConversationBatch, Reject, RenderedBatch
@@ -63,6 +65,8 @@ class ReferenceRendering:
             try:
                 if isinstance(conversation, RecordError):
                     raise conversation
+                if conversation.template_arguments:
+                    self._require_parts(conversation)
                 rendering = self._template.render(conversation, by_rule=by_rule)
                 spans = self._policy.spans(rendering, conversation)
             except RecordError as error:
@@ -71,8 +75,29 @@ class ReferenceRendering:
             records.append(record)
             rendered.append((rendering, spans))
             if self._with_digests:
-                digests.append(conversation.digest())
+                digests.append(self._digest(conversation, rendering.text))
         return as_batch(records, rendered, digests, sorted(rejects, key=lambda reject: reject.record))
+
+    def _require_parts(self, conversation: Conversation) -> None:
+        """Refuse a record with whose arguments the template cannot do what the policy asks, as a job's are refused."""
+        try:
+            self._template.suited(conversation).require_parts(self._policy)
+        except UsageError as error:
+            raise RecordError("template_error", f"with the arguments of the record: {error}") from None
+
+    def _digest(self, conversation: Conversation, text: str) -> bytes:
+        """Return `Conversation.digest`; where documents or arguments change the text, its second half hashes the text.
+
+        So they count for duplicates, and not for splits, which go by the first half.
+        """
+        digest = conversation.digest()
+        if conversation.documents or conversation.template_arguments:
+            bare = replace(conversation, documents=(), template_arguments={})
+            with contextlib.suppress(RecordError):
+                if self._template.render(bare).text == text:
+                    return digest
+            return digest[:8] + hashlib.blake2b(text.encode(), digest_size=8).digest()
+        return digest
 
 
 def as_batch(
@@ -143,7 +168,7 @@ class BatchRendering:
         self._template, self._policy, self._with_digests = template, policy, with_digests
         self._reference = reference
         self.fallbacks = 0
-        self._tracer = Tracer(template.source, dict(template.tokens.variables))
+        self._tracer = Tracer(template.source, {**template.tokens.variables, **template.arguments})
         self._numbers: dict[RoleSequence, int] = {}
         """The number of a role sequence's skeleton in the table, or `NO_SKELETON`."""
         self._table = SkeletonTable()

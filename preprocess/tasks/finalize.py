@@ -28,9 +28,8 @@ from sft_shards.formats.shards import (
 )
 from sft_shards.formats.shards.contents import folder_inside, size_inside
 from sft_shards.formats.shards.files import atomic_write, fsync_directory, sha256_file
-from sft_shards.formats.templates import TOKENIZER, template_source
 from sft_shards.preprocess.pipeline.containment import INTERNAL_ERROR
-from sft_shards.preprocess.pipeline.reference import load_template
+from sft_shards.preprocess.pipeline.reference import configured_template
 from sft_shards.preprocess.sources.partition import combined_sha256
 from sft_shards.preprocess.tasks.dedup import deduplicate
 from sft_shards.preprocess.tasks.plan import Plan, Task
@@ -68,11 +67,13 @@ def finalize(plan: Plan, output: Path, tokenizer: Tokenizer, *, max_rejects: str
     splits = {split: _place(split, plan, receipts, bases, output) for split in SPLITS}
     tokenizer.copy_files(output, "tokenizer", scratch=output / WORK)
     fsync_directory(output / "tokenizer")
+    template = _template(plan, tokenizer)
+    template.copy_file(output, scratch=output / WORK)
     manifest = Manifest(
         config=plan.config.as_dict(),
         sources=_sources(plan, receipts, splits),
         tokenizer=tokenizer.info(),
-        template=_template(plan, tokenizer),
+        template=template,
         splits={split: info for split, info in splits.items() if info.shards},
         counts=counts,
         rejects=rejects,
@@ -242,11 +243,13 @@ def _sources(plan: Plan, receipts: Receipts, splits: Mapping[str, SplitInfo]) ->
 
 
 def _template(plan: Plan, tokenizer: Tokenizer) -> TemplateInfo:
-    template = load_template(plan.template, tokenizer, allow_control_tokens=plan.config.allow_control_tokens)
+    template = configured_template(plan.config, plan.template, tokenizer, plan.template_source)
     return TemplateInfo(
         name=template.name,
         sha256=template.sha256,
         header=template.header,
         stop=tuple(template.tokens.stop),
-        source=tokenizer.chat_template if plan.template == TOKENIZER else template_source(plan.template),
+        source=template.source,
+        arguments=plan.config.template_arg,
+        file=plan.template if plan.template_source is not None else "",
     )

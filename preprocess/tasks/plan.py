@@ -21,11 +21,11 @@ from sft_shards.formats.errors import DataError, RecordError, UsageError
 from sft_shards.formats.records import detect
 from sft_shards.formats.shards.contents import folder_inside, is_file_inside, read_inside
 from sft_shards.formats.shards.files import atomic_write, sha256_inside, write_json
-from sft_shards.formats.shards.manifest import check_file_names
+from sft_shards.formats.shards.manifest import check_file_names, check_source
 from sft_shards.formats.shards.schema import SchemaError, build, checked, parse
 from sft_shards.formats.templates import TOKENIZER
 from sft_shards.preprocess.config import AUTO, JobConfig
-from sft_shards.preprocess.pipeline.reference import load_template
+from sft_shards.preprocess.pipeline.reference import configured_template
 from sft_shards.preprocess.sources import Part, Source, cut, find_sources, sample
 from sft_shards.preprocess.tasks.diff import differences, joined
 from sft_shards.preprocess.tasks.workdir import PLAN, TASKS, WORK
@@ -59,7 +59,7 @@ class Plan:
 
     config: JobConfig
     template: str
-    """The template's name with `auto` resolved."""
+    """The template's name with `auto` resolved; the bare name of a file."""
     template_sha256: str
     tokenizer_sha256: dict[str, str]
     """By name, the hash of each tokenizer file."""
@@ -73,11 +73,13 @@ class Plan:
     sources: tuple[Source, ...]
     tasks: tuple[Task, ...]
     """In the order of their shards."""
+    template_source: str | None = None
+    """The text of a template file, which nothing but planning reads."""
 
     def as_dict(self) -> dict[str, Any]:
         """Give the JSON object of `plan.json`; a task is [number of its source, begin, end, first, last]."""
         places = {source.path: number for number, source in enumerate(self.sources)}
-        return {
+        found = {
             "config": self.config.as_dict(),
             "template": self.template,
             "template_sha256": self.template_sha256,
@@ -89,6 +91,7 @@ class Plan:
             "sources": [source.as_dict() for source in self.sources],
             "tasks": [[places[task.source.path], *asdict(task.part).values()] for task in self.tasks],
         }
+        return found if self.template_source is None else found | {"template_source": self.template_source}
 
     @classmethod
     def read(cls, output: Path) -> Plan:
@@ -106,6 +109,7 @@ class Plan:
             if any(not 0 <= at < len(plan.sources) for at, *_ in cuts):
                 raise SchemaError("tasks: a task has no source")
             check_file_names(plan.tokenizer_sha256, "tokenizer_sha256")
+            check_source(plan.template_source, plan.template_sha256, "template_source")
         except FileNotFoundError:
             raise UsageError(
                 f"{output}: no planned job; make one with 'sft-preprocess plan --output {output}'"
@@ -164,24 +168,31 @@ def planned_sources(config: JobConfig, stdin: Callable[[], Path] | None = None) 
     return tuple(_planned(source, config) for source in find_sources(config.inputs, stdin))
 
 
-def make_plan(config: JobConfig, tokenizer: Tokenizer, sources: Sequence[Source]) -> Plan:
+def make_plan(
+    config: JobConfig, tokenizer: Tokenizer, sources: Sequence[Source], template_source: str | None = None
+) -> Plan:
     """Choose the template and the backend, and cut the inputs into tasks.
+
+    Args:
+        config: names a template file by its bare name.
+        template_source: the text of this file, where there is one.
 
     Raises:
         UsageError: no template where one is needed, or a tokenizer that cannot be used.
         DataError: an input that is damaged.
     """
-    template = _template(config, tokenizer, {source.format for source in sources})
+    name = config.template if template_source else _template(config, tokenizer, {source.format for source in sources})
+    template = configured_template(config, name, tokenizer, template_source)
+    template.require_parts(config.policy)
     target = config.shard_tokens * BYTES_PER_TOKEN
     parts = [(source, part) for source in sources for part in cut(source, target)]
     size = sum(source.bytes for source in sources)
-    loaded = load_template(template, tokenizer, allow_control_tokens=config.allow_control_tokens)
-    loaded.require_parts(config.policy)
     engine, engine_check = choose_backend(config.tokenizer_engine, tokenizer, size)
     return Plan(
         config=config,
-        template=template,
-        template_sha256=loaded.sha256,
+        template=name,
+        template_sha256=template.sha256,
+        template_source=template_source,
         tokenizer_sha256=tokenizer.info().files,
         tokenizer_loaded=hashlib.sha256(tokenizer.loaded).hexdigest(),
         engine=engine,

@@ -7,6 +7,7 @@ of the time that making the shards took. Anything else is refused with a list of
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -16,7 +17,7 @@ from pathlib import Path
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.shards import Manifest
 from sft_shards.preprocess.config import JobConfig
-from sft_shards.preprocess.pipeline.reference import load_template
+from sft_shards.preprocess.pipeline.reference import template_of
 from sft_shards.preprocess.sources import find_sources
 from sft_shards.preprocess.sources.stdin import spool
 from sft_shards.preprocess.sources.streams import hash_range
@@ -24,6 +25,7 @@ from sft_shards.preprocess.tasks.diff import differences
 from sft_shards.preprocess.tasks.finalize import check_rejects
 from sft_shards.preprocess.tasks.lock import job_lock
 from sft_shards.preprocess.tasks.output import OutputState, look
+from sft_shards.preprocess.tasks.template_file import planned_config, template_text
 from sft_shards.preprocess.tasks.workdir import clear
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 from sft_shards.preprocess.versions import versions
@@ -51,7 +53,8 @@ def made_already(
         with job_lock(output):
             clear(output)
     manifest = Manifest.read(output)
-    changed = list(islice(_changes(config, manifest, cache=cache), SHOWN + 1))
+    source = template_text(config, output)
+    changed = list(islice(_changes(planned_config(config, source), source, manifest, cache=cache), SHOWN + 1))
     if changed:
         more = "; and more" if len(changed) > SHOWN else ""
         raise UsageError(
@@ -62,8 +65,12 @@ def made_already(
     return manifest
 
 
-def _changes(config: JobConfig, manifest: Manifest, *, cache: bool) -> Iterator[str]:
-    """Say what differs, a short phrase each. Slow comparisons are made only where the quick ones found nothing."""
+def _changes(config: JobConfig, source: str | None, manifest: Manifest, *, cache: bool) -> Iterator[str]:
+    """Say what differs, a short phrase each. Slow comparisons are made only where the quick ones found nothing.
+
+    Args:
+        source: the text of the template file that the job names, if it names one.
+    """
     made, asked = ({**one, "revision": None} for one in (manifest.config, config.as_dict()))
     changed = differences(made, asked, "config")
     changed += differences(manifest.versions, versions(), "versions")
@@ -71,8 +78,8 @@ def _changes(config: JobConfig, manifest: Manifest, *, cache: bool) -> Iterator[
         tokenizer = Tokenizer.configured(config, cache=cache)
         changed = differences(manifest.config.get("revision"), tokenizer.revision, "config.revision")
         changed += differences(asdict(manifest.tokenizer), asdict(tokenizer.info()), "tokenizer")
-        template = load_template(manifest.template.name, tokenizer)
-        changed += differences(manifest.template.sha256, template.sha256, "template.sha256")
+        text = template_of(manifest.template.name, tokenizer, source) or ""
+        changed += differences(manifest.template.sha256, hashlib.sha256(text.encode()).hexdigest(), "template.sha256")
     yield from changed or _other_inputs(config, manifest)
 
 

@@ -101,7 +101,7 @@ def _check_made_alike(plan: Plan, older: Path, manifest: Manifest) -> None:
     changed = [
         *differences(old, new, "config"),
         *differences(manifest.tokenizer.files, plan.tokenizer_sha256, "tokenizer"),
-        *differences(manifest.template.sha256, plan.template_sha256, "template"),
+        *differences(manifest.template.sha256, plan.template_sha256, "template.sha256"),
         *differences(manifest.versions, plan.versions, "versions"),
     ]
     if changed:

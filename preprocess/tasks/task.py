@@ -48,7 +48,7 @@ def planned_pipeline(plan: Plan, tokenizer: Tokenizer) -> Pipeline:
         engine = load_backend(plan.engine, tokenizer)
     except (ImportError, ValueError) as error:
         raise DataError(f"the job was planned with {plan.engine}, which cannot be used here ({error})") from None
-    pipeline = Pipeline(plan.config, plan.template, tokenizer, engine)
+    pipeline = Pipeline(plan.config, plan.template, tokenizer, engine, source=plan.template_source)
     gc.collect()
     gc.freeze()  # else every collection walks through the vocabulary, hundreds of thousands of objects
     return pipeline

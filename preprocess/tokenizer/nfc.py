@@ -42,6 +42,11 @@ def may_change(values: NDArray[np.uint8], offsets: NDArray[np.int32] | NDArray[n
     return np.asarray(found, dtype=np.int64)
 
 
+def is_inert(text: str) -> bool:
+    """Return whether NFC changes nothing in a text nor where it touches others: no character of it composes."""
+    return text.isascii() or not len(_not_inert(np.frombuffer(text.encode(), dtype=np.uint8))[0])
+
+
 def normalize_known(text: str) -> str:
     """Return a text in NFC, without the characters that Python's tables do not know."""
     return unicodedata.normalize(FORM, "".join([one for one in text if unicodedata.category(one) != "Cn"]))

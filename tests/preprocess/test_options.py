@@ -58,7 +58,6 @@ def settings_of(path, *words):
         ({"trust-remote-code": False}, "'trust-remote-code' lets a tokenizer's own code run"),
         ({"config_file": "other.yaml"}, "unknown key 'config_file'"),
         ({5: 1}, "unknown key 5"),
-        ({"map_role": {"bot": "asistant"}}, r"map_role is {'bot': 'asistant'}; .*NAME=system.developer.user.assistant"),
     ],
     ids=str,
 )
@@ -226,12 +225,3 @@ def test_help_says_defaults_in_one_way(preprocess, name):
     assert status == 0
     for word in ("[default", "without.", "Sentinel", "x>=", "careful", "RANGE"):
         assert word not in out
-
-
-@pytest.mark.parametrize(
-    ("role", "hint"), [("asistant", "did you mean 'assistant'"), ("NOSUCHROLE", "known: assistant, developer")]
-)
-def test_a_role_that_there_is_not(preprocess, role, hint):
-    status, _, err = preprocess("run", "x", "--output", "y", "--tokenizer", "z", "--map-role", f"bot={role}")
-    assert status == 2
-    assert f"--map-role bot={role}: there is no role {role!r}; {hint}" in error_line(err)

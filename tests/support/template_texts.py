@@ -69,3 +69,16 @@ GENERATION = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}{% if m.role == 'assistant' %}"
     "{% generation %}{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}{{ '<|im_end|>\\n' }}{% endfor %}"
 )
+# Takes arguments: one that changes the generation prompt, as Qwen3's does, one that is printed, and documents.
+ARGUED = (
+    "{% set think = '' if enable_thinking is not defined or enable_thinking else '<think>\\n\\n</think>\\n\\n' %}"
+    "{% if reasoning_effort is defined %}{{ '<|im_start|>system\\nEffort: ' ~ reasoning_effort ~ '<|im_end|>\\n' }}{% endif %}"
+    "{% if tools %}{{ '<|im_start|>system\\nTools: ' ~ tools | map(attribute='function') | map(attribute='name') | join }}"
+    "{{ '<|im_end|>\\n' }}{% endif %}"
+    "{% if documents %}{{ '<|im_start|>system\\n' }}"
+    "{% for d in documents %}{{ d.title ~ ': ' ~ d.text ~ '\\n' }}{% endfor %}{{ '<|im_end|>\\n' }}{% endif %}"
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}"
+    "{% if m.role == 'assistant' and loop.last %}{{ think }}{% endif %}"
+    "{{ m.content + '<|im_end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' + think }}{% endif %}"
+)

@@ -10,9 +10,9 @@ at once, as can happen on a network file system that shows changes late, write t
 rename.
 
 An entry decides what is trained on, so it is checked each time that a process reads it: its key, the type, shape and
-SHA-256 of every array, and who can have written it (`formats.cache_folder`). One that is damaged is removed and made
-again. One that another user can have written is left alone, and this user's own lies beside it. Whole entries are
-removed at no other time; the folder may be removed whenever no run uses it.
+SHA-256 of every array, and its owner. One that is damaged is removed and made again. One that belongs to another user
+(not to root) is left alone, and this user's own lies beside it. Whole entries are removed at no other time; the folder
+may be removed whenever no run uses it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import json
 import os
 import shutil
 import socket
-import stat
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -34,7 +34,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_shards.formats.cache_folder import is_trusted
 from sft_shards.formats.errors import DataError
 from sft_shards.formats.shards.contents import open_inside, read_inside
 from sft_shards.formats.shards.files import fsync_directory, write_json
@@ -102,11 +101,11 @@ class Cache:
         text = json.dumps(key, sort_keys=True)
         name = f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
         try:
-            if not _is_believed(self.root / name):
+            if not _is_own(self.root, self.root / name):
                 name = f"{name}-{os.geteuid()}"
-                if not _is_believed(self.root / name):
+                if not _is_own(self.root, self.root / name):
                     raise DataError(
-                        f"{self.root / name}: other users can have written it; name another folder with --cache-dir"
+                        f"{self.root / name}: belongs to another user; name another folder with --cache-dir"
                     )
             final, lock = self.root / name, self.root / f".{name}.lock"
             while (found := _read(final, key)) is None:
@@ -126,22 +125,30 @@ class Cache:
         return found
 
 
-def _is_believed(path: Path) -> bool:
-    """Return whether only this user or root can have written an entry, or it is not there."""
-    try:
-        state = path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
+def _is_own(root: Path, path: Path) -> bool:
+    """Return whether an entry is this user's or root's, or is not there.
+
+    A file system may give what root writes to another user (NFS with root_squash), so the owner of a new file counts.
+    """
+    owner = _owner(path)
+    if owner in (None, 0, os.geteuid()):
         return True
-    return stat.S_ISLNK(state.st_mode) or is_trusted(state, path.parent)  # a link is never followed, but replaced
+    with tempfile.TemporaryFile(dir=root) as file:
+        return owner == os.fstat(file.fileno()).st_uid
+
+
+def _owner(path: Path) -> int | None:
+    """Return the user id of an entry's owner; None if there is no entry."""
+    try:
+        return path.lstat().st_uid
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _read(final: Path, key: Key) -> Arrays | None:
     """Return the arrays of a finished entry; None if there is none, or it is damaged."""
     try:
-        with open_inside(final, ENTRY) as file:
-            if not is_trusted(os.fstat(file.fileno()), final):
-                return None
-            entry = build_entry(Entry, parse(file.read()))
+        entry = build_entry(Entry, parse(read_inside(final, ENTRY)))
         if dict(entry.key) != dict(key):
             return None
         return {name: _array(final, name, info) for name, info in entry.arrays.items()}
@@ -173,7 +180,7 @@ def _write(final: Path, key: Key, arrays: Arrays) -> None:
     """Write an entry, in place of a damaged one."""
     temporary = final.with_name(f".{final.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(mode=0o755)
+    temporary.mkdir()
     try:
         for name, array in arrays.items():
             with open(temporary / f"{name}.npy", "xb") as file:
@@ -182,8 +189,6 @@ def _write(final: Path, key: Key, arrays: Arrays) -> None:
                 os.fsync(file.fileno())
         entry = Entry(key=key, arrays={name: ArrayInfo.of(array) for name, array in arrays.items()})
         write_json(temporary / ENTRY, asdict(entry))
-        for path in temporary.iterdir():
-            path.chmod(0o644 & path.stat().st_mode)  # whatever the umask: what others can write is not believed
         _remove(final)
         try:
             os.rename(temporary, final)

@@ -9,6 +9,7 @@ import sys
 import pytest
 from preprocess_jobs import DATA, TOKENIZER, call, command, contents
 
+from sft_shards.formats.cache_folder import read_private
 from sft_shards.preprocess.tokenizer import cache
 from sft_shards.preprocess.tokenizer.loaded import LoadedTokenizer
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
@@ -109,6 +110,15 @@ def test_an_entry_that_is_damaged_or_not_ours_is_made_anew(folder, loads, damage
     if damage is not in_a_folder_that_others_write:
         assert Tokenizer(str(TOKENIZER)).loaded == good
         assert len(loads) == 2, "the new entry is believed"
+
+
+@pytest.mark.unit
+def test_an_entry_of_another_user_is_not_believed(folder, monkeypatch):
+    Tokenizer(str(TOKENIZER))
+    (path,) = entries(folder)
+    assert read_private(path) is not None
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    assert read_private(path) is None
 
 
 @pytest.mark.unit

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sft_shards.preprocess.tokenizer import nfc
 from sft_shards.preprocess.tokenizer.backends import NFC_STEP
-from sft_shards.preprocess.tokenizer.nfc import normalize_known
+from sft_shards.preprocess.tokenizer.nfc import is_inert, normalize_known
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.unit
@@ -26,10 +26,10 @@ def may_change(texts):
 
 @given(st.text(st.sampled_from("ae>=\u09c7\u1100가中\n"), max_size=2), TEXT, TEXT)
 def test_what_nfc_leaves_stays_whatever_stands_around_it(before, text, after):
-    """Behind it stands a text that begins with a letter, so nothing of it joins what stands before."""
-    before, after = unicodedata.normalize("NFC", before), unicodedata.normalize("NFC", "a" + after)
     if not may_change([text]):
-        assert unicodedata.normalize("NFC", before + text + after) == before + text + after
+        before = unicodedata.normalize("NFC", before)
+        inert = "".join(one for one in after if is_inert(one))
+        assert unicodedata.normalize("NFC", before + text + inert) == before + text + inert
 
 
 @given(TEXT)
@@ -44,6 +44,7 @@ def test_a_normalized_text_is_in_normal_form_and_known(text):
 )
 def test_what_could_change_is_found(text):
     assert may_change(["plain", "naïve 中文", text]) == [2]
+    assert not is_inert(text)
 
 
 @pytest.mark.parametrize(

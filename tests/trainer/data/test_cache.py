@@ -182,32 +182,28 @@ def test_one_heals_a_damaged_entry_for_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.unit
-def test_an_entry_that_others_can_have_written_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_entry_of_another_user_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = Cache(tmp_path)
     cache.arrays("thing", KEY, lambda: {"a": np.zeros(3)})
     (theirs,) = tmp_path.iterdir()
-    theirs.chmod(0o777)
+    owner = module._owner
+    monkeypatch.setattr(module, "_owner", lambda path: 4242 if path == theirs else owner(path))
     for _ in range(2):
         assert cache.arrays("thing", KEY, lambda: {"a": np.ones(3)})["a"].tolist() == [1, 1, 1]
-    own = tmp_path / f"{theirs.name}-{os.geteuid()}"
-    assert sorted(tmp_path.iterdir()) == [theirs, own]
-    (own / "entry.json").chmod(0o666)
-    assert cache.arrays("thing", KEY, lambda: {"a": np.full(3, 2)})["a"].tolist() == [2, 2, 2], "made again"
-    monkeypatch.setattr(module, "is_trusted", lambda state, folder: False)
-    with pytest.raises(DataError, match="other users can have written it; name another folder with --cache-dir"):
+    assert sorted(tmp_path.iterdir()) == [theirs, tmp_path / f"{theirs.name}-{os.geteuid()}"]
+    monkeypatch.setattr(module, "_owner", lambda path: 4242)
+    with pytest.raises(DataError, match="belongs to another user; name another folder with --cache-dir"):
         cache.arrays("thing", KEY, rows)
 
 
 @pytest.mark.unit
-def test_an_entry_is_trusted_that_was_made_where_groups_may_write(tmp_path: Path) -> None:
-    before = os.umask(0o002)
-    try:
-        cache = Cache(tmp_path)
-        cache.arrays("thing", KEY, rows)
-        cache.arrays("thing", KEY, lambda: pytest.fail("built"))
-    finally:
-        os.umask(before)
-    assert len(list(tmp_path.iterdir())) == 1
+@pytest.mark.parametrize(("owner", "own"), [(7, True), (0, True), (4242, True), (8, False)])
+def test_whose_entries_are_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: int, own: bool) -> None:
+    """One's own, root's, and those of the user that the file system gives new files to (here 7)."""
+    calls = SimpleNamespace(geteuid=lambda: 4242, fstat=lambda handle: SimpleNamespace(st_uid=7))
+    monkeypatch.setattr(module, "os", calls)
+    monkeypatch.setattr(module, "_owner", lambda path: owner)
+    assert module._is_own(tmp_path, tmp_path / "entry") is own
 
 
 @pytest.mark.unit
