@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 TEXTS = (
@@ -76,6 +76,24 @@ def calls(*cities: str, content: str | None = "", **more: Any) -> list[dict[str,
         for one in names
     ]
     return [said(content, tool_calls=asked, **more), *results]
+
+
+def with_names_in_ids(case: Case) -> Case:
+    """Return a conversation whose ids of calls hold the names, as models have it whose templates write ids alone."""
+    names: dict[str, str] = {}
+    messages = []
+    for message in case.record["messages"]:
+        message = dict(message)
+        if message.get("tool_calls"):
+            made = []
+            for call in message["tool_calls"]:
+                names[call["id"]] = f"functions.{call['function']['name']}:{len(names)}"
+                made.append({**call, "id": names[call["id"]]})
+            message["tool_calls"] = made
+        elif message.get("tool_call_id"):
+            message["tool_call_id"] = names[message["tool_call_id"]]
+        messages.append(message)
+    return replace(case, record={**case.record, "messages": messages})
 
 
 class Collection:

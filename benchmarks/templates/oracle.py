@@ -99,7 +99,8 @@ class Oracle:
         if not first or not second:
             return ""
         ending = first[len(first) - common(first[::-1], second[::-1]) :]
-        return self.stop.split(ending)[-1].lstrip() if self.stop.search(ending) else ""
+        always = self.stop.split(ending)[-1].lstrip() if self.stop.search(ending) else ""
+        return always if THINK_OPENER.sub("", always) in second.rpartition("World")[0] else ""
 
     def expect(self, messages: list[Message], tools: list[Any] | None) -> list[Expected]:
         """Return what a conversation has to become: more than one if the template takes calls in another form only.
@@ -205,6 +206,8 @@ class Oracle:
         """Return where a turn begins behind an empty think block and up to one empty line of the template's."""
         pattern = re.compile(r"\s*</think>") if OPENED_THINK.search(whole, 0, start) else EMPTY_THINK
         found = pattern.match(whole, start)
+        while again := found and EMPTY_THINK.match(whole, found.end()):
+            found = again
         if not found:
             return start
         own = 2

@@ -80,9 +80,12 @@ def _with_other_calls(message: Message) -> list[Message]:
     out = []
     for at, call in enumerate(calls):
         function = call["function"]
-        for key, value in (("name", changed(function["name"])), ("arguments", changed_value(function["arguments"]))):
+        others = {"name": changed(function["name"]), "arguments": changed_value(function["arguments"])}
+        for key, value in others.items():
             if value != function[key]:
                 other = {**call, "function": {**function, key: value}}
+                if key == "name" and function[key] in call.get("id", ""):
+                    other["id"] = call["id"].replace(function[key], value)  # some templates write the id alone
                 out.append({**message, "tool_calls": [*calls[:at], other, *calls[at + 1 :]]})
     return out
 

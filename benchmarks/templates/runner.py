@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from benchmarks.templates.conversations import Case
+from benchmarks.templates.conversations import Case, with_names_in_ids
 from benchmarks.templates.oracle import Expected, Oracle, judge
 from benchmarks.templates.pipelines import Outcome, Pipelines
 from benchmarks.templates.tokenizers import family_of, make_tokenizer
@@ -38,6 +38,7 @@ class Verdict:
     family: str
     case: str
     agentic: bool
+    parallel: bool
     verdict: str
     reason: str
     detail: str = ""
@@ -55,36 +56,46 @@ def judge_template(path: Path, bases: Bases, cases: Sequence[Case]) -> list[Verd
     """Return a verdict for each conversation under one template."""
     source = path.read_text()
     family = family_of(path.stem, source)
+    if family.ids_alone:
+        cases = [with_names_in_ids(case) if case.agentic else case for case in cases]
     for_tools = FOR_TOOLS.search(path.stem) is not None
-
-    def verdict(case: Case, verdict: str, reason: str, detail: str = "") -> Verdict:
-        about = {"template": path.stem, "family": family.name, "case": case.name, "agentic": case.agentic}
-        return Verdict(**about, verdict=verdict, reason=reason, detail=detail[:2000])
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_tokenizer(
-            bases.sentencepiece if family.sentencepiece else bases.byte_level,
-            source,
-            family,
-            folder,
-            for_tools=for_tools,
-        )
+        base = bases.sentencepiece if family.sentencepiece else bases.byte_level
+        make_tokenizer(base, source, family, folder, for_tools=for_tools)
         try:
             pipelines = Pipelines(folder)
+            found = judge_cases(Oracle(folder, family.stops), pipelines, cases)
         except (UsageError, DataError) as error:
-            return [verdict(case, "refused", "job refused", str(error).replace(name, "FOLDER")) for case in cases]
-        oracle = Oracle(folder, family.stops)
-        out = []
-        for case, got, other in zip(cases, pipelines.reference(cases), pipelines.batch(cases), strict=True):
-            if (got.ids, got.loss_mask, got.reason) != (other.ids, other.loss_mask, other.reason):
-                detail = f"reference: {shown(oracle, got)}\nbatch: {shown(oracle, other)}"
-                out.append(verdict(case, "wrong", "batch path and reference path differ", detail))
-            elif got.reason:
-                out.append(verdict(case, "refused", got.reason, got.detail))
-            else:
-                out.append(verdict(case, *judge_accepted(oracle, case, got)))
-        return out
+            found = [("refused", "job refused", str(error).replace(name, "FOLDER"))] * len(cases)
+    about = {"template": path.stem, "family": family.name}
+    return [
+        Verdict(
+            **about,
+            case=case.name,
+            agentic=case.agentic,
+            parallel=case.parallel,
+            verdict=verdict,
+            reason=why,
+            detail=more,
+        )
+        for case, (verdict, why, more) in zip(cases, found, strict=True)
+    ]
+
+
+def judge_cases(oracle: Oracle, pipelines: Pipelines, cases: Sequence[Case]) -> list[tuple[str, str, str]]:
+    """Return verdict, reason and detail of each conversation."""
+    out = []
+    for case, got, other in zip(cases, pipelines.reference(cases), pipelines.batch(cases), strict=True):
+        if (got.ids, got.loss_mask, got.reason) != (other.ids, other.loss_mask, other.reason):
+            detail = f"reference: {shown(oracle, got)}\nbatch: {shown(oracle, other)}"
+            out.append(("wrong", "batch path and reference path differ", detail))
+        elif got.reason:
+            out.append(("refused", got.reason, got.detail))
+        else:
+            out.append(judge_accepted(oracle, case, got))
+    return out
 
 
 def judge_accepted(oracle: Oracle, case: Case, got: Outcome) -> tuple[str, str, str]:
@@ -178,7 +189,13 @@ def verdicts(results: Path, paths: Sequence[Path], cases: Sequence[Case]) -> Ite
 
 def _failed(path: Path, case: Case, why: str) -> Verdict:
     family = family_of(path.stem, path.read_text()).name
-    about = {"template": path.stem, "family": family, "case": case.name, "agentic": case.agentic}
+    about = {
+        "template": path.stem,
+        "family": family,
+        "case": case.name,
+        "agentic": case.agentic,
+        "parallel": case.parallel,
+    }
     return Verdict(**about, verdict="wrong", reason=why)
 
 

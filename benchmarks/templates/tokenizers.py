@@ -31,6 +31,7 @@ class Family:
         stops: the tokens that its models stop on.
         sentencepiece: whether its vocabulary is SentencePiece's, with bytes for what it does not know.
         plain: matches the control tokens that are added and not special.
+        ids_alone: whether its templates write the id of a call and not the name, which the id holds.
     """
 
     word: str
@@ -38,6 +39,7 @@ class Family:
     stops: tuple[str, ...]
     sentencepiece: bool = False
     plain: str = "$^"
+    ids_alone: bool = False
 
 
 DEEPSEEK = Family(
@@ -61,7 +63,9 @@ FAMILIES = (
     Family(word="deepseek-?v4", name="DeepSeek V4", stops=DEEPSEEK.stops, plain=DEEPSEEK.plain),
     DEEPSEEK,
     Family(word="glm|codegeex4", name="GLM", stops=("<|user|>", "<|observation|>")),
-    Family(word="kimi-?k2-thinking|kimi-?k2[._]5", name="Kimi K2-Thinking", stops=IM_END, plain=r"<\|tool_"),
+    Family(
+        word="kimi-?k2-thinking|kimi-?k2[._]5", name="Kimi K2-Thinking", stops=IM_END, plain=r"<\|tool_", ids_alone=True
+    ),
     Family(word="kimi-k3", name="Kimi K3", stops=("<|end_of_msg|>",)),
     Family(word="kimi|moonlight", name="Kimi K2", stops=IM_END, plain=r"<\|tool_"),
     Family(word="minimax", name="MiniMax", stops=("[e~[",)),

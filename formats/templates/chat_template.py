@@ -35,6 +35,7 @@ from sft_shards.formats.templates.sentinels import (
     all_texts,
     any_of,
 )
+from sft_shards.formats.templates.thinking import without_think_opener
 from sft_shards.formats.templates.turn_parts import THINK, ReasoningMarkup, learn_markup, with_parts
 from sft_shards.formats.templates.turn_spans import (
     by_blocks,
@@ -468,8 +469,9 @@ class ChatTemplate:
             self._lead = before[len(prompt) :]
         found = self._stop.search(after)
         tail = after[found.end() :] if found else ""
-        if not self.header and tail.strip() and before.endswith(tail.lstrip()):
-            self.header = self._always_header = tail.lstrip()
+        always = tail.lstrip() if without.endswith(tail.lstrip()) else ""
+        if not self.header and always and without_think_opener(always) in before:
+            self.header = self._always_header = always
         turns = (Turn(role="user", content="Hello"), Turn(role="assistant", content=answer))
         probe = Conversation(turns=turns, tools=self._probe_tools)
         try:

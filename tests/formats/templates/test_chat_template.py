@@ -65,6 +65,19 @@ def test_a_trailing_generation_header_is_cut_off():
     assert text.count("<|start_header_id|>assistant") == 2
 
 
+@pytest.mark.parametrize("prompt", ["<|start_header_id|>assistant<|end_header_id|>\n\n<think>\n", "<|user|>"])
+def test_a_header_that_is_always_written_is_known_by_what_a_question_ends_with(prompt: str) -> None:
+    source = (
+        "{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n"
+        "{% if m.role == 'assistant' %}Well: {% endif %}{{ m.content }}<|eot_id|>{% endfor %}" + prompt
+    )
+    rendering = ChatTemplate("t", source, TOKENS).render(TWO)
+    assert rendering.text.endswith("<|eot_id|>") == ("assistant" in prompt)  # what precedes no answer is no header
+    assert [rendering.text[one.start : one.end] for one in rendering.spoken][-1].endswith("Sure<|eot_id|>")
+    if "assistant" in prompt:
+        assert [rendering.text[one.start :][:6] for one in rendering.spoken] == ["Well: ", "Well: "]
+
+
 def test_white_space_belongs_to_the_turn_exactly_where_the_template_keeps_it():
     conversation = talk(user(" Hi\n"), assistant("\n Hello \n"), user("x"), assistant(" y"))
     assert said(CHATML, conversation) == ["\n Hello \n<|im_end|>", " y<|im_end|>"]
