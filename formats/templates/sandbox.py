@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
 from types import BuiltinMethodType, MethodType
@@ -35,7 +35,7 @@ from sft_shards.formats.errors import RecordError
 from sft_shards.formats.templates.budget import CONTAINERS, OBJECT, SLOT, STEP, Budget, characters
 from sft_shards.formats.templates.metered_code import MeteredCodeGenerator
 from sft_shards.formats.templates.metered_methods import furnish_filters, length, pay_for_format, pay_for_method, refuse
-from sft_shards.formats.templates.sentinels import GENERATION_END, GENERATION_START
+from sft_shards.formats.templates.sentinels import GENERATION_END, GENERATION_MARKS, GENERATION_START
 
 DAY = date(2024, 7, 26)
 """What `strftime_now` answers with, whatever the day: the date that Llama 3.1's own template falls back to."""
@@ -307,6 +307,25 @@ def render(template: jinja2.Template, **variables: Any) -> str:
     except Exception as error:  # a template can raise whatever Python can
         said = f"{type(error).__name__}: {error}"
     raise RecordError("template_error", said if len(said) <= LONGEST_ERROR else f"{said[:LONGEST_ERROR]}…")
+
+
+def render_prompt(source: str, messages: Sequence[Mapping[str, str]], variables: Mapping[str, str]) -> str:
+    """Return what a chat template writes for messages that the assistant is to answer.
+
+    Args:
+        source: the template's text.
+        messages: with `role` and `content`.
+        variables: `bos_token` and so on.
+
+    Raises:
+        RecordError: `template_error`, it is no template, refuses the messages, or exceeds a bound.
+    """
+    try:
+        template = compile_template(source)
+    except jinja2.TemplateSyntaxError as error:
+        raise RecordError("template_error", f"line {error.lineno}: {error.message}") from None
+    given = {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": True}
+    return render(template, **variables, **given).translate(GENERATION_MARKS)
 
 
 @contextmanager

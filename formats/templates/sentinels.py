@@ -23,6 +23,8 @@ from sft_shards.formats.templates.control_tokens import ControlTokens
 MARK_OPEN, MARK_NUMBERED, MARK_CLOSE = "\ufdd0", "\ufdd1", "\ufdd2"
 TYPED, TYPED_NEXT = "\ufdd3", "\ufdd9"
 GENERATION_START, GENERATION_END = "\ufdd4", "\ufdd5"
+GENERATION_MARKS = str.maketrans("", "", GENERATION_START + GENERATION_END)
+"""Takes both out of a text (`str.translate`)."""
 TRACE_OPEN, TRACE_CLOSE, TRACE_STRIP = "\ufdd6", "\ufdd7", "\ufdd8"
 RESERVED = re.compile("[\ufdd0-\ufdef]")
 """The noncharacters. A text that holds one is rejected (`reserved_character`)."""

@@ -28,7 +28,7 @@ from sft_shards.formats.templates.metered_code import MeteredCodeGenerator
 from sft_shards.formats.templates.metered_methods import TEXT_METHODS
 from sft_shards.formats.templates.rendering import Rendering, Span
 from sft_shards.formats.templates.sandbox import Namespace, Sandbox, compile_template, furnish, given, run
-from sft_shards.formats.templates.sentinels import GENERATION_END, GENERATION_START, TRACE_STRIP
+from sft_shards.formats.templates.sentinels import GENERATION_MARKS, TRACE_STRIP
 from sft_shards.formats.templates.traced_text import GAP, Trace, TracedText, Trim, Untraceable, holds_traced, untraced
 
 FILTERS = {"trim", "default", "d", "list", "length", "count", "first", "last", "selectattr", "rejectattr", "reverse"}
@@ -110,8 +110,7 @@ class Tracer:
         parts = GAP.split("".join(untraced(piece) for piece in pieces))
         if [int(number) for number in parts[1::3]] != list(range(len(texts))):
             return None
-        generation_marks = str.maketrans("", "", GENERATION_START + GENERATION_END)
-        literals = [literal.translate(generation_marks) for literal in parts[0::3]]
+        literals = [literal.translate(GENERATION_MARKS) for literal in parts[0::3]]
         filled = "".join(part for pair in zip(literals, [*texts, ""], strict=True) for part in pair)
         if not filled.startswith(rendering.text):
             return None

@@ -1,7 +1,8 @@
 """A model in a Hugging Face folder, with or without an adapter, that answers prompts of token ids.
 
 Everything that decides on an answer comes from the folder: dtype, tokenizer, chat template, stop tokens
-(`eos_token_id` of generation_config.json). Nothing is repaired here: a model that never stops is shown as one.
+(`eos_token_id` of generation_config.json). Nothing is repaired here: a model that never stops is shown as one. The
+template is a program of somebody else, so it runs in the sandbox that `sft-preprocess` has for templates.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sft_shards.formats.errors import DataError, UsageError
+from sft_shards.formats.errors import DataError, RecordError, UsageError
+from sft_shards.formats.templates.sandbox import render_prompt
 
 Messages = list[dict[str, str]]
 """Turns as chat templates take them: `role` and `content`."""
@@ -53,15 +55,19 @@ class ChatModel:
         """Ids of a conversation up to where the assistant's answer begins.
 
         Raises:
-            DataError: the folder has no chat template, or it refuses these messages.
+            DataError: the folder has no chat template, or it refuses these messages or exceeds the sandbox's bounds.
         """
-        if not self.tokenizer.chat_template:
+        named = self.tokenizer.chat_template
+        source = named.get("default") if isinstance(named, dict) else named
+        if not source:
             raise DataError(f"{self.folder}: has no chat template; export the model again, or add chat_template.jinja")
+        variables = {name: one for name, one in self.tokenizer.special_tokens_map.items() if isinstance(one, str)}
         try:
-            encoded = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
-        except Exception as error:  # templates raise whatever they like
-            raise DataError(f"{self.folder}: its chat template refuses this conversation ({_line(error)})") from None
-        return list(encoded["input_ids"])
+            text = render_prompt(source, messages, variables)
+        except RecordError as error:
+            detail = " ".join(error.detail.split())
+            raise DataError(f"{self.folder}: its chat template refuses this conversation ({detail})") from None
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def answer(
         self,

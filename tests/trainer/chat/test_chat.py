@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from sft_shards.trainer.chat.cli import Asking, converse
 pytestmark = pytest.mark.process
 
 ANSWER = " the world"
+USER, ASSISTANT = {"role": "user", "content": "one"}, {"role": "assistant", "content": " two"}
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +95,46 @@ def test_a_conversation_keeps_its_turns_until_it_starts_over(
     out, err = capsys.readouterr()
     assert out == f"{ANSWER}\n" * 3
     assert err.count("[stopped by itself with <|im_end|> after 3 tokens]") == 3
+
+
+TEMPLATES = {
+    "its own": None,
+    "generation blocks": "{% for m in messages %}{{ bos_token or '' }}{{ m.role }}: {% generation %}{{ m.content }}"
+    "{% endgeneration %}\n{% endfor %}{% if add_generation_prompt %}assistant\n{% endif %}",
+    "named": {"default": "{{ messages[0].content | trim }}\nassistant\n", "tool_use": "{{ tools | length }}"},
+}
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_prompt_is_transformers_own(loaded: generation.ChatModel, name: str) -> None:
+    tokenizer = copy.copy(loaded.tokenizer)
+    if TEMPLATES[name] is not None:
+        tokenizer.chat_template = TEMPLATES[name]
+    model = dataclasses.replace(loaded, tokenizer=tokenizer)
+    for messages in (
+        [{"role": "user", "content": " Hé\n"}],
+        [{"role": "system", "content": "x"}, USER, ASSISTANT, USER],
+    ):
+        expected = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
+        assert model.prompt(messages) == list(expected)
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "template"),
+        ("{{ 'x' * 10 ** 9 }}", "template"),
+        ("{{ ''.__class__.__mro__ }}", "unsafe"),
+        ("{{ raise_exception('no\nsuch') }}", "no such"),
+        ("{% if %}", "line 1"),
+    ],
+)
+def test_a_template_beyond_its_bounds_is_one_line(loaded: generation.ChatModel, template: str, words: str) -> None:
+    tokenizer = copy.copy(loaded.tokenizer)
+    tokenizer.chat_template = template
+    with pytest.raises(DataError, match=f"its chat template refuses this conversation .*{words}") as caught:
+        dataclasses.replace(loaded, tokenizer=tokenizer).prompt([USER])
+    assert "\n" not in str(caught.value)
 
 
 def test_the_command_answers(model: Path) -> None:
