@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerFast
 from sft_shards.formats.conversation import Conversation
 from sft_shards.formats.errors import RecordError, UsageError
 from sft_shards.formats.records import FieldMap, detect
-from sft_shards.formats.templates import ChatTemplate, Rendering, Spoken, TrainOn
+from sft_shards.formats.templates import ChatTemplate, Rendering, Spoken, TrainedText, TrainOn
 from sft_shards.preprocess.pipeline.reference import load_template
 from sft_shards.preprocess.pipeline.render import as_batch
 from sft_shards.preprocess.pipeline.tokenize import ReferenceTokenization
@@ -104,7 +104,8 @@ def one_tokenizer(folder: Path, data: Path, fields: FieldMap, limit: int | None)
                 conversation = form.read(record, fields)
                 rendering = template.render(conversation)
                 spans = TrainOn().spans(rendering, conversation)
-                tokenized = stage.tokenize(as_batch([number], [(rendering, spans)], [], []))
+                text = TrainedText(rendering=rendering, spans=spans)
+                tokenized = stage.tokenize(as_batch([number], [text], [], [], {}))
                 for reject in tokenized.rejects:
                     raise RecordError(reject.reason, reject.detail)
                 ids, loss_mask = tokenized.sequence(0)

@@ -70,6 +70,14 @@ REASONS = {
         meaning="the batch path and the reference path differ on the record, which the sample found",
         remedy="nothing: it is left out; report it with the record, so that such records can be kept",
     ),
+    "turn_rewritten": Reason(
+        meaning="the template writes a turn otherwise, once others follow, than inference meets it",
+        remedy="choose another --rewritten-turns or --template",
+    ),
+    "history_too_long": Reason(
+        meaning="the histories of all turns together are too long to be rendered one by one",
+        remedy="choose --rewritten-turns auto, or split the record",
+    ),
     "turn_interrupted": Reason(
         meaning="the template writes another message's text inside of an assistant's turn",
         remedy="choose another --template, or move the text beside a tool call into a turn of its own",
@@ -100,8 +108,10 @@ REASONS = {
 NOTES = {
     "cut": "sequences that were cut to --max-length",
     "documents_ignored": "conversations whose documents the template does not render",
+    "history_rewritten": "conversations of a kind whose earlier turns the template rewrites, trained as they stand",
     "normalized_or_lossy": "sequences whose tokens spell another text than was rendered",
     "reasoning_dropped": "conversations of which the template leaves reasoning out",
+    "rewritten_turns_without_loss": "assistant turns without loss, since the template rewrites them",
     "straddling_tokens": "tokens that begin before trained text and end inside it",
     "tools_ignored": "conversations whose tools the template does not render",
     "typed_control_tokens": "conversations in which a text spells a control token",

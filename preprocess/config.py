@@ -14,7 +14,7 @@ from sft_shards.formats.errors import UsageError, nearest
 from sft_shards.formats.records import FieldMap
 from sft_shards.formats.records import formats as record_formats
 from sft_shards.formats.template_arguments import checked
-from sft_shards.formats.templates import TRAIN_ON, TrainOn
+from sft_shards.formats.templates import REWRITTEN_TURNS, TRAIN_ON, TrainOn
 
 AUTO = "auto"
 STRADDLE = ("train", "skip", "split")
@@ -25,7 +25,7 @@ BACKENDS = (AUTO, "fastokens", "hf")
 """What gives the token ids; `auto` takes fastokens for inputs of some size, where it agrees with Hugging Face's."""
 
 
-UNSAID = ("revision", "max_record_bytes", "template_arg")
+UNSAID = ("revision", "rewritten_turns", "max_record_bytes", "template_arg")
 """Fields that the plan and the manifest name only where they have another value than the default."""
 
 
@@ -54,6 +54,9 @@ class JobConfig:
     train_on: str = "all"
     train_reasoning: bool = True
     train_tool_calls: bool = True
+    rewritten_turns: str = AUTO
+    """What becomes of turns that the template writes otherwise than inference meets them; see
+    `formats.templates.trained_texts`."""
     straddle: str = "train"
     allow_control_tokens: bool = False
     max_length: int | None = None
@@ -81,6 +84,7 @@ class JobConfig:
     def __post_init__(self) -> None:
         for name, value, known in (
             ("--train-on", self.train_on, TRAIN_ON),
+            ("--rewritten-turns", self.rewritten_turns, REWRITTEN_TURNS),
             ("--straddle", self.straddle, STRADDLE),
             ("--overlong", self.overlong, OVERLONG),
             ("--tokenizer-engine", self.tokenizer_engine, BACKENDS),
@@ -91,6 +95,8 @@ class JobConfig:
         if self.train_on == "everything" and not (self.train_reasoning and self.train_tool_calls):
             flag = "--no-train-tool-calls" if self.train_reasoning else "--no-train-reasoning"
             raise UsageError(f"--train-on everything trains every token; leave out {flag}, or choose --train-on all")
+        if self.train_on == "everything" and self.rewritten_turns == "skip":
+            raise UsageError("--rewritten-turns skip: contradicts --train-on everything; leave one of them out")
         if not self.inputs:
             raise UsageError("no INPUT; name at least one file, folder or glob")
         if self.max_length is not None and self.max_length < 2:
@@ -123,7 +129,12 @@ class JobConfig:
     @property
     def policy(self) -> TrainOn:
         """What carries loss, as templates take it."""
-        return TrainOn(turns=self.train_on, reasoning=self.train_reasoning, tool_calls=self.train_tool_calls)
+        return TrainOn(
+            turns=self.train_on,
+            reasoning=self.train_reasoning,
+            tool_calls=self.train_tool_calls,
+            rewritten=self.rewritten_turns,
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Give the JSON object that the plan and the manifest hold."""

@@ -163,6 +163,12 @@ JOB = (
         help="Whether tool calls carry loss.",
     ),
     option(
+        "--rewritten-turns",
+        default="auto",
+        help="Turns that the template writes otherwise once others follow (Qwen3 drops their reasoning): auto, skip, "
+        "train or refuse.",
+    ),
+    option(
         "--straddle",
         default="train",
         help="A token that begins before trained text and ends inside it: train, skip or split it.",

@@ -25,6 +25,7 @@ from sft_shards.formats.template_arguments import RESERVED as RESERVED_NAMES
 from sft_shards.formats.template_arguments import canonical
 from sft_shards.formats.templates.anchors import Anchors
 from sft_shards.formats.templates.control_tokens import ControlTokens
+from sft_shards.formats.templates.history import History, Rewriting, rewriting
 from sft_shards.formats.templates.probes import TOOL, probes, reasoning_probes
 from sft_shards.formats.templates.rendering import Rendering, Span, Spoken, TrainOn
 from sft_shards.formats.templates.rule import require_rule
@@ -41,6 +42,7 @@ from sft_shards.formats.templates.turn_spans import (
     by_blocks,
     by_marks,
     find_anchors,
+    lacks_reasoning,
     own_anchors,
     require_all_rendered,
     require_one_speaker,
@@ -150,6 +152,7 @@ class ChatTemplate:
         self._always_header = self._lead = self._gap = ""
         self._markup: ReasoningMarkup | None = None
         self._typed = TypedTokens(ControlTokens())
+        self._rewriting: Rewriting | None = None
         self._probe()
         if not self.allow_control_tokens:
             tokens = self.tokens
@@ -276,11 +279,18 @@ class ChatTemplate:
                 self._stop,
                 every=self.distrusted,
             )
-        spoken = self._with_parts(text, spoken, messages, anchors)
-        notes = _notes(text, messages, beside["tools"])
+        spoken = self._with_parts(text, spoken, messages, anchors, first_placement)
+        notes = _notes(text, beside["tools"], spoken)
         if beside["documents"] and self._ignores_documents(messages, beside, whole):
             notes = ("documents_ignored", *notes)
         return Rendering(text=text, spoken=spoken, notes=notes)
+
+    @property
+    def rewriting(self) -> Rewriting:
+        """What the template does to earlier turns."""
+        if self._rewriting is None:
+            self._rewriting = rewriting(self)
+        return self._rewriting
 
     def _locate(
         self,
@@ -322,11 +332,21 @@ class ChatTemplate:
         return by_blocks(text, blocks, messages, anchors, self._stop)
 
     def _with_parts(
-        self, text: str, spoken: Sequence[Spoken], messages: list[dict[str, Any]], anchors: Anchors
+        self,
+        text: str,
+        spoken: Sequence[Spoken],
+        messages: list[dict[str, Any]],
+        anchors: Anchors,
+        first_placement: bool,
     ) -> tuple[Spoken, ...]:
-        calls = {one.turn: len(messages[one.turn].get("tool_calls") or []) for one in spoken}
-        own = {number: own_anchors(anchors.of(number), count) for number, count in calls.items()}
-        return tuple(with_parts(text, one, own[one.turn], self._markup) for one in spoken)
+        """Return the turns with what is known of their reasoning and calls."""
+        found = []
+        for one in spoken:
+            message = messages[one.turn]
+            own = own_anchors(anchors.of(one.turn), len(message.get("tool_calls") or []))
+            lacks = lacks_reasoning(message, own, first_placement)
+            found.append(replace(with_parts(text, one, own, self._markup), reasoning_dropped=lacks))
+        return tuple(found)
 
     def prompt(self, conversation: Conversation, number: int) -> str:
         """Return what inference feeds before a turn: the messages before it, with the generation prompt.
@@ -334,10 +354,21 @@ class ChatTemplate:
         Raises:
             RecordError: `template_error`, the template refuses these messages.
         """
+        return self.history(conversation).prompt(number)
+
+    def history(self, conversation: Conversation) -> History:
+        """Return what inference sees of a conversation, turn by turn.
+
+        Raises:
+            RecordError: `template_error`, the template refuses the conversation.
+        """
         suited = self.suited(conversation)
         beside = suited._beside(conversation)
         messages, _ = suited._render_calls(suited._messages(conversation), beside)
-        return suited._prompt(messages, beside, number)
+        return History(
+            prompt=lambda number: suited._prompt(messages, beside, number),
+            written=lambda number: take_out_blocks(suited._render(messages[: number + 1], beside))[0],
+        )
 
     def _beside(self, conversation: Conversation | None = None) -> dict[str, Any]:
         """Return what a rendering is given beside the messages: tools, documents and arguments, by name."""
@@ -497,13 +528,13 @@ def _with_calls_as(message: dict[str, Any], as_text: bool, empty: str | None) ->
     return {**message, "tool_calls": calls, "content": message.get("content") or empty}
 
 
-def _notes(text: str, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> tuple[str, ...]:
+def _notes(text: str, tools: list[dict[str, Any]] | None, spoken: Sequence[Spoken]) -> tuple[str, ...]:
     """Return what the template left out: `tools_ignored`, `reasoning_dropped`."""
     notes = []
     names = (tool.get("function", tool).get("name") for tool in tools or ())
     if not _all_in(text, (str(name) for name in names if name is not None)):
         notes.append("tools_ignored")
-    if not _all_in(text, ((message.get("reasoning_content") or "").strip() for message in messages)):
+    if any(one.reasoning_dropped for one in spoken):
         notes.append("reasoning_dropped")
     return tuple(notes)
 

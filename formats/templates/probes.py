@@ -42,6 +42,8 @@ def probes() -> tuple[Conversation, ...]:
     inlined = (
         Turn(role="user", content="Two and two"),
         Turn(role="assistant", content="<think>\nAdding them\n</think>\n\nFour"),
+        Turn(role="user", content="And one more"),
+        Turn(role="assistant", content="<think>\nOne more than before\n</think>\n\nFive"),
     )
 
     def agentic(**more: Any) -> tuple[Turn, ...]:
@@ -57,9 +59,11 @@ def probes() -> tuple[Conversation, ...]:
         agentic(beside="Looking it up"),
         agentic(reasoning="Let me see"),
         (*agentic(), *plain),
+        plain,
+        (*agentic(reasoning="Let me see"), *reasoned),
     )
     return (
-        *(Conversation(turns=turns) for turns in (plain, (system, *plain), reasoned, inlined)),
+        *(Conversation(turns=turns) for turns in (plain, (system, *plain), reasoned, inlined[:2], inlined)),
         *(Conversation(turns=turns, tools=(TOOL,)) for turns in with_tools),
         Conversation(turns=(system, *agentic()), tools=(TOOL,)),
     )
@@ -93,4 +97,19 @@ def reasoning_probes(with_tools: bool) -> tuple[tuple[Conversation, Conversation
             reasoning,
         )
         for turns in answers
+    )
+
+
+@cache
+def last_turns() -> tuple[Conversation, ...]:
+    """Return conversations that end with an assistant's reasoning: before an answer or a call, beside or inside."""
+    asked = Turn(role="user", content="Weather in Basel")
+    beside, inside = "Let me see", "<think>\nLet me see\n</think>\n\n"
+    return (
+        Conversation(turns=(asked, Turn(role="assistant", content="It is clear", reasoning=beside))),
+        Conversation(turns=(asked, Turn(role="assistant", content=inside + "It is clear"))),
+        Conversation(turns=(asked, Turn(role="assistant", reasoning=beside, tool_calls=(CALL,))), tools=(TOOL,)),
+        Conversation(
+            turns=(asked, Turn(role="assistant", content=inside + "Looking it up", tool_calls=(CALL,))), tools=(TOOL,)
+        ),
     )

@@ -11,6 +11,7 @@ from sft_shards.formats.errors import RecordError
 Span = tuple[int, int]
 """[start, end), in characters of a text unless said otherwise."""
 TRAIN_ON = ("all", "last", "last-run", "weight", "everything")
+REWRITTEN_TURNS = ("auto", "skip", "train", "refuse")
 CALL, CALL_END = "<tool_call>", "</tool_call>"
 
 
@@ -31,6 +32,8 @@ class Spoken:
     """Where its reasoning stands, with its tags and the white space behind; None where that is not certain."""
     calls: Span | None = None
     """Where its tool calls stand, if it has any."""
+    reasoning_dropped: bool = False
+    """Whether the template leaves its reasoning out."""
 
     def moved(self, place: Callable[[int], int]) -> Spoken:
         """Return the turn in another text, of which `place` gives the position for one of this text."""
@@ -64,25 +67,41 @@ class TrainOn:
     """Whether reasoning carries loss."""
     tool_calls: bool = True
     """Whether tool calls carry loss."""
+    rewritten: str = "auto"
+    """One of `REWRITTEN_TURNS`: what becomes of turns that the template writes otherwise than inference meets them."""
 
-    def spans(self, rendering: Rendering, conversation: Conversation) -> list[Span]:
+    @property
+    def asks_histories(self) -> bool:
+        """Whether each turn is compared with what inference meets."""
+        return self.rewritten in ("skip", "refuse")
+
+    def chosen(self, rendering: Rendering, conversation: Conversation) -> list[Spoken]:
+        """Return the turns that carry loss, whether the template rewrites them or not."""
+        if self.turns == "last":
+            return list(rendering.spoken[-1:])
+        if self.turns == "last-run":
+            answered = conversation.turns[: rendering.spoken[-1].turn]
+            asked = max((at for at, turn in enumerate(answered) if turn.role == "user"), default=-1)
+            return [spoken for spoken in rendering.spoken if spoken.turn > asked]
+        if self.turns == "weight":
+            return [spoken for spoken in rendering.spoken if conversation.turns[spoken.turn].weight]
+        return list(rendering.spoken)
+
+    def spans(
+        self, rendering: Rendering, conversation: Conversation, chosen: Sequence[Spoken] | None = None
+    ) -> list[Span]:
         """Return the trained spans of the text, in characters: in order, not empty, not overlapping.
+
+        Args:
+            chosen: the turns that carry loss, in the order of the text (default: what `chosen` gives).
 
         Raises:
             RecordError: `reasoning_unknown`, reasoning carries no loss, and it is not certain where it stands.
         """
         if self.turns == "everything":
             return [(0, len(rendering.text))]
-        chosen: Sequence[Spoken] = rendering.spoken
-        if self.turns == "last":
-            chosen = rendering.spoken[-1:]
-        elif self.turns == "last-run":
-            answered = conversation.turns[: rendering.spoken[-1].turn]
-            asked = max((at for at, turn in enumerate(answered) if turn.role == "user"), default=-1)
-            chosen = [spoken for spoken in rendering.spoken if spoken.turn > asked]
-        elif self.turns == "weight":
-            chosen = [spoken for spoken in rendering.spoken if conversation.turns[spoken.turn].weight]
-        return [span for spoken in chosen for span in self._trained_parts(rendering.text, spoken)]
+        turns = self.chosen(rendering, conversation) if chosen is None else chosen
+        return [span for spoken in turns for span in self._trained_parts(rendering.text, spoken)]
 
     def _trained_parts(self, text: str, spoken: Spoken) -> list[Span]:
         """Return one turn without what carries no loss: [2, 9) without the hole [4, 6) is [2, 4) and [6, 9)."""

@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
+from itertools import pairwise
 from types import MethodType
 from typing import Any
 
@@ -23,7 +24,7 @@ import jinja2.runtime
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_shards.formats.columnar import RoleSequence, text_only_messages
+from sft_shards.formats.columnar import INPUT, RoleSequence, text_only_messages
 from sft_shards.formats.templates.metered_code import MeteredCodeGenerator
 from sft_shards.formats.templates.metered_methods import TEXT_METHODS
 from sft_shards.formats.templates.rendering import Rendering, Span
@@ -67,6 +68,8 @@ class Skeleton:
     """Strings that no text that is filled in may hold."""
     trims: tuple[tuple[Trim, ...], ...]
     """For each gap, what is stripped from its text, in this order."""
+    notes: tuple[str, ...] = ()
+    """What is counted of every conversation that is filled in, by the names of `NOTES`."""
 
 
 class Tracer:
@@ -97,17 +100,13 @@ class Tracer:
         Returns:
             None where the template cannot be traced, or the skeleton does not give this rendering.
         """
-        if self._template is None:
-            return None
         trace = Trace()
-        traced = [TracedText.message(number, trace) for number in range(len(texts))]
-        variables = {**self._variables, "messages": text_only_messages(roles, traced), "tools": None, "documents": None}
         try:
-            pieces = run(self._template, {**variables, "add_generation_prompt": False})
+            traced = self._run(roles, trace)
         except Exception:  # untraceable, beyond a bound, or whatever else a template raises: Jinja renders it then
             return None
         # Split at the gaps: literal, number of the text, what was stripped from it, literal, …
-        parts = GAP.split("".join(untraced(piece) for piece in pieces))
+        parts = GAP.split(traced)
         if [int(number) for number in parts[1::3]] != list(range(len(texts))):
             return None
         literals = [literal.translate(GENERATION_MARKS) for literal in parts[0::3]]
@@ -126,6 +125,35 @@ class Tracer:
             absent=frozenset(trace.absent),
             trims=tuple(tuple(trace.trims[number] for number in numbers) for numbers in stripped),
         )
+
+    def looked_for_in_histories(self, roles: RoleSequence) -> frozenset[str] | None:
+        """Return the strings that the template looks for in texts when it renders what inference meets turn by turn.
+
+        For each assistant's turn these are the messages before it, with the generation prompt, and the messages up to
+        it. A template may refuse them. None where it cannot be traced.
+        """
+        absent: set[str] = set()
+        starts = [place for place, role in enumerate(roles) if role != INPUT]
+        for start, end in pairwise([*starts, len(roles)]):
+            if roles[start] == "assistant":
+                for beginning, prompt in ((roles[:start], True), (roles[:end], False)):
+                    trace = Trace()
+                    with contextlib.suppress(Exception):  # refused, so inference does not come here
+                        try:
+                            self._run(beginning, trace, prompt=prompt)
+                        except Untraceable:
+                            return None
+                    absent |= trace.absent
+        return frozenset(absent)
+
+    def _run(self, roles: RoleSequence, trace: Trace, *, prompt: bool = False) -> str:
+        """Return what the template writes for traced texts, with gaps; it raises whatever the template raises."""
+        if self._template is None:
+            raise Untraceable
+        texts = [TracedText.message(number, trace) for number in range(len(roles))]
+        variables = {**self._variables, "messages": text_only_messages(roles, texts), "tools": None, "documents": None}
+        pieces = run(self._template, {**variables, "add_generation_prompt": prompt})
+        return "".join(untraced(piece) for piece in pieces)
 
 
 def _locate(literals: Sequence[str], texts: Sequence[str], spans: Sequence[Span]) -> NDArray[np.int64] | None:

@@ -66,6 +66,16 @@ def think_blocks(text: str, opening: str = OPENING, closing: str = CLOSING) -> I
         start = text.find(opening, space.end())
 
 
+def inlined_reasoning(content: str) -> bool:
+    """Return whether a content holds reasoning: words in front of a `</think>`, with or without the opening tag.
+
+    >>> inlined_reasoning("<think>two and two</think>four"), inlined_reasoning("<think>\\n</think>four")
+    (True, False)
+    """
+    before, closing, _ = content.partition(CLOSING)
+    return bool(closing) and bool(before.replace(OPENING, "").strip())
+
+
 def find_opened_think(text: str, begin: int, end: int) -> int | None:
     """Return where in text[begin:end] a `<think>` starts with nothing but white space behind it, or None."""
     while end > begin and text[end - 1].isspace():

@@ -24,7 +24,13 @@ from sft_shards.formats.templates.leading_space import LeadingSpace
 from sft_shards.formats.templates.markers import placements, take_out
 from sft_shards.formats.templates.rendering import Span, Spoken
 from sft_shards.formats.templates.sentinels import GENERATION_END, GENERATION_START
-from sft_shards.formats.templates.thinking import TAGS, after_empty_think, find_opened_think, without_think_opener
+from sft_shards.formats.templates.thinking import (
+    TAGS,
+    after_empty_think,
+    find_opened_think,
+    inlined_reasoning,
+    without_think_opener,
+)
 
 MESSAGE_END = re.compile(r"\s*<\|end\|>")
 """What ends each message in gpt-oss's history, where the model itself generates `<|return|>`."""
@@ -239,6 +245,18 @@ def require_all_rendered(text: str, messages: list[dict[str, Any]], anchors: Anc
         if message["role"] == "assistant" and not anchors.of(number):
             raise RecordError("turn_not_rendered", f"the template leaves turn {number}, an assistant's, out")
         place = max([place, *(anchor.end for anchor in anchors.of(number))])
+
+
+def lacks_reasoning(message: dict[str, Any], anchors: Sequence[Anchor], first_placement: bool) -> bool:
+    """Return whether a message has reasoning, beside its content or in it, that the template leaves out.
+
+    Args:
+        anchors: those of the message.
+        first_placement: whether the first placement of markers showed them, which encloses contents as a whole.
+    """
+    beside = (message.get("reasoning_content") or "").strip()
+    inside = not first_placement and inlined_reasoning(message.get("content") or "")
+    return bool(beside or inside) and all(anchor.kind != REASONING for anchor in anchors)
 
 
 def own_anchors(anchors: Sequence[Anchor], calls: int) -> list[Anchor]:

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from sft_shards.formats.columnar import RoleSequence, TextOnlyConversations, prefix_sums, utf8_buffers
 from sft_shards.formats.conversation import Conversation
 from sft_shards.formats.errors import RecordError, UsageError
-from sft_shards.formats.templates import ChatTemplate, Rendering, Skeleton, Span, Tracer, TrainOn
+from sft_shards.formats.templates import ChatTemplate, Skeleton, Span, Tracer, TrainedText, TrainOn, train
 from sft_shards.formats.templates.rendering import CALL, CALL_END
-from sft_shards.preprocess.pipeline.batch import NO_SPANS, ConversationBatch, Reject, RenderedBatch
+from sft_shards.preprocess.pipeline.batch import NO_SPANS, ConversationBatch, Notes, Reject, RenderedBatch
 from sft_shards.preprocess.pipeline.skeleton_table import SkeletonTable
 
 MOST_SKELETONS = 4096
@@ -58,7 +58,8 @@ class ReferenceRendering:
         """
         rejects = list(conversations.rejects)
         records: list[int] = []
-        rendered: list[tuple[Rendering, list[Span]]] = []
+        trained: list[TrainedText] = []
+        notes: dict[int, tuple[str, ...]] = {}
         digests: list[bytes] = []
         for row, conversation in conversations.each():
             record = conversations.first_record + row
@@ -67,16 +68,17 @@ class ReferenceRendering:
                     raise conversation
                 if conversation.template_arguments:
                     self._require_parts(conversation)
-                rendering = self._template.render(conversation, by_rule=by_rule)
-                spans = self._policy.spans(rendering, conversation)
+                found = train(self._template, conversation, self._policy, by_rule=by_rule)
             except RecordError as error:
                 rejects.append(Reject.of(record, error.kept()))
                 continue
-            records.append(record)
-            rendered.append((rendering, spans))
+            records += [record] * len(found.texts)
+            trained += found.texts
+            if found.notes:
+                notes[record] = found.notes
             if self._with_digests:
-                digests.append(self._digest(conversation, rendering.text))
-        return as_batch(records, rendered, digests, sorted(rejects, key=lambda reject: reject.record))
+                digests += [self._digest(conversation, found.whole.text)] * len(found.texts)
+        return as_batch(records, trained, digests, sorted(rejects, key=lambda reject: reject.record), notes)
 
     def _require_parts(self, conversation: Conversation) -> None:
         """Refuse a record with whose arguments the template cannot do what the policy asks, as a job's are refused."""
@@ -101,27 +103,22 @@ class ReferenceRendering:
 
 
 def as_batch(
-    records: list[int], rendered: list[tuple[Rendering, list[Span]]], digests: list[bytes], rejects: list[Reject]
+    records: list[int], trained: list[TrainedText], digests: list[bytes], rejects: list[Reject], notes: Notes
 ) -> RenderedBatch:
-    """Put renderings with their trained spans into one batch, characters becoming bytes.
+    """Put texts with their trained spans into one batch, characters becoming bytes.
 
     Args:
-        records: the record number of each rendering, rising.
-        digests: one for each rendering, or none.
+        records: the record number of each text, rising.
+        digests: one for each text, or none.
     """
-    raw = [rendering.text.encode() for rendering, _ in rendered]
-    spans = [_in_bytes(text, spans) for text, (_, spans) in zip(raw, rendered, strict=True)]
-    typed = [_in_bytes(text, rendering.typed) for text, (rendering, _) in zip(raw, rendered, strict=True)]
-    notes = {
-        record: (*rendering.notes, *(["typed_control_tokens"] if rendering.typed else []))
-        for record, (rendering, _) in zip(records, rendered, strict=True)
-        if rendering.notes or rendering.typed
-    }
+    raw = [one.rendering.text.encode() for one in trained]
+    spans = [_in_bytes(text, one.spans) for text, one in zip(raw, trained, strict=True)]
+    typed = [_in_bytes(text, one.rendering.typed) for text, one in zip(raw, trained, strict=True)]
     return RenderedBatch(
         records=np.asarray(records, dtype=np.int64),
         text=np.frombuffer(b"".join(raw), dtype=np.uint8),
         text_offsets=_offsets(raw),
-        openings=frozenset(rendering.text[:LONGEST_OPENING] for rendering, _ in rendered),
+        openings=frozenset(one.rendering.text[:LONGEST_OPENING] for one in trained),
         spans=np.concatenate([NO_SPANS, *spans]),
         span_offsets=_offsets(spans),
         typed=np.concatenate([NO_SPANS, *typed]),
@@ -202,10 +199,10 @@ class BatchRendering:
         return RenderedBatch.merge([filled, self._reference.render(rest)])
 
     def _fill(self, first_record: int, text_only: TextOnlyConversations, numbers: NDArray[np.int64]) -> RenderedBatch:
-        filled = self._table.fill(numbers, text_only)
+        filled, records = self._table.fill(numbers, text_only), first_record + text_only.rows
         digests = b"".join(text_only.digests()) if self._with_digests else b""
         return RenderedBatch(
-            records=first_record + text_only.rows,
+            records=records,
             text=filled.text,
             text_offsets=filled.text_offsets,
             openings=filled.openings,
@@ -214,7 +211,7 @@ class BatchRendering:
             typed=NO_SPANS,
             typed_offsets=np.zeros(len(numbers) + 1, dtype=np.int64),
             digests=np.frombuffer(digests, dtype=np.uint8).reshape(-1, 16),
-            notes={},
+            notes=self._table.notes(numbers, records),
         )
 
     def _skeleton_numbers(self, text_only: TextOnlyConversations) -> NDArray[np.int64]:
@@ -231,16 +228,19 @@ class BatchRendering:
         """Return the skeleton of a role sequence, or None where one example shows that there is none."""
         texts = [f"x{number}" for number in range(len(roles))]
         try:
-            conversation = Conversation.from_text_only(roles, texts)
-            rendering = self._template.render(conversation)
+            found = train(self._template, Conversation.from_text_only(roles, texts), self._policy)
         except RecordError:
             return None
-        skeleton = self._tracer.trace(roles, texts, rendering, self._policy.spans(rendering, conversation))
-        if skeleton is None or rendering.notes or rendering.typed:
+        (text,) = found.texts
+        skeleton = self._tracer.trace(roles, texts, text.rendering, text.spans)
+        histories = self._policy.asks_histories and bool(self._template.rewriting.rewrites)
+        looked_for = self._tracer.looked_for_in_histories(roles) if histories else frozenset()
+        if skeleton is None or looked_for is None or text.rendering.notes or text.rendering.typed:
             return None
-        if not skeleton.absent <= self._forbidden:
-            self._forbid(self._forbidden | skeleton.absent)
-        return skeleton
+        absent = skeleton.absent | looked_for
+        if not absent <= self._forbidden:
+            self._forbid(self._forbidden | absent)
+        return replace(skeleton, notes=found.notes)
 
     def _unsupported(self, text_only: TextOnlyConversations) -> NDArray[np.bool_]:
         """Return bool[t]: the texts that must not be filled in.

@@ -19,6 +19,7 @@ from sft_shards.formats.arrow_arrays import string_array
 from sft_shards.formats.columnar import TextOnlyConversations, prefix_sums, utf8_buffers
 from sft_shards.formats.records.arrow_columns import slice_texts, take_texts
 from sft_shards.formats.templates import Skeleton, Trim
+from sft_shards.preprocess.pipeline.batch import Notes
 from sft_shards.preprocess.pipeline.ragged import row_numbers
 from sft_shards.preprocess.pipeline.whitespace import may_begin_with_space, may_end_with_space
 
@@ -121,6 +122,14 @@ class SkeletonTable:
             spans=spans[:, 1::2] + before,
             span_offsets=span_offsets,
         )
+
+    def notes(self, numbers: NDArray[np.int64], records: NDArray[np.int64]) -> Notes:
+        """Return what is counted of conversations, by their record numbers, int64[n]; skeletons as for `fill`."""
+        out: dict[int, tuple[str, ...]] = {}
+        for number in np.unique(numbers).tolist():
+            if found := self._skeletons[number].notes:
+                out |= dict.fromkeys(records[numbers == number].tolist(), found)
+        return dict(sorted(out.items())) if out else out
 
     def _stripped(self, texts: pa.StringArray, literal_before: NDArray[np.int64]) -> pa.StringArray:
         """Return the texts without the white space that the template strips from them.

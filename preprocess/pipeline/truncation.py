@@ -168,8 +168,10 @@ def count_notes(tokenized: TokenizedBatch, rows: NDArray[np.int64] | None) -> Co
     straddling = tokenized.straddling if rows is None else tokenized.straddling[rows]
     notes: Counter[str] = Counter()
     if tokenized.notes:
-        for record in (tokenized.records if rows is None else tokenized.records[rows]).tolist():
-            notes.update(tokenized.notes.get(record, ()))
+        records = tokenized.records if rows is None else tokenized.records[rows]
+        for names, times in Counter(map(tokenized.notes.get, records.tolist())).items():
+            for name in names or ():
+                notes[name] += times
     notes["straddling_tokens"] += int(straddling.sum())
     return +notes
 

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from sft_shards.formats.errors import RecordError
-from sft_shards.formats.templates import Rendering
+from sft_shards.formats.templates import Rendering, TrainedText
 from sft_shards.preprocess.config import JobConfig
 from sft_shards.preprocess.pipeline.batch import RenderedBatch
 from sft_shards.preprocess.pipeline.pipeline import Pipeline
@@ -93,8 +93,8 @@ def rendered_from(texts: Sequence[str], spans: Sequence[Any] | None = None, type
     """Texts with trained spans and typed control tokens in characters, as the render stage gives them."""
     spans, typed = spans or [[]] * len(texts), typed or [()] * len(texts)
     renderings = [Rendering(text=text, spoken=(), typed=tuple(own)) for text, own in zip(texts, typed, strict=True)]
-    records = list(range(len(texts)))
-    return as_batch(records, list(zip(renderings, map(list, spans), strict=True)), [], [])
+    trained = [TrainedText(rendering=one, spans=list(own)) for one, own in zip(renderings, spans, strict=True)]
+    return as_batch(list(range(len(texts))), trained, [], [], {})
 
 
 def without_reserved(text: str) -> str:
@@ -133,7 +133,8 @@ class Encoded:
 def encode_one(tokenizer: Tokenizer, rendering: Rendering, spans: Any, straddle: str = "train") -> Encoded:
     """What the reference makes of one rendering; RecordError where it rejects it."""
     stage = ReferenceTokenization(tokenizer, tokenizer.control_tokens, straddle=straddle)
-    tokenized = stage.tokenize(as_batch([0], [(rendering, list(spans))], [], []))
+    trained = TrainedText(rendering=rendering, spans=list(spans))
+    tokenized = stage.tokenize(as_batch([0], [trained], [], [], {}))
     for reject in tokenized.rejects:
         raise RecordError(reject.reason, reject.detail)
     ids, loss_mask = tokenized.sequence(0)

@@ -45,5 +45,5 @@ def test_blanks_before_chatml():
 def test_very_many_tools():
     tools = [{"type": "function", "function": {"name": f"name-{number}"}} for number in range(200_000)]
     text = "".join(f"{tool['function']['name']}\n" for tool in tools)
-    assert _notes(text, [], tools) == ()
-    assert _notes(text, [], [*tools, {"function": {"name": "other"}}]) == ("tools_ignored",)
+    assert _notes(text, tools, []) == ()
+    assert _notes(text, [*tools, {"function": {"name": "other"}}], []) == ("tools_ignored",)

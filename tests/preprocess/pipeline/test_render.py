@@ -4,13 +4,15 @@ from functools import cache
 
 import numpy as np
 import pytest
+import rewriting_templates
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pipelines import FORM, RECORD, TOOLS, as_json, as_lists, messages, rendered_from
-from template_texts import CHATML, TOKENS
+from rewriting_templates import REWRITES
+from template_texts import CHATML, THINKS, TOKENS
 
 from sft_shards.formats.records import FieldMap, get
-from sft_shards.formats.templates import ChatTemplate, TrainOn
+from sft_shards.formats.templates import REWRITTEN_TURNS, ChatTemplate, TrainOn
 from sft_shards.preprocess.pipeline.read import BatchReading, ReferenceReading
 from sft_shards.preprocess.pipeline.render import BatchRendering, ReferenceRendering, text_strings
 
@@ -20,7 +22,7 @@ TEXTS = st.lists(st.text(st.sampled_from("aé日👩\n"), max_size=6), max_size=
 
 @cache
 def compiled(source):
-    return ChatTemplate("t", source, TOKENS)
+    return ChatTemplate("t", source, rewriting_templates.TOKENS if source in REWRITES.values() else TOKENS)
 
 
 def stages(source=CHATML, policy=None, with_digests=True):
@@ -46,6 +48,37 @@ def test_both_implementations_render_the_same(train_on, records, form, with_dige
     batch, reference = stages(policy=TrainOn(turns=train_on), with_digests=with_digests)
     given_ = conversations(records, form, first=3)
     assert comparable(batch.render(given_)) == comparable(reference.render(given_))
+
+
+@pytest.mark.parametrize("rewritten", REWRITTEN_TURNS)
+@pytest.mark.parametrize("name", REWRITES)
+def test_both_implementations_agree_on_rewritten_turns(name, rewritten):
+    batch, reference = stages(REWRITES[name], TrainOn(rewritten=rewritten))
+    thinks = messages("a", "<think>b</think>c", "d", "<think>\ne\n</think>\n\nf")
+    given_ = conversations([messages(*"abcd"), thinks, messages(*"efgh"), messages(*"abcde"), messages(*"ab")])
+    assert comparable(batch.render(given_)) == comparable(reference.render(given_))
+
+
+def test_text_only_records_stay_on_the_batch_path_where_history_is_rewritten():
+    records = [messages(*"abcd"), messages(*"ef"), messages(*"ghij")]
+    for rewritten, spans in (("auto", 5), ("train", 5), ("skip", 3)):
+        batch, _ = stages(THINKS, TrainOn(rewritten=rewritten))
+        rendered = batch.render(conversations(records))
+        assert batch.fallbacks == 0
+        assert len(rendered.spans) == spans
+        note = "rewritten_turns_without_loss" if rewritten == "skip" else "history_rewritten"
+        assert rendered.notes == {0: (note,), 2: (note,)}
+
+
+def test_what_a_template_looks_for_in_histories_alone_keeps_a_text_from_the_batch_path():
+    """The template looks into the last message's text alone, and the last message is the user's in a prompt only."""
+    looks = "{{- ('!' if 'why' in m.content else '') if loop.last and m.role == 'user' else '' }}"
+    source = THINKS.replace("{{- '<|im_start|>' + m.role", looks + "{{- '<|im_start|>' + m.role")
+    batch, reference = stages(source, TrainOn(rewritten="skip"))
+    given_ = conversations([messages("a", "b", "c", "d"), messages("a", "b", "why", "d"), messages("c", "d", "e", "f")])
+    assert comparable(batch.render(given_)) == comparable(reference.render(given_))
+    assert batch.fallbacks == 1
+    assert len(batch.render(given_).spans) == 2
 
 
 def test_a_record_with_tools_is_rendered_by_jinja_among_filled_ones():

@@ -1,0 +1,141 @@
+"""History: what inference was fed before each assistant turn, and which turns a template writes otherwise later on.
+
+For turn k inference feeds `apply_chat_template(messages[:k], tools, add_generation_prompt=True)`, and what it generates
+is what stands behind that in the rendering of `messages[:k + 1]`. A turn is *rewritten* where these two are no prefix
+of the whole rendering. Qwen3, with two questions, writes the first answer without its reasoning:
+
+    messages[:2]   … Hi<|im_end|>\\n<|im_start|>assistant\\n<think>\\nGreet\\n</think>\\n\\nHello<|im_end|>
+    messages       … Hi<|im_end|>\\n<|im_start|>assistant\\nHello<|im_end|>\\n<|im_start|>user\\n …
+
+Whoever trains that turn in the whole rendering teaches the model not to think. To ask for every turn of a record takes
+quadratic time. So a template is asked once, with conversations of every kind (`rewriting`); dropped reasoning is seen
+where the texts of a rendering are located, and only `--rewritten-turns skip`, `unroll` and `refuse` ask for each turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from sft_shards.formats.conversation import Conversation
+from sft_shards.formats.errors import RecordError
+from sft_shards.formats.templates.probes import last_turns, probes
+from sft_shards.formats.templates.rendering import Rendering, Spoken
+from sft_shards.formats.templates.thinking import inlined_reasoning
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """What inference sees of one conversation, turn by turn; both raise RecordError where the template refuses."""
+
+    prompt: Callable[[int], str]
+    """Gives what inference feeds before a turn, by the turn's number: `messages[:k]` and the generation prompt."""
+    written: Callable[[int], str]
+    """Gives the rendering that a turn is the last of: `messages[:k + 1]`."""
+
+    def keeps(self, text: str, spoken: Spoken) -> bool:
+        """Return whether a turn stands in a rendering behind what inference is fed, and as inference generates it.
+
+        A turn that the template writes without a stop token where it is the last one may be followed by anything. If
+        the template takes no conversation that ends here, inference never comes here, and the turn counts as kept.
+        """
+        try:
+            fed, written = self.prompt(spoken.turn), self.written(spoken.turn)
+        except RecordError:
+            return True
+        if not text.startswith(fed) or not written.startswith(text[: spoken.stop]):
+            return False
+        tail, stop = written[spoken.stop :], text[spoken.stop : spoken.end]
+        return not tail.strip() or (stop != "" and tail.startswith(stop))
+
+
+class Renders(Protocol):
+    """A chat template, as far as it is asked here."""
+
+    def render(self, conversation: Conversation, *, by_rule: bool = False) -> Rendering:
+        """Render a conversation, and find where its assistant speaks."""
+        ...
+
+    def history(self, conversation: Conversation) -> History:
+        """Return what inference sees of a conversation."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rewriting:
+    """What a template does to earlier turns, found out with probes."""
+
+    rewrites: frozenset[frozenset[str]]
+    """Kinds of conversations (see `kinds`) in which a turn is rewritten, or that the template refuses."""
+    differs: frozenset[frozenset[str]]
+    """Kinds of conversations in which a turn is rewritten by more than the loss of its reasoning."""
+    shown: frozenset[tuple[bool, bool]]
+    """Which turns have their reasoning written where they are the last: whether they call tools, and whether the
+    reasoning stands inside of the content."""
+
+    def forgets(self, conversation: Conversation, spoken: Spoken) -> bool:
+        """Return whether a turn's reasoning was generated, and the template left it out because others follow."""
+        turn = conversation.turns[spoken.turn]
+        is_last = spoken.turn == len(conversation.turns) - 1
+        form = bool(turn.tool_calls), not (turn.reasoning or "").strip()
+        return spoken.reasoning_dropped and not is_last and form in self.shown
+
+    def changes(self, conversation: Conversation) -> bool:
+        """Return whether a conversation is of a kind of which turns are rewritten by more than lost reasoning."""
+        own = kinds(conversation)
+        return any(kind <= own for kind in self.differs)
+
+
+def kinds(conversation: Conversation) -> frozenset[str]:
+    """Return what a conversation has that templates decide by.
+
+    `rounds`: a user's turn after an assistant's. `steps`: an assistant's turn after an assistant's, with tools at most
+    in between. `tools`, `system`, and reasoning beside (`reasoning`) or inside of contents (`inlined`).
+    """
+    found: set[str] = set()
+    before = ""
+    for turn in conversation.turns:
+        if turn.role == "assistant":
+            found |= {"steps"} if before == "assistant" else set()
+            found |= {"tools"} if turn.tool_calls else set()
+            found |= {"reasoning"} if (turn.reasoning or "").strip() else set()
+            found |= {"inlined"} if inlined_reasoning(turn.content or "") else set()
+        elif turn.role in ("system", "developer"):
+            found.add("system")
+        elif turn.role == "user":
+            found |= {"rounds"} if before == "assistant" else set()
+        if turn.role in ("user", "assistant"):
+            before = turn.role
+    return frozenset(found | ({"tools"} if conversation.tools else set()))
+
+
+def rewriting(template: Renders) -> Rewriting:
+    """Find out what a template does to earlier turns, with conversations of every kind."""
+    rewrites, differs = set(), set()
+    for probe in probes():
+        try:
+            rendering, history = template.render(probe), template.history(probe)
+        except RecordError:
+            rewrites.add(kinds(probe))
+            continue
+        changed = [one for one in rendering.spoken if not history.keeps(rendering.text, one)]
+        if changed:
+            rewrites.add(kinds(probe))
+        if not all(one.reasoning_dropped for one in changed):
+            differs.add(kinds(probe))
+    shown = set()
+    for probe in last_turns():
+        last = probe.turns[-1]
+        try:
+            dropped = template.render(probe).spoken[-1].reasoning_dropped
+        except RecordError:
+            dropped = False  # it is not known to be left out, so a turn without it is not trained
+        if not dropped:
+            shown.add((bool(last.tool_calls), last.reasoning is None))
+    return Rewriting(rewrites=frozenset(rewrites), differs=frozenset(differs), shown=frozenset(shown))
+
+
+def until(conversation: Conversation, number: int) -> Conversation:
+    """Return a conversation up to and with one of its turns."""
+    return replace(conversation, turns=conversation.turns[: number + 1])

@@ -1,0 +1,135 @@
+"""Turns that templates rewrite, against a loop over transformers' renderings of every beginning of a conversation."""
+
+import pytest
+from hypothesis import given, settings
+from rewriting_templates import REWRITES, TOKENS, conversations, generated, is_rewritten, speakers, written
+
+from sft_shards.formats.conversation import Conversation, Turn
+from sft_shards.formats.errors import RecordError
+from sft_shards.formats.templates import ChatTemplate, TrainOn, train
+from sft_shards.formats.templates.history import kinds
+
+pytestmark = pytest.mark.unit
+
+TEMPLATES = {name: ChatTemplate(name, source, TOKENS) for name, source in REWRITES.items()}
+EVERY = pytest.mark.parametrize("name", REWRITES)
+REASONED = Conversation(
+    turns=(
+        Turn(role="user", content="Hi"),
+        Turn(role="assistant", content="Hello!", reasoning="Greet"),
+        Turn(role="user", content="More"),
+        Turn(role="assistant", content="Sure", reasoning="Why not"),
+    )
+)
+
+
+def said(trained):
+    """The trained texts of the one text that a conversation has."""
+    (text,) = trained.texts
+    return [text.rendering.text[start:end] for start, end in text.spans]
+
+
+def trained_turns(trained):
+    (text,) = trained.texts
+    starts = {start for start, _ in text.spans}
+    return [one.turn for one in text.rendering.spoken if one.start in starts]
+
+
+@EVERY
+@settings(max_examples=12)
+@given(conversations())
+def test_skip_trains_the_turns_that_stand_as_inference_meets_them(name, conversation):
+    kept = [one for one in speakers(conversation) if not is_rewritten(REWRITES[name], conversation, one)]
+    try:
+        found = train(TEMPLATES[name], conversation, TrainOn(rewritten="skip"))
+    except RecordError as error:
+        assert (error.reason, kept) == ("turn_rewritten", [])
+        return
+    assert trained_turns(found) == kept
+    assert said(found) == [generated(REWRITES[name], conversation, one)[1] for one in kept]
+    assert found.notes.count("rewritten_turns_without_loss") == len(speakers(conversation)) - len(kept)
+
+
+@EVERY
+@settings(max_examples=12)
+@given(conversations())
+def test_refuse_leaves_out_what_has_a_rewritten_turn(name, conversation):
+    rewritten = [one for one in speakers(conversation) if is_rewritten(REWRITES[name], conversation, one)]
+    try:
+        found = train(TEMPLATES[name], conversation, TrainOn(rewritten="refuse"))
+    except RecordError as error:
+        assert error.reason == "turn_rewritten"
+        assert f"turn {rewritten[0]} " in error.detail
+    else:
+        assert not rewritten
+        assert trained_turns(found) == speakers(conversation)
+
+
+def loses_reasoning(source, conversation, number):
+    """Whether a turn's reasoning is generated, and the whole rendering does not hold it."""
+    turn = conversation.turns[number]
+    words = turn.reasoning or (turn.content or "").partition("</think>")[0].removeprefix("<think>").strip()
+    lost = words not in written(source, conversation)
+    return bool(words) and lost and words in written(source, conversation, number)
+
+
+@EVERY
+@settings(max_examples=12)
+@given(conversations())
+def test_auto_leaves_out_what_lost_its_reasoning_and_nothing_else(name, conversation):
+    lost = [one for one in speakers(conversation) if loses_reasoning(REWRITES[name], conversation, one)]
+    kept = [one for one in speakers(conversation) if one not in lost]
+    try:
+        found = train(TEMPLATES[name], conversation, TrainOn())
+    except RecordError as error:
+        assert (error.reason, kept) == ("turn_rewritten", [])
+        return
+    assert trained_turns(found) == kept
+    assert found.notes.count("rewritten_turns_without_loss") == len(lost)
+    as_before = train(TEMPLATES[name], conversation, TrainOn(rewritten="train"))
+    assert trained_turns(as_before) == speakers(conversation)
+    assert as_before.texts[0].rendering == found.texts[0].rendering
+
+
+@EVERY
+@settings(max_examples=12)
+@given(conversations(reasoning=False))
+def test_other_differences_are_counted_by_the_kind_of_the_conversation(name, conversation):
+    rewritten = any(is_rewritten(REWRITES[name], conversation, one) for one in speakers(conversation))
+    noted = "history_rewritten" in train(TEMPLATES[name], conversation, TrainOn()).notes
+    assert noted >= (rewritten and bool(kinds(conversation) & {"rounds", "steps"}))
+    if name in ("keeps everything", "never shows reasoning", "drops reasoning before the last question"):
+        assert not noted
+
+
+def test_the_first_of_two_answers_of_qwen3():
+    template = TEMPLATES["as Qwen3"]
+    last = "<think>\nWhy not\n</think>\n\nSure<|im_end|>"
+    assert said(train(template, REASONED, TrainOn())) == [last]
+    assert said(train(template, REASONED, TrainOn(rewritten="train"))) == ["Hello!<|im_end|>", last]
+    assert said(train(template, REASONED, TrainOn(turns="last", rewritten="refuse"))) == [last]
+    everything = train(template, REASONED, TrainOn(turns="everything"))
+    assert said(everything) == [written(REWRITES["as Qwen3"], REASONED)]
+
+
+def test_a_conversation_of_which_no_turn_is_left_says_so():
+    asked = Conversation(turns=REASONED.turns[:3])
+    with pytest.raises(RecordError, match="the template rewrites every turn that would be trained, turn 1 first"):
+        train(TEMPLATES["as Qwen3"], asked, TrainOn())
+
+
+def test_histories_that_are_too_long_to_ask_for_are_refused_at_once():
+    turns = (Turn(role="user", content="Q" * 4000), Turn(role="assistant", content="A" * 4000)) * 300
+    with pytest.raises(RecordError) as caught:
+        train(TEMPLATES["as Qwen3"], Conversation(turns=turns), TrainOn(rewritten="skip"))
+    assert caught.value.reason == "history_too_long"
+
+
+@pytest.mark.parametrize(
+    ("roles", "expected"),
+    [("ua", ""), ("uau", "rounds"), ("suaua", "system rounds"), ("uata", "steps"), ("uaa", "steps")],
+)
+def test_kinds_of_conversations(roles, expected):
+    names = {"u": "user", "a": "assistant", "s": "system", "t": "tool"}
+    conversation = Conversation(turns=tuple(Turn(role=names[one], content="x") for one in roles))
+    assert kinds(conversation) == set(expected.split())
