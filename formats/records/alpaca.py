@@ -17,8 +17,17 @@ from sft_shards.formats.records.arrow_columns import (
     not_null,
     take_texts,
 )
-from sft_shards.formats.records.fields import MISSING, SYSTEM, FieldMap, optional_text, refuse_media, text
+from sft_shards.formats.records.fields import (
+    MISSING,
+    SYSTEM,
+    TEMPLATE_INPUTS,
+    FieldMap,
+    optional_text,
+    refuse_media,
+    text,
+)
 from sft_shards.formats.records.json_schemas import TEXT, FieldKind, JsonSchemas, schemas_for
+from sft_shards.formats.records.template_inputs import read_template_inputs
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,7 +45,7 @@ class Alpaca:
     """`{"instruction": str, "input": str, "output": str, "system": str, "history": [[user, assistant], …]}`."""
 
     name = "alpaca"
-    fields: tuple[str, ...] = tuple(SPELLINGS)
+    fields: tuple[str, ...] = (*SPELLINGS, *TEMPLATE_INPUTS)
 
     def matches(self, record: object, fields: FieldMap) -> bool:
         """Return whether the record has an instruction and an output, both text."""
@@ -68,7 +77,7 @@ class Alpaca:
             instruction, context = context, ""
         turns.append(Turn(role="user", content=instruction, context=context or None))
         turns.append(Turn(role="assistant", content=output))
-        return Conversation(turns=tuple(turns))
+        return Conversation(turns=tuple(turns), **read_template_inputs(record, fields))
 
     def json_schemas(self, record: object, fields: FieldMap) -> JsonSchemas | None:
         """See `ColumnarFormat.json_schemas`."""
@@ -83,7 +92,7 @@ class Alpaca:
             chosen = found[0] if found else columns[0]
             wanted[chosen] = TEXT
             must_be_empty += [column for column in columns if column != chosen]
-        return schemas_for(record, wanted, wanted, must_be_empty)
+        return schemas_for(record, wanted, wanted, must_be_empty, fields)
 
     def read_columns(self, batch: pa.RecordBatch, fields: FieldMap) -> TextOnlyConversations | None:
         """See `ColumnarFormat.read_columns`. Records of one round only.
@@ -102,7 +111,8 @@ class Alpaca:
         names = [SYSTEM, columns["instruction"], columns["input"], columns["output"]]
         texts, certain = zip(*(first_texts(batch, each) for each in names), strict=True)
         has_system, has_input = not_empty(texts[0]), not_empty(texts[2])
-        rows = np.logical_and.reduce([have_nothing_beside(batch), not_null(texts[1]), not_null(texts[3]), *certain])
+        bare = have_nothing_beside(batch, fields.beside())
+        rows = np.logical_and.reduce([bare, not_null(texts[1]), not_null(texts[3]), *certain])
         present = np.stack([has_system, rows, has_input, rows], axis=1) & rows[:, None]
         indices = np.arange(batch.num_rows)[:, None] + batch.num_rows * np.arange(len(texts))
         return TextOnlyConversations(
@@ -121,7 +131,7 @@ ROLE_SEQUENCES = (ONE_ROUND, WITH_INPUT, ("system", *ONE_ROUND), ("system", *WIT
 def _text_columns(fields: FieldMap) -> dict[str, tuple[str, ...]]:
     """Return the columns that may hold each text; none where the user named a nested column, or other fields."""
     texts = ("instruction", "input", "output")
-    if not fields.columns.keys() <= set(texts):
+    if not fields.columns.keys() <= {*texts, *TEMPLATE_INPUTS}:
         return dict.fromkeys(texts, ())
     return {name: fields.column(name, SPELLINGS[name]) for name in texts}
 

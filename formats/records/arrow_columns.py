@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from sft_shards.formats.arrow_arrays import bools_of, number_array, numbers_of
 from sft_shards.formats.columnar import utf8_buffers
-from sft_shards.formats.records.fields import BESIDE
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,11 +57,11 @@ def not_empty(texts: pa.StringArray) -> NDArray[np.bool_]:
     return not_null(texts) & (np.diff(utf8_buffers(texts)[1]) > 0)
 
 
-def have_nothing_beside(batch: pa.RecordBatch) -> NDArray[np.bool_]:
-    """Return bool[n]: which records certainly have no tools, earlier rounds or media (the fields in `BESIDE`)."""
+def have_nothing_beside(batch: pa.RecordBatch, names: Sequence[str]) -> NDArray[np.bool_]:
+    """Return bool[n]: which records certainly have no value in some columns (tools, earlier rounds, media, …)."""
     bare = np.ones(batch.num_rows, dtype=bool)
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        if name in BESIDE and column.null_count < len(column):
+        if name in names and column.null_count < len(column):
             texts = as_strings(column)
             if texts is not None and name not in NEVER_TEXT:
                 bare &= ~not_empty(texts)

@@ -15,13 +15,15 @@ from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.records.arrow_columns import (
     first_texts,
+    have_nothing_beside,
     not_null,
     slice_texts,
 )
-from sft_shards.formats.records.fields import FieldMap, text
+from sft_shards.formats.records.fields import TEMPLATE_INPUTS, FieldMap, text
 from sft_shards.formats.records.json_schemas import TEXT, FieldKind, JsonSchemas, schema, schemas_for
 from sft_shards.formats.records.openai import ROLE_NAMES
 from sft_shards.formats.records.role_sequences import TEXT_ONLY_ROLES, encode_roles, group_turns
+from sft_shards.formats.records.template_inputs import read_template_inputs
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,7 +39,7 @@ class ChatML:
     """`{"text": "<|im_start|>user\\nHello<|im_end|>\\n<|im_start|>assistant\\nHi!<|im_end|>\\n"}`, or the bare text."""
 
     name = "chatml"
-    fields: tuple[str, ...] = ("text",)
+    fields: tuple[str, ...] = ("text", *TEMPLATE_INPUTS)
 
     def matches(self, record: object, fields: FieldMap) -> bool:
         """Return whether the text begins with `<|im_start|>`, behind white space or a token such as BOS."""
@@ -63,7 +65,7 @@ class ChatML:
                 raise RecordError("malformed_chatml", f"character {begin}: {rest!r} is not a whole turn")
             turns.append(Turn(role=fields.role(found[1].strip(), ROLE_NAMES), content=found[2]))
             begin = found.end()
-        return Conversation(turns=tuple(turns))
+        return Conversation(turns=tuple(turns), **read_template_inputs(record, fields))
 
     def json_schemas(self, record: object, fields: FieldMap) -> JsonSchemas | None:
         """See `ColumnarFormat.json_schemas`."""
@@ -73,12 +75,13 @@ class ChatML:
         wanted: dict[str, FieldKind] = {names[0]: TEXT}
         if isinstance(record, str):
             return JsonSchemas(strict=schema(tuple(wanted.items())), tolerant=None, value_field=names[0])
-        return schemas_for(record, wanted, wanted, ()) if type(record) is dict and names[0] in record else None
+        return schemas_for(record, wanted, wanted, (), fields) if type(record) is dict and names[0] in record else None
 
     def read_columns(self, batch: pa.RecordBatch, fields: FieldMap) -> TextOnlyConversations | None:
         """See `ColumnarFormat.read_columns`."""
         texts, certain = first_texts(batch, fields.column("text"))
-        return _read_texts(texts, certain & not_null(texts), fields)
+        bare = have_nothing_beside(batch, fields.beside(TEMPLATE_INPUTS))
+        return _read_texts(texts, certain & not_null(texts) & bare, fields)
 
     @staticmethod
     def _text(record: object, fields: FieldMap) -> Any:

@@ -48,6 +48,14 @@ class FieldMap:
         path = self.columns[name]
         return () if "." in path else (path,)
 
+    def beside(self, names: Sequence[str] | None = None) -> tuple[str, ...]:
+        """Return the top-level columns of fields in which a value makes a record more than roles and texts.
+
+        Args:
+            names: of the fields (default: `BESIDE`).
+        """
+        return tuple(self.columns.get(name, name).partition(".")[0] for name in (BESIDE if names is None else names))
+
     def role(self, raw: object, known: Mapping[str, str]) -> str:
         """Return the role of a turn, by the user's names and then by the format's own.
 
@@ -83,7 +91,10 @@ def walk(record: object, path: str) -> Any:
 
 SYSTEM = ("system", "system_prompt")
 """Columns for a system prompt that stands beside the conversation."""
-SIDE = ("tools", "functions", "history")
+ARGUMENTS, DOCUMENTS = "chat_template_kwargs", "documents"
+TEMPLATE_INPUTS = (ARGUMENTS, DOCUMENTS)
+"""Columns that are for the chat template; see `template_inputs`."""
+SIDE = ("tools", "functions", "history", *TEMPLATE_INPUTS)
 """Other columns that a text-only record has no value in."""
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 BESIDE = (*SIDE, *MEDIA)

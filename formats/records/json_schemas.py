@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from sft_shards.formats.records.fields import BESIDE, SYSTEM
+from sft_shards.formats.records.fields import SYSTEM, FieldMap
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,18 +53,21 @@ def schemas_for(
     strict: Mapping[str, FieldKind],
     tolerant: Mapping[str, FieldKind],
     must_be_empty: Iterable[str],
+    fields: FieldMap,
 ) -> JsonSchemas | None:
     """Return the schemas for records like this one.
 
     Args:
         strict: the kind of each field that a text-only record needs.
         tolerant: the kinds of the same fields in records that may hold other fields too.
-        must_be_empty: other fields that have no value in a text-only record, beside those in `BESIDE`.
+        must_be_empty: other fields that have no value in a text-only record, beside those of `FieldMap.beside`.
+        fields: which columns the user renamed.
 
     Returns:
         None where this record is not text-only.
     """
-    others: dict[str, FieldKind] = {**dict.fromkeys((*BESIDE, *must_be_empty), NULL), **dict.fromkeys(SYSTEM, TEXT)}
+    empty = (*fields.beside(), *must_be_empty)
+    others: dict[str, FieldKind] = {**dict.fromkeys(empty, NULL), **dict.fromkeys(SYSTEM, TEXT)}
     for name in record.keys() & others.keys() - strict.keys():
         value = record[name]
         if value and name not in SYSTEM:

@@ -59,7 +59,7 @@ def read_message_columns(
         return None
     lengths = numbers_of(column.value_lengths(), null=0).astype(np.int64)
     prompts, certain = first_texts(batch, SYSTEM)
-    rows = have_nothing_beside(batch) & certain & (lengths > 0)
+    rows = have_nothing_beside(batch, fields.beside()) & certain & (lengths > 0)
     unsupported = ~not_null(texts)  # bool[t], by message
     for name, part in parts.items():
         if name in special and name not in keys and part.null_count < len(part):
@@ -81,7 +81,7 @@ def read_message_columns(
 
 
 def message_schemas(
-    record: Any, *, lists: Sequence[str], keys: tuple[str, str], special: frozenset[str]
+    record: Any, fields: FieldMap, *, lists: Sequence[str], keys: tuple[str, str], special: frozenset[str]
 ) -> JsonSchemas | None:
     """Return the schemas for records like this one, which has a list of messages or is one.
 
@@ -104,5 +104,5 @@ def message_schemas(
         strict = schema(((name, role_and_text),))
         return None if other_keys else JsonSchemas(strict=strict, tolerant=None, value_field=name)
     must_be_null = tuple((key, NULL) for key in sorted(special - {*keys}))
-    found = schemas_for(record, {name: role_and_text}, {name: (*role_and_text, *must_be_null)}, lists)
+    found = schemas_for(record, {name: role_and_text}, {name: (*role_and_text, *must_be_null)}, lists, fields)
     return replace(found, strict=None) if found is not None and other_keys else found

@@ -9,10 +9,19 @@ from sft_shards.formats import nesting
 from sft_shards.formats.columnar import TextOnlyConversations
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError
-from sft_shards.formats.records.fields import MISSING, SYSTEM, FieldMap, optional_text, refuse_media, text
+from sft_shards.formats.records.fields import (
+    MISSING,
+    SYSTEM,
+    TEMPLATE_INPUTS,
+    FieldMap,
+    optional_text,
+    refuse_media,
+    text,
+)
 from sft_shards.formats.records.json_schemas import JsonSchemas
 from sft_shards.formats.records.messages import message_schemas, read_message_columns
 from sft_shards.formats.records.role_sequences import TEXT_ONLY_ROLES
+from sft_shards.formats.records.template_inputs import read_template_inputs
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,7 +50,7 @@ class OpenAI:
     """`{"messages": [{"role": "user", "content": "…"}, …], "tools": […]}`, or the bare list."""
 
     name = "openai"
-    fields: tuple[str, ...] = ("messages", "tools", "system", "role", "content")
+    fields: tuple[str, ...] = ("messages", "tools", "system", "role", "content", *TEMPLATE_INPUTS)
 
     def matches(self, record: object, fields: FieldMap) -> bool:
         """Return whether there is a list of messages whose first one has a role."""
@@ -57,12 +66,13 @@ class OpenAI:
         """
         turns = leading_system(record, fields)
         turns += [_turn(message, fields) for message in messages_of(record, fields)]
-        return Conversation(turns=tuple(turns), tools=read_tools(record, fields))
+        beside = read_template_inputs(record, fields)
+        return Conversation(turns=tuple(turns), tools=read_tools(record, fields), **beside)
 
     def json_schemas(self, record: object, fields: FieldMap) -> JsonSchemas | None:
         """See `ColumnarFormat.json_schemas`."""
         names = _column_names(fields)
-        return names and message_schemas(record, lists=names[0], keys=names[1], special=SPECIAL)
+        return names and message_schemas(record, fields, lists=names[0], keys=names[1], special=SPECIAL)
 
     def read_columns(self, batch: pa.RecordBatch, fields: FieldMap) -> TextOnlyConversations | None:
         """See `ColumnarFormat.read_columns`."""
@@ -78,7 +88,7 @@ _KNOWN = {role: role for role in TEXT_ONLY_ROLES} | {"function": "tool"}
 def _column_names(fields: FieldMap) -> tuple[Sequence[str], tuple[str, str]] | None:
     """Return the columns that may hold the messages, and the keys of a message; None where one is nested."""
     lists, role, content = fields.column("messages", LISTS[1:]), fields.column("role"), fields.column("content")
-    if not fields.columns.keys() <= {"messages", *KEYS} or not (lists and role and content):
+    if not fields.columns.keys() <= {"messages", *KEYS, *TEMPLATE_INPUTS} or not (lists and role and content):
         return None
     return lists, (role[0], content[0])
 

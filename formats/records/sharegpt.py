@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sft_shards.formats.columnar import TextOnlyConversations
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError
-from sft_shards.formats.records.fields import MISSING, FieldMap, text
+from sft_shards.formats.records.fields import MISSING, TEMPLATE_INPUTS, FieldMap, text
 from sft_shards.formats.records.json_schemas import JsonSchemas
 from sft_shards.formats.records.messages import message_schemas, read_message_columns
 from sft_shards.formats.records.openai import (
@@ -21,6 +21,7 @@ from sft_shards.formats.records.openai import (
     read_tools,
     tool_call,
 )
+from sft_shards.formats.records.template_inputs import read_template_inputs
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,7 +48,7 @@ class ShareGPT:
     """`{"conversations": [{"from": "human", "value": "…"}, {"from": "gpt", "value": "…"}], "tools": "[…]"}`."""
 
     name = "sharegpt"
-    fields: tuple[str, ...] = ("messages", "tools", "system")
+    fields: tuple[str, ...] = ("messages", "tools", "system", *TEMPLATE_INPUTS)
 
     def matches(self, record: object, fields: FieldMap) -> bool:
         """Return whether there is a list of turns whose first one has `from` and `value`."""
@@ -74,12 +75,13 @@ class ShareGPT:
                 turns.append(Turn(role="assistant", **beside))
             else:
                 turns.append(Turn(role=role, content=value, **beside))
-        return Conversation(turns=tuple(turns), tools=read_tools(record, fields))
+        more = read_template_inputs(record, fields)
+        return Conversation(turns=tuple(turns), tools=read_tools(record, fields), **more)
 
     def json_schemas(self, record: object, fields: FieldMap) -> JsonSchemas | None:
         """See `ColumnarFormat.json_schemas`."""
         lists = _list_columns(fields)
-        return message_schemas(record, lists=lists, keys=KEYS, special=SPECIAL) if lists else None
+        return message_schemas(record, fields, lists=lists, keys=KEYS, special=SPECIAL) if lists else None
 
     def read_columns(self, batch: pa.RecordBatch, fields: FieldMap) -> TextOnlyConversations | None:
         """See `ColumnarFormat.read_columns`."""
@@ -90,4 +92,4 @@ class ShareGPT:
 
 
 def _list_columns(fields: FieldMap) -> tuple[str, ...]:
-    return fields.column("messages", LISTS[1:]) if fields.columns.keys() <= {"messages"} else ()
+    return fields.column("messages", LISTS[1:]) if fields.columns.keys() <= {"messages", *TEMPLATE_INPUTS} else ()

@@ -19,8 +19,12 @@ pytestmark = pytest.mark.unit
 TEXT = st.text(st.sampled_from('ab"\\{}[],:\n\u2028é中👍\0'), max_size=6)
 ROLE = st.sampled_from(["user", "assistant", "human", "gpt", "system", "robot"])
 OTHER = st.sampled_from([{}, {"id": 7}, {"id": "x"}, {"id": [1, {"a": None}]}, {'a"b': 1}, {"messages": None}]) | (
-    st.sampled_from(["system", "system_prompt", "tools", "history", "images"]).flatmap(
-        lambda name: st.sampled_from(["", "S", [], [["a", "b"]], {}, None]).map(lambda value: {name: value})
+    st.sampled_from(
+        ["system", "system_prompt", "tools", "history", "images", "documents", "chat_template_kwargs"]
+    ).flatmap(
+        lambda name: st.sampled_from(["", "S", [], [["a", "b"]], {}, None, {"x": 1}, [{"x": "y"}], '{"x": 1}']).map(
+            lambda value: {name: value}
+        )
     )
 )
 
