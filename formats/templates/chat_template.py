@@ -24,6 +24,7 @@ from sft_shards.formats.errors import RecordError, UsageError, nearest
 from sft_shards.formats.template_arguments import RESERVED as RESERVED_NAMES
 from sft_shards.formats.template_arguments import canonical
 from sft_shards.formats.templates.anchors import Anchors
+from sft_shards.formats.templates.closings import Closings, learn_closings, what_follows
 from sft_shards.formats.templates.control_tokens import ControlTokens
 from sft_shards.formats.templates.history import History, Rewriting, rewriting
 from sft_shards.formats.templates.probes import TOOL, probes, reasoning_probes
@@ -149,8 +150,9 @@ class ChatTemplate:
         self._with_tools = self
         self.header = ""
         self.distrusted = False
-        self._always_header = self._lead = self._gap = ""
+        self._always_header = self._lead = self._gap = self._bare = ""
         self._markup: ReasoningMarkup | None = None
+        self._closings = Closings()
         self._typed = TypedTokens(ControlTokens())
         self._rewriting: Rewriting | None = None
         self._probe()
@@ -234,10 +236,12 @@ class ChatTemplate:
         if RESERVED.search(texts):
             raise RecordError("reserved_character", "the text holds a Unicode noncharacter (U+FDD0 to U+FDEF)")
         messages, whole = self._render_calls(messages, beside)
+        whole = self._closed(messages, whole)
         if not self._typed.pattern.search(texts):
             return self._located(conversation, messages, beside, whole, by_rule)
         messages, beside = self._typed.hide_messages(messages), self._typed.hide(beside)
-        rendering = self._located(conversation, messages, beside, self._render(messages, beside), by_rule)
+        hidden = self._closed(messages, self._render(messages, beside))
+        rendering = self._located(conversation, messages, beside, hidden, by_rule)
         return self._revealed(rendering, whole)
 
     def _revealed(self, rendering: Rendering, plain: str) -> Rendering:
@@ -247,7 +251,7 @@ class ChatTemplate:
             RecordError: `typed_control_token`, the template treats a marked text otherwise.
         """
         revealed = self._typed.reveal(rendering.text)
-        if take_out_blocks(plain)[0] not in (revealed.text, revealed.text + self._always_header):
+        if take_out_blocks(plain)[0] != revealed.text:
             raise RecordError("typed_control_token", "the template decides by a control token that was typed")
         spoken = tuple(one.moved(revealed.place) for one in rendering.spoken)
         return replace(rendering, text=revealed.text, spoken=spoken, typed=revealed.typed)
@@ -261,12 +265,10 @@ class ChatTemplate:
         by_rule: bool,
     ) -> Rendering:
         """Return a rendering with its turns, in which typed control tokens are marked."""
-        always = self._always_header if whole.endswith(self._always_header) else ""
-        text = whole.removesuffix(always)
-        text, blocks = take_out_blocks(text)
+        text, blocks = take_out_blocks(whole)
 
         def plain(other: list[dict[str, Any]]) -> str:
-            return take_out_blocks(self._render(other, beside).removesuffix(always))[0]
+            return take_out_blocks(self._closed(other, self._render(other, beside)))[0]
 
         anchors, first_placement = find_anchors(text, messages, plain)
         require_all_rendered(text, messages, anchors)
@@ -321,6 +323,7 @@ class ChatTemplate:
                     render=plain,
                     prompt=lambda number: self._prompt(messages, beside, number),
                     header=self.header,
+                    bare=self._bare,
                     lead=self._lead,
                     gap=self._gap,
                     stop=self._stop,
@@ -405,6 +408,10 @@ class ChatTemplate:
                             return other, self._render(other, beside)
             raise error
 
+    def _closed(self, messages: list[dict[str, Any]], rendering: str) -> str:
+        """Return a rendering without a generation prompt at its end, and with the stop token of its last turn."""
+        return rendering.removesuffix(self._always_header) + self._closings.of(messages)
+
     def _render(
         self, messages: list[dict[str, Any]], beside: Mapping[str, Any], add_generation_prompt: bool = False
     ) -> str:
@@ -424,7 +431,7 @@ class ChatTemplate:
     def _ignores_documents(self, messages: list[dict[str, Any]], beside: Mapping[str, Any], whole: str) -> bool:
         """Return whether the rendering is the same without documents."""
         try:
-            return self._render(messages, {**beside, "documents": None}) == whole
+            return self._closed(messages, self._render(messages, {**beside, "documents": None})) == whole
         except RecordError:
             return False
 
@@ -485,13 +492,13 @@ class ChatTemplate:
         asked: list[dict[str, Any]] = [{"role": "user", "content": "Hello"}]
         answer = "Hi there"
         try:
-            without = self._render(asked, beside)
-            prompt = self._render(asked, beside, add_generation_prompt=True)
-            whole = self._render([*asked, {"role": "assistant", "content": answer}], beside)
+            without = take_out_blocks(self._render(asked, beside))[0]
+            prompt = self._prompt(asked, beside, len(asked))
+            whole = take_out_blocks(self._render([*asked, {"role": "assistant", "content": answer}], beside))[0]
         except RecordError as error:
             raise UsageError(
                 f"{self._label}: cannot render one question and its answer ({error.detail}); "
-                "choose a built-in one with --template"
+                "give another template with --template"
             ) from None
         self.header = prompt[len(without) :] if prompt.startswith(without) else ""
         before, _, after = whole.rpartition(answer)
@@ -503,6 +510,11 @@ class ChatTemplate:
         always = tail.lstrip() if without.endswith(tail.lstrip()) else ""
         if not self.header and always and without_think_opener(always) in before:
             self.header = self._always_header = always
+        self._bare = without_think_opener(self.header)
+        if not whole.startswith(prompt) and whole.startswith(without):
+            shown = before[len(without) :]
+            self._bare = shown if shown.strip() and self.header.startswith(shown) else self._bare
+        self._closings = learn_closings(lambda messages: self._render_calls(messages, beside)[1], self._stop)
         turns = (Turn(role="user", content="Hello"), Turn(role="assistant", content=answer))
         probe = Conversation(turns=turns, tools=self._probe_tools)
         try:
@@ -511,8 +523,19 @@ class ChatTemplate:
             stops = ", ".join(self.tokens.stop) or "none"
             raise UsageError(
                 f"{self._label}: {error.reason.replace('_', ' ')} on one question and its answer "
-                f"({error.detail}; the tokenizer's stop tokens: {stops}); choose a built-in one with --template"
+                f"({error.detail}; the tokenizer's stop tokens: {stops}); {self._way_out(error)}"
             ) from None
+
+    def _way_out(self, error: RecordError) -> str:
+        """Return what to do about a template whose answer cannot be located."""
+        if error.reason == "turn_end_unknown":
+            behind = "".join(what_follows(lambda messages: self._render_calls(messages, self._beside())[1]))
+            if token := self._control.match(behind.lstrip()):
+                return (
+                    f"{token[0]!r} follows answers: if the model stops on it, list it as eos_token_id in a "
+                    "generation_config.json beside the tokenizer; else give another template with --template"
+                )
+        return "give another template with --template"
 
 
 def _with_calls_as(message: dict[str, Any], as_text: bool, empty: str | None) -> dict[str, Any]:

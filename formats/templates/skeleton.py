@@ -111,10 +111,12 @@ class Tracer:
             return None
         literals = [literal.translate(GENERATION_MARKS) for literal in parts[0::3]]
         filled = "".join(part for pair in zip(literals, [*texts, ""], strict=True) for part in pair)
-        if not filled.startswith(rendering.text):
+        if rendering.text.startswith(filled):  # the stop token of the last turn was added
+            literals[-1] += rendering.text[len(filled) :]
+        elif filled.startswith(rendering.text):  # what the template writes behind the last turn (a header) was cut off
+            literals[-1] = literals[-1][: len(literals[-1]) - (len(filled) - len(rendering.text))]
+        else:
             return None
-        # What a template writes behind the last turn (a header, say) was cut off the rendering.
-        literals[-1] = literals[-1][: len(literals[-1]) - (len(filled) - len(rendering.text))]
         located = _locate(literals, texts, spans)
         if located is None:
             return None

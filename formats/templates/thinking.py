@@ -23,7 +23,7 @@ OPENER_AT_END = re.compile(
 SPACE = re.compile(r"\s*")
 
 
-def after_empty_think(text: str, start: int, own: int | None = None) -> int:
+def after_empty_think(text: str, start: int, own: int | None = None, *, opened: bool = False) -> int:
     """Return where a turn's own words begin: behind empty think blocks, of which the header may hold the first half.
 
     In "assistant: <think></think>\\nHello" with the header's end at 11 that is 27. Where the answer is "\\nHello", so
@@ -33,8 +33,10 @@ def after_empty_think(text: str, start: int, own: int | None = None) -> int:
         text: the rendering.
         start: where the turn's header ends.
         own: where the turn's first text starts, with the white space that the template keeps (default: anywhere).
+        opened: whether the first half of a block may be missing, since the generation prompt has it.
     """
-    while found := _empty_block(text, start):
+    while found := _empty_block(text, start, opened):
+        opened = False
         start = found.end() if own is None or own < found.end(1) else min(own, found.end())
     return start
 
@@ -48,9 +50,10 @@ def is_empty_think(text: str, start: int, end: int) -> bool:
     return False
 
 
-def _empty_block(text: str, start: int) -> re.Match[str] | None:
-    opened = find_opened_think(text, 0, start) is not None
-    return (REST_OF_EMPTY_BLOCK if opened else EMPTY_BLOCK).match(text, start)
+def _empty_block(text: str, start: int, opened: bool = False) -> re.Match[str] | None:
+    if opened or find_opened_think(text, 0, start) is not None:
+        return REST_OF_EMPTY_BLOCK.match(text, start) or EMPTY_BLOCK.match(text, start)
+    return EMPTY_BLOCK.match(text, start)
 
 
 def think_blocks(text: str, opening: str = OPENING, closing: str = CLOSING) -> Iterator[tuple[int, int]]:

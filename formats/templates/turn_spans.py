@@ -24,13 +24,7 @@ from sft_shards.formats.templates.leading_space import LeadingSpace
 from sft_shards.formats.templates.markers import placements, take_out
 from sft_shards.formats.templates.rendering import Span, Spoken
 from sft_shards.formats.templates.sentinels import GENERATION_END, GENERATION_START
-from sft_shards.formats.templates.thinking import (
-    TAGS,
-    after_empty_think,
-    find_opened_think,
-    inlined_reasoning,
-    without_think_opener,
-)
+from sft_shards.formats.templates.thinking import TAGS, after_empty_think, find_opened_think, inlined_reasoning
 
 MESSAGE_END = re.compile(r"\s*<\|end\|>")
 """What ends each message in gpt-oss's history, where the model itself generates `<|return|>`."""
@@ -136,6 +130,7 @@ def by_marks(
     render: Render,
     prompt: Callable[[int], str],
     header: str,
+    bare: str,
     lead: str,
     gap: str,
     stop: re.Pattern[str],
@@ -150,6 +145,8 @@ def by_marks(
         render: renders other messages with the same template.
         prompt: gives the text that inference feeds before a turn, by the turn's number.
         header: what the template writes for a generation prompt, "" where it writes nothing.
+        bare: what the template writes in front of answers in its history: the header, or as much of it as opens no
+            reasoning.
         lead: what stands between the generation prompt and the assistant's text (a space, say); the model generates it.
         gap: what stood between a question and its answer in the probe that showed the lead.
         stop: matches the tokens that end a turn.
@@ -168,14 +165,15 @@ def by_marks(
             detail = f"the template writes the text of turn {other} inside of turn {number}, the assistant's"
             raise RecordError("turn_interrupted", detail)
         if starts[number] is None and header:
-            starts[number] = _without_header(text, number, lefts[number], own[number], header, prompt)
+            starts[number] = _without_header(text, number, lefts[number], own[number], header, bare, prompt)
     # Markers of the first placement enclose white space too, so only the others leave a question about it.
-    bare = (
+    asked = (
         []
         if first_placement
         else [at for at in speakers if _may_begin_with_space(text, starts[at], own[at][0], messages[at])]
     )
-    spaces = LeadingSpace(text, messages, {at: (lefts[at], own[at][0].start) for at in bare}, render)
+    spaces = LeadingSpace(text, messages, {at: (lefts[at], own[at][0].start) for at in asked}, render)
+    opens = bare != header
     spoken = []
     for number in speakers:
         first, last = own[number][0], own[number][-1]
@@ -188,7 +186,7 @@ def by_marks(
             elif first.kind == CONTENT and text.endswith(lead, left, start):
                 start -= len(lead)
         said = first.start - spaces.kept(number) if first.kind == CONTENT else None
-        start = after_empty_think(text, start, said)
+        start = after_empty_think(text, start, said, opened=opens)
         calls = bool(conversation.turns[number].tool_calls)
         end = len(text) if right is None else right
         stop_start, stop_end = _find_stop(text, last, end, stop, control, number, calls)
@@ -297,19 +295,18 @@ def _after_header(text: str, left: int, first: Anchor, header: str) -> int | Non
 
 
 def _without_header(
-    text: str, number: int, left: int, own: Sequence[Anchor], header: str, prompt: Callable[[int], str]
+    text: str, number: int, left: int, own: Sequence[Anchor], header: str, bare: str, prompt: Callable[[int], str]
 ) -> int:
     """Return where a turn begins whose header is not the one of the generation prompt.
 
     That is behind what inference feeds, where this is a prefix of the text: a system prompt may change the header, and
-    an answer may bring the `<think>` itself that the header ends with. Else it is behind the header without the opener
-    of reasoning, which templates leave out where they drop reasoning.
+    an answer may bring the `<think>` itself that the header ends with. Else it is behind the header that answers have
+    in the template's history: without the opener of reasoning, which templates leave out where they drop reasoning.
     """
     with suppress(RecordError):
         fed = prompt(number)
         if text.startswith(fed) and left <= len(fed) <= own[-1].start + (own[0].kind != CALL) * len(text):
             return len(fed)
-    bare = without_think_opener(header)
     found = text.rfind(bare, left, own[0].start) if bare and bare != header else -1
     if found < 0:
         if opened := find_opened_think(text, left, own[0].start) if own[0].kind == REASONING else None:

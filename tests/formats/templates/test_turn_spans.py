@@ -196,3 +196,31 @@ def test_keys_whose_value_is_null_are_dropped_as_transformers_does():
     conversation = get("openai").read({"messages": raw}, FieldMap())
     assert ChatTemplate("t", source, TOKENS).render(conversation).text == expected
     assert expected.endswith("assistant\nweather<|im_end|>\n")
+
+
+@pytest.mark.parametrize("opener", ["<judge>\\n", "Here are my reasoning steps:\\n", "<thought>\\n"])
+def test_the_header_is_the_one_that_plain_answers_have_in_the_history(opener):
+    source = CHATML.replace(
+        "'<|im_start|>assistant\\n' }}{% endif", f"'<|im_start|>assistant\\n{opener}' }}}}{{% endif"
+    )
+    assert said(source, TWO) == ["Hello<|im_end|>", "Sure<|im_end|>"]
+
+
+def test_the_rest_of_an_empty_block_whose_opener_the_prompt_has():
+    """As GLM-5.1, whose history has `</think>` alone in earlier turns."""
+    source = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}{% if m.role == 'assistant' %}"
+        "{{ '<think></think>' if loop.last else '</think>' }}{% endif %}{{ m.content + '<|im_end|>\\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n<think>' }}{% endif %}"
+    )
+    assert said(source, TWO) == ["Hello<|im_end|>", "Sure<|im_end|>"]
+
+
+def test_a_prompt_that_is_always_there_and_a_word_between_it_and_the_answers():
+    """As Command-A's copies: the prompt stands at the end unasked, and answers begin with a token of their own."""
+    source = (
+        "{% for m in messages %}{% if m.role == 'user' %}{{ '<|user|>' + m.content }}{% else %}"
+        "{{ '<|assistant|><|response|>' + m.content + '<|im_end|>' }}{% endif %}{% endfor %}{{ '<|assistant|>' }}"
+    )
+    assert said(source, TWO) == ["<|response|>Hello<|im_end|>", "<|response|>Sure<|im_end|>"]
+    assert ChatTemplate("t", source, TOKENS).render(TWO).text.endswith("Sure<|im_end|>")
