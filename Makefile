@@ -1,6 +1,7 @@
 # make demo       the whole road on this CPU; make finetune: from a model folder to a model folder, with LoRA and without
 # make test       every test; make test-fast: those that start no process and no Megatron, in under a minute
 # make check      what CI runs: lint, types, words, the other Megatrons and Pythons, every test
+# make lock       requirements.lock, make sbom: the bill of materials, make audit: known vulnerabilities (each asks the network)
 # make coverage   every test again, counting the lines that run, in the processes that tests start as well
 # Needs Python 3.12 or 3.13 (megatron-core's wheel with pretrain() does) and the network for the first time.
 
@@ -11,7 +12,7 @@ PYTHON ?= $(shell for python in python3.12 python3.13 $(HOME)/.pyenv/versions/3.
 	"$$python" -c 'import sys, venv; sys.exit(not (3, 12) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo "$$python" && break; done)
 
-.PHONY: demo finetune test test-fast coverage check lint words versions pythons format clean
+.PHONY: demo finetune test test-fast coverage check lint words versions pythons format clean lock licences sbom audit
 
 demo: $(READY)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/demo.sh
@@ -34,7 +35,7 @@ coverage: $(READY)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-check: lint versions pythons test
+check: lint licences versions pythons test
 
 lint: words $(READY)
 	$(BIN)/ruff check .
@@ -59,6 +60,32 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Tools that look at dependencies have an environment of their own, so that theirs are not among what they look at.
+AUDIT := .audit
+$(AUDIT)/.ready: $(READY)
+	@test -x $(AUDIT)/bin/python || "$(PYTHON)" -m venv $(AUDIT)
+	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt cyclonedx-bom pip-audit pip-licenses uv
+	@touch $@
+
+# What pip installs with every extra on Linux and Python 3.12: versions as in constraints.txt, and the hash of each file.
+lock: $(AUDIT)/.ready
+	$(AUDIT)/bin/uv pip compile setup.cfg --extra train --extra ray --extra chat --extra dev --constraint constraints.txt \
+		--generate-hashes --python-version 3.12 --python-platform x86_64-unknown-linux-gnu \
+		--no-header --no-annotate --no-emit-index-url --quiet --output-file requirements.lock
+
+# Every installed package has a licence that pyproject.toml allows.
+licences: $(AUDIT)/.ready
+	$(AUDIT)/bin/pip-licenses --python=$(BIN)/python >/dev/null
+
+# A CycloneDX bill of materials of the environment that the tests run in; it goes with a release and is not committed.
+sbom: $(AUDIT)/.ready
+	@mkdir -p dist
+	$(AUDIT)/bin/cyclonedx-py environment $(BIN)/python --output-reproducible -o dist/sbom.cdx.json
+
+# Vulnerabilities that are known of the locked versions.
+audit: $(AUDIT)/.ready
+	$(AUDIT)/bin/pip-audit --requirement requirements.lock --require-hashes --disable-pip --strict
+
 # constraints.txt holds the versions that the tests were run with; setup.cfg says which ones are allowed.
 $(READY): setup.cfg pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.12 or 3.13 found; install one, or name it: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
@@ -68,4 +95,4 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo-out finetune-out build dist *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(AUDIT) demo-out finetune-out build dist *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -29,7 +29,7 @@ GROUPS = ("sft_shards.records", "sft_shards.templates", "sft_shards.stages")
 PROGRAMS = {"apptainer", "docker", "git", "kubectl", "pip", "sbatch", "srun", "torchrun"}
 """Programs of others: what they are called with is not looked up."""
 OTHERS = {
-    "docker": "--device --group-add --ipc --network --shm-size --ulimit --user",
+    "docker": "--build-arg --device --group-add --ipc --network --shm-size --ulimit --user",
     "Slurm": "--exclusive --requeue",
     "Megatron's convert.py": "--loader --saver",
 }
