@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,17 @@ if TYPE_CHECKING:
 RoleSequence = tuple[str, ...]
 """The roles of a text-only conversation, one for each text. An Alpaca input is a text of its own, with role `INPUT`."""
 INPUT = "input"
+
+
+def has_text(label: str) -> bool:
+    """Return whether a label of a layout has a text (see `layouts`); every role has."""
+    return label.startswith("+") or "=" not in label.partition("+")[0]
+
+
+@lru_cache(maxsize=1 << 14)
+def text_labels(layout: RoleSequence) -> tuple[str, ...]:
+    """Return the labels of a layout that have a text, in the order of the texts."""
+    return tuple(filter(has_text, layout))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +64,7 @@ class TextOnlyConversations:
     @property
     def text_offsets(self) -> NDArray[np.int64]:
         """int64[n + 1]: conversation i has `texts[text_offsets[i]:text_offsets[i + 1]]`."""
-        lengths = np.asarray([len(roles) for roles in self.role_sequences], dtype=np.int64)
+        lengths = np.asarray([len(text_labels(roles)) for roles in self.role_sequences], dtype=np.int64)
         return prefix_sums(lengths[self.sequence_ids])
 
     @classmethod

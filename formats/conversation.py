@@ -48,7 +48,8 @@ class Turn:
         """
         out: dict[str, Any] = {"role": self.role} | ({} if self.content is None else {"content": self.content})
         if self.context is not None:
-            out |= {"content": f"{self.content}\n\n{self.context}", "instruction": self.content, "input": self.context}
+            text = (self.content or "") + "\n\n" + self.context
+            out |= {"content": text, "instruction": self.content, "input": self.context}
         if self.reasoning is not None:
             out |= {"reasoning_content": self.reasoning, "thinking": self.reasoning}  # gpt-oss reads the second
         if self.tool_calls:

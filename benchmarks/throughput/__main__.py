@@ -20,11 +20,17 @@ from benchmarks.throughput.against import against
 from benchmarks.throughput.bench import Bench
 from benchmarks.throughput.contenders import CONTENDERS
 from benchmarks.throughput.contest import contest
+from benchmarks.throughput.kinds import kinds
 from benchmarks.throughput.record_formats import record_formats
 from benchmarks.throughput.scaling import scaling
 from benchmarks.throughput.stages import stages
 
-MODES: dict[str, Callable[[Bench], Any]] = {"scaling": scaling, "stages": stages, "formats": record_formats}
+MODES: dict[str, Callable[[Bench], Any]] = {
+    "scaling": scaling,
+    "stages": stages,
+    "formats": record_formats,
+    "kinds": kinds,
+}
 FOLDER = click.Path(exists=True, path_type=Path)
 VERSIONS = ("transformers", "tokenizers", "datasets", "fastokens")
 

@@ -32,13 +32,14 @@ from sft_shards.formats.templates.registry import (
 )
 from sft_shards.formats.templates.rendering import REWRITTEN_TURNS, TRAIN_ON, Rendering, Span, Spoken, TrainOn
 from sft_shards.formats.templates.skeleton import Skeleton, Tracer
-from sft_shards.formats.templates.traced_text import Trim
+from sft_shards.formats.templates.traced_text import Change, Trim
 from sft_shards.formats.templates.trained_texts import TrainedConversation, TrainedText, train
 
 __all__ = [
     "REWRITTEN_TURNS",
     "TOKENIZER",
     "TRAIN_ON",
+    "Change",
     "ChatTemplate",
     "Rendering",
     "Skeleton",

@@ -10,9 +10,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
-import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -21,6 +20,7 @@ import jinja2
 
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError, UsageError, nearest
+from sft_shards.formats.layouts import json_text
 from sft_shards.formats.template_arguments import RESERVED as RESERVED_NAMES
 from sft_shards.formats.template_arguments import canonical
 from sft_shards.formats.templates.anchors import Anchors
@@ -383,29 +383,36 @@ class ChatTemplate:
         return take_out_blocks(self._render(messages[:number], beside, add_generation_prompt=True))[0]
 
     def _messages(self, conversation: Conversation) -> list[dict[str, Any]]:
-        messages = conversation.messages()
+        return next(self.message_forms(conversation.turns))
+
+    def message_forms(
+        self, turns: Sequence[Turn], to_json: Callable[[Any], str] = json_text
+    ) -> Iterator[list[dict[str, Any]]]:
+        """Yield the messages of turns in each of the forms in which they are rendered, until the template takes one.
+
+        Args:
+            to_json: writes the arguments of a call.
+        """
+        messages = [turn.message() for turn in turns]
         for message in messages:
             if message["role"] == "developer" and not self._knows_developer:
                 message["role"] = "system"
-        return messages
+        yield messages
+        yield from _call_forms(messages, to_json)
 
     def _render_calls(
         self, messages: list[dict[str, Any]], beside: Mapping[str, Any]
     ) -> tuple[list[dict[str, Any]], str]:
         """Return the messages, with tool calls in the form that the template takes, and their rendering.
 
-        Templates differ in what they expect: arguments as an object or as a JSON text, null or "" as the content of a
-        turn that is all tool calls. The first form that renders is taken.
+        The first form that renders is taken.
         """
         try:
             return messages, self._render(messages, beside)
         except RecordError as error:
-            if any(message.get("tool_calls") for message in messages):
-                for as_text in (False, True):
-                    for empty in (None, ""):
-                        with contextlib.suppress(RecordError):
-                            other = [_with_calls_as(message, as_text, empty) for message in messages]
-                            return other, self._render(other, beside)
+            for other in _call_forms(messages):
+                with contextlib.suppress(RecordError):
+                    return other, self._render(other, beside)
             raise error
 
     def _closed(self, messages: list[dict[str, Any]], rendering: str) -> str:
@@ -415,8 +422,15 @@ class ChatTemplate:
     def _render(
         self, messages: list[dict[str, Any]], beside: Mapping[str, Any], add_generation_prompt: bool = False
     ) -> str:
-        variables = {**self.tokens.variables, **beside, "add_generation_prompt": add_generation_prompt}
-        return render(self._template, **variables, messages=messages)
+        return render(self._template, **self.variables(messages, beside), add_generation_prompt=add_generation_prompt)
+
+    def variables(self, messages: list[dict[str, Any]], beside: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all that a rendering is given, but for whether it asks for the generation prompt.
+
+        Args:
+            beside: tools, documents and arguments, by name.
+        """
+        return {**self.tokens.variables, **beside, "messages": messages}
 
     def _written(self) -> str:
         """Return what the template writes for the probes, and its source: some texts are only written for others."""
@@ -538,15 +552,29 @@ class ChatTemplate:
         return "give another template with --template"
 
 
-def _with_calls_as(message: dict[str, Any], as_text: bool, empty: str | None) -> dict[str, Any]:
+def _call_forms(
+    messages: list[dict[str, Any]], to_json: Callable[[Any], str] = json_text
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield messages with their tool calls in other forms, if they have any.
+
+    Templates differ in what they expect: arguments as an object or as a JSON text, null or "" as the content of a turn
+    that is all tool calls.
+    """
+    if any(message.get("tool_calls") for message in messages):
+        for as_text in (False, True):
+            for empty in (None, ""):
+                yield [_with_calls_as(message, to_json if as_text else None, empty) for message in messages]
+
+
+def _with_calls_as(message: dict[str, Any], to_json: Callable[[Any], str] | None, empty: str | None) -> dict[str, Any]:
     """Return a message with the arguments of its calls as JSON texts or as they are, and `empty` for no content."""
     if not message.get("tool_calls"):
         return message
     calls = []
     for call in message["tool_calls"]:
         arguments = call["function"]["arguments"]
-        if as_text and not isinstance(arguments, str):
-            arguments = json.dumps(arguments, ensure_ascii=False)
+        if to_json is not None and not isinstance(arguments, str):
+            arguments = to_json(arguments)
         calls.append({**call, "function": {**call["function"], "arguments": arguments}})
     return {**message, "tool_calls": calls, "content": message.get("content") or empty}
 

@@ -1,28 +1,77 @@
 """Traced texts: strings that record what a template asks of them, to know for which other texts it would do the same.
 
-A template runs with one `TracedText` for each text of a message. A traced text prints as a numbered sentinel. Whatever
-the template asks (is "</think>" in it, does it begin with …, is it empty) is answered as for a text to which none of it
-applies, and what must then be absent from other texts is recorded in a `Trace`. `strip` leaves a note in the sentinel.
-What cannot be answered without the text itself (its length, its upper case, a slice) raises `Untraceable`.
+A template runs with one `TracedText` for each text of a conversation. A traced text prints as a numbered sentinel, a
+gap. Words around it, the template's own or those of a layout, are known. Whatever the template asks (is "</think>" in
+it, does it begin with …, is it empty) is answered by the known words, and for the gap as for a text to which none of it
+applies; what must then be absent from other texts is recorded in a `Trace`. What changes a text on its way (`strip`,
+`tojson`) leaves a note in the gap. What cannot be answered without the text itself (its length, its upper case, a
+slice) raises `Untraceable`.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from sft_shards.formats.templates.sentinels import TRACE_CLOSE, TRACE_OPEN, TRACE_STRIP
 
 GAP = re.compile(f"{TRACE_OPEN}(\\d+)((?:{TRACE_STRIP}\\d+)*){TRACE_CLOSE}")
-"""How a traced text prints: the number of the text, and what was stripped from it, as positions in `Trace.trims`."""
-Trim = tuple[str, str | None]
-"""A string method that takes white space off an end (`lstrip`, `rstrip`), and which characters (None: all white space).
-"""
+"""How a traced text prints: the number of the text, and what was done to it, as positions in `Trace.changes`."""
 
 
 class Untraceable(Exception):  # noqa: N818 - control flow, never seen outside
     """What the template does depends on the text in a way that cannot be recorded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trim:
+    """`lstrip` or `rstrip`, which takes white space off one end."""
+
+    method: str
+    characters: str | None
+    """None: all white space."""
+
+    def __call__(self, text: str) -> str:
+        """Return a text without it."""
+        stripped: str = getattr(text, self.method)(self.characters)
+        return stripped
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToJson:
+    """`tojson`, of a text, or of a value that is given as JSON."""
+
+    of_json: bool
+    ensure_ascii: bool
+    indent: int | None
+    separators: tuple[str, str] | None
+    sort_keys: bool
+    margin: int
+    """Spaces in front of each line but the first."""
+
+    def __call__(self, text: str) -> str:
+        """Return the text as JSON, or the JSON in the form that was asked for."""
+        written = json.dumps(
+            json.loads(text) if self.of_json else text,
+            ensure_ascii=self.ensure_ascii,
+            indent=self.indent,
+            separators=self.separators,
+            sort_keys=self.sort_keys,
+        )
+        return written.replace("\n", "\n" + " " * self.margin)
+
+    @property
+    def is_canonical(self) -> bool:
+        """Whether the JSON is in this form already (see `layouts.json_text`)."""
+        plain = (self.ensure_ascii, self.indent, self.separators, self.sort_keys) == (False, None, None, False)
+        return self.of_json and plain
+
+
+Change = Trim | ToJson
+"""What is done to a text before it is written."""
 
 
 class Trace:
@@ -30,23 +79,35 @@ class Trace:
 
     Attributes:
         absent: strings that the template looked for; the run holds for texts that have none of them.
-        trims: what it stripped from texts.
+        changes: what it did to texts.
     """
 
     def __init__(self) -> None:
         self.absent: set[str] = set()
-        self.trims: list[Trim] = []
+        self.changes: list[Change] = []
+
+    def gap(self, number: int, changes: Sequence[Change] = ()) -> str:
+        """Return how text `number` prints, with what is done to it."""
+        self.changes += [change for change in changes if change not in self.changes]
+        notes = "".join(f"{TRACE_STRIP}{self.changes.index(change)}" for change in changes)
+        return f"{TRACE_OPEN}{number}{notes}{TRACE_CLOSE}"
+
+    def split(self, text: str) -> tuple[list[str], list[int], list[tuple[Change, ...]]]:
+        """Return the words around the gaps of a text, the numbers of the gaps, and what is done to each."""
+        parts = GAP.split(text)
+        notes = [[int(number) for number in part.split(TRACE_STRIP)[1:]] for part in parts[2::3]]
+        return parts[0::3], list(map(int, parts[1::3])), [tuple(self.changes[at] for at in own) for own in notes]
 
 
 class TracedText(str):
-    """A text that holds sentinels for texts of messages, and perhaps words of the template around them."""
+    """A text that holds gaps for texts of a conversation, and perhaps known words around them."""
 
     trace: Trace
 
     @classmethod
     def message(cls, number: int, trace: Trace) -> TracedText:
         """Return the traced text for text `number` of the conversation."""
-        return cls.of(f"{TRACE_OPEN}{number}{TRACE_CLOSE}", trace)
+        return cls.of(trace.gap(number), trace)
 
     @classmethod
     def of(cls, text: str, trace: Trace) -> TracedText:
@@ -54,6 +115,10 @@ class TracedText(str):
         new = cls(text)
         new.trace = trace
         return new
+
+    def _like(self, text: str) -> str:
+        """Return a part of this text: traced only where a gap is in it."""
+        return TracedText.of(text, self.trace) if TRACE_OPEN in text else text
 
     def __add__(self, other: Any) -> TracedText:
         return TracedText.of(str.__add__(untraced(self), untraced(other)), self.trace)
@@ -73,48 +138,66 @@ class TracedText(str):
         return True
 
     def __contains__(self, item: object) -> bool:
-        self._require_absent(item)
-        return False
+        return self._holds(item)
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, str) and untraced(other):  # no text is empty, so none equals ""
-            self._require_absent(other)
+        if not isinstance(other, str):
+            return False
+        if isinstance(other, TracedText):
+            if untraced(self) == untraced(other):
+                return True
+            raise Untraceable
+        words = GAP.split(untraced(self))[0::3]
+        first, last = words[0], words[-1]
+        if len(other) <= len(first) + len(last) or not (other.startswith(first) and other.endswith(last)):
+            return False
+        between = other[len(first) : len(other) - len(last)]
+        if len(words) > 2:
+            if all(word in between for word in words[1:-1]):
+                raise Untraceable
+            return False
+        if between.strip():  # no text is blank
+            self._require_plain()
+            self.trace.absent.add(between)
         return False
 
     def __ne__(self, other: object) -> bool:
         return not self == other
 
     def startswith(self, prefix: Any, *bounds: Any) -> bool:
-        """Return False; the prefix must be absent."""
-        self._require_absent(prefix, *bounds)
-        return False
+        """Return whether the text begins with known words; what is not known must be absent."""
+        if bounds:
+            raise Untraceable
+        return any(self._begins(one) for one in (prefix if isinstance(prefix, tuple) else (prefix,)))
 
     def endswith(self, suffix: Any, *bounds: Any) -> bool:
-        """Return False; the suffix must be absent."""
-        self._require_absent(suffix, *bounds)
-        return False
+        """Return whether the text ends with known words; what is not known must be absent."""
+        if bounds:
+            raise Untraceable
+        return any(self._ends(one) for one in (suffix if isinstance(suffix, tuple) else (suffix,)))
 
     def split(self, sep: Any = None, maxsplit: Any = -1) -> list[str]:
-        """Return the text in one piece; the separator must be absent."""
-        self._require_absent(sep)
-        return [self]
+        """Return the pieces between the separators in the known words; the gaps must have none."""
+        return self._split(sep, maxsplit, str.split)
 
     def rsplit(self, sep: Any = None, maxsplit: Any = -1) -> list[str]:
-        """Return the text in one piece; the separator must be absent."""
-        return self.split(sep)
+        """Return the pieces as `split` does, counted from the right."""
+        return self._split(sep, maxsplit, str.rsplit)
 
     def replace(self, old: Any, new: Any, count: Any = -1) -> str:
-        """Return the text unchanged; what is to be replaced must be absent."""
+        """Return the text with the known words changed; what is to be replaced must be absent from the gaps."""
         self._require_absent(old)
-        return self
+        if not isinstance(new, str) or count != -1:
+            raise Untraceable
+        return self._like("".join(piece if gap else piece.replace(old, untraced(new)) for gap, piece in self._pieces()))
 
     def removeprefix(self, prefix: Any) -> str:
-        """Return the text unchanged; the prefix must be absent."""
-        return self.replace(prefix, "")
+        """Return the text without a prefix of the known words."""
+        return self._like(untraced(self)[len(prefix) :]) if self._begins(prefix) else self
 
     def removesuffix(self, suffix: Any) -> str:
-        """Return the text unchanged; the suffix must be absent."""
-        return self.replace(suffix, "")
+        """Return the text without a suffix of the known words."""
+        return self._like(untraced(self)[: -len(suffix)]) if self._ends(suffix) else self
 
     def strip(self, chars: Any = None) -> str:
         """Return the text stripped on both sides, which is recorded."""
@@ -123,37 +206,119 @@ class TracedText(str):
     def lstrip(self, chars: Any = None) -> TracedText:
         """Return the text stripped on the left, which is recorded.
 
-        A text of a message must stand there. No such text is blank, so nothing behind it is stripped.
+        No text of a conversation is blank, so nothing behind the first gap is stripped.
         """
-        return self._stripped(GAP.match(untraced(self)), ("lstrip", chars))
+        _require_space(chars)
+        text = untraced(self)
+        place = text.index(TRACE_OPEN)
+        if words := text[:place].lstrip(chars):
+            return TracedText.of(words + text[place:], self.trace)
+        gap = GAP.match(text, place)
+        assert gap is not None, "a gap begins there"
+        return TracedText.of(
+            self._changed(gap, Trim(method="lstrip", characters=chars)) + text[gap.end() :], self.trace
+        )
 
     def rstrip(self, chars: Any = None) -> TracedText:
-        """Return the text stripped on the right, which is recorded; a text of a message must stand there."""
-        last = max(untraced(self).rfind(TRACE_OPEN), 0)
-        return self._stripped(GAP.fullmatch(untraced(self), last), ("rstrip", chars))
+        """Return the text stripped on the right, which is recorded."""
+        _require_space(chars)
+        text = untraced(self)
+        place = text.rindex(TRACE_CLOSE) + 1
+        if words := text[place:].rstrip(chars):
+            return TracedText.of(text[:place] + words, self.trace)
+        begin = text.rindex(TRACE_OPEN)
+        gap = GAP.match(text, begin)
+        assert gap is not None, "a gap begins there"
+        return TracedText.of(text[:begin] + self._changed(gap, Trim(method="rstrip", characters=chars)), self.trace)
 
-    def _stripped(self, gap: re.Match[str] | None, trim: Trim) -> TracedText:
-        characters = trim[1]
-        if gap is None or not (characters is None or (type(characters) is str and characters.isspace())):
+    def as_json(self, change: ToJson) -> str:
+        """Return the text as JSON; there are no known words around it."""
+        gap = GAP.fullmatch(untraced(self))
+        if gap is None:
             raise Untraceable
-        if trim not in self.trace.trims:
-            self.trace.trims.append(trim)
-        text, place = untraced(self), gap.end() - 1
-        number = self.trace.trims.index(trim)
-        return TracedText.of(f"{text[:place]}{TRACE_STRIP}{number}{text[place:]}", self.trace)
+        return self._changed(gap, change)
 
-    def _require_absent(self, *strings: Any) -> None:
-        """Record that no text of a message may hold these strings.
+    def _changed(self, gap: re.Match[str], change: Change) -> str:
+        """Return a gap with one more change. JSON has no white space at its ends."""
+        _, (number,), (changes,) = self.trace.split(gap[0])
+        if any(isinstance(one, ToJson) for one in changes):
+            if isinstance(change, ToJson):
+                raise Untraceable
+            return gap[0]
+        return self.trace.gap(number, changes if changes[-1:] == (change,) else (*changes, change))
 
-        The template's own words around it may share no character with them: then they cannot stand there either, nor
-        across a border.
-        """
-        words = set(GAP.sub("", untraced(self)))
-        for string in strings:
-            for each in string if isinstance(string, tuple) else (string,):
-                if not isinstance(each, str) or isinstance(each, TracedText) or not each or words & set(each):
+    def _pieces(self) -> list[tuple[bool, str]]:
+        """Return the known words and the gaps, in order; True for a gap."""
+        text, begin = untraced(self), 0
+        out = []
+        for gap in GAP.finditer(text):
+            out += [(False, text[begin : gap.start()]), (True, gap[0])]
+            begin = gap.end()
+        return [*out, (False, text[begin:])]
+
+    def _split(self, sep: Any, maxsplit: Any, method: Callable[..., list[str]]) -> list[str]:
+        if maxsplit not in (-1, 1) or not isinstance(sep, str) or not sep:
+            raise Untraceable
+        self._require_absent(sep)
+        out = [""]
+        pieces = self._pieces()
+        for gap, piece in pieces:
+            first, *more = [piece] if gap else piece.split(sep)
+            out[-1] += first
+            out += more
+        if maxsplit == 1 and len(out) > 2:
+            out = [out[0], sep.join(out[1:])] if method is str.split else [sep.join(out[:-1]), out[-1]]
+        return [self._like(one) for one in out]
+
+    def _holds(self, item: object) -> bool:
+        words = GAP.split(untraced(self))[0::3]
+        if isinstance(item, str) and not isinstance(item, TracedText) and any(item in one for one in words):
+            return True
+        self._require_absent(item)
+        return False
+
+    def _begins(self, prefix: Any) -> bool:
+        words = untraced(self).partition(TRACE_OPEN)[0]
+        return self._at_end(prefix, words, str.startswith, lambda text: text[len(words) :])
+
+    def _ends(self, suffix: Any) -> bool:
+        words = untraced(self).rpartition(TRACE_CLOSE)[2]
+        return self._at_end(suffix, words, str.endswith, lambda text: text[: len(text) - len(words)])
+
+    def _at_end(self, wanted: Any, words: str, matches: Callable[[str, str], bool], rest: Callable[[str], str]) -> bool:
+        """Return whether a text has some words at an end where it has known words."""
+        if not isinstance(wanted, str) or isinstance(wanted, TracedText):
+            raise Untraceable
+        if len(wanted) <= len(words):
+            return matches(words, wanted)
+        if matches(wanted, words):
+            self._require_absent(rest(wanted))
+        return False
+
+    def _require_absent(self, wanted: Any) -> None:
+        """Record that no gap may hold a string, which must not be able to stand across a gap's border either."""
+        if not isinstance(wanted, str) or isinstance(wanted, TracedText) or not wanted:
+            raise Untraceable
+        self._require_plain()
+        words = GAP.split(untraced(self))[0::3]
+        last = len(words) - 1
+        for number, known in enumerate(words):
+            for cut in range(1, len(wanted)):
+                ends_there = number < last and (not known or known.endswith(wanted[:cut]))
+                begins_there = number > 0 and (not known or known.startswith(wanted[cut:]))
+                inside = (
+                    0 < number < last and known == wanted[cut : cut + len(known)] and cut + len(known) < len(wanted)
+                )
+                at_border = (known or 0 < number < last) and (ends_there or begins_there)
+                if at_border or inside:
                     raise Untraceable
-                self.trace.absent.add(each)
+        self.trace.absent.add(wanted)
+
+    def _require_plain(self) -> None:
+        """Refuse to look into JSON that is written of a text."""
+        for changes in self.trace.split(untraced(self))[2]:
+            if any(isinstance(change, ToJson) for change in changes):
+                raise Untraceable
 
 
 _iterate = str.__iter__
@@ -164,30 +329,58 @@ def untraced(text: Any) -> str:
     return "".join(_iterate(text))
 
 
-def _refuse(name: str) -> Callable[..., NoReturn]:
-    def refuse(*_args: Any, **_kwargs: Any) -> NoReturn:
+def _require_space(chars: Any) -> None:
+    if not (chars is None or (type(chars) is str and chars.isspace())):
+        raise Untraceable
+
+
+def refuse(name: str) -> Callable[..., NoReturn]:
+    """Return a method that cannot be answered."""
+
+    def refuse_(*_args: Any, **_kwargs: Any) -> NoReturn:
         raise Untraceable(name)
 
-    return refuse
+    return refuse_
 
 
 # Every method of a string that is not defined above must not be answered by `str` itself.
-_HARMLESS = {"__new__", "__init__", "__class__", "__getattribute__", "__setattr__", "__delattr__", "__init_subclass__"}
-_HARMLESS |= {"__subclasshook__", "__doc__", "__dir__", "__sizeof__", "__repr__", "__getstate__"}
-for _name in set(dir(str)) - _HARMLESS:
+HARMLESS = {"__new__", "__init__", "__class__", "__getattribute__", "__setattr__", "__delattr__", "__init_subclass__"}
+HARMLESS |= {"__subclasshook__", "__doc__", "__dir__", "__sizeof__", "__repr__", "__getstate__"}
+for _name in set(dir(str)) - HARMLESS:
     if _name not in vars(TracedText) or _name == "__hash__":
-        setattr(TracedText, _name, _refuse(_name))
+        setattr(TracedText, _name, refuse(_name))
 
 
-def holds_traced(value: Any) -> bool:
-    """Return whether a traced text is in a value, however deep in containers; each of these is looked at once."""
-    seen: set[int] = set()
-    stack = [value]
-    while stack:
-        value = stack.pop()
-        if isinstance(value, TracedText):
-            return True
-        if isinstance(value, (dict, list, tuple)) and id(value) not in seen:
-            seen.add(id(value))
-            stack.extend(value.values() if isinstance(value, dict) else value)
-    return False
+class TracedLength:
+    """The length of a traced text, of which is known that it is not 0."""
+
+    def __gt__(self, other: object) -> bool:
+        return self._above(other, 0)
+
+    def __ge__(self, other: object) -> bool:
+        return self._above(other, 1)
+
+    def __lt__(self, other: object) -> bool:
+        return not self >= other
+
+    def __le__(self, other: object) -> bool:
+        return not self > other
+
+    def __eq__(self, other: object) -> bool:
+        return not self._above(other, 0)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise Untraceable(name)
+
+    def _above(self, other: object, most: int) -> bool:
+        if type(other) is not int or not 0 <= other <= most:
+            raise Untraceable
+        return True

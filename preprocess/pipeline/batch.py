@@ -84,6 +84,13 @@ class ConversationBatch:
                 found[row] = error.kept()
         return iter(sorted(found.items()))
 
+    def without(self, rows: NDArray[np.int64]) -> ConversationBatch:
+        """Return the conversations of all other rows, and the rejects."""
+        gone = {*rows.tolist()}
+        others = {row: one for row, one in self.others.items() if row not in gone}
+        text_only = self.text_only.filter(~np.isin(self.text_only.rows, rows))
+        return replace(self, text_only=text_only, others=others)
+
     @classmethod
     def merge(cls, parts: Sequence[ConversationBatch]) -> ConversationBatch:
         """Join batches of different rows of the same records."""

@@ -3,9 +3,9 @@
     ConversationBatch ──▶ RenderedBatch
 
 The reference implementation runs the chat template with Jinja, one conversation at a time. The batch implementation
-fills skeletons (see `formats.templates.skeleton`): a text-only conversation whose role sequence was seen before is the
-template's own words with its texts in between. It hands on to the reference what is not text-only, role sequences of
-which no skeleton can be made, and texts to which the template might react otherwise than it did to the skeleton's.
+fills skeletons (see `formats.templates.skeleton`): a conversation whose layout was seen before is the template's own
+words with its texts in between. It hands on to the reference what has no layout, layouts of which no skeleton can be
+made, and texts to which the template might react otherwise than it did to the skeleton's.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_shards.formats.columnar import RoleSequence, TextOnlyConversations, prefix_sums, utf8_buffers
+from sft_shards.formats.columnar import RoleSequence, TextOnlyConversations, prefix_sums, text_labels, utf8_buffers
 from sft_shards.formats.conversation import Conversation
 from sft_shards.formats.errors import RecordError, UsageError
+from sft_shards.formats.layouts import example_texts, is_assistants, json_text, put_together, take_apart
 from sft_shards.formats.templates import ChatTemplate, Skeleton, Span, Tracer, TrainedText, TrainOn, train
 from sft_shards.formats.templates.rendering import CALL, CALL_END
 from sft_shards.preprocess.pipeline.batch import NO_SPANS, ConversationBatch, Notes, Reject, RenderedBatch
@@ -149,7 +151,7 @@ def character_starts(raw: bytes) -> NDArray[np.int64]:
 
 
 class BatchRendering:
-    """Renders text-only conversations by filling skeletons, which are made when a role sequence is first seen.
+    """Renders conversations by filling skeletons, which are made when a layout is first seen.
 
     Args:
         template, policy, with_digests: as for the reference.
@@ -165,9 +167,10 @@ class BatchRendering:
         self._template, self._policy, self._with_digests = template, policy, with_digests
         self._reference = reference
         self.fallbacks = 0
-        self._tracer = Tracer(template.source, {**template.tokens.variables, **template.arguments})
+        self._tracers: dict[bool, Tracer] = {}
+        """One for conversations that offer tools, and one for the others."""
         self._numbers: dict[RoleSequence, int] = {}
-        """The number of a role sequence's skeleton in the table, or `NO_SKELETON`."""
+        """The number of a layout's skeleton in the table, or `NO_SKELETON`."""
         self._table = SkeletonTable()
         calls = set() if policy.tool_calls else {CALL, CALL_END}
         self._forbid({*template.reasoning_tags, *template.control.everywhere, *calls})
@@ -178,29 +181,47 @@ class BatchRendering:
         tags = {*self._template.control.tags} - strings
         self._tags = frozenset(tag.encode() for tag in tags)
         """Strings that only an assistant's text may hold."""
-        self._pattern = _any_of(strings | tags)
+        self._pattern = _any_of({form for one in strings | tags for form in (one, json_text(one)[1:-1])})
 
     def render(self, conversations: ConversationBatch) -> RenderedBatch:
         """Render every conversation; one that the template refuses is rejected."""
-        text_only = conversations.text_only
-        numbers = self._skeleton_numbers(text_only)
-        supported = numbers != NO_SKELETON
-        candidates, numbers = text_only.filter(supported), numbers[supported]
-        unsupported = self._unsupported(candidates)
-        if unsupported.any():
-            keep = ~np.logical_or.reduceat(unsupported, candidates.text_offsets[:-1])
-            supported[supported] = keep
-            candidates, numbers = candidates.filter(keep), numbers[keep]
-        filled = self._fill(conversations.first_record, candidates, numbers)
-        if supported.all() and not conversations.others:
-            return replace(filled, rejects=conversations.rejects)
-        rest = replace(conversations, text_only=text_only.filter(~supported))
+        parts = [self._fill(conversations.first_record, conversations.text_only)]
+        rest = conversations.without(parts[0].records - conversations.first_record)
+        if len(rest):
+            parts.append(self._fill_others(rest))
+            rest = rest.without(parts[1].records - conversations.first_record)
+        if not len(rest):
+            return replace(RenderedBatch.merge(parts), rejects=conversations.rejects)
         self.fallbacks += len(rest)
-        return RenderedBatch.merge([filled, self._reference.render(rest)])
+        return RenderedBatch.merge([*parts, self._reference.render(rest)])
 
-    def _fill(self, first_record: int, text_only: TextOnlyConversations, numbers: NDArray[np.int64]) -> RenderedBatch:
-        filled, records = self._table.fill(numbers, text_only), first_record + text_only.rows
-        digests = b"".join(text_only.digests()) if self._with_digests else b""
+    def _fill_others(self, conversations: ConversationBatch) -> RenderedBatch:
+        """Fill what is not in columns: the conversations that have a layout."""
+        found = {row: one for row, one in conversations.each() if isinstance(one, Conversation)}
+        parts = {row: taken for row, one in found.items() if (taken := take_apart(one)) is not None}
+        digests = {row: found[row].digest() for row in parts} if self._with_digests else {}
+        return self._fill(conversations.first_record, TextOnlyConversations.from_rows(parts), digests)
+
+    def _fill(
+        self, first_record: int, conversations: TextOnlyConversations, digests: Mapping[int, bytes] | None = None
+    ) -> RenderedBatch:
+        """Fill those conversations that a skeleton holds for.
+
+        Args:
+            digests: `Conversation.digest` of each by row (default: they are text-only).
+        """
+        numbers = self._skeleton_numbers(conversations)
+        supported = numbers != NO_SKELETON
+        conversations, numbers = conversations.filter(supported), numbers[supported]
+        unsupported = self._unsupported(conversations)
+        if unsupported.any():
+            keep = ~np.logical_or.reduceat(unsupported, conversations.text_offsets[:-1])
+            conversations, numbers = conversations.filter(keep), numbers[keep]
+        filled, records = self._table.fill(numbers, conversations), first_record + conversations.rows
+        own: Iterable[bytes] = ()
+        if self._with_digests:
+            rows = conversations.rows.tolist()
+            own = conversations.digests() if digests is None else [digests[row] for row in rows]
         return RenderedBatch(
             records=records,
             text=filled.text,
@@ -210,31 +231,34 @@ class BatchRendering:
             span_offsets=filled.span_offsets,
             typed=NO_SPANS,
             typed_offsets=np.zeros(len(numbers) + 1, dtype=np.int64),
-            digests=np.frombuffer(digests, dtype=np.uint8).reshape(-1, 16),
+            digests=np.frombuffer(b"".join(own), dtype=np.uint8).reshape(-1, 16),
             notes=self._table.notes(numbers, records),
         )
 
-    def _skeleton_numbers(self, text_only: TextOnlyConversations) -> NDArray[np.int64]:
-        """Return int64[n]: the skeleton of each conversation, made where its role sequence is new."""
+    def _skeleton_numbers(self, conversations: TextOnlyConversations) -> NDArray[np.int64]:
+        """Return int64[n]: the skeleton of each conversation, made where its layout is new."""
         known = self._numbers
-        if new := sorted({*text_only.role_sequences} - known.keys())[: MOST_SKELETONS - len(known)]:
-            traced = {roles: self._trace(roles) for roles in new}
-            made = {roles: skeleton for roles, skeleton in traced.items() if skeleton is not None}
+        if new := sorted({*conversations.role_sequences} - known.keys())[: MOST_SKELETONS - len(known)]:
+            traced = {layout: self._trace(layout) for layout in new}
+            made = {layout: skeleton for layout, skeleton in traced.items() if skeleton is not None}
             known |= dict.fromkeys(new, NO_SKELETON) | dict(zip(made, self._table.add(made.values()), strict=True))
-        numbers = [known.get(roles, NO_SKELETON) for roles in text_only.role_sequences]
-        return np.asarray(numbers, dtype=np.int64)[text_only.sequence_ids]
+        numbers = [known.get(layout, NO_SKELETON) for layout in conversations.role_sequences]
+        return np.asarray(numbers, dtype=np.int64)[conversations.sequence_ids]
 
-    def _trace(self, roles: RoleSequence) -> Skeleton | None:
-        """Return the skeleton of a role sequence, or None where one example shows that there is none."""
-        texts = [f"x{number}" for number in range(len(roles))]
+    def _trace(self, layout: RoleSequence) -> Skeleton | None:
+        """Return the skeleton of a layout, or None where one example shows that there is none."""
+        texts = example_texts(layout)
         try:
-            found = train(self._template, Conversation.from_text_only(roles, texts), self._policy)
+            turns, tools = put_together(layout, texts)
+            conversation = Conversation(turns=tuple(turns), tools=tuple(tools))
+            found = train(self._template, conversation, self._policy)
+            tracer = self._tracer(conversation)
         except RecordError:
             return None
         (text,) = found.texts
-        skeleton = self._tracer.trace(roles, texts, text.rendering, text.spans)
-        histories = self._policy.asks_histories and bool(self._template.rewriting.rewrites)
-        looked_for = self._tracer.looked_for_in_histories(roles) if histories else frozenset()
+        skeleton = tracer.trace(layout, texts, text.rendering, text.spans)
+        histories = self._policy.asks_histories and bool(self._template.suited(conversation).rewriting.rewrites)
+        looked_for = tracer.looked_for_in_histories(layout) if histories else frozenset()
         if skeleton is None or looked_for is None or text.rendering.notes or text.rendering.typed:
             return None
         absent = skeleton.absent | looked_for
@@ -242,23 +266,32 @@ class BatchRendering:
             self._forbid(self._forbidden | absent)
         return replace(skeleton, notes=found.notes)
 
-    def _unsupported(self, text_only: TextOnlyConversations) -> NDArray[np.bool_]:
+    def _tracer(self, conversation: Conversation) -> Tracer:
+        offered = bool(conversation.tools)
+        if offered not in self._tracers:
+            suited = self._template.suited(conversation)
+            self._forbid(self._forbidden | suited.reasoning_tags)
+            self._tracers[offered] = Tracer(suited)
+        return self._tracers[offered]
+
+    def _unsupported(self, conversations: TextOnlyConversations) -> NDArray[np.bool_]:
         """Return bool[t]: the texts that must not be filled in.
 
         These are the texts that may hold a noncharacter (some mark places while Jinja renders), and those
         with a forbidden string in them: a control token, or what the template looks for in texts.
         """
-        values, offsets = utf8_buffers(text_only.texts)
-        unsupported = np.zeros(len(text_only.texts), dtype=bool)
+        values, offsets = utf8_buffers(conversations.texts)
+        unsupported = np.zeros(len(conversations.texts), dtype=bool)
         noncharacters = np.flatnonzero((values[:-1] == 0xEF) & (values[1:] == 0xB7))  # U+FDC0 to U+FDFF
         unsupported[np.searchsorted(offsets, noncharacters, side="right") - 1] = True
         place = 0
-        bounds = text_only.text_offsets
+        bounds = conversations.text_offsets
         while found := self._pattern.search(values, place):
             owner = np.searchsorted(offsets, found.start(), side="right") - 1
             if found[0] in self._tags:
                 row = np.searchsorted(bounds, owner, side="right") - 1
-                if text_only.role_sequences[text_only.sequence_ids[row]][owner - bounds[row]] == "assistant":
+                layout = conversations.role_sequences[conversations.sequence_ids[row]]
+                if is_assistants(text_labels(layout)[owner - bounds[row]]):
                     place = found.start() + 1  # another string may begin inside of the tag
                     continue
             unsupported[owner] = True

@@ -1,7 +1,7 @@
 """Skeletons as arrays, so that the texts of a whole batch are filled in by a few Arrow and numpy calls.
 
-A skeleton is a template's own words around gaps for the texts of one role sequence (`formats.templates.skeleton`). The
-table holds the literals and spans of all skeletons one after the other; a batch is rendered by interleaving literals
+A skeleton is a template's own words around gaps for the texts of one layout (`formats.templates.skeleton`). The table
+holds the literals and spans of all skeletons one after the other; a batch is rendered by interleaving literals
 and texts in one Arrow `take`, and the spans follow from lengths in bytes.
 """
 
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from sft_shards.formats.arrow_arrays import string_array
 from sft_shards.formats.columnar import TextOnlyConversations, prefix_sums, utf8_buffers
-from sft_shards.formats.records.arrow_columns import slice_texts, take_texts
-from sft_shards.formats.templates import Skeleton, Trim
+from sft_shards.formats.records.arrow_columns import take_texts
+from sft_shards.formats.templates import Change, Skeleton, Trim
 from sft_shards.preprocess.pipeline.batch import Notes
 from sft_shards.preprocess.pipeline.ragged import row_numbers
 from sft_shards.preprocess.pipeline.whitespace import may_begin_with_space, may_end_with_space
@@ -51,32 +51,38 @@ class SkeletonTable:
     def __init__(self) -> None:
 
         self._skeletons: list[Skeleton] = []
-        self._index = np.empty((0, 3), dtype=np.int64)
-        """int64[k, 3]: for each skeleton its first literal, its first span, and its number of spans."""
+        self._index = np.empty((0, 5), dtype=np.int64)
+        """int64[k, 5]: for each skeleton its first literal, its first span, its number of spans, its first gap, and its
+        number of gaps."""
         self._spans = NO_SPANS
         """int64[s, 4]: `Skeleton.spans` of all skeletons."""
+        self._gaps = np.zeros(0, dtype=np.int64)
+        """int64[number of gaps]: `Skeleton.gaps` of all skeletons."""
         self._literals = string_array([])
         """The literals of all skeletons."""
-        self._trims: list[tuple[Trim, ...]] = []
-        """For each literal, what the template strips from the text behind it."""
-        self._strips = np.zeros(0, dtype=bool)
-        """bool[number of literals]: whether it strips anything."""
+        self._changes: list[tuple[Change, ...]] = []
+        """For each literal, what the template does to the text behind it."""
+        self._changing = np.zeros(0, dtype=bool)
+        """bool[number of literals]: whether it does anything."""
 
     def add(self, skeletons: Iterable[Skeleton]) -> range:
         """Add skeletons, and return their numbers."""
-
         before = len(self._skeletons)
         self._skeletons += skeletons
         lengths = [(len(one.literals), len(one.spans)) for one in self._skeletons]
         literals, spans = np.asarray(lengths, dtype=np.int64).reshape(-1, 2).T
-        self._index = np.stack([prefix_sums(literals)[:-1], prefix_sums(spans)[:-1], spans], axis=1)
+        first_literal = prefix_sums(literals)[:-1]
+        gaps = literals - 1
+        columns = [first_literal, prefix_sums(spans)[:-1], spans, prefix_sums(gaps)[:-1], gaps]
+        self._index = np.stack(columns, axis=1)
         self._spans = np.concatenate([NO_SPANS, *(one.spans for one in self._skeletons)])
+        self._gaps = np.asarray([gap for one in self._skeletons for gap in one.gaps], dtype=np.int64)
         self._literals = string_array(chain.from_iterable(one.literals for one in self._skeletons))
-        self._trims = [trims for one in self._skeletons for trims in (*one.trims, ())]
-        self._strips = np.asarray(list(map(bool, self._trims)), dtype=bool)
+        self._changes = [changes for one in self._skeletons for changes in (*one.changes, ())]
+        self._changing = np.asarray(list(map(bool, self._changes)), dtype=bool)
         return range(before, len(self._skeletons))
 
-    def fill(self, numbers: NDArray[np.int64], text_only: TextOnlyConversations) -> FilledTexts:
+    def fill(self, numbers: NDArray[np.int64], conversations: TextOnlyConversations) -> FilledTexts:
         """Fill the texts of conversations into skeletons.
 
         Two conversations, both with skeleton 0, whose literals are "U:", "A:" and "." and whose one trained span goes
@@ -94,16 +100,20 @@ class SkeletonTable:
 
         Args:
             numbers: int64[n], the skeleton of each conversation.
-            text_only: n conversations, of whose texts none is blank.
+            conversations: n of them, of whose texts none is blank.
         """
-        count, firsts = len(numbers), text_only.text_offsets
-        gaps, texts = np.diff(firsts), np.arange(len(text_only.texts))
-        first_literal, first_span, span_count = self._index[numbers].T
+        count = len(numbers)
+        first_literal, first_span, span_count, first_gap, gaps = self._index[numbers].T
+        # From here on each gap counts as a text of its own.
+        firsts = prefix_sums(gaps)
+        texts = np.arange(firsts[-1])
         # Interleave: positions in [all literals, then all texts], in the order of the pieces.
         piece_offsets = prefix_sums(2 * gaps + 1)
         text_pieces = 2 * texts + np.repeat(np.arange(count), gaps) + 1
         literal_before = texts + np.repeat(first_literal - firsts[:-1], gaps)
-        contents = self._stripped(text_only.texts, literal_before)
+        numbers_of_texts = self._gaps[texts + np.repeat(first_gap - firsts[:-1], gaps)]
+        contents = _in_gaps(conversations.texts, numbers_of_texts + np.repeat(conversations.text_offsets[:-1], gaps))
+        contents = self._changed(contents, literal_before)
         sources = np.empty(piece_offsets[-1], dtype=np.int64)
         sources[text_pieces] = len(self._literals) + texts
         sources[text_pieces - 1] = literal_before
@@ -131,24 +141,33 @@ class SkeletonTable:
                 out |= dict.fromkeys(records[numbers == number].tolist(), found)
         return dict(sorted(out.items())) if out else out
 
-    def _stripped(self, texts: pa.StringArray, literal_before: NDArray[np.int64]) -> pa.StringArray:
-        """Return the texts without the white space that the template strips from them.
+    def _changed(self, texts: pa.StringArray, literal_before: NDArray[np.int64]) -> pa.StringArray:
+        """Return texts as the template writes them: without the white space that it strips, and as JSON.
 
         Args:
             texts: none is blank.
-            literal_before: int64[t], the literal in front of each text, which says what is stripped.
+            literal_before: int64[t], the literal in front of each text, which says what is done to it.
         """
-        strips = self._strips[literal_before]
-        if not strips.any():
+        changing = self._changing[literal_before]
+        if not changing.any():
             return texts
         values, offsets = utf8_buffers(texts)
-        begins, ends = offsets[:-1].copy(), offsets[1:].copy()
         spaced = may_begin_with_space(values, offsets) | may_end_with_space(values, offsets)
-        for row in np.flatnonzero(strips & spaced).tolist():
-            left = text = values[begins[row] : ends[row]].tobytes().decode()
-            for method, characters in self._trims[literal_before[row]]:
-                left = getattr(left, method)(characters)
-            removed = text[: text.index(left)]  # white space alone, so `left` cannot begin any earlier
-            begins[row] += len(removed.encode())
-            ends[row] = begins[row] + len(left.encode())
-        return slice_texts(values, begins, ends)
+        trimming = np.asarray([all(isinstance(one, Trim) for one in own) for own in self._changes], dtype=bool)
+        rows = np.flatnonzero(changing & (spaced | ~trimming[literal_before])).tolist()
+        changed = []
+        for row in rows:
+            text = values[offsets[row] : offsets[row + 1]].tobytes().decode()
+            for change in self._changes[literal_before[row]]:
+                text = change(text)
+            changed.append(text)
+        sources = np.arange(len(texts))
+        sources[rows] = len(texts) + np.arange(len(rows))
+        return take_texts([texts, string_array(changed)], sources)
+
+
+def _in_gaps(texts: pa.StringArray, numbers: NDArray[np.int64]) -> pa.StringArray:
+    """Return the text of each gap; numbers are positions in `texts`."""
+    if len(numbers) == len(texts) and np.array_equal(numbers, np.arange(len(numbers))):
+        return texts
+    return take_texts([texts], numbers)

@@ -65,6 +65,13 @@ CONTENDERS = {
         slow=False,
         backend="fastokens",
     ),
+    "ours-task-fastokens": Entry(
+        module="sft_shards",
+        name="TaskCommand",
+        title="sft-preprocess task --tokenizer-engine fastokens",
+        slow=False,
+        backend="fastokens",
+    ),
     "backend-hf": Entry(
         module="bare_backends",
         name="HuggingFaceTokenizers",

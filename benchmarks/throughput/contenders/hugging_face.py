@@ -28,7 +28,8 @@ class Loop(Contender):
             open(target / "mask.bin", "wb") as masks,
         ):
             for line in file:
-                row = tokenized(self.tokenizer, json.loads(line)["messages"])
+                record = json.loads(line)
+                row = tokenized(self.tokenizer, joined(record["messages"]), record.get("tools"))
                 np.asarray(row["input_ids"], dtype=np.int32).tofile(ids)
                 np.asarray(row["assistant_masks"], dtype=np.uint8).tofile(masks)
                 lengths.append(len(row["input_ids"]))
@@ -73,6 +74,15 @@ class DatasetsMap(Contender):
         return from_lists(data["input_ids"], data["assistant_masks"])
 
 
-def tokenized(tokenizer: Any, messages: list[dict[str, Any]]) -> Any:
+def joined(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages with content parts as one text, which is what most templates take."""
+    if not any(isinstance(one.get("content"), list) for one in messages):
+        return messages
+    return [{**one, "content": "".join(part["text"] for part in one["content"])} for one in messages]
+
+
+def tokenized(tokenizer: Any, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None = None) -> Any:
     """Ids and mask of a conversation."""
-    return tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+    return tokenizer.apply_chat_template(
+        messages, tools, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+    )

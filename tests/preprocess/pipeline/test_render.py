@@ -9,10 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pipelines import FORM, RECORD, TOOLS, as_json, as_lists, messages, rendered_from
 from rewriting_templates import REWRITES
-from template_texts import CHATML, THINKS, TOKENS
+from rich_conversations import CONVERSATION
+from template_texts import CHATML, THINKS, TOKENS, WITH_TOOLS
 
+from sft_shards.formats.columnar import TextOnlyConversations
+from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.records import FieldMap, get
 from sft_shards.formats.templates import REWRITTEN_TURNS, ChatTemplate, TrainOn
+from sft_shards.preprocess.pipeline.batch import ConversationBatch
 from sft_shards.preprocess.pipeline.read import BatchReading, ReferenceReading
 from sft_shards.preprocess.pipeline.render import BatchRendering, ReferenceRendering, text_strings
 
@@ -81,7 +85,53 @@ def test_what_a_template_looks_for_in_histories_alone_keeps_a_text_from_the_batc
     assert len(batch.render(given_).spans) == 2
 
 
-def test_a_record_with_tools_is_rendered_by_jinja_among_filled_ones():
+def as_others(found):
+    nothing = TextOnlyConversations.from_rows({})
+    return ConversationBatch(first_record=2, text_only=nothing, others=dict(enumerate(found)))
+
+
+@pytest.mark.parametrize("name", [*WITH_TOOLS, "thinks"])
+@pytest.mark.parametrize("policy", [TrainOn(), TrainOn(turns="weight", reasoning=False, tool_calls=False)])
+@settings(max_examples=40)
+@given(found=st.lists(CONVERSATION, min_size=1, max_size=4))
+def test_conversations_with_tools_and_reasoning_are_rendered_the_same(name, policy, found):
+    batch, reference = stages({**WITH_TOOLS, "thinks": THINKS}[name], policy)
+    for _ in range(2):
+        assert comparable(batch.render(as_others(found))) == comparable(reference.render(as_others(found)))
+
+
+TOOL = {"type": "function", "function": {"name": "get", "description": "Get\n", "parameters": {"a": {"b": ["é"]}}}}
+AGENTIC = (
+    Turn(role="system", content="Be brief"),
+    Turn(role="user", content="Weather?"),
+    Turn(
+        role="assistant",
+        content=None,
+        reasoning="I look\nit up",
+        tool_calls=({"type": "function", "function": {"name": "get", "arguments": {"a": "é\n"}}, "id": "c1"},),
+    ),
+    Turn(role="tool", content='{"sky": "clear"}', name="get", tool_call_id="c1"),
+    Turn(role="assistant", content="<think>\nSo it is\n</think>\n\nIt is clear", weight=0),
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "without"),
+    [("tagged", ()), ("indented", ("reasoning", "think")), ("listed", ("reasoning", "think")), ("thinks", ("tools",))],
+)
+def test_agentic_conversations_are_filled(name, without):
+    """The templates but the first leave reasoning out, or tools."""
+    turns = AGENTIC if "tools" not in without else (*AGENTIC[:2], Turn(role="assistant", content="x", reasoning="y"))
+    if "reasoning" in without:
+        call = Turn(role="assistant", content=None, tool_calls=AGENTIC[2].tool_calls)
+        turns = (*AGENTIC[:2], call, AGENTIC[3], Turn(role="assistant", content="It is clear", weight=0))
+    given_ = as_others([Conversation(turns=turns, tools=() if "tools" in without else (TOOL,))])
+    batch, reference = stages({**WITH_TOOLS, "thinks": THINKS}[name])
+    assert comparable(batch.render(given_)) == comparable(reference.render(given_))
+    assert batch.fallbacks == 0
+
+
+def test_a_record_without_skeleton_is_rendered_by_jinja_among_filled_ones():
     batch, reference = stages()
     records = [messages("a", "b"), messages("c", "d") | {"tools": TOOLS}, messages("e", "<think>f"), messages("g", "h")]
     given_ = conversations(records)

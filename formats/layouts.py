@@ -1,0 +1,275 @@
+"""Layouts: a conversation of any kind as a list of labels and a list of texts.
+
+Thousands of conversations have the same layout and differ in their texts alone, so that what is found out about one of
+them holds for all. A role sequence is the layout of a text-only conversation; a call with its answer has the layout
+
+    labels   user   assistant=null   call            arguments               tool     assistant
+    texts    "Hi"                    "get_weather"   '{"city": "Basel"}'     "sunny"  "It is clear"
+
+| label | its text |
+|---|---|
+| `user`, `assistant`, … | the content of a new turn |
+| `ROLE=JSON` | none: a new turn whose content is this constant (null, or white space) |
+| `ROLE+WORDS` | the content of a new turn, which begins with these words (a think tag and white space) |
+| `+WORDS` | how the content goes on behind the text before and these words |
+| `input`, `reasoning`, `name`, `tool_call_id` | a field of the turn |
+| `reasoning=JSON`, `weight=0` | none: a field with this constant |
+| `call`, `call_id`, `arguments` | the name of a call, its id, and its arguments as JSON |
+| `arguments=JSON`, `arguments_text` | arguments that are a constant; arguments that are a text |
+| `offer=JSON` | none: a tool on offer. `LEAF_TEXT` and `LEAF_JSON` in it stand for the texts of the next labels |
+| `text`, `json` | a text, and a value as JSON |
+
+What is in no label, or would make too many different ones, has no layout, and is rendered one by one.
+"""
+
+from __future__ import annotations
+
+import json
+import marshal
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+from sft_shards.formats.columnar import INPUT, RoleSequence, text_labels
+from sft_shards.formats.conversation import ROLES, Conversation, Turn
+
+LEAF_TEXT, LEAF_JSON = "\0text", "\0json"
+LONGEST_CONSTANT = 64
+"""Characters of a constant or of think tags with white space in a label."""
+NAME = re.compile(r"[A-Za-z0-9_.:/-]+")
+"""Names of tools and calls: what JSON writes as it is."""
+CALL_KEYS = {"type", "function", "id"}
+FUNCTION_KEYS = {"name", "arguments"}
+MOST_LABELS = 400
+LONGEST_OFFER = 1000
+"""Characters of a tool on offer in a label, without its texts."""
+
+Parts = tuple[RoleSequence, list[str]]
+
+
+def json_text(value: Any) -> str:
+    """Return a value as JSON, as templates' `tojson` writes it."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def take_apart(conversation: Conversation) -> Parts | None:
+    """Return the layout and the texts of a conversation, or None where it has no layout. No text is blank."""
+    try:
+        return _take_apart(conversation)
+    except (TypeError, ValueError, AttributeError, KeyError):  # holds a value that JSON has no type for, say
+        return None
+
+
+def _take_apart(conversation: Conversation) -> Parts | None:
+    labels: list[str] = []
+    texts: list[str] = []
+    if conversation.documents or conversation.template_arguments:
+        return None
+    if conversation.tools:
+        offers = _offers(conversation.tools)
+        if offers is None:
+            return None
+        labels += offers[0]
+        texts += offers[1]
+    for turn in conversation.turns:
+        if not _add_content(turn.role, turn.content, labels, texts):
+            return None
+        if turn.context is not None and not _add_text(INPUT, turn.context, labels, texts):
+            return None
+        if turn.reasoning is not None and not _add_text("reasoning", turn.reasoning, labels, texts):
+            return None
+        if turn.name is not None and not _add_text("name", turn.name, labels, texts):
+            return None
+        if turn.tool_call_id is not None and not _add_text("tool_call_id", turn.tool_call_id, labels, texts):
+            return None
+        if not turn.weight:
+            labels.append("weight=0")
+        for call in turn.tool_calls:
+            if not _add_call(call, labels, texts):
+                return None
+    return (tuple(labels), texts) if len(labels) <= MOST_LABELS else None
+
+
+def _add_content(role: str, content: str | None, labels: list[str], texts: list[str]) -> bool:
+    if content is None or not content.strip():
+        labels.append(f"{role}={json_text(content)}")
+        return len(labels[-1]) <= LONGEST_CONSTANT
+    if "think>" not in content:
+        labels.append(role)
+        texts.append(content)
+        return True
+    return role == "assistant" and _add_thought(content, labels, texts)
+
+
+def _add_thought(content: str, labels: list[str], texts: list[str]) -> bool:
+    """Add an assistant's content that begins with one think block; of any other, nothing is known."""
+    before, closing, behind = content.partition("</think>")
+    opening, thought = _head(before)
+    core = thought.rstrip()
+    answer = behind.lstrip()
+    middle = thought[len(core) :] + closing + behind[: len(behind) - len(answer)]
+    if not closing or not answer or "think>" in core or "think>" in answer or len(opening + middle) > LONGEST_CONSTANT:
+        return False
+    if not core:
+        labels.append(f"assistant+{opening}{middle}")
+        texts.append(answer)
+        return True
+    labels += (f"assistant+{opening}" if opening else "assistant", f"+{middle}")
+    texts += (core, answer)
+    return True
+
+
+def _head(text: str) -> tuple[str, str]:
+    """Return the think tag that a text begins with, with the white space around it, and the rest of the text."""
+    rest = text.lstrip()
+    rest = rest.removeprefix("<think>").lstrip()
+    return text[: len(text) - len(rest)], rest
+
+
+def _add_text(label: str, text: str, labels: list[str], texts: list[str]) -> bool:
+    if text.strip():
+        labels.append(label)
+        texts.append(text)
+        return True
+    labels.append(f"{label}={json_text(text)}")
+    return label == "reasoning" and len(text) <= LONGEST_CONSTANT
+
+
+def _add_call(call: Mapping[str, Any], labels: list[str], texts: list[str]) -> bool:
+    function = call["function"]
+    name, arguments = function["name"], function["arguments"]
+    plain = call.keys() <= CALL_KEYS and function.keys() == FUNCTION_KEYS and call["type"] == "function"
+    if not plain or not NAME.fullmatch(name):
+        return False
+    labels.append("call")
+    texts.append(name)
+    if "id" in call:
+        if not call["id"].strip():
+            return False
+        labels.append("call_id")
+        texts.append(call["id"])
+    if isinstance(arguments, str):
+        labels.append("arguments_text")
+        texts.append(arguments)
+        return bool(arguments.strip())
+    if arguments == {}:
+        labels.append("arguments={}")
+        return True
+    labels.append("arguments")
+    texts.append(json_text(arguments))
+    return isinstance(arguments, dict)
+
+
+def _offers(tools: Sequence[Mapping[str, Any]]) -> Parts | None:
+    """Return labels and texts of tools on offer; the same tools stand in many records, so they are kept."""
+    return _marshalled_offers(marshal.dumps(list(tools), 2))  # in a fifth of the time of JSON
+
+
+@lru_cache(maxsize=4096)
+def _marshalled_offers(tools: bytes) -> Parts | None:
+    labels: list[str] = []
+    texts: list[str] = []
+    for tool in marshal.loads(tools):  # noqa: S302 - written by this process
+        own_labels: list[str] = []
+        shape = {
+            key: {name: _leaf(name, one, own_labels, texts) for name, one in value.items()}
+            if key == "function"
+            else _leaf(key, value, own_labels, texts)
+            for key, value in tool.items()
+        }
+        named = tool.get("function", tool).get("name")
+        if not isinstance(named, str) or not NAME.fullmatch(named):
+            return None
+        offer = f"offer={json_text(shape)}"
+        if len(offer) > LONGEST_OFFER or offer.count("\\u0000") > len(own_labels):
+            return None
+        labels += [offer, *own_labels]
+    return tuple(labels), texts
+
+
+def _leaf(key: str, value: Any, labels: list[str], texts: list[str]) -> Any:
+    """Return what stands in an offer for a value: a leaf, or the value itself where it is small."""
+    if isinstance(value, str) and value.strip() and key != "type":
+        labels.append("text")
+        texts.append(value)
+        return LEAF_TEXT
+    if isinstance(value, dict) and value:
+        labels.append("json")
+        texts.append(json_text(value))
+        return LEAF_JSON
+    return value
+
+
+def put_together(
+    layout: RoleSequence, texts: Sequence[Any], read_json: Callable[[Any], Any] = json.loads
+) -> tuple[list[Turn], list[dict[str, Any]]]:
+    """Return the turns and tools that `take_apart` took apart.
+
+    Args:
+        texts: of any type that can be added to a `str` (see `templates.traced_text`).
+        read_json: gives the value of a text that is JSON.
+    """
+    turns: list[dict[str, Any]] = []
+    tools: list[dict[str, Any]] = []
+    rest = iter(texts)
+    labels = iter(layout)
+    for label in labels:
+        if label.startswith("+"):
+            turns[-1]["content"] = turns[-1]["content"] + label[1:] + next(rest)
+            continue
+        name, sign, words = _split(label)
+        value: Any = json.loads(words) if sign == "=" else None if name == "offer" else next(rest)
+        if name == "offer":
+            tools.append(_filled(value, labels, rest, read_json))
+        elif name in ROLES:
+            turns.append({"role": name, "content": words + value if sign == "+" else value, "tool_calls": []})
+        elif name == "call":
+            function = {"name": value, "arguments": None}
+            turns[-1]["tool_calls"].append({"type": "function", "function": function})
+        elif name == "call_id":
+            turns[-1]["tool_calls"][-1]["id"] = value
+        elif name.startswith("arguments"):
+            is_json = name == "arguments" and sign == ""
+            turns[-1]["tool_calls"][-1]["function"]["arguments"] = read_json(value) if is_json else value
+        else:
+            turns[-1]["context" if name == INPUT else name] = value
+    return [Turn(**{**turn, "tool_calls": tuple(turn["tool_calls"])}) for turn in turns], tools
+
+
+def _split(label: str) -> tuple[str, str, str]:
+    """Return a label's name, the sign behind it and the words behind that: ("user", "=", "null")."""
+    found = re.match(r"([a-z_]+)([=+]?)", label)
+    assert found is not None, "every label has a name"
+    return found[1], found[2], label[found.end() :]
+
+
+def _filled(shape: Any, labels: Iterator[str], texts: Iterator[Any], read_json: Callable[[Any], Any]) -> Any:
+    """Return a tool on offer with the texts of its leaves, which have the next labels."""
+    if isinstance(shape, dict):
+        return {key: _filled(value, labels, texts, read_json) for key, value in shape.items()}
+    if shape in (LEAF_TEXT, LEAF_JSON):
+        next(labels)
+        return next(texts) if shape == LEAF_TEXT else read_json(next(texts))
+    return shape
+
+
+def turns_of(layout: RoleSequence) -> list[tuple[str, int, int]]:
+    """Return the role of each turn, and which labels, [start, end), are its own."""
+    names = ["" if label.startswith("+") else _split(label)[0] for label in layout]
+    starts = [place for place, name in enumerate(names) if name in ROLES]
+    return [(names[start], start, end) for start, end in pairwise([*starts, len(layout)])]
+
+
+def is_assistants(label: str) -> bool:
+    """Return whether a text is the words of an assistant, its reasoning included."""
+    return label in ("assistant", "reasoning") or label.startswith(("assistant+", "+"))
+
+
+def example_texts(layout: RoleSequence) -> list[str]:
+    """Return texts that a conversation of this layout can have, no two alike."""
+    return [
+        json_text({f"x{number}": f"y{number}"}) if label in ("arguments", "json") else f"x{number}"
+        for number, label in enumerate(text_labels(layout))
+    ]
