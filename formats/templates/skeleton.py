@@ -34,7 +34,6 @@ from sft_shards.formats.templates.sentinels import GENERATION_MARKS
 from sft_shards.formats.templates.traced_json import TracedJson, holds_traced, traced_tojson
 from sft_shards.formats.templates.traced_text import Change, Trace, TracedLength, TracedText, Untraceable, untraced
 
-
 FILTERS = {
     "trim",
     "default",
