@@ -15,6 +15,7 @@ from sft_shards.formats.records import FieldMap
 from sft_shards.formats.records import formats as record_formats
 from sft_shards.formats.template_arguments import checked
 from sft_shards.formats.templates import REWRITTEN_TURNS, TRAIN_ON, TrainOn
+from sft_shards.preprocess.source_options import SourceOptions
 
 AUTO = "auto"
 STRADDLE = ("train", "skip", "split")
@@ -25,7 +26,7 @@ BACKENDS = (AUTO, "fastokens", "hf")
 """What gives the token ids; `auto` takes fastokens for inputs of some size, where it agrees with Hugging Face's."""
 
 
-UNSAID = ("revision", "rewritten_turns", "max_record_bytes", "template_arg")
+UNSAID = ("revision", "rewritten_turns", "max_record_bytes", "template_arg", "sources")
 """Fields that the plan and the manifest name only where they have another value than the default."""
 
 
@@ -38,7 +39,7 @@ class JobConfig:
     """
 
     inputs: tuple[str, ...]
-    """Files, globs, folders, names on the Hub, or "-" for standard input."""
+    """Files, globs, folders, names on the Hub, or "-" for standard input; the paths of `sources`, if there are any."""
     tokenizer: str
     """A folder, or a name on the Hub."""
     revision: str | None = None
@@ -80,6 +81,8 @@ class JobConfig:
     0: none but the first.
     """
     trust_remote_code: bool = False
+    sources: tuple[SourceOptions, ...] = ()
+    """The inputs, where some have options of their own; the manifest names them with each file too."""
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -120,6 +123,20 @@ class JobConfig:
             checked(dict(self.template_arg))
         except ValueError as error:
             raise UsageError(f"--template-arg {error}") from None
+        if self.sources and self.inputs != tuple(one.path for one in self.sources):
+            raise UsageError("sources and INPUT both name inputs; name all of them below sources")
+        for one in self.sources:
+            try:
+                self.of(one.own())
+            except UsageError as error:
+                raise UsageError(f"sources: {one.path}: {error}") from None
+
+    def of(self, options: Mapping[str, Any]) -> JobConfig:
+        """Return the configuration for a source with options of its own, by name."""
+        merged: dict[str, Any] = {
+            name: {**getattr(self, name), **options.get(name, {})} for name in ("field", "map_role", "template_arg")
+        }
+        return dataclasses.replace(self, sources=(), format=options.get("format", self.format), **merged)
 
     @property
     def fields(self) -> FieldMap:
@@ -138,11 +155,13 @@ class JobConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """Give the JSON object that the plan and the manifest hold."""
-        found = asdict(self) | {"inputs": list(self.inputs)}
-        unset = {name for name in UNSAID if found[name] in (self.__dataclass_fields__[name].default, {})}
+        sources = [one.as_dict() for one in self.sources]
+        found = asdict(self) | {"inputs": list(self.inputs), "sources": sources}
+        unset = {name for name in UNSAID if found[name] in (self.__dataclass_fields__[name].default, {}, [])}
         return {name: value for name, value in found.items() if name not in unset}
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> JobConfig:
         """Read what `as_dict` gave."""
-        return cls(**{**raw, "inputs": tuple(raw["inputs"])})
+        sources = tuple(SourceOptions(**one) for one in raw.get("sources", ()))
+        return cls(**{**raw, "inputs": tuple(raw["inputs"]), "sources": sources})

@@ -18,6 +18,7 @@ import click
 
 from sft_shards.formats.errors import UsageError, nearest
 from sft_shards.formats.template_arguments import parse_arguments
+from sft_shards.preprocess.source_options import SourceOptions, parse_sources
 
 if TYPE_CHECKING:
     from sft_shards.preprocess.config import JobConfig
@@ -78,6 +79,10 @@ class JsonText(click.types.StringParamType):
     """A name with a JSON value, `NAME=JSON`."""
 
 
+class SourceText(click.types.StringParamType):
+    """An input with options of its own, as a JSON object."""
+
+
 class Number(click.FloatRange):
     """A float in a range; "nan" is in none."""
 
@@ -130,6 +135,11 @@ def arguments(context: click.Context, parameter: click.Parameter, values: Iterab
     return parse_arguments(values, parameter.opts[0])
 
 
+def sources(context: click.Context, parameter: click.Parameter, values: Iterable[str]) -> tuple[SourceOptions, ...]:
+    """Read JSON objects, each an input with options of its own."""
+    return parse_sources(values)
+
+
 def option(*names: str, **settings: Any) -> Callable[..., Any]:
     """Declare an option in the form of `Option`."""
     return click.option(*names, cls=Option, **settings)
@@ -137,6 +147,17 @@ def option(*names: str, **settings: Any) -> Callable[..., Any]:
 
 JOB = (
     click.argument("inputs", nargs=-1, metavar="INPUT..."),
+    option(
+        "--source",
+        "--sources",
+        "sources",
+        multiple=True,
+        type=SourceText(),
+        callback=sources,
+        metavar="JSON",
+        help='An input with options of its own: {"path": …, "format": …, "field": {…}, "map_role": {…}, '
+        '"template_arg": {…}}; may be repeated, in place of INPUT.',
+    ),
     option("--output", type=Output(), help="Shard directory to write."),
     option("--tokenizer", metavar="NAME_OR_DIR", help="Folder of a tokenizer, or its name on the Hub."),
     option("--format", "format", default="auto", help="Record format, see 'sft-preprocess formats'."),
@@ -288,10 +309,13 @@ class Settings:
         from sft_shards.preprocess.config import JobConfig
 
         names = set(JobConfig.__dataclass_fields__)
+        values = {name: value for name, value in self.values.items() if name in names}
+        if self.values["sources"] and not self.values["inputs"]:
+            values["inputs"] = tuple(one.path for one in self.values["sources"])
         try:
-            return JobConfig(**{name: value for name, value in self.values.items() if name in names})
+            return JobConfig(**values)
         except UsageError as error:
-            name = re.split(r"[ =]", str(error).removeprefix("--"))[0].replace("-", "_")
+            name = re.split(r"[ =:]", str(error).removeprefix("--"))[0].replace("-", "_")
             if name in self.in_file:
                 raise UsageError(f"{self.file}: {error}") from None
             raise
@@ -311,6 +335,9 @@ class Settings:
                 as_json = isinstance(parameter.type, JsonText)
                 words = [f"{left}={json.dumps(right) if as_json else right}" for left, right in value.items()]
                 out += [word for pair in words for word in (parameter.opts[0], pair)]
+            elif isinstance(parameter.type, SourceText):
+                texts = (json.dumps(one.as_dict()) for one in value or ())
+                out += [word for text in texts for word in (parameter.opts[0], text)]
             elif value is not None:
                 out += [parameter.opts[0], str(value)]
         return tuple(out)
@@ -374,7 +401,9 @@ def _read(path: Path, context: click.Context) -> dict[str, Any]:
         if value is not None:
             try:
                 out[names[word]] = parameter.process_value(context, _words(parameter, value))
-            except (_UnfitError, UsageError, click.BadParameter):
+            except (_UnfitError, UsageError, click.BadParameter) as error:
+                if isinstance(error, UsageError) and isinstance(parameter.type, (JsonText, SourceText)):
+                    raise UsageError(f"{path}: {error}") from None
                 raise UsageError(f"{path}: {word} is {_short(value)}; expected {_expected(parameter, value)}") from None
     return out
 
@@ -387,6 +416,8 @@ def _words(parameter: click.Parameter, value: Any) -> Any:
     """Spell a YAML value as the words of a command line."""
     if isinstance(parameter, click.Argument):
         return [_text(one) for one in (value if isinstance(value, list) else [value])]
+    if isinstance(parameter.type, SourceText):
+        return [_json({"path": one} if isinstance(one, str) else one) for one in _listed(value)]
     if isinstance(parameter.type, JsonText) and isinstance(value, dict):
         return [f"{_name(name)}={_json(one)}" for name, one in value.items() if one is not None]
     if _is_multiple(parameter):
@@ -412,6 +443,10 @@ def _text(value: Any) -> str:
     if not isinstance(value, str) or "\0" in value:
         raise _UnfitError
     return value
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _name(value: Any) -> str:

@@ -32,6 +32,7 @@ def announcement(plan: Plan, tokenizer: Tokenizer, *, colour: bool) -> Iterator[
     yield printable(f"template {plan.template}{f' with {given}' if given else ''}; ids by {plan.engine_check}")
     pipeline = Pipeline(plan.config, plan.template, tokenizer, source=plan.template_source)
     source = plan.sources[0]
+    pipeline = pipeline.of(source.options)
     for number, record in sample(source, TRIED, plan.config.max_record_bytes):
         if isinstance(record, RecordError):
             continue

@@ -142,6 +142,12 @@ class SourceInfo:
     records: int
     parts: tuple[PartInfo, ...] = ()
     """In the order of the file."""
+    options: Mapping[str, object] = field(default_factory=dict)
+    """Options of its own, which came before the job's, by name; not written where there are none."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the JSON object that the manifest holds."""
+        return {name: value for name, value in asdict(self).items() if value or name != "options"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +229,8 @@ class Manifest:
 
     def as_dict(self) -> dict[str, Any]:
         """Give the JSON object that `write` writes, without its hash."""
-        more = {"template": self.template.as_dict(), "notes": self.notes.as_dict()}
+        sources = [source.as_dict() for source in self.sources]
+        more = {"sources": sources, "template": self.template.as_dict(), "notes": self.notes.as_dict()}
         return {"schema": self.schema, **asdict(self), **more}
 
     def write(self, directory: Path, *, scratch: Path | None = None) -> None:

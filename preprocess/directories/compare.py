@@ -76,6 +76,8 @@ def compare(one: Path, other: Path) -> list[str]:
             lines.append(f"source {path}: only in {one}")
         elif path not in old:
             lines.append(f"source {path}: only in {other}")
+        elif changed := differences(dict(old[path].options), dict(new[path].options), f"source {path}: options"):
+            lines += changed
         elif _places(old[path]) != _places(new[path]) and old[path].bytes == new[path].bytes:
             lines.append(f"source {path}: cut into other parts, so its hashes cannot be compared")
         elif old[path].sha256 != new[path].sha256:

@@ -10,7 +10,10 @@ still tokenized together with all the others. Both give the same bytes, which `V
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from sft_shards.formats.records import RecordFormat, get
+from sft_shards.formats.template_arguments import canonical
 from sft_shards.preprocess.config import JobConfig
 from sft_shards.preprocess.pipeline.batch import Batch
 from sft_shards.preprocess.pipeline.containment import contain
@@ -57,6 +60,10 @@ class Pipeline:
         self.tokenizer = tokenizer
         self.reference = ReferencePipeline(config, template, tokenizer, source)
         backend = backend or HuggingFace(tokenizer)
+        self._make: Callable[[Mapping[str, object]], Pipeline] = lambda options: Pipeline(
+            config.of(options), template, tokenizer, backend, source=source
+        )
+        self._others: dict[str, Pipeline] = {}
         self._reading = BatchReading(config.fields, self.reference.reading)
         with_digests = bool(config.valid_fraction or config.test_fraction or config.dedup)
         self._rendering = BatchRendering(
@@ -76,6 +83,15 @@ class Pipeline:
         """How many records each stage has handed to its reference implementation so far."""
         stages = (self._reading, self._rendering, self._tokenization, self._truncation)
         return dict(zip(STAGES, (stage.fallbacks for stage in stages), strict=True))
+
+    def of(self, options: Mapping[str, object]) -> Pipeline:
+        """Return the pipeline for sources with options of their own, made once; without any, this one."""
+        if not options:
+            return self
+        key = canonical(options)
+        if key not in self._others:
+            self._others[key] = self._make(options)
+        return self._others[key]
 
     def start_task(self) -> None:
         """Begin a task: which of its records are verified depends on no other task."""

@@ -107,7 +107,7 @@ def configured_template(config: JobConfig, name: str, tokenizer: Tokenizer, sour
     )
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=32)
 def load_template(
     name: str,
     tokenizer: Tokenizer,

@@ -8,7 +8,8 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,20 +36,27 @@ Location = Callable[[str, Spool | None], "Sequence[FoundFile] | None"]
 """Returns the files that an input names, in order, or None where it is named in another way."""
 
 
-def find_sources(inputs: Sequence[str], stdin: Spool | None = None) -> list[Source]:
+def find_sources(
+    inputs: Sequence[str], stdin: Spool | None = None, options: Sequence[Mapping[str, object]] = ()
+) -> list[Source]:
     """Return the files that inputs name, in the order of the inputs; those of a folder in sorted order, each once.
 
     Args:
         stdin: puts standard input into a file. If it is None, `-` cannot be an input.
+        options: of each input, those that its sources have of their own (default: none).
 
     Raises:
-        UsageError: an input that is not there, a folder or glob with nothing readable, an empty or unknown file.
+        UsageError: an input that is not there, a folder or glob with nothing readable, an empty or unknown file, or a
+            file that two inputs name with different options.
     """
-    found: dict[Path, str] = {}
-    for given in inputs:
+    found: dict[Path, tuple[str, Mapping[str, object]]] = {}
+    for number, given in enumerate(inputs):
+        own = options[number] if options else {}
         for file, name in _files(given, stdin):
-            found.setdefault(file, name)
-    return [open_source(file, name) for file, name in found.items()]
+            known = found.setdefault(file, (name, own))
+            if known[1] != own:
+                raise UsageError(f"{name}: two sources name it with different options; leave it out of one of them")
+    return [replace(open_source(file, name), options=own) for file, (name, own) in found.items()]
 
 
 def open_source(file: Path, name: str) -> Source:

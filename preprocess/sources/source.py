@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sft_shards.formats.errors import DataError
@@ -27,20 +28,23 @@ class Source:
     """Time of its last change. Compared for equality only, since clocks jump, and never published."""
     format: str = ""
     """The name of its record format, set when the job is planned."""
+    options: Mapping[str, object] = field(default_factory=dict)
+    """Options of its own (`JobConfig.of`), which come before the job's."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return all fields, for the plan."""
-        return asdict(self)
+        return _with_options(asdict(self), self.options)
 
     def published(self) -> dict[str, Any]:
         """Return what the manifest says of the source: nothing that depends on the machine or the clock."""
-        return {
+        found = {
             "path": self.path,
             "kind": self.kind,
             "compression": self.compression,
             "format": self.format,
             "bytes": self.bytes,
         }
+        return _with_options(found, self.options)
 
     def check(self) -> None:
         """Make sure that the file is the one that was planned.
@@ -54,3 +58,9 @@ class Source:
             raise DataError(f"{self.path}: gone since the job was planned ({error.strerror}); put it back") from None
         if (state.st_size, state.st_mtime_ns) != (self.bytes, self.mtime_ns):
             raise DataError(f"{self.path}: changed since the job was planned; plan again with --overwrite")
+
+
+def _with_options(found: dict[str, Any], options: Mapping[str, object]) -> dict[str, Any]:
+    """Return fields of a source with its own options, where it has any."""
+    rest = {name: value for name, value in found.items() if name != "options"}
+    return rest | {"options": dict(options)} if options else rest

@@ -165,7 +165,8 @@ def planned_sources(config: JobConfig, stdin: Callable[[], Path] | None = None) 
         UsageError: an input that cannot be used.
         DataError: an input that is damaged.
     """
-    return tuple(_planned(source, config) for source in find_sources(config.inputs, stdin))
+    own = [one.own() for one in config.sources]
+    return tuple(_planned(source, config.of(source.options)) for source in find_sources(config.inputs, stdin, own))
 
 
 def make_plan(
@@ -184,6 +185,13 @@ def make_plan(
     name = config.template if template_source else _template(config, tokenizer, {source.format for source in sources})
     template = configured_template(config, name, tokenizer, template_source)
     template.require_parts(config.policy)
+    for source in sources:
+        if source.options:
+            try:
+                own = configured_template(config.of(source.options), name, tokenizer, template_source)
+                own.require_parts(config.policy)
+            except UsageError as error:
+                raise UsageError(f"{source.path}: {error}") from None
     target = config.shard_tokens * BYTES_PER_TOKEN
     parts = [(source, part) for source in sources for part in cut(source, target)]
     size = sum(source.bytes for source in sources)

@@ -32,7 +32,7 @@ from sft_shards.preprocess.tasks.workdir import WORK, Receipt, StagedShard
 from sft_shards.preprocess.tasks.writer import KINDS, REJECTS, ROWS, read_rejects, reject_line, shift_rows
 
 NAME = "extend.json"
-MAY_DIFFER = ("inputs",)
+MAY_DIFFER = ("inputs", "sources")
 """Fields of the configuration in which the older directory may differ."""
 
 
@@ -85,7 +85,7 @@ def write_candidates(plan: Plan, output: Path, older: Path) -> int:
     for source in plan.sources:
         old = known.get(source.path)
         own = [task for task in plan.tasks if task.source.path == source.path]
-        kind = {"kind": source.kind, "compression": source.compression, "format": source.format}
+        kind = {name: getattr(source, name) for name in ("kind", "compression", "format", "options")}
         if old is not None and kind == {key: getattr(old, key) for key in kind}:
             tasks |= _candidates(own, old, by_lines=kind_of(source).keeps_parts_when_appended(source))
     found = Candidates(directory=os.path.abspath(older), manifest=sha256_inside(older, MANIFEST) or "", tasks=tasks)

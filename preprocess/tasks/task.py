@@ -106,6 +106,7 @@ def _write(plan: Plan, task: Task, folder: Path, pipeline: Pipeline, report: Rep
     rejected: Counter[str] = Counter()
     notes: Counter[str] = Counter()
     records = reported = 0
+    pipeline = pipeline.of(task.source.options)
     pipeline.start_task()
     try:
         for chunk in reader.batches():
