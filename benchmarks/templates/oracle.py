@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.templates.encoding import Encoder, Span, load
-from benchmarks.templates.regions import REASONING, Message, Variant, common, difference, variants
+from benchmarks.templates.regions import REASONING, Message, Variant, difference, variants
 from benchmarks.templates.rendering import Renderer, either
 
 EMPTY_THINK = re.compile(r"\s*<think>\s*</think>")
@@ -96,11 +96,12 @@ class Oracle:
         asked = [{"role": "user", "content": "Hello"}]
         first = self.renderer.rendered(asked, None)
         second = self.renderer.rendered([*asked, {"role": "assistant", "content": "World"}], None)
-        if not first or not second:
+        found = list(self.stop.finditer(second or ""))
+        if not first or not second or not found:
             return ""
-        ending = first[len(first) - common(first[::-1], second[::-1]) :]
-        always = self.stop.split(ending)[-1].lstrip() if self.stop.search(ending) else ""
-        return always if THINK_OPENER.sub("", always) in second.rpartition("World")[0] else ""
+        always = second[found[-1].end() :].lstrip()
+        known = THINK_OPENER.sub("", always) in second.rpartition("World")[0]
+        return always if known and first.endswith(always) else ""
 
     def expect(self, messages: list[Message], tools: list[Any] | None) -> list[Expected]:
         """Return what a conversation has to become: more than one if the template takes calls in another form only.

@@ -13,11 +13,7 @@ from sft_shards.preprocess.pipeline.batch import Batch
 from sft_shards.preprocess.pipeline.pipeline import Pipeline
 from sft_shards.preprocess.pipeline.reference import ReferencePipeline
 from sft_shards.preprocess.sources import JsonBatch
-from sft_shards.preprocess.tokenizer.backends import Fastokens, choose_backend, load_backend
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
-
-BIG = 1 << 40
-"""Bytes of inputs for which a job takes the quick backend."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +27,7 @@ class Outcome:
 
 
 class Pipelines:
-    """The batch path and the reference path of a job with one tokenizer folder.
+    """The batch path and the reference path of a job with one tokenizer folder, both with Hugging Face's tokenizers.
 
     Raises:
         UsageError, DataError: the job would be refused.
@@ -40,10 +36,8 @@ class Pipelines:
     def __init__(self, folder: Path) -> None:
         tokenizer = Tokenizer(str(folder))
         config = JobConfig(inputs=("x",), tokenizer=str(folder), verify_every=0)
-        backend = load_backend(choose_backend("auto", tokenizer, BIG)[0], tokenizer)
-        self.quick = isinstance(backend, Fastokens)
         self._reference = ReferencePipeline(config, "tokenizer", tokenizer)
-        self._batch = Pipeline(config, "tokenizer", tokenizer, backend)
+        self._batch = Pipeline(config, "tokenizer", tokenizer)
 
     def reference(self, cases: Sequence[Case]) -> list[Outcome]:
         """Return what the reference path makes of each conversation."""

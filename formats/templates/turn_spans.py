@@ -26,7 +26,7 @@ from sft_shards.formats.templates.rendering import Span, Spoken
 from sft_shards.formats.templates.sentinels import GENERATION_END, GENERATION_START
 from sft_shards.formats.templates.thinking import TAGS, after_empty_think, find_opened_think, inlined_reasoning
 
-MESSAGE_END = re.compile(r"\s*<\|end\|>")
+MESSAGE_END = re.compile(r"\s*(<\|end\|>)")
 """What ends each message in gpt-oss's history, where the model itself generates `<|return|>`."""
 Render = Callable[[list[dict[str, Any]]], str]
 
@@ -344,7 +344,7 @@ def _find_stop(
     turn has tool calls.
     """
     closing = MESSAGE_END.match(text, last.end, right)
-    if last.kind == CONTENT and closing and not stop.match(text, closing.start()):
+    if last.kind == CONTENT and closing and not stop.match(text, closing.start(1)):
         return closing.start(), closing.start()  # history ends with another token than what was generated
     found = stop.search(text, last.end, right)
     if found is None or (not calls and control.sub("", text[last.end : found.start()]).strip()):

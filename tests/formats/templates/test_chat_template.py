@@ -71,6 +71,12 @@ def test_a_header_that_is_always_written_is_known_by_what_a_question_ends_with(p
         "{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n"
         "{% if m.role == 'assistant' %}Well: {% endif %}{{ m.content }}<|eot_id|>{% endfor %}" + prompt
     )
+    said = "{% if m.role == 'assistant' %}Well: {% endif %}{{ m.content }}<|eot_id|>"
+    block = "{% generation %}Well: {{ m.content }}<|eot_id|>{% endgeneration %}"
+    blocks = source.replace(
+        said, "{% if m.role == 'assistant' %}" + block + "{% else %}{{ m.content }}<|eot_id|>{% endif %}"
+    )
+    assert ChatTemplate("t", blocks, TOKENS).render(TWO).text == ChatTemplate("t", source, TOKENS).render(TWO).text
     rendering = ChatTemplate("t", source, TOKENS).render(TWO)
     assert rendering.text.endswith("<|eot_id|>") == ("assistant" in prompt)  # what precedes no answer is no header
     assert [rendering.text[one.start : one.end] for one in rendering.spoken][-1].endswith("Sure<|eot_id|>")
