@@ -90,6 +90,8 @@ def test_white_space_belongs_to_the_turn_exactly_where_the_template_keeps_it():
     assert said(TRIMS, conversation) == ["Hello<|im_end|>", "y<|im_end|>"]
     assert said(LLAMA2, conversation) == [" \n Hello \n</s>", "  y</s>"]
     assert said(LLAMA2_TRIMS, conversation) == [" Hello</s>", " y</s>"]
+    ends = CHATML.replace("<|im_end|>", "<|end|>")  # which ends a message of gpt-oss, but a turn here
+    assert said(ends, conversation) == ["\n Hello \n<|end|>", " y<|end|>"]
     mixed = LLAMA2.replace("' [INST] ' + m.content", "' [INST] ' + m.content | trim")
     assert said(mixed, conversation) == [" \n Hello \n</s>", "  y</s>"]
 
