@@ -30,9 +30,11 @@ class Anchors:
 
     Args:
         found: in the order of the text, not overlapping.
+        complete: whether the texts of all messages were marked, or those of assistants alone.
     """
 
-    def __init__(self, found: Sequence[Anchor]) -> None:
+    def __init__(self, found: Sequence[Anchor], *, complete: bool = True) -> None:
+        self.complete = complete
         self._starts = [anchor.start for anchor in found]
         self._ends = [anchor.end for anchor in found]
         self._messages = [anchor.message for anchor in found]

@@ -235,6 +235,7 @@ class ChatTemplate:
         texts = all_texts([messages, beside])
         if RESERVED.search(texts):
             raise RecordError("reserved_character", "the text holds a Unicode noncharacter (U+FDD0 to U+FDEF)")
+        by_rule = by_rule and not (self.allow_control_tokens and self._stop.search(texts))  # the rule would stop there
         messages, whole = self._render_calls(messages, beside)
         whole = self._closed(messages, whole)
         if not self._typed.pattern.search(texts):

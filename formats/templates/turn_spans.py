@@ -11,6 +11,7 @@ the record instead.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,12 +20,19 @@ from typing import Any
 
 from sft_shards.formats.conversation import Conversation
 from sft_shards.formats.errors import RecordError
+from sft_shards.formats.nesting import parse_json
 from sft_shards.formats.templates.anchors import CALL, CONTENT, REASONING, Anchor, Anchors
 from sft_shards.formats.templates.leading_space import LeadingSpace
 from sft_shards.formats.templates.markers import placements, take_out
 from sft_shards.formats.templates.rendering import Span, Spoken
 from sft_shards.formats.templates.sentinels import GENERATION_END, GENERATION_START
-from sft_shards.formats.templates.thinking import TAGS, after_empty_think, find_opened_think, inlined_reasoning
+from sft_shards.formats.templates.thinking import (
+    TAGS,
+    after_empty_think,
+    find_opened_think,
+    inlined_reasoning,
+    without_think_opener,
+)
 
 MESSAGE_END = re.compile(r"\s*(<\|end\|>)")
 """What ends each message in gpt-oss's history, where the model itself generates `<|return|>`."""
@@ -164,6 +172,10 @@ def by_marks(
         if other is not None:
             detail = f"the template writes the text of turn {other} inside of turn {number}, the assistant's"
             raise RecordError("turn_interrupted", detail)
+        called = [anchor for anchor in own[number] if anchor.kind == CALL]
+        if len(called) > 1 and stop.search(text, called[0].end, called[-1].start):
+            lost = _lost_calls(text, number, conversation.turns[number].tool_calls, 1)
+            raise RecordError("turn_not_rendered", lost)
         if starts[number] is None and header:
             starts[number] = _without_header(text, number, lefts[number], own[number], header, bare, prompt)
     # Markers of the first placement enclose white space too, so only the others leave a question about it.
@@ -217,15 +229,15 @@ def _follow(
         except RecordError:
             continue  # the template refused the markers; another placement may do
         if unmarked == text and anchors is not None:
-            return Anchors(anchors), attempt == 0
+            return Anchors(anchors, complete=attempt < len(ways) - 1), attempt == 0
     return None
 
 
 def _lacks_calls(messages: list[dict[str, Any]], anchors: Anchors) -> bool:
-    """Return whether fewer names of tools stand in the text than are called, though the calls have ids."""
+    """Return whether fewer names of tools stand in the text than are called, though ids of the calls hold them."""
     return any(
         sum(anchor.kind == CALL for anchor in anchors.of(number)) < len(message["tool_calls"])
-        and all(call.get("id") for call in message["tool_calls"])
+        and all(call["function"]["name"] in (call.get("id") or "") for call in message["tool_calls"])
         for number, message in enumerate(messages)
         if message.get("tool_calls")
     )
@@ -239,7 +251,7 @@ def require_all_rendered(text: str, messages: list[dict[str, Any]], anchors: Anc
     """
     place = 0
     for number, message in enumerate(messages):
-        _require_rendered(text, number, message, anchors.of(number), place)
+        _require_rendered(text, number, message, anchors, place)
         if message["role"] == "assistant" and not anchors.of(number):
             raise RecordError("turn_not_rendered", f"the template leaves turn {number}, an assistant's, out")
         place = max([place, *(anchor.end for anchor in anchors.of(number))])
@@ -263,18 +275,61 @@ def own_anchors(anchors: Sequence[Anchor], calls: int) -> list[Anchor]:
     return [anchor for anchor in anchors if anchor.kind != CALL or next(numbers) < calls]
 
 
-def _require_rendered(text: str, number: int, message: dict[str, Any], anchors: Sequence[Anchor], place: int) -> None:
+def _require_rendered(text: str, number: int, message: dict[str, Any], anchors: Anchors, place: int) -> None:
     """Reject the record unless a turn is in the text, once; `place` is where the texts of the turns before it end."""
-    own = [anchor for anchor in anchors if anchor.kind != REASONING]
+    own = [anchor for anchor in anchors.of(number) if anchor.kind != REASONING]
     contents = sum(anchor.kind == CONTENT for anchor in own)
-    if len(own) - contents < len(message.get("tool_calls") or []):
-        raise RecordError("turn_not_rendered", f"the template leaves tool calls of turn {number} out")
+    calls = message.get("tool_calls") or []
+    if len(own) - contents < len(calls):
+        raise RecordError("turn_not_rendered", _lost_calls(text, number, calls, len(own) - contents))
+    for call in calls:
+        arguments = call["function"]["arguments"]
+        if isinstance(arguments, str) and not _is_json(arguments) and not _is_in(text, arguments.strip()):
+            detail = f"the template leaves the arguments of a call of turn {number} out, which are no JSON: mend them"
+            raise RecordError("turn_not_rendered", detail)
     content = message.get("content") or ""
     core = TAGS.split(content)[-1].strip() if message["role"] == "assistant" else content.strip()
-    if core and not contents and (own or (text.find(core, place) < 0 and core not in text)):
-        raise RecordError("turn_not_rendered", f"the template leaves the text of turn {number} out")
+    unmarked = not own and not anchors.complete and (text.find(core, place) >= 0 or core in text)
+    if core and not contents and not unmarked:
+        raise RecordError("turn_not_rendered", _lost_text(number, message))
     if message["role"] == "assistant" and contents > len(TAGS.split(content)):
         raise RecordError("turn_repeated", f"the template writes turn {number} more than once")
+
+
+def _is_json(words: str) -> bool:
+    try:
+        parse_json(words)
+    except (RecordError, ValueError):
+        return False
+    return True
+
+
+def _is_in(text: str, words: str) -> bool:
+    """Return whether a text holds words, as they are or as a JSON text."""
+    return words in text or any(json.dumps(words, ensure_ascii=ascii_)[1:-1] in text for ascii_ in (False, True))
+
+
+def _lost_calls(text: str, number: int, calls: Sequence[dict[str, Any]], written: int) -> str:
+    """Return what to do about calls that a template leaves out."""
+    lost = f"the template leaves tool calls of turn {number} out"
+    if written:
+        return f"{lost}: it writes {written} of {len(calls)}; give each call a turn of its own"
+    if all(call.get("id") and call["id"] in text for call in calls):
+        name = calls[0]["function"]["name"]
+        return f"{lost}: it writes their ids alone, which must hold the names, as functions.{name}:0"
+    return f"{lost}; give one that writes them with --template"
+
+
+def _lost_text(number: int, message: dict[str, Any]) -> str:
+    """Return what to do about a text that a template leaves out."""
+    lost = f"the template leaves the text of turn {number} out"
+    if message["role"] in ("system", "developer"):
+        return (
+            f"{lost}, a {message['role']} prompt: put it in front of the first user's text, or give another --template"
+        )
+    if message.get("tool_calls"):
+        return f"{lost}, beside its calls: move it into the reasoning or a turn of its own, or give another --template"
+    return f"{lost}; give another --template"
 
 
 def _may_begin_with_space(text: str, start: int | None, first: Anchor, message: dict[str, Any]) -> bool:
@@ -299,14 +354,16 @@ def _without_header(
 ) -> int:
     """Return where a turn begins whose header is not the one of the generation prompt.
 
-    That is behind what inference feeds, where this is a prefix of the text: a system prompt may change the header, and
-    an answer may bring the `<think>` itself that the header ends with. Else it is behind the header that answers have
-    in the template's history: without the opener of reasoning, which templates leave out where they drop reasoning.
+    That is behind what inference feeds, where this is a prefix of the text, with the opener of reasoning at its end or
+    without: a system prompt may change the header, results of tools may need none, and an answer may bring the
+    `<think>` itself that the header ends with. Else it is behind the header that answers have in the template's
+    history: without the opener of reasoning, which templates leave out where they drop reasoning.
     """
     with suppress(RecordError):
         fed = prompt(number)
-        if text.startswith(fed) and left <= len(fed) <= own[-1].start + (own[0].kind != CALL) * len(text):
-            return len(fed)
+        for known in (fed, without_think_opener(fed)):
+            if text.startswith(known) and left <= len(known) <= own[-1].start + (own[0].kind != CALL) * len(text):
+                return len(known)
     found = text.rfind(bare, left, own[0].start) if bare and bare != header else -1
     if found < 0:
         if opened := find_opened_think(text, left, own[0].start) if own[0].kind == REASONING else None:
@@ -314,7 +371,8 @@ def _without_header(
         between = text[left : own[0].start]
         detail = (
             f"turn {number} does not begin with the generation prompt {header[-40:]!r}, "
-            f"but {between[-60:]!r} stands in front of it"
+            f"but {between[-60:]!r} stands in front of it: the template writes its history otherwise than its prompts; "
+            "give one that does not with --template"
         )
         raise RecordError("turn_start_unknown", detail)
     return found + len(bare)
@@ -324,7 +382,10 @@ def _after_prompt(text: str, number: int, left: int, first: Anchor, prompt: Call
     """Return where a turn without header and without text of its own begins: behind what inference feeds before it."""
     fed = prompt(number)
     if not text.startswith(fed) or not left <= len(fed) <= first.start:
-        detail = f"turn {number} does not begin where inference would: its prompt is not in the text"
+        detail = (
+            f"turn {number} does not begin where inference would: its prompt is not in the text; "
+            "give a template whose history begins with its prompts with --template"
+        )
         raise RecordError("turn_start_unknown", detail)
     return len(fed)
 
@@ -350,5 +411,8 @@ def _find_stop(
     if found is None or (not calls and control.sub("", text[last.end : found.start()]).strip()):
         behind = text[last.end : last.end + 60]
         detail = f"no stop token right after turn {number}, but {behind!r}" if behind else f"nothing ends turn {number}"
+        token = control.match(behind.lstrip())
+        if token:
+            detail += f"; if the model stops on {token[0]!r}, list it as eos_token_id in generation_config.json"
         raise RecordError("turn_end_unknown", detail)
     return found.span()

@@ -224,3 +224,72 @@ def test_a_prompt_that_is_always_there_and_a_word_between_it_and_the_answers():
     )
     assert said(source, TWO) == ["<|response|>Hello<|im_end|>", "<|response|>Sure<|im_end|>"]
     assert ChatTemplate("t", source, TOKENS).render(TWO).text.endswith("Sure<|im_end|>")
+
+
+def test_results_of_tools_behind_which_the_prompt_is_an_opener_alone():
+    """As DeepSeek-V3.2: no header behind a result, and the history has the rest of an empty block."""
+    source = (
+        "{% for m in messages %}{% if m.role == 'user' %}{{ '<|user|>' + m.content + '<|assistant|>' }}"
+        "{% elif m.role == 'tool' %}{{ '[' + m.content + ']\\n\\n' }}{% else %}{{ '</think>' + (m.content or '') }}"
+        + CALLS
+        + "{{ '<|im_end|>' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<think></think>' }}{% endif %}"
+    )
+    steps = (assistant(None, tool_calls=(CALL,)), Turn(role="tool", content="sunny", name="weather"))
+    talk = Conversation(turns=(user("Weather?"), *steps, *steps, assistant("Clear")), tools=(TOOL,))
+    call = "<tool_call>weather</tool_call><|im_end|>"
+    assert said(source, talk) == [call, call, "Clear<|im_end|>"]
+
+
+def test_newlines_that_the_template_takes_off_the_answer_are_the_block_s():
+    source = EMPTY_BLOCK.replace("</think>'", "</think>\\n\\n'").replace("m.content", "m.content.lstrip('\\n')")
+    answers = ("\n\nHello", "\n Hello")
+    turns = (turn for answer in answers for turn in (user("hi"), assistant(answer)))
+    assert said(source, Conversation(turns=tuple(turns))) == ["Hello<|im_end|>", " Hello<|im_end|>"]
+
+
+def detail(source, conversation, tokens=TOKENS):
+    with pytest.raises(RecordError) as caught:
+        said(source, conversation, tokens)
+    return f"{caught.value.reason}: {caught.value.detail}"
+
+
+def test_a_text_that_is_left_out_though_its_words_occur_elsewhere():
+    source = CHATML.replace("{{ '<|im_start|>' + m.role", "{% if m.role != 'system' %}{{ '<|im_start|>' + m.role")
+    source = source.replace("'<|im_end|>\\n' }}{% endfor", "'<|im_end|>\\n' }}{% endif %}{% endfor")
+    brief = (Turn(role="system", content="Be brief."), user("Be brief. What is 2+2?"), assistant("4"))
+    found = detail(source, Conversation(turns=brief))
+    assert found.startswith(
+        "turn_not_rendered: the template leaves the text of turn 0 out, a system prompt: put it in "
+    )
+
+
+def test_ids_that_do_not_hold_the_name_of_the_call():
+    source = CHATML.replace("m.content", "(m.content or '') + (m.tool_calls[0].id if m.tool_calls else '')")
+    call = {**CALL, "id": "call00000"}
+    turns = (user("Hi"), assistant(None, tool_calls=(call,)))
+    found = detail(source, Conversation(turns=turns, tools=(TOOL,)))
+    assert "it writes their ids alone, which must hold the names, as functions.weather:0" in found
+
+
+def test_parallel_calls_of_which_the_template_writes_one():
+    first = "{% if m.tool_calls %}{{ '<tool_call>' + m.tool_calls[0].function.name + '</tool_call>' }}{% endif %}"
+    source = CHATML.replace("m.content + '<|im_end|>\\n' }}", "(m.content or '') }}" + first + "{{ '<|im_end|>\\n' }}")
+    other = {"type": "function", "function": {"name": "other", "arguments": {}}}
+    parallel = Conversation(turns=(user("Hi"), assistant(None, tool_calls=(CALL, other))), tools=(TOOL,))
+    assert "it writes 1 of 2; give each call a turn of its own" in detail(source, parallel)
+
+
+def test_arguments_that_are_no_json_and_that_the_template_leaves_out():
+    pythonic = (
+        "{% for c in m.tool_calls or [] %}{{ c.function.name }}{% for k in c.function.arguments if k is mapping %}"
+    )
+    source = CHATML.replace(
+        "m.content + '<|im_end|>\\n' }}",
+        "(m.content or '') }}" + pythonic + "{% endfor %}{% endfor %}{{ '<|im_end|>\\n' }}",
+    )
+    code = {"type": "function", "function": {"name": "python", "arguments": "print(1)"}}
+    talk = Conversation(turns=(user("Hi"), assistant(None, tool_calls=(code,))), tools=(TOOL,))
+    assert "leaves the arguments of a call of turn 1 out, which are no JSON" in detail(source, talk)
+    assert said(source.replace("c.function.name }}", "c.function.name + c.function.arguments }}"), talk) == [
+        "pythonprint(1)<|im_end|>"
+    ]
