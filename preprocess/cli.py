@@ -21,6 +21,7 @@ from sft_shards.formats.terminal import say
 from sft_shards.preprocess import runtime
 from sft_shards.preprocess.directories.cli import COMMANDS
 from sft_shards.preprocess.engines.engine import ENGINES, engine_class, engine_options, make_engine
+from sft_shards.preprocess.inputs import check_inputs
 from sft_shards.preprocess.options import (
     DIRECTORY,
     SECONDS,
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from sft_shards.preprocess.tasks.plan import Plan
     from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
+ELSEWHERE = ("kubernetes",)
+"""Engines that plan a job on another machine, whose files are not those of this one."""
 OUTPUT = option("--output", type=DIRECTORY, required=True, help="Shard directory that was planned.")
 LIMIT = option("--max-rejects", type=Limit(), default_words="any number", help="Fail if more records are left out.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
@@ -105,7 +108,9 @@ def _refuse_options_of_other_engines(settings: Settings) -> None:
 
 
 def _job(context: click.Context, settings: Settings) -> Job:
-    """Put together what an engine needs to know."""
+    """Put together what an engine needs to know, after a look at what can be seen without importing much."""
+    if settings.values.get("engine") not in ELSEWHERE:
+        check_inputs(settings.values["inputs"])
     from sft_shards.preprocess.job import Job
 
     config = settings.config()

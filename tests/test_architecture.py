@@ -74,7 +74,7 @@ def test_layers(path: Path) -> None:
 DIRECTIONS = {
     "preprocess": (
         "cli > preview, job > directories, engines > tasks > pipeline > sources, tokenizer"
-        " > options > config, runtime, progress, versions > source_options"
+        " > options > config, inputs, runtime, progress, versions > source_options"
     ),
     "trainer": (
         "cli > options > launch, worker > resolve > summary, stage_registry > stage, compatibility, doctor, chat"

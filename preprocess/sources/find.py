@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,15 +17,11 @@ from sft_shards.formats.hub import is_hub_name
 from sft_shards.formats.shards.contents import is_file_inside, read_inside
 from sft_shards.formats.shards.manifest import check_file_names
 from sft_shards.formats.shards.schema import SchemaError, parse
+from sft_shards.preprocess.inputs import HUB, STDIN, URI, no_such_input
 from sft_shards.preprocess.sources.detect import HEAD, FileHead
 from sft_shards.preprocess.sources.kinds import recognise, suffixes
 from sft_shards.preprocess.sources.source import Source
 from sft_shards.preprocess.sources.streams import compression_of, read_head, without_compression_suffix
-
-STDIN = "-"
-HUB = re.compile(r"([\w.-]+/[\w.-]+)(@[\w./-]+)?((?::[\w.-]+){0,2})")
-"""OWNER/NAME, with @REVISION and :SPLIT or :CONFIG:SPLIT behind it (default: the newest commit, the split `train`)."""
-URI = re.compile(r"[A-Za-z][\w+.-]+://")
 
 Spool = Callable[[], Path]
 """Puts standard input into a file, and returns its path."""
@@ -102,7 +97,7 @@ def _files(given: str, stdin: Spool | None) -> Sequence[FoundFile]:
         found = location(given, stdin)
         if found is not None:
             return found
-    raise UsageError(f"{given}: no such file or folder; check the path (globs need quotes in the shell)")
+    raise no_such_input(given)
 
 
 def _standard_input(given: str, stdin: Spool | None) -> Sequence[FoundFile] | None:

@@ -10,6 +10,7 @@ import io
 import json
 import zipfile
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +102,6 @@ def _serialize(spec: dict[str, Any]) -> str:
     """
     model = spec["model"]
     merges = model.get("merges")
-    if merges and not any(" " in part for pair in merges if not isinstance(pair, str) for part in pair):
-        merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in merges]
-        spec = {**spec, "model": {**model, "merges": merges}}
+    if merges and not isinstance(merges[0], str) and " " not in "".join(chain.from_iterable(merges)):
+        spec = {**spec, "model": {**model, "merges": list(map(" ".join, merges))}}
     return json.dumps(spec, ensure_ascii=False, separators=(",", ":"))

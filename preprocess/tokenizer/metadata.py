@@ -95,12 +95,14 @@ def load(folder: Path, name: str, *, trust_remote_code: bool = False) -> tuple[T
     Raises:
         UsageError: the tokenizer cannot be loaded, or has no fast form (and so no offsets).
     """
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     logging.getLogger("transformers").setLevel(logging.ERROR)
     ready = (folder / "tokenizer.json").is_file() and not trust_remote_code
     try:
-        loader = PreTrainedTokenizerFast if ready else AutoTokenizer
+        loader: Any = PreTrainedTokenizerFast
+        if not ready:
+            from transformers import AutoTokenizer as loader  # noqa: N813 - imports every model's configuration
         fast: Any = loader.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
     except Exception as error:
         raise UsageError(f"tokenizer {name}: cannot be loaded ({first_line(error)})") from None

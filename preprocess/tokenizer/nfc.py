@@ -23,6 +23,8 @@ FIRST_LEAD_BYTE = 0xC0
 """From here on, a byte begins a character of several bytes."""
 MERGED_GAPS = range(1, 5)
 """Lead bytes that are no further apart than this are put into one range."""
+SYLLABLES = (range(0x3400, 0x4DB6), range(0x4E00, 0x9FA6), range(0xAC00, 0xD7A4), range(0xE000, 0xF900))
+"""In the basic plane, large blocks in which every character is inert: Han, Hangul, private use."""
 PICTURES = range(0x1F000, 0x1FC00)
 """Beyond the basic plane, the blocks in which every character is inert."""
 
@@ -67,6 +69,8 @@ def _not_inert(values: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np
     "ae" + U+0301 is the bytes 61 65 CC 81. Only CC is a lead byte that inert characters do not have for themselves; at
     place 2, CC and 81 decode to U+0301, which is `DOUBTFUL`: ([2], [DOUBTFUL]).
     """
+    if not len(values) or values.max() < FIRST_LEAD_BYTE:  # ASCII alone, which needs no tables
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.uint8)
     candidate = np.zeros(len(values), dtype=bool)
     for low, high in _lead_byte_ranges():
         candidate |= (values - low) <= high - low  # unsigned: a byte below `low` becomes a large one
@@ -106,7 +110,8 @@ def _classes() -> NDArray[np.uint8]:
     """Return u8[PICTURES.stop + 1]: the class of each character up to there, and last the one of those beyond."""
     classes = np.full(PICTURES.stop + 1, INERT, dtype=np.uint8)
     classes[0x1100:0x1200] = DOUBTFUL
-    for point in range(1 << 16):
+    inert = {point for block in SYLLABLES for point in block}
+    for point in (point for point in range(1 << 16) if point not in inert):
         character = chr(point)
         if unicodedata.category(character) in ("Cn", "Cs"):
             classes[point] = UNKNOWN

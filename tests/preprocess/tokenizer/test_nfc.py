@@ -54,6 +54,15 @@ def test_writing_in_normal_form_is_kept(text):
     assert may_change([unicodedata.normalize("NFC", text)]) == []
 
 
+def test_blocks_that_are_passed_over_are_inert():
+    for point in (point for block in nfc.SYLLABLES for point in block):
+        character = chr(point)
+        assert unicodedata.category(character) in ("Lo", "Co")
+        assert not unicodedata.combining(character)
+        assert not unicodedata.decomposition(character)
+        assert nfc._classes()[point] == nfc.INERT
+
+
 def test_the_step_is_taken_out_of_a_tokenizer_as_it_is_written_down(make_tokenizer):
     assert Tokenizer(str(make_tokenizer("bytes-nfc"))).serialized.count(NFC_STEP) == 1
     assert NFC_STEP not in Tokenizer(str(make_tokenizer("bytes"))).serialized
