@@ -1,19 +1,21 @@
-"""Start-up of `sft-preprocess`: CPU seconds of small jobs, beside loading the same tokenizer by transformers.
+"""Start-up of both commands: CPU seconds of small jobs, beside loading the same tokenizer by transformers.
 
     python -m benchmarks.startup_preprocess TOKENIZER [--against DIR] [--rounds 5]
 
 Each line is a whole command with all processes that it starts, best of the rounds: CPU seconds, and seconds on the
-clock. "Many" is `--records`, 50,000 by default. The cache folder is one of the benchmark's own, so that "new tokenizer"
-is. `--against` names another checkout of this project, whose command runs in turn with this one; the last column is the
-ratio of CPU seconds.
+clock. "Many" is `--records`, 50,000 by default. The cache folder is one of the benchmark's own; "new" means that it is
+empty. `--against` names another checkout of this project, whose command runs in turn with this one; the last column is
+the ratio of CPU seconds. `sft-train` is measured where Megatron is installed, with `--device cpu`.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,6 +29,8 @@ TASKS = ("--shard-tokens", str(1 << 20))
 SUBREAPER = 36
 """prctl's PR_SET_CHILD_SUBREAPER: whatever outlives its parent becomes a child of this process, and is counted."""
 TRANSFORMERS = "import sys; from transformers import AutoTokenizer; AutoTokenizer.from_pretrained(sys.argv[1])"
+MODEL = ("--num-layers", "2", "--hidden-size", "64", "--num-attention-heads", "4", "--seq-length", "256")
+MODEL += ("--train-iters", "2", "--lr", "1e-3")
 WORDS = ("the", "model", "reads", "a", "question", "about", "rivers", "and", "answers", "in", "two", "sentences")
 
 
@@ -79,23 +83,57 @@ def write_records(path: Path, count: int, size: int) -> None:
             file.write(json.dumps({"instruction": f"Question {number}?", "output": f"{text} ({number})."}) + "\n")
 
 
-def commands(program: list[str], tokenizer: str, folder: Path) -> dict[str, Callable[[Path], list[str]]]:
-    """Return the commands by what they are; each is given an output folder that is not there."""
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table."""
+
+    name: str
+    words: Callable[[Path], list[str]]
+    """The call without the program, given an output folder that is not there."""
+    command: str = "sft-preprocess"
+    status: int = 0
+    """The exit status that is expected."""
+    new: bool = False
+    """Whether it starts with an empty cache folder, in each round."""
+
+
+def preprocess_rows(tokenizer: str, folder: Path) -> list[Row]:
+    """Return the calls of `sft-preprocess`."""
 
     def run(name: str, *options: str) -> Callable[[Path], list[str]]:
         source = str(folder / name)
-        return lambda output: [*program, "run", source, "--tokenizer", tokenizer, "--output", str(output), *options]
+        return lambda output: ["run", source, "--tokenizer", tokenizer, "--output", str(output), *options]
 
-    return {
-        "run, 10 records, one worker, new tokenizer": run("ten.jsonl", "--workers", "1"),
-        "run, 10 records, one worker": run("ten.jsonl", "--workers", "1"),
-        "run, many records, one worker": run("many.jsonl", "--workers", "1"),
-        "the same in tasks of 1 M tokens, 2 workers": run(
-            "many.jsonl", "--workers", "2", "--shard-tokens", str(1 << 20)
-        ),
-        "inspect, one row": lambda output: [*program, "inspect", str(folder / "made")],
-        "an input that does not exist": run("none.jsonl"),
-    }
+    one = ("--workers", "1")
+    return [
+        Row(name="run, 10 records, one worker, new tokenizer", words=run("ten.jsonl", *one), new=True),
+        Row(name="run, 10 records, one worker", words=run("ten.jsonl", *one)),
+        Row(name="run, many records, one worker", words=run("many.jsonl", *one)),
+        Row(name="the same in tasks of 1 M tokens, 2 workers", words=run("many.jsonl", "--workers", "2", *TASKS)),
+        Row(name="inspect, one row", words=lambda output: ["inspect", str(folder / "made")]),
+        Row(name="an input that does not exist", words=run("none.jsonl"), status=2),
+    ]
+
+
+def train_rows(folder: Path) -> list[Row]:
+    """Return the calls of `sft-train`; none where Megatron is not installed."""
+    if importlib.util.find_spec("megatron") is None:
+        print("sft-train is not measured: Megatron is not installed", file=sys.stderr)
+        return []
+
+    def train(*options: str, flags: tuple[str, ...] = ()) -> Callable[[Path], list[str]]:
+        shards = ("--shards", str(folder / "made"), "--random-weights", "--device", "cpu")
+        return lambda output: [*shards, *options, "--", *MODEL, *flags]
+
+    wrong = ("--num-layer", "2")
+    return [
+        Row(name="--dry-run, new Megatron", words=train("--dry-run"), command="sft-train", new=True),
+        Row(name="--dry-run, other flags", words=train("--dry-run", flags=("--seed", "{turn}")), command="sft-train"),
+        Row(name="--dry-run, the same again", words=train("--dry-run"), command="sft-train"),
+        Row(name="a wrong flag of Megatron's", words=train(flags=wrong), command="sft-train", status=2),
+        Row(name="a wrong option", words=lambda output: ["--shard", "x"], command="sft-train", status=2),
+        Row(name="--help", words=lambda output: ["--help"], command="sft-train"),
+    ]
 
 
 def main() -> None:
@@ -112,34 +150,39 @@ def main() -> None:
         folder = Path(scratch)
         write_records(folder / "ten.jsonl", 10, 700)
         write_records(folder / "many.jsonl", given.records, 700)
-        results = measure(checkouts, tokenizer, folder, given.rounds)
+        rows = [*preprocess_rows(tokenizer, folder), *train_rows(folder)]
+        results = measure(checkouts, tokenizer, rows, folder, given.rounds)
     print(f"best of {given.rounds}: CPU seconds (seconds on the clock)")
     for name, costs in results.items():
-        line = f"{name:44}" + "".join(f"  {one.cpu:5.2f} ({one.clock:5.2f})" for one in costs)
+        line = f"{name:55}" + "".join(f"  {one.cpu:5.2f} ({one.clock:5.2f})" for one in costs)
         print(line + (f"  {costs[0].cpu / costs[1].cpu:5.2f}" if len(costs) == 2 else ""))
 
 
-def measure(checkouts: list[Checkout], tokenizer: str, folder: Path, rounds: int) -> dict[str, list[Cost]]:
-    """Run every command of every checkout in turn, and return the least cost of each."""
-    made: dict[str, list[Cost]] = {}
+def measure(
+    checkouts: list[Checkout], tokenizer: str, rows: list[Row], folder: Path, rounds: int
+) -> dict[str, list[Cost]]:
+    """Run every row of every checkout in turn, round by round, and return the least cost of each."""
     base = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    loading = [cost([sys.executable, "-c", TRANSFORMERS, tokenizer], base, folder) for _ in range(rounds)]
-    made["AutoTokenizer.from_pretrained"] = [min(loading, key=lambda one: one.cpu)]
-    names = list(commands([], tokenizer, folder))
-    for name in names:
-        costs: list[list[Cost]] = [[] for _ in checkouts]
-        for turn in range(rounds):
-            for at, checkout in enumerate(checkouts):
-                cache = folder / f"cache-{at}" if "new" not in name else folder / f"cache-{at}-{turn}"
-                environment = {**checkout.environment(), "SFT_SHARDS_CACHE": str(cache)}
-                program = [sys.executable, "-P", "-m", checkout.entry()]
-                if name.startswith("inspect") and not (folder / "made").exists():
-                    cost(commands(program, tokenizer, folder)[names[1]](folder / "made"), environment, folder)
-                output = folder / f"out-{at}-{turn}-{len(made)}"
-                command = commands(program, tokenizer, folder)[name](output)
-                costs[at].append(cost(command, environment, folder, status=2 if "not exist" in name else 0))
-        made[name] = [min(some, key=lambda one: one.cpu) for some in costs]
-    return made
+    transformers: list[Cost] = []
+    found: dict[str, list[list[Cost]]] = {f"{row.command} {row.name}": [[] for _ in checkouts] for row in rows}
+    for turn in range(rounds):
+        transformers.append(cost([sys.executable, "-c", TRANSFORMERS, tokenizer], base, folder))
+        for row, (at, checkout) in itertools.product(rows, enumerate(checkouts)):
+            cache = folder / f"cache-{at}"
+            if row.new:
+                shutil.rmtree(cache, ignore_errors=True)
+            environment = {**checkout.environment(), "SFT_SHARDS_CACHE": str(cache)}
+            program = [sys.executable, "-P", "-m", checkout.entry(row.command)]
+            output = folder / "out"
+            words = [word.format(turn=turn) if word == "{turn}" else word for word in row.words(output)]
+            costs = found[f"{row.command} {row.name}"][at]
+            costs.append(cost([*program, *words], environment, folder, status=row.status))
+            if output.exists():
+                if not (folder / "made").exists():
+                    output.rename(folder / "made")
+                shutil.rmtree(output, ignore_errors=True)
+    made = {"AutoTokenizer.from_pretrained": [min(transformers, key=lambda one: one.cpu)]}
+    return made | {name: [min(some, key=lambda one: one.cpu) for some in costs] for name, costs in found.items()}
 
 
 if __name__ == "__main__":

@@ -38,16 +38,16 @@ class Checkout:
         """With this checkout's packages first on Python's path, by the import names of either layout."""
         return {**os.environ, **QUIET, "PYTHONPATH": os.pathsep.join([str(self.folder), str(self.folder / ".mypy")])}
 
-    def entry(self) -> str:
-        """The module of `sft-preprocess`, as setup.cfg names it."""
+    def entry(self, command: str = "sft-preprocess") -> str:
+        """The module of a command, as setup.cfg names it."""
         config = configparser.ConfigParser()
         config.read(self.folder / "setup.cfg")
         lines = config.get("options.entry_points", "console_scripts", fallback="").splitlines()
         for line in lines:
             name, _, place = line.partition("=")
-            if name.strip() == "sft-preprocess":
+            if name.strip() == command:
                 return place.strip().partition(":")[0]
-        raise SystemExit(f"{self.folder}: no sft-preprocess among the entry points of setup.cfg")
+        raise SystemExit(f"{self.folder}: no {command} among the entry points of setup.cfg")
 
     def run(self, source: Path, output: Path, *, tokenizer: Path, workers: int = 1, cores: set[int]) -> Finished:
         """Run the job over a file or folder of OpenAI messages; what it wrote is removed again."""

@@ -93,17 +93,14 @@ def test_reading(tmp_path: Path) -> None:
     assert "read / copy: " in run("benchmarks/reading.py", shards, "--seq-length", "128", "--samples", "4")
 
 
-def test_start_up_of_the_batch_job():
+def test_start_up_of_both_commands():
     out = run(
         "-m", "benchmarks.startup_preprocess", DATA / "tokenizer", "--rounds", "1", "--records", "50", "--against", ROOT
     )
-    rows = [
-        line
-        for line in out.splitlines()
-        if line.startswith(("AutoTokenizer", "run", "the same", "inspect", "an input"))
-    ]
-    assert len(rows) == 7
-    assert all(len(re.findall(r"\d+\.\d+", row)) == (5 if not row.startswith("Auto") else 2) for row in rows)
+    rows = {line[:55].strip(): line[55:] for line in out.splitlines() if line.startswith(("AutoTokenizer", "sft-"))}
+    assert len(re.findall(r"\d+\.\d+", rows.pop("AutoTokenizer.from_pretrained"))) == 2
+    assert len(rows) == 12
+    assert all(len(re.findall(r"\d+\.\d+", row)) == 5 for row in rows.values())
 
 
 def test_startup(tmp_path: Path) -> None:
