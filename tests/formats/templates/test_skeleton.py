@@ -68,7 +68,7 @@ def fill(template, roles, texts) -> RenderedBatch | None:
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-@settings(max_examples=30)
+@settings(max_examples=12)
 @given(st.data(), st.integers(1, 3), st.booleans(), st.booleans())
 def test_what_is_filled_is_what_jinja_gives(name, data, rounds, system, extra):
     template = compiled(name)
@@ -133,7 +133,7 @@ NEST = st.recursive(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(st.data(), st.lists(NEST, min_size=1, max_size=2))
 def test_random_templates_are_filled_as_jinja_renders_them(data, expressions):
     body = "".join("{{ " + expression + " }}" for expression in expressions)

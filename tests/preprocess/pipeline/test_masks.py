@@ -53,7 +53,7 @@ def test_masks_from_bytes_are_masks_from_offsets(make_tokenizer, kind):
     table = byte_lengths(tokenizer)
     backend = HuggingFace(tokenizer)
 
-    @settings(max_examples=300)
+    @settings(max_examples=120)
     @given(
         st.lists(
             st.tuples(

@@ -19,7 +19,7 @@ def stages():
     return BatchReading(FieldMap(), reference), reference
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.lists(ANY, max_size=8), st.sampled_from(sorted(formats())), st.booleans())
 def test_both_implementations_read_the_same_conversations(records, form, as_values):
     raw = RawBatch(5, records) if as_values else as_json(records, first=5)
@@ -40,7 +40,7 @@ def test_text_only_conversations_are_in_columns_however_they_were_read(records, 
         assert text_only is None or not all(text.strip() for text in text_only[1])
 
 
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(RECORD, st.sampled_from(sorted(formats())))
 def test_columns_hold_what_the_format_reads(record, form):
     found = read_text_only(as_json([record]), get(form), FieldMap())
@@ -50,7 +50,7 @@ def test_columns_hold_what_the_format_reads(record, form):
         assert get(form).read(record, FieldMap()).text_only() == (roles, texts)
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.lists(RECORD, min_size=1, max_size=6), FORM)
 def test_a_digest_is_that_of_the_conversation(records, form):
     text_only = stages()[0].read(as_json(records), get(form)).text_only

@@ -155,7 +155,7 @@ HOW = st.sampled_from(
 
 @pytest.mark.parametrize("form", RECORDS)
 def test_columns_are_read_as_json_is(form):
-    @settings(max_examples=300)
+    @settings(max_examples=120)
     @given(
         st.lists(RECORDS[form], min_size=1, max_size=5),
         st.booleans(),
@@ -178,7 +178,7 @@ def test_columns_are_read_as_json_is(form):
     same()
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.sampled_from([name for name in RECORDS if " " not in name]), st.data())
 def test_rows_of_a_table_are_read_as_dicts_are(form, data):
     records = data.draw(st.lists(RECORDS[form], min_size=1, max_size=5))

@@ -46,7 +46,7 @@ def comparable(rendered):
 
 
 @pytest.mark.parametrize("train_on", ["all", "last", "weight", "everything"])
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.lists(RECORD, max_size=8), FORM, st.booleans())
 def test_both_implementations_render_the_same(train_on, records, form, with_digests):
     batch, reference = stages(policy=TrainOn(turns=train_on), with_digests=with_digests)

@@ -36,7 +36,7 @@ def texts(directory: Path) -> list[list[int]]:
     ]
 
 
-@pytest.mark.parametrize("shard_tokens", [10, 1 << 24])
+@pytest.mark.parametrize("shard_tokens", [40, 1 << 24])
 @pytest.mark.parametrize("shares", [(), ("--valid-fraction", "0.4")])
 def test_the_first_stays(preprocess, inputs, bpe_folder, tmp_path, shard_tokens, shares):
     out = tmp_path / "out"
