@@ -51,9 +51,11 @@ class Anchors:
         at = bisect_right(self._ends, position)
         return self._ends[at - 1] if at else 0
 
-    def start_after(self, position: int) -> int | None:
-        """Return where the first text starts that starts at a position or behind it; None if there is none."""
+    def next_start(self, message: int, position: int) -> int | None:
+        """Return where the first text of another message starts at a position or behind it; None if there is none."""
         at = bisect_left(self._starts, position)
+        while at < len(self._starts) and self._messages[at] == message:
+            at += 1
         return self._starts[at] if at < len(self._starts) else None
 
     def messages_between(self, start: int, end: int) -> list[int]:

@@ -189,7 +189,7 @@ def by_marks(
     spoken = []
     for number in speakers:
         first, last = own[number][0], own[number][-1]
-        left, right = lefts[number], anchors.start_after(last.end)
+        left, right = lefts[number], anchors.next_start(number, last.end)
         start = starts[number]
         if start is None:
             start = first.start - spaces.kept(number)
@@ -402,17 +402,18 @@ def _find_stop(
     """Return the span of the stop token behind a turn.
 
     Between the turn's text and that token there may be nothing but white space and other control tokens, unless the
-    turn has tool calls.
+    turn has tool calls or nothing but reasoning, whose markup stands there.
     """
     closing = MESSAGE_END.match(text, last.end, right)
     if last.kind == CONTENT and closing and not stop.match(text, closing.start(1)):
         return closing.start(), closing.start()  # history ends with another token than what was generated
     found = stop.search(text, last.end, right)
-    if found is None or (not calls and control.sub("", text[last.end : found.start()]).strip()):
+    marked_up = calls or last.kind == REASONING
+    if found is None or (not marked_up and control.sub("", text[last.end : found.start()]).strip()):
         behind = text[last.end : last.end + 60]
         detail = f"no stop token right after turn {number}, but {behind!r}" if behind else f"nothing ends turn {number}"
         token = control.match(behind.lstrip())
-        if token:
+        if token and found is None:
             detail += f"; if the model stops on {token[0]!r}, list it as eos_token_id in generation_config.json"
         raise RecordError("turn_end_unknown", detail)
     return found.span()

@@ -293,3 +293,28 @@ def test_arguments_that_are_no_json_and_that_the_template_leaves_out():
     assert said(source.replace("c.function.name }}", "c.function.name + c.function.arguments }}"), talk) == [
         "pythonprint(1)<|im_end|>"
     ]
+
+
+def test_a_turn_that_is_all_reasoning_ends_with_the_stop_token_behind_its_markup():
+    harmony = TemplateTokens(
+        control=("<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>"), stop=("<|return|>",)
+    )
+    source = (
+        "{% for m in messages %}{{ '<|start|>' + m.role }}{% if m.role == 'assistant' %}{% if m.reasoning_content %}"
+        "{{ '<|channel|>analysis<|message|>' + m.reasoning_content + '<|end|><|start|>assistant' }}{% endif %}"
+        "{{ '<|channel|>final<|message|>' + (m.content or '') + '<|return|>' }}"
+        "{% else %}{{ '<|message|>' + m.content + '<|end|>' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"
+    )
+    talk = Conversation(turns=(user("Hi"), assistant(None, reasoning="Hm")))
+    end = "<|end|><|start|>assistant<|channel|>final<|message|><|return|>"
+    assert said(source, talk, harmony) == ["<|channel|>analysis<|message|>Hm" + end]
+
+
+def test_a_name_that_stands_twice_in_its_call():
+    source = CHATML.replace(
+        "m.content + ",
+        "(m.content or '') }}{% for c in m.tool_calls or [] %}"
+        "{{ ' to=' + c.function.name + '<call ' + c.function.name + '>' }}{% endfor %}{{ ",
+    )
+    assert said(source, AGENTIC)[0] == " to=weather<call weather><|im_end|>"
