@@ -27,6 +27,7 @@ from sft_shards.formats.templates.anchors import Anchors
 from sft_shards.formats.templates.closings import Closings, learn_closings, what_follows
 from sft_shards.formats.templates.control_tokens import ControlTokens
 from sft_shards.formats.templates.history import History, Rewriting, rewriting
+from sft_shards.formats.templates.omissions import lacks_reasoning, require_all_rendered
 from sft_shards.formats.templates.probes import TOOL, probes, reasoning_probes
 from sft_shards.formats.templates.rendering import Rendering, Span, Spoken, TrainOn
 from sft_shards.formats.templates.rule import require_rule
@@ -43,9 +44,7 @@ from sft_shards.formats.templates.turn_spans import (
     by_blocks,
     by_marks,
     find_anchors,
-    lacks_reasoning,
     own_anchors,
-    require_all_rendered,
     require_one_speaker,
     take_out_blocks,
 )

@@ -11,7 +11,6 @@ the record instead.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -20,17 +19,16 @@ from typing import Any
 
 from sft_shards.formats.conversation import Conversation
 from sft_shards.formats.errors import RecordError
-from sft_shards.formats.nesting import parse_json
 from sft_shards.formats.templates.anchors import CALL, CONTENT, REASONING, Anchor, Anchors
 from sft_shards.formats.templates.leading_space import LeadingSpace
 from sft_shards.formats.templates.markers import placements, take_out
+from sft_shards.formats.templates.omissions import lost_calls
 from sft_shards.formats.templates.rendering import Span, Spoken
 from sft_shards.formats.templates.sentinels import GENERATION_END, GENERATION_START
 from sft_shards.formats.templates.thinking import (
     TAGS,
     after_empty_think,
     find_opened_think,
-    inlined_reasoning,
     without_think_opener,
 )
 
@@ -174,7 +172,7 @@ def by_marks(
             raise RecordError("turn_interrupted", detail)
         called = [anchor for anchor in own[number] if anchor.kind == CALL]
         if len(called) > 1 and stop.search(text, called[0].end, called[-1].start):
-            lost = _lost_calls(text, number, conversation.turns[number].tool_calls, 1)
+            lost = lost_calls(text, number, conversation.turns[number].tool_calls, 1)
             raise RecordError("turn_not_rendered", lost)
         if starts[number] is None and header:
             starts[number] = _without_header(text, number, lefts[number], own[number], header, bare, prompt)
@@ -243,93 +241,10 @@ def _lacks_calls(messages: list[dict[str, Any]], anchors: Anchors) -> bool:
     )
 
 
-def require_all_rendered(text: str, messages: list[dict[str, Any]], anchors: Anchors) -> None:
-    """Reject a record of which the template leaves a text or a tool call out, or writes a turn twice.
-
-    Raises:
-        RecordError: `turn_not_rendered`, `turn_repeated`.
-    """
-    place = 0
-    for number, message in enumerate(messages):
-        _require_rendered(text, number, message, anchors, place)
-        if message["role"] == "assistant" and not anchors.of(number):
-            raise RecordError("turn_not_rendered", f"the template leaves turn {number}, an assistant's, out")
-        place = max([place, *(anchor.end for anchor in anchors.of(number))])
-
-
-def lacks_reasoning(message: dict[str, Any], anchors: Sequence[Anchor], first_placement: bool) -> bool:
-    """Return whether a message has reasoning, beside its content or in it, that the template leaves out.
-
-    Args:
-        anchors: those of the message.
-        first_placement: whether the first placement of markers showed them, which encloses contents as a whole.
-    """
-    beside = (message.get("reasoning_content") or "").strip()
-    inside = not first_placement and inlined_reasoning(message.get("content") or "")
-    return bool(beside or inside) and all(anchor.kind != REASONING for anchor in anchors)
-
-
 def own_anchors(anchors: Sequence[Anchor], calls: int) -> list[Anchor]:
     """Return a turn's own anchors; a template may name a tool again where it answers, which is not the turn's."""
     numbers = count()
     return [anchor for anchor in anchors if anchor.kind != CALL or next(numbers) < calls]
-
-
-def _require_rendered(text: str, number: int, message: dict[str, Any], anchors: Anchors, place: int) -> None:
-    """Reject the record unless a turn is in the text, once; `place` is where the texts of the turns before it end."""
-    own = [anchor for anchor in anchors.of(number) if anchor.kind != REASONING]
-    contents = sum(anchor.kind == CONTENT for anchor in own)
-    calls = message.get("tool_calls") or []
-    if len(own) - contents < len(calls):
-        raise RecordError("turn_not_rendered", _lost_calls(text, number, calls, len(own) - contents))
-    for call in calls:
-        arguments = call["function"]["arguments"]
-        if isinstance(arguments, str) and not _is_json(arguments) and not _is_in(text, arguments.strip()):
-            detail = f"the template leaves the arguments of a call of turn {number} out, which are no JSON: mend them"
-            raise RecordError("turn_not_rendered", detail)
-    content = message.get("content") or ""
-    core = TAGS.split(content)[-1].strip() if message["role"] == "assistant" else content.strip()
-    unmarked = not own and not anchors.complete and (text.find(core, place) >= 0 or core in text)
-    if core and not contents and not unmarked:
-        raise RecordError("turn_not_rendered", _lost_text(number, message))
-    if message["role"] == "assistant" and contents > len(TAGS.split(content)):
-        raise RecordError("turn_repeated", f"the template writes turn {number} more than once")
-
-
-def _is_json(words: str) -> bool:
-    try:
-        parse_json(words)
-    except (RecordError, ValueError):
-        return False
-    return True
-
-
-def _is_in(text: str, words: str) -> bool:
-    """Return whether a text holds words, as they are or as a JSON text."""
-    return words in text or any(json.dumps(words, ensure_ascii=ascii_)[1:-1] in text for ascii_ in (False, True))
-
-
-def _lost_calls(text: str, number: int, calls: Sequence[dict[str, Any]], written: int) -> str:
-    """Return what to do about calls that a template leaves out."""
-    lost = f"the template leaves tool calls of turn {number} out"
-    if written:
-        return f"{lost}: it writes {written} of {len(calls)}; give each call a turn of its own"
-    if all(call.get("id") and call["id"] in text for call in calls):
-        name = calls[0]["function"]["name"]
-        return f"{lost}: it writes their ids alone, which must hold the names, as functions.{name}:0"
-    return f"{lost}; give one that writes them with --template"
-
-
-def _lost_text(number: int, message: dict[str, Any]) -> str:
-    """Return what to do about a text that a template leaves out."""
-    lost = f"the template leaves the text of turn {number} out"
-    if message["role"] in ("system", "developer"):
-        return (
-            f"{lost}, a {message['role']} prompt: put it in front of the first user's text, or give another --template"
-        )
-    if message.get("tool_calls"):
-        return f"{lost}, beside its calls: move it into the reasoning or a turn of its own, or give another --template"
-    return f"{lost}; give another --template"
 
 
 def _may_begin_with_space(text: str, start: int | None, first: Anchor, message: dict[str, Any]) -> bool:
