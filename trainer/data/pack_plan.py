@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sft_shards.formats.errors import DataError
 from sft_shards.formats.shards import Split
@@ -53,6 +54,20 @@ class Plan:
 
     def __len__(self) -> int:
         return len(self.packs.bounds) - 1
+
+    def squares(self, seq_length: int) -> NDArray[np.int64]:
+        """Return int64[packs]: of each pack the sum of the squares of its conversations' positions.
+
+        Conversations of 4 and 3 tokens have 3 and 2 positions, so their pack has 13; padding is not counted.
+
+        Args:
+            seq_length: positions of a sample; no conversation has more.
+        """
+        if not len(self):
+            return np.zeros(0, dtype=np.int64)
+        lengths = self.split.lengths()[self.packs.items].astype(np.int64)
+        positions = np.minimum(lengths - 1, seq_length)
+        return np.add.reduceat(positions * positions, self.packs.bounds[:-1].astype(np.int64))
 
 
 def make_plan(

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sft_shards.trainer.data.mixture import Mixture
 from sft_shards.trainer.data.packing import shuffled
@@ -17,12 +18,24 @@ from sft_shards.trainer.data.shards import Reader, Sample
 
 
 class TrainSamples:
-    """The samples of a mixture, from its first draw on."""
+    """The samples of a mixture, from its first draw on.
 
-    def __init__(self, mixture: Mixture, readers: Sequence[Reader], *, count: int) -> None:
+    Args:
+        costs: of each source int64[packs], what its samples cost (see `balance`); empty: they cost the same.
+    """
+
+    def __init__(
+        self,
+        mixture: Mixture,
+        readers: Sequence[Reader],
+        *,
+        count: int,
+        costs: Sequence[NDArray[np.int64]] = (),
+    ) -> None:
         self.mixture = mixture
         self.readers = readers
         self.count = count
+        self.costs = costs
 
     def __len__(self) -> int:
         return self.count
@@ -32,6 +45,11 @@ class TrainSamples:
             raise IndexError(f"sample {item} is outside 0..{self.count - 1}")
         source, number = self.mixture.locate(item)
         return self.readers[source][number]
+
+    def cost(self, item: int) -> int:
+        """Return the estimated cost of an item."""
+        source, number = self.mixture.locate(item)
+        return int(self.costs[source][number]) if self.costs else 1
 
 
 class EvalSamples:
