@@ -104,8 +104,8 @@ class Command(click.Group):
 @click.option(
     "--isolation",
     type=click.Choice(ISOLATIONS),
-    help="How packed conversations are kept apart: Transformer Engine's packed attention (thd), a dense mask, or the "
-    "first of the two that works (default: auto).",
+    help="What keeps packed conversations apart: attention of Transformer Engine (te), flash-attn (flash) or torch "
+    "(torch, sdpa), or the first of them that works here (default: auto).",
 )
 @click.option(
     "--overlong",
@@ -124,6 +124,13 @@ class Command(click.Group):
     default=None,
     help="Do not check every id and mask value before training (default: each directory is checked once, and what was "
     "found is kept in the cache).",
+)
+@click.option(
+    "--no-balance",
+    is_flag=True,
+    default=None,
+    help="Leave the samples of a global batch in the order of the mixture (default: they are dealt to data-parallel "
+    "ranks so that all take the same time).",
 )
 @click.option(
     "--lora-rank",

@@ -33,14 +33,16 @@ class Job:
     """One of `BATCHING`: `packed` fills a sample with conversations, `padded` gives each conversation a sample."""
     isolation: str = "auto"
     """One of `sft_shards.trainer.isolation.choose.ISOLATIONS`."""
-    trial: str = ""
-    """Why the trial of packed attention failed; "": it passed, or was not made."""
+    failures: dict[str, str] = field(default_factory=dict)
+    """Why kinds of attention cannot be used on this machine, by kind (see `sft_shards.trainer.isolation.trial`)."""
     attention: str = ""
     """--attention-backend for Transformer Engine if the user's flags do not choose one; "": its default."""
     epochs: str | None = None
     """Epochs of the mixture, see `parse_epochs`; None: Megatron's --train-iters or --train-samples say how long."""
     cache_dir: str | None = None
     """Folder of cached pack plans; None: `sft_shards.formats.cache_folder.cache_folder()`."""
+    no_balance: bool = False
+    """Leave the samples of a global batch in the order of the mixture, see `sft_shards.trainer.data.balance`."""
     skip_scan: bool = False
     """Leave out the scan of all ids and mask values, see `sft_shards.trainer.data.scan`."""
     device: str = "gpu"

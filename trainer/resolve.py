@@ -21,13 +21,12 @@ from sft_shards.trainer import compatibility, parallel_layout, stage_registry, s
 from sft_shards.trainer.data import scan
 from sft_shards.trainer.data.cache import Cache
 from sft_shards.trainer.data.shards import open_shards, parse_shards, short_names
-from sft_shards.trainer.isolation import choose
+from sft_shards.trainer.isolation import choose, kernels
 from sft_shards.trainer.job import Job, parse_epochs
 from sft_shards.trainer.mcore import checkpoint_args, compat, cpu_device, flag_table, flags
 from sft_shards.trainer.model import hf_config, lora, special_tokens
 from sft_shards.trainer.model import start as starting
 from sft_shards.trainer.model.hf_config import ModelShape
-from sft_shards.trainer.model.provider import has_transformer_engine
 from sft_shards.trainer.model.start import Start
 from sft_shards.trainer.stage import Setup, Stage
 
@@ -116,8 +115,7 @@ def decide(job: Job, world: int, parser: argparse.ArgumentParser | None = None) 
             asked=job.isolation,
             batching=job.batching,
             device=job.device,
-            trial=job.trial,
-            engine=has_transformer_engine(),
+            failures={**kernels.absent(), **job.failures},
             args=args,
             given=resolved.given,
         ),
@@ -210,12 +208,11 @@ def _shape(job: Job) -> ModelShape | None:
 def _attention(setup: Setup, resolved: flags.Flags) -> list[str]:
     """Return the flags that choose who computes attention, as far as the user has not."""
     job, given = setup.job, resolved.given
-    masked = setup.isolation.kind == "mask"  # its own flags say that attention is local
-    if not has_transformer_engine():
-        fusion = ["--no-rope-fusion"] if resolved.has("apply_rope_fusion") else []  # it is part of Transformer Engine
-        return [*fusion, *([] if masked or "transformer_impl" in given else ["--transformer-impl=local"])]
-    local = masked or resolved.args.transformer_impl == "local"
-    if local or not job.attention or "attention_backend" in given or not resolved.has("attention_backend"):
+    fusion = ["--no-rope-fusion"] if resolved.has("apply_rope_fusion") else []
+    if kernels.missing(kernels.TE):
+        return fusion  # it is part of Transformer Engine
+    chosen = "attention_backend" in given or not resolved.has("attention_backend")
+    if setup.isolation.kind != kernels.TE or not job.attention or chosen:
         return []
     return [f"--attention-backend={job.attention}"]
 

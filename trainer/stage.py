@@ -16,10 +16,15 @@ from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sft_shards.formats.errors import DataError
 from sft_shards.formats.shards import ShardDirectory
+from sft_shards.trainer.data.balance import BalancedSamples, CostedSamples, CostModel, waiting
 from sft_shards.trainer.data.cache import Cache
 from sft_shards.trainer.data.mixture import Mixture, Source
 from sft_shards.trainer.data.pack_plan import Plan, make_plan
@@ -31,6 +36,9 @@ from sft_shards.trainer.model import provider
 from sft_shards.trainer.parallel_layout import ParallelLayout
 
 __all__ = ["PretrainStage", "Setup", "Stage"]
+
+SAMPLES_OF_AN_ESTIMATE = 4096
+"""Training samples, of the first steps, whose costs say how long ranks wait for each other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +109,50 @@ class Stage:
         """
         assert self.train is not None
         readers = [self.reader(source.plan, number) for number, source in enumerate(self.train.sources)]
-        return TrainSamples(self.train, readers, count=count)
+        return TrainSamples(self.train, readers, count=count, costs=self.costs())
+
+    def balanced(self, samples: Any, *, consumed: int) -> Any:
+        """Return a training set whose items are dealt to ranks by their cost, where that makes a step faster.
+
+        It is left as it is with one data-parallel rank, a batch size that grows, samples without a `cost`, or padded
+        samples, which all cost the same.
+
+        Args:
+            samples: what `train_samples` returned.
+            consumed: items that earlier parts of the run consumed.
+        """
+        layout = self.setup.layout
+        useful = layout.data > 1 and self.setup.isolation.packed and not self.setup.args.rampup_batch_size
+        if not useful or self.setup.job.no_balance or not isinstance(samples, CostedSamples):
+            return samples
+        return BalancedSamples(
+            samples, batch=layout.global_batch, ranks=layout.data, rows=layout.micro_batch, consumed=consumed
+        )
+
+    def waiting(self) -> tuple[float, float] | None:
+        """Return the shares of all ranks' time that go in waiting, in the mixture's order and balanced.
+
+        They are estimated from the first global batches of the run. None: samples are not balanced.
+        """
+        layout = self.setup.layout
+        batches = max(1, SAMPLES_OF_AN_ESTIMATE // layout.global_batch)
+        samples = self.train_samples(batches * layout.global_batch)
+        balanced = self.balanced(samples, consumed=0)
+        if balanced is samples:
+            return None
+        costs = np.asarray([samples.cost(item) for item in range(len(samples))])
+        order = [balanced.item(place) for place in range(len(samples))]
+        plain, dealt = (
+            [waiting(batch, ranks=layout.data, rows=layout.micro_batch) for batch in each.reshape(batches, -1)]
+            for each in (costs, costs[order])
+        )
+        return float(np.mean(plain)), float(np.mean(dealt))
+
+    def costs(self) -> list[NDArray[np.int64]]:
+        """Return the estimated cost of each pack, int64[packs], by source of the training mixture."""
+        assert self.train is not None
+        model, size = cost_model(self.setup.args), self.setup.layout.seq_length
+        return [model.of(size, source.plan.squares(size)) for source in self.train.sources]
 
     def eval_samples(self, *, period: int, count: int) -> Any:
         """Return the validation set: `count` items that repeat after `period` items."""
@@ -128,11 +179,29 @@ class Stage:
         from sft_shards.trainer.mcore.forward_step import ForwardStep  # imports torch; a dry run makes no step
 
         names = tuple(source.name for source in self.valid.sources) if self.valid else ()
-        return ForwardStep(isolation=self.setup.isolation.kind, sources=names if len(names) > 1 else ())
+        return ForwardStep(packed=self.setup.isolation.packed, sources=names if len(names) > 1 else ())
 
     def model_provider(self) -> Callable[..., Any]:
         """Return Megatron's `model_provider`."""
-        return provider.model_provider
+        return partial(provider.model_provider, attention=self.setup.isolation.kernel)
+
+
+def cost_model(args: Namespace) -> CostModel:
+    """Return what a layer of the model costs, in multiplications.
+
+    Args:
+        args: Megatron's parsed flags.
+    """
+    hidden, heads = args.hidden_size, args.num_attention_heads
+    channels = getattr(args, "kv_channels", None) or hidden // heads
+    groups = (args.num_query_groups if getattr(args, "group_query_attention", False) else None) or heads
+    inner = getattr(args, "ffn_hidden_size", None) or 4 * hidden
+    experts = 1
+    if getattr(args, "num_experts", None):
+        inner, experts = getattr(args, "moe_ffn_hidden_size", None) or inner, getattr(args, "moe_router_topk", 1)
+    matrices = 3 if getattr(args, "swiglu", False) else 2
+    linear = 2 * hidden * channels * (heads + groups) + matrices * hidden * inner * experts
+    return CostModel(linear=linear, quadratic=2 * heads * channels)
 
 
 class PretrainStage(Stage):

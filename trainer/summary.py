@@ -49,8 +49,18 @@ def lines(setup: Setup, stage: Stage, *, vocabulary: int, padded: int, eval_iter
         f"model vocabulary: {padded:,} rows for {vocabulary:,} ids",
         f"{where}: {layout.world} process(es), TP {layout.tensor} x PP {layout.pipeline} x DP {layout.data}; "
         f"{layout.seq_length:,} positions, micro-batch {layout.micro_batch}, global batch {layout.global_batch}",
+        *_balance(stage),
         f"{steps:,} steps of {layout.global_batch} = {samples:,} samples = {samples / epoch:.2f} epochs of {epoch:,}",
     ]
+
+
+def _balance(stage: Stage) -> list[str]:
+    """Return the line on ranks that wait for each other, where samples are dealt to them by cost."""
+    expected = stage.waiting()
+    if expected is None:
+        return []
+    plain, dealt = expected
+    return [f"balance: ranks wait for the slowest for {dealt:.1%} of the time, by estimate; {plain:.1%} if not dealt"]
 
 
 def _content(mixture: Mixture, seq_length: int) -> str:

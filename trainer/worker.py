@@ -21,7 +21,8 @@ from pathlib import Path
 
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.terminal import printable_text, say
-from sft_shards.trainer.isolation.consensus import trial_of_all
+from sft_shards.trainer.isolation.consensus import failures_of_all
+from sft_shards.trainer.isolation.kernels import absent
 from sft_shards.trainer.job import LAUNCHER, Job
 from sft_shards.trainer.mcore import compat, cpu_device, hip
 from sft_shards.trainer.mcore.dataset_provider import DatasetProvider
@@ -53,11 +54,11 @@ def prepare(job: Job) -> tuple[compat.Configuration, DatasetProvider, Start]:
         warnings = [compat.check_version(), hip.save_without_pinned_memory(torch.version.hip)]
     if first:
         _show(f"warning: {warning}" for warning in warnings if warning)
-    job = dataclasses.replace(job, trial=trial_of_all(job.trial, os.environ))
+    job = dataclasses.replace(job, failures=failures_of_all({**absent(), **job.failures}, os.environ))
     decision = decide(job, int(os.environ.get("WORLD_SIZE", "1")))
     if first:
         _show(decision.summary)
-    provider = DatasetProvider(stage=decision.stage, eval_pass=decision.eval_pass)
+    provider = DatasetProvider(stage=decision.stage, eval_pass=decision.eval_pass, consumed=compat.consumed_samples)
     return decision.configure(), provider, decision.start
 
 

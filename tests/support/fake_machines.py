@@ -83,7 +83,7 @@ def fake(
         "access": lambda path, mode: True,
         "resolve": lambda host: "10.0.0.1",
         "cores": lambda: 192,
-        "trial": lambda: "",
+        "trial": lambda kinds: {},
     }
     return Machine(root=root, imported={**IMPORTED, **(imported or {})}, **{**usual, **fields})
 

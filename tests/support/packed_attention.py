@@ -26,7 +26,7 @@ def main(shards: str, flags: list[str]) -> None:
     reader = stage.reader(mixture.sources[0].plan, 0)
     packs = len(reader.plan)
     forward_step = stage.forward_step()
-    assert forward_step.isolation == "mask"
+    assert forward_step.packed
 
     def gradients(run: Any) -> tuple[float, dict[str, torch.Tensor]]:
         model.zero_grad()
@@ -70,7 +70,8 @@ def main(shards: str, flags: list[str]) -> None:
     def logits(batch: dict[str, torch.Tensor], step: ForwardStep) -> torch.Tensor:
         made = step.get_batch(iter([batch]))
         with torch.no_grad():
-            return model(made["tokens"], made["position_ids"], made["attention_mask"])[0]
+            packed = {name: made[name] for name in ("packed_seq_params",) if made[name] is not None}
+            return model(made["tokens"], made["position_ids"], None, **packed)[0]
 
     number = max(range(packs), key=lambda each: len(reader.conversations(each)))
     pack = default_collate([reader[number]])
@@ -78,7 +79,7 @@ def main(shards: str, flags: list[str]) -> None:
     poisoned = {**pack, "tokens": pack["tokens"].clone()}
     inside = slice(starts[1], starts[2])
     poisoned["tokens"][0, inside] = (poisoned["tokens"][0, inside] + 31) % 120
-    causal = ForwardStep(isolation="single")
+    causal = ForwardStep(packed=False)
 
     def changed(step: ForwardStep) -> list[bool]:
         """By segment: did any logit change, by a single bit?"""

@@ -92,7 +92,7 @@ def test_what_only_a_worker_can_see(shards: Path, tmp_path: Path) -> None:
         (2, "run.yaml: unknown key 'hiden-size'; did you mean 'hidden-size'?", [], in_file),
         (2, "--epochs is missing", MODEL, {}),
         (2, "both say how long", once, {"epochs": "1"}),
-        (2, "use --isolation mask", once, {"isolation": "thd"}),
+        (2, "use --isolation sdpa", once, {"isolation": "te"}),
         (1, "--vocab-size 100 is too small", [*once, "--vocab-size=100"], {}),
         (1, "raise --seq-length", [*once, "--seq-length=1"], {}),
     ]

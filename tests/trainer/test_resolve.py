@@ -12,7 +12,8 @@ from torch.distributed import TCPStore
 
 from sft_shards.formats.errors import UsageError
 from sft_shards.trainer import resolve
-from sft_shards.trainer.isolation.consensus import trial_of_all
+from sft_shards.trainer.isolation import kernels
+from sft_shards.trainer.isolation.consensus import failures_of_all
 from sft_shards.trainer.job import Job
 from sft_shards.trainer.mcore.flags import Flags
 
@@ -30,21 +31,20 @@ def attention(kind: str, *given: str, backend: str = "fused", **args: Any) -> li
 
 
 def test_attention_is_asked_for_where_transformer_engine_computes_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resolve, "has_transformer_engine", lambda: True)
-    assert attention("thd") == attention("single") == ["--attention-backend=fused"]
-    assert attention("thd", backend="flash") == ["--attention-backend=flash"]
-    assert attention("thd", backend="") == [], "not on AMD"
-    assert attention("thd", "attention_backend") == [], "the user has said it"
-    assert attention("mask") == attention("single", transformer_impl="local") == [], "Megatron's own attention"
+    monkeypatch.setattr(kernels, "missing", lambda kind: "")
+    assert attention("te") == ["--attention-backend=fused"]
+    assert attention("te", backend="flash") == ["--attention-backend=flash"]
+    assert attention("te", backend="") == [], "not on AMD"
+    assert attention("te", "attention_backend") == [], "the user has said it"
+    assert attention("sdpa") == attention("flash") == [], "our own attention"
     old = Namespace(transformer_impl="transformer_engine")
-    setup: Any = SimpleNamespace(job=Job(shards=("a",), attention="fused"), isolation=SimpleNamespace(kind="thd"))
+    setup: Any = SimpleNamespace(job=Job(shards=("a",), attention="fused"), isolation=SimpleNamespace(kind="te"))
     assert resolve._attention(setup, Flags(argv=(), args=old, given=frozenset())) == [], "a Megatron without the flag"
 
 
 def test_without_transformer_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resolve, "has_transformer_engine", lambda: False)
-    assert attention("single") == ["--no-rope-fusion", "--transformer-impl=local"]
-    assert attention("mask") == attention("single", "transformer_impl") == ["--no-rope-fusion"]
+    monkeypatch.setattr(kernels, "missing", lambda kind: "not installed")
+    assert attention("sdpa") == ["--no-rope-fusion"]
 
 
 def test_gradients_are_added_up_in_a_kernel_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,22 +65,32 @@ def test_a_run_that_saves_saves_when_told_to_stop() -> None:
 
 
 @pytest.mark.parametrize(
-    ("trials", "answers"),
+    ("failed", "answers"),
     [
-        (["", ""], ["", "", "", ""]),
-        (["", "it hung"], ["it hung (on node 1)", "it hung (on node 1)", "it hung", "it hung"]),
-        (["aborted", "it hung"], ["aborted", "aborted", "aborted (on node 0)", "aborted (on node 0)"]),
+        (({}, {}), ({}, {})),
+        (({}, {"te": "it hung"}), ({"te": "it hung (on node 1)"}, {"te": "it hung"})),
+        (({"te": "aborted"}, {"te": "it hung"}), ({"te": "aborted"}, {"te": "aborted (on node 0)"})),
+        (
+            ({"te": "aborted"}, {"flash": "not there"}),
+            (
+                {"te": "aborted", "flash": "not there (on node 1)"},
+                {"te": "aborted (on node 0)", "flash": "not there"},
+            ),
+        ),
     ],
 )
-def test_a_trial_that_failed_on_one_node_failed_on_all(trials: list[str], answers: list[str]) -> None:
-    assert trial_of_all("it hung", {}) == trial_of_all("it hung", {"GROUP_WORLD_SIZE": "1"}) == "it hung"
+def test_a_kind_that_failed_on_one_node_failed_on_all(
+    failed: tuple[dict[str, str], ...], answers: tuple[dict[str, str], ...]
+) -> None:
+    alone = {"te": "it hung"}
+    assert failures_of_all(alone, {}) == failures_of_all(alone, {"GROUP_WORLD_SIZE": "1"}) == alone
     server = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     common = {"GROUP_WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(server.port)}
     with ThreadPoolExecutor(4) as pool:
         found = pool.map(
-            lambda rank: trial_of_all(
-                trials[rank // 2], {**common, "GROUP_RANK": str(rank // 2), "LOCAL_RANK": str(rank % 2)}
+            lambda rank: failures_of_all(
+                failed[rank // 2], {**common, "GROUP_RANK": str(rank // 2), "LOCAL_RANK": str(rank % 2)}
             ),
             range(4),
         )
-        assert list(found) == answers
+        assert list(found) == [answers[rank // 2] for rank in range(4)]

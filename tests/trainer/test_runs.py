@@ -44,7 +44,7 @@ def test_a_run_says_what_it_trains_on(shards: Path, tmp_path: Path) -> None:
     assert "1 without a trained token left out" in said
     assert re.search(r"; \d+ cut at 33 tokens", said)
     assert re.search(r"train: (\d+) samples, 9\d\.\d\d% full: 36 conversations, [\d,]+ positions", said)
-    assert "isolation: mask (the CPU has no packed attention)" in said
+    assert "isolation: sdpa (the CPU has no other)" in said
     packs = [int(count) for count in re.findall(r"in (\d+) samples x", said)]
     assert len(packs) == 2
     assert re.search(r"other: 15 conversations in \d+ samples x 0\.4 an epoch", said)

@@ -51,7 +51,7 @@ def test_an_empty_file_is_an_empty_configuration(tmp_path: Path) -> None:
         ("shards: {a: 1}\n", "list of directories"),
         ("overlong: error\n", "truncate, drop"),
         ("batching: none\n", "packed, padded"),
-        ("isolation: none\n", "auto, thd, mask"),
+        ("isolation: none\n", "auto, te, flash, torch, sdpa"),
         ("epochs: many\n", "'epochs' is a number"),
         ("epochs: true\n", "'epochs' is a number"),
         ("stage: 3\n", "'stage' is a text"),

@@ -5,7 +5,7 @@ the one that got the long conversations. Gradients are summed over a global batc
 without changing the step: every global batch holds the samples that it holds without balancing, and a run that is
 resumed on another layout goes on with the same ones.
 
-    costs 9 1 8 2, two ranks, one sample a micro-batch:  places 0 1 2 3  ──▶  items 0 2 3 1  (rank 0: 9 + 2, rank 1: 8 + 1)
+    costs 9 1 8 2, two ranks, one row:  places 0 1 2 3 take the items 0 2 1 3;  rank 0 has 9 + 1, rank 1 has 8 + 2
 
 Megatron's sampler gives place p of a global batch to micro-batch p // (ranks x rows), and there to rank
 (p // rows) % ranks. Every rank takes its samples in order of falling cost, so that the ranks of one micro-batch, which
@@ -17,7 +17,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,6 +111,7 @@ def waiting(costs: NDArray[np.int64], *, ranks: int, rows: int) -> float:
     return 1 - float(sums.mean()) / float(sums.max())
 
 
+@runtime_checkable
 class CostedSamples(Protocol):
     """A map-style data set that knows what its items cost."""
 

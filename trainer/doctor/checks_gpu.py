@@ -11,6 +11,7 @@ import os
 
 from sft_shards.trainer.doctor.machine import Machine, format_bytes
 from sft_shards.trainer.doctor.report import Finding, failing, ok, warning
+from sft_shards.trainer.isolation.kernels import KINDS, TE
 
 KNOWN = {"gfx942": "MI300X, MI325X", "gfx950": "MI350X, MI355X"}
 """Architectures that the recipes in configs/ are written for, with names of their GPUs."""
@@ -121,11 +122,16 @@ def rccl(machine: Machine) -> list[Finding]:
 
 
 def packed_attention(machine: Machine) -> list[Finding]:
-    """Try packed attention, as --isolation auto does."""
-    if machine.device != "gpu" or not machine.gpus() or machine.imported["transformer_engine"].failure:
+    """Try the kinds of attention that are installed, as --isolation auto does."""
+    if machine.device != "gpu" or not machine.gpus():
         return []
-    wrong = machine.trial()
-    if wrong:
-        remedy = "--isolation auto takes a dense mask instead"
-        return [warning("packed attention", f"fails its trial: {wrong}", remedy)]
-    return [ok("packed attention", "passes its trial")]
+    absent = {TE: "transformer_engine", "flash": "flash_attn"}
+    kinds = [kind for kind in KINDS if kind not in absent or not machine.imported[absent[kind]].failure]
+    wrong = machine.trial(kinds)
+    failed = "; ".join(f"{kind} fails its trial: {why}" for kind, why in wrong.items())
+    passed = next((kind for kind in kinds if kind not in wrong), "")
+    if not passed:
+        return [failing("packed attention", failed, "install a torch whose scaled_dot_product_attention works")]
+    if failed:
+        return [warning("packed attention", failed, f"--isolation auto takes {passed} instead")]
+    return [ok("packed attention", f"{passed} passes its trial")]

@@ -10,12 +10,12 @@ import re
 import resource
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sft_shards.trainer.doctor.imports import Imported
-from sft_shards.trainer.isolation.trial import probe
+from sft_shards.trainer.isolation.trial import failures
 
 
 def _soft_limit(kind: int) -> int:
@@ -75,8 +75,8 @@ class Machine:
     """Address of a host name; raises OSError if it has none."""
     cores: Callable[[], int] = _cores
     """Cores that this process may use."""
-    trial: Callable[[], str] = probe
-    """Tries packed attention on a GPU, see `sft_shards.trainer.isolation.trial.probe`; "" if it is right."""
+    trial: Callable[[Iterable[str]], dict[str, str]] = failures
+    """Tries kinds of attention on a GPU, see `sft_shards.trainer.isolation.trial.failures`."""
 
     def path(self, name: str) -> Path:
         """Return an absolute path below `root`."""

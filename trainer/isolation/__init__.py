@@ -1,10 +1,14 @@
 """Keep conversations that share a sample from attending to each other.
 
-    trial (each node's GPU) ──consensus──▶ one answer ──choose──▶ thd, mask or single ──attention──▶ mask or offsets
+    trial (each node's GPU) ──consensus──▶ what failed ──choose──▶ te, flash, torch or sdpa ──kernels──▶ attention
+    position_ids ──segments──▶ where each conversation begins
 
-Two conversations of two and one positions in one sample, as Megatron's attention is told (True: not seen):
+Two conversations of two and one positions in one row, attended to by torch:
 
     import torch
-    from sft_shards.trainer.isolation.attention import block_mask
-    print(block_mask(torch.tensor([[0, 1, 0]]))[0, 0])
+    from sft_shards.trainer.isolation.kernels import Options, sdpa
+    from sft_shards.trainer.isolation.segments import Segments
+    row = torch.randn(3, 2, 4)                                          # positions, heads, channels
+    segments = Segments(bounds=torch.tensor([0, 2, 3]), lengths=(2, 1))
+    print(sdpa(row, row, row, segments, Options(scale=0.5)).shape)      # torch.Size([3, 2, 4])
 """

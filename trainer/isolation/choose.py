@@ -1,24 +1,28 @@
-"""Choose how conversations that share a sample are kept from attending to each other.
+"""Choose what computes attention, so that conversations that share a sample never attend to each other.
 
-- `thd` tells Transformer Engine's attention where each conversation begins (Megatron's PackedSeqParams). No scores are
-  computed between conversations, and rotary positions start at 0 with each. A micro-batch must have one row.
-- `mask` gives Megatron's own attention a dense block-diagonal mask. It runs everywhere and computes all N x N scores.
-  Rotary angles count along the whole row, which changes nothing, because attention depends on differences of angles
-  only; learned positions are looked up by `position_ids` and start at 0.
-- `auto` is `thd` if its trial passed (in some ROCm images it aborts or hangs), else `mask`. Conversations are never
-  packed without one of the two.
+- `te` is Transformer Engine's attention, in layers of Transformer Engine.
+- `flash`, `torch` and `sdpa` are the kernels of `kernels`, in Megatron's own layers.
 
-`thd` was never run on an AMD GPU by this project.
+All are told where each conversation begins (Megatron's PackedSeqParams), compute no scores between conversations, and
+rotary positions start at 0 with each. The rows of a micro-batch are laid one behind the other. `auto` is the first of
+the four that passed its trial on this machine: in some ROCm images Transformer Engine's aborts or hangs. The CPU has
+`sdpa` alone.
+
+`te`, `flash` and `torch` were never run on an AMD GPU by this project.
 """
 
 from __future__ import annotations
 
 from argparse import Namespace
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from sft_shards.formats.errors import DataError, UsageError
+from sft_shards.trainer.isolation.kernels import KERNELS, KINDS, TE, unsupported
 
-ISOLATIONS = ("auto", "thd", "mask")
+FORMER_NAMES = {"thd": TE, "mask": "sdpa"}
+"""Names that the option took before; `mask` was a dense block-diagonal mask."""
+ISOLATIONS = ("auto", *KINDS, *FORMER_NAMES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,23 +30,37 @@ class Isolation:
     """The choice, and what Megatron must be told."""
 
     kind: str
-    """`thd`, `mask`, or `single`: a sample holds one conversation, and causal attention is enough."""
+    """One of `kernels.KINDS`."""
+    packed: bool
+    """Whether a sample holds several conversations; with one, causal attention is enough."""
     reason: str
     """Why, for the summary."""
-    flags: tuple[str, ...] = field(default=())
-    """Megatron's flags that the choice needs."""
+
+    @property
+    def kernel(self) -> str:
+        """What Megatron's own layers call, where there are any."""
+        return self.kind if self.kind in KERNELS else KERNELS[-1]
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Megatron's flags that the choice needs."""
+        return () if self.kind == TE else ("--transformer-impl=local",)
+
+
+def candidates(asked: str) -> tuple[str, ...]:
+    """Return the kinds that an isolation stands for, the first to be tried first."""
+    return KINDS if asked == "auto" else (FORMER_NAMES.get(asked, asked),)
 
 
 def choose(
-    *, asked: str, batching: str, device: str, trial: str, engine: bool, args: Namespace, given: frozenset[str]
+    *, asked: str, batching: str, device: str, failures: Mapping[str, str], args: Namespace, given: frozenset[str]
 ) -> Isolation:
     """Choose the isolation of a run.
 
     Args:
         asked: one of `ISOLATIONS`.
         batching, device: as in `sft_shards.trainer.job.Job`.
-        trial: what `trial.probe` returned; "" on success.
-        engine: Transformer Engine can be imported.
+        failures: why kinds cannot be used on this machine, by kind: not installed, or the trial failed.
         args: Megatron's parsed flags.
         given: destinations of the flags that the user set.
 
@@ -50,47 +68,50 @@ def choose(
         UsageError: the isolation that was asked for excludes one of the flags.
         DataError: this machine does not have it.
     """
-    if batching == "padded":
-        return Isolation(kind="single", reason="one conversation per sample")
-    local = "transformer_impl" in given and args.transformer_impl == "local"
-    if asked == "thd":
-        if device == "cpu" or local:
-            why = "--device cpu" if device == "cpu" else "--transformer-impl local"
-            raise UsageError(
-                f"--isolation thd needs Transformer Engine, which {why} does not use; use --isolation mask"
-            )
-        if not engine:
-            raise DataError("--isolation thd needs Transformer Engine, which is not installed; use --isolation mask")
-        return _thd(args, "as asked")
-    if asked == "mask":
-        return _mask(args, given, "as asked")
-    if device == "cpu" or local:
-        return _mask(args, given, "the CPU has no packed attention" if device == "cpu" else "--transformer-impl local")
-    if not engine:
-        return _mask(args, given, "Transformer Engine is not installed")
-    if trial:
-        return _mask(args, given, f"packed attention failed its trial: {trial}")
-    return _thd(args, "packed attention passed its trial")
+    packed = batching == "packed"
+    if packed and args.pipeline_model_parallel_size > 1:
+        _require_one_row(args)
+    kinds = candidates(asked)
+    first = "as asked" if asked != "auto" else "the first choice"
+    if device == "cpu" and asked == "auto":
+        kinds, first = KINDS[-1:], "the CPU has no other"
+    excluded = {kind: why for kind in kinds if (why := _excluded(kind, device, args, given))}
+    unusable = {**failures, **excluded}
+    for kind in kinds:
+        if kind in unusable:
+            continue
+        passed_over = "; ".join(f"{other}: {unusable[other]}" for other in kinds[: kinds.index(kind)])
+        return Isolation(kind=kind, packed=packed, reason=passed_over or first)
+    shown = "; ".join(f"{kind}: {unusable[kind]}" for kind in kinds)
+    if asked != "auto":
+        problem = UsageError if kinds[0] in excluded else DataError
+        raise problem(f"--isolation {asked}: {unusable[kinds[0]]}; leave it out, or use --isolation sdpa")
+    raise UsageError(f"no attention can be used ({shown}); see docs/packing.md")
 
 
-def _thd(args: Namespace, reason: str) -> Isolation:
+def _excluded(kind: str, device: str, args: Namespace, given: frozenset[str]) -> str:
+    """Return why the flags of a run exclude a kind, or ""."""
+    asked = args.transformer_impl if "transformer_impl" in given else ""
+    if kind == TE:
+        if device == "cpu":
+            return "--device cpu does not use Transformer Engine"
+        return "--transformer-impl local does not use Transformer Engine" if asked == "local" else ""
+    if device == "cpu" and kind != "sdpa":
+        return "--device cpu has no such kernel"
+    if asked and asked != "local":
+        return f"--transformer-impl {asked} has an attention of its own"
+    if getattr(args, "softmax_type", "vanilla") != "vanilla":
+        return f"--softmax-type {args.softmax_type} needs Transformer Engine"
+    dropout, window = bool(args.attention_dropout), getattr(args, "window_size", None) is not None
+    return unsupported(kind, dropout=dropout, window=window)
+
+
+def _require_one_row(args: Namespace) -> None:
+    """Raise UsageError if pipeline stages would exchange several packed rows, which are laid one behind the other."""
     for name in ("micro_batch_size", "eval_micro_batch_size"):
         rows = getattr(args, name, None) or 1
         if rows != 1:
             raise UsageError(
-                f"--{name.replace('_', '-')} {rows}: packed attention (thd) takes one row; use 1 and a longer "
-                "--seq-length, or --isolation mask"
+                f"--{name.replace('_', '-')} {rows}: pipeline stages exchange one packed row; use 1 and a longer "
+                "--seq-length, or --batching padded"
             )
-    return Isolation(kind="thd", reason=reason)
-
-
-def _mask(args: Namespace, given: frozenset[str], reason: str) -> Isolation:
-    if "transformer_impl" in given and args.transformer_impl != "local":
-        raise UsageError(
-            f"--transformer-impl {args.transformer_impl} takes no block-diagonal mask ({reason}); leave it out, "
-            "or use --batching padded"
-        )
-    if getattr(args, "window_size", None) is not None:
-        raise UsageError("--window-size replaces the block-diagonal mask; use --isolation thd or --batching padded")
-    # Megatron's fused causal softmax ignores the mask it is given.
-    return Isolation(kind="mask", reason=reason, flags=("--transformer-impl=local", "--no-masked-softmax-fusion"))

@@ -1,13 +1,14 @@
-"""Agree with all nodes on the result of the trial of packed attention, which each node makes by itself.
+"""Agree with all nodes on the kinds of attention that failed, which each node finds out by itself.
 
-If one node used Transformer Engine and another a mask, their ranks would build different models and wait for each other
-for ever. So the nodes exchange their results in torchrun's own store before Megatron is initialised. The trial counts
+If one node used Transformer Engine and another did not, their ranks would build different models and wait for each
+other for ever. So the nodes exchange what failed in torchrun's own store before Megatron is initialised. A kind counts
 as failed on all nodes if it failed on one.
 """
 
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -16,23 +17,24 @@ SECONDS = 600
 """How long a node waits for the others: longer than the trial's own limit and imports from a cold file system."""
 
 
-def trial_of_all(trial: str, environment: Mapping[str, str]) -> str:
-    """Return why the trial failed on any node, or "" if it passed on all of them.
+def failures_of_all(failures: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:
+    """Return why kinds failed on any node, by kind.
 
     Args:
-        trial: why it failed on this node, or "".
+        failures: why they failed on this node.
         environment: this worker's environment, with torchrun's variables.
     """
     nodes, node = int(environment.get("GROUP_WORLD_SIZE", "1")), environment.get("GROUP_RANK", "0")
     if nodes == 1:
-        return trial
+        return dict(failures)
     distributed: Any = importlib.import_module("torch.distributed")
     port, limit = int(environment["MASTER_PORT"]), timedelta(seconds=SECONDS)
     server = distributed.TCPStore(environment["MASTER_ADDR"], port, is_master=False, timeout=limit)
     store = distributed.PrefixStore("sft-shards", server)
     if environment["LOCAL_RANK"] == "0":
-        store.set(f"trial of {node}", trial)
+        store.set(f"failures of {node}", json.dumps(failures))
+    found: dict[str, str] = {}
     for number in range(nodes):
-        if said := store.get(f"trial of {number}").decode():
-            return said if str(number) == node else f"{said} (on node {number})"
-    return ""
+        for kind, why in json.loads(store.get(f"failures of {number}").decode()).items():
+            found.setdefault(kind, why if str(number) == node else f"{why} (on node {number})")
+    return found

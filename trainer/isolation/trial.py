@@ -1,39 +1,69 @@
-"""Try Transformer Engine's packed (thd) attention on this machine's first GPU.
+"""Try a kind of attention on this machine's first GPU.
 
-Two segments that are packed together must give the output and gradients that each gives alone. `probe` runs
-`python -m sft_shards.trainer.isolation.trial` in a process of its own under a time limit, because packed attention
-aborts or hangs in some ROCm images. The process prints `ok`, or what is wrong. It was never run on an AMD GPU by this
-project.
+Two segments that are packed together must give the output and gradients that plain attention, written out here, gives
+each of them alone. `probe` runs `python -m sft_shards.trainer.isolation.trial KIND` in a process of its own under a
+time limit, because Transformer Engine's packed attention aborts or hangs in some ROCm images. The process prints `ok`,
+or what is wrong. It was never run on an AMD GPU by this project.
 """
 
 from __future__ import annotations
 
-import itertools
+import math
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-PROBE = (sys.executable, "-m", "sft_shards.trainer.isolation.trial")
-PROBE_SECONDS = 180.0
+from sft_shards.trainer.isolation.kernels import Options, load
+from sft_shards.trainer.isolation.segments import Segments, find_segments
+
+COMMAND = (sys.executable, "-m", "sft_shards.trainer.isolation.trial")
+SECONDS = 180.0
 LENGTHS = (48, 80)
 """Positions of the two segments."""
-HEADS, CHANNELS = 4, 64
+HEADS, GROUPS, CHANNELS = 4, 2, 64
+
+
+def failures(
+    kinds: Iterable[str], *, every: bool = False, variables: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Try kinds of attention one after the other, until one is right; return why the others failed, by kind.
+
+    Args:
+        kinds: as in `kernels.KINDS`.
+        every: go on after one was right, since it may fail on another node.
+        variables: as for `probe`.
+    """
+    found: dict[str, str] = {}
+    for kind in kinds:
+        wrong = probe(kind, variables=variables)
+        if wrong:
+            found[kind] = wrong
+        elif not every:
+            break
+    return found
 
 
 def probe(
-    command: Sequence[str] = PROBE, seconds: float = PROBE_SECONDS, variables: Mapping[str, str] | None = None
+    kind: str,
+    *,
+    command: Sequence[str] = COMMAND,
+    seconds: float = SECONDS,
+    variables: Mapping[str, str] | None = None,
 ) -> str:
-    """Try packed attention in a process of its own; return "" if it is right, else what went wrong in one line.
+    """Try a kind in a process of its own; return "" if it is right, else what went wrong in one line.
 
     Args:
-        command: the process, which prints `ok` on success.
+        kind: one of `kernels.KINDS`.
+        command: the process, to which the kind is given, and which prints `ok` on success.
         seconds: time limit, imports included.
         variables: added to its environment, so that it tries the attention backend of the training.
     """
     environment = {**os.environ, **(variables or {})}
+    call = [*command, kind]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False, env=environment)
+        done = subprocess.run(call, capture_output=True, text=True, timeout=seconds, check=False, env=environment)
     except subprocess.TimeoutExpired:
         return f"no answer within {seconds:.0f} s"
     if done.returncode < 0:
@@ -44,42 +74,77 @@ def probe(
     return ""
 
 
-def main() -> int:
-    """Compare packed segments with single ones; print `ok`, or what is wrong as the last line."""
+def plain(query: Any, key: Any, value: Any, segments: Segments, options: Options) -> Any:
+    """Attend by the definition, with all scores; as `kernels.Kernel`, without dropout and window."""
+    import torch
+
+    outputs, first = [], 0
+    for length in segments.lengths:
+        here = slice(first, first + length)
+        times = query.shape[1] // key.shape[1]
+        keys, values = (part[here].repeat_interleave(times, dim=1) for part in (key, value))
+        scores = torch.einsum("qhd,khd->hqk", query[here], keys) * options.scale
+        later = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
+        outputs.append(torch.einsum("hqk,khd->qhd", scores.masked_fill(later, -math.inf).softmax(-1), values))
+        first += length
+    return torch.cat(outputs)
+
+
+def transformer_engine() -> Any:
+    """Return Transformer Engine's attention as one of `kernels.Kernel`."""
+    from transformer_engine.pytorch import DotProductAttention
+
+    attention = DotProductAttention(
+        HEADS, CHANNELS, num_gqa_groups=GROUPS, attention_dropout=0.0, attn_mask_type="padding_causal"
+    )
+
+    def attend(query: Any, key: Any, value: Any, segments: Segments, _: Options) -> Any:
+        return attention(
+            query,
+            key,
+            value,
+            qkv_format="thd",
+            attn_mask_type="padding_causal",
+            cu_seqlens_q=segments.bounds,
+            cu_seqlens_kv=segments.bounds,
+            max_seqlen_q=max(segments.lengths),
+            max_seqlen_kv=max(segments.lengths),
+        ).reshape(query.shape)
+
+    return attend
+
+
+def difference(kernel: Any, *, device: str, dtype: Any) -> float:
+    """Return how far output and gradients of a kernel are from plain attention, in the largest value of either."""
+    import torch
+
+    torch.manual_seed(0)
+    positions = torch.cat([torch.arange(length) for length in LENGTHS]).unsqueeze(0)
+    segments = find_segments(positions, device)
+    shapes = [(sum(LENGTHS), heads, CHANNELS) for heads in (HEADS, GROUPS, GROUPS, HEADS)]
+    *inputs, weight = (torch.randn(shape, device=device, dtype=dtype) for shape in shapes)
+
+    def run(attend: Any, kind: Any) -> list[Any]:
+        leaves = [each.detach().to(kind).requires_grad_() for each in inputs]
+        output = attend(*leaves, segments, Options(scale=1 / math.sqrt(CHANNELS)))
+        (output * weight.to(kind)).sum().backward()
+        return [output.detach(), *(leaf.grad for leaf in leaves)]
+
+    found, expected = run(kernel, dtype), run(plain, torch.float64)
+    return max(float((a.double() - b).abs().max()) for a, b in zip(found, expected, strict=True))
+
+
+def main(kind: str) -> int:
+    """Compare a kind with plain attention; print `ok`, or what is wrong as the last line."""
     import torch
 
     try:
-        from transformer_engine.pytorch import DotProductAttention
+        kernel = transformer_engine() if kind == "te" else load(kind)
     except Exception as error:  # whatever a broken build raises
-        print(f"Transformer Engine cannot be imported ({type(error).__name__}: {' '.join(str(error).split())})")
+        print(f"it cannot be imported ({type(error).__name__}: {' '.join(str(error).split())})")
         return 1
-    torch.manual_seed(0)
-    attention = DotProductAttention(HEADS, CHANNELS, attention_dropout=0.0, attn_mask_type="padding_causal")
-    query, key, value, weight = (
-        torch.randn(sum(LENGTHS), HEADS, CHANNELS, device="cuda", dtype=torch.bfloat16) for _ in range(4)
-    )
-
-    def run(first: int, last: int, bounds: list[int]) -> list[torch.Tensor]:
-        inputs = [each[first:last].detach().clone().requires_grad_() for each in (query, key, value)]
-        starts = torch.tensor(bounds, dtype=torch.int32, device="cuda")
-        longest = max(b - a for a, b in itertools.pairwise(bounds))
-        output = attention(
-            *inputs,
-            qkv_format="thd",
-            attn_mask_type="padding_causal",
-            cu_seqlens_q=starts,
-            cu_seqlens_kv=starts,
-            max_seqlen_q=longest,
-            max_seqlen_kv=longest,
-        ).reshape(last - first, HEADS, CHANNELS)
-        (output * weight[first:last]).sum().backward()
-        return [output.detach(), *(each.grad for each in inputs if each.grad is not None)]
-
-    cut, end = LENGTHS[0], sum(LENGTHS)
-    together = run(0, end, [0, cut, end])
-    alone = [torch.cat(pair) for pair in zip(run(0, cut, [0, cut]), run(cut, end, [0, end - cut]), strict=True)]
-    worst = max(float((a.float() - b.float()).abs().max()) for a, b in zip(together, alone, strict=True))
-    if len(together) != 4 or not worst < 0.05:
+    worst = difference(kernel, device="cuda", dtype=torch.bfloat16)
+    if not worst < 0.1:  # NaN is wrong too
         print(f"packed segments differ from the same ones alone by {worst}")
         return 1
     print("ok")
@@ -87,4 +152,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1]))

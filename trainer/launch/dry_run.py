@@ -17,7 +17,6 @@ from sft_shards.formats.scripts import all_checked, comment
 from sft_shards.trainer.launch import environment
 from sft_shards.trainer.launch.launcher import Launch, torchrun, warn
 from sft_shards.trainer.mcore import accepted_calls, compat, cpu_device
-from sft_shards.trainer.model.provider import has_transformer_engine
 from sft_shards.trainer.resolve import Decision, decide, decide_by_table
 
 
@@ -90,8 +89,7 @@ def notes(planned: Launch) -> Iterator[str]:
         return
     if not planned.gpus:
         yield f"no GPU was looked at: {planned.nproc} AMD GPUs on each node are assumed (--nproc N for another number)"
-    if planned.job.batching == "packed" and planned.job.isolation == "auto" and has_transformer_engine():
-        yield "packed attention is shown as if it had passed its trial, which is made on the GPU at the start"
+    yield "attention is shown as if it had passed its trial, which is made on the GPU at the start"
 
 
 def by_flag(argv: Sequence[str]) -> list[list[str]]:

@@ -19,7 +19,9 @@ from typing import Any
 
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.terminal import say
-from sft_shards.trainer.isolation.trial import probe
+from sft_shards.trainer.isolation.choose import candidates
+from sft_shards.trainer.isolation.kernels import missing
+from sft_shards.trainer.isolation.trial import failures
 from sft_shards.trainer.job import LAUNCHER, Job
 from sft_shards.trainer.launch import amd, cpu, environment
 from sft_shards.trainer.launch.environment import Variable, Wanted
@@ -28,7 +30,6 @@ from sft_shards.trainer.launch.nodes import Nodes
 from sft_shards.trainer.launch.preemption import Handler, StoppedError
 from sft_shards.trainer.launch.stderr_tail import StderrTail
 from sft_shards.trainer.mcore import attention_backends, flag_table
-from sft_shards.trainer.model.provider import has_transformer_engine
 from sft_shards.trainer.resolve import decide_by_table
 
 USUAL_GPUS = 8
@@ -113,10 +114,12 @@ def launch(job: Job, nproc: int | None, nodes: Nodes) -> None:
         )
     warn(planned.warning)
     environment.apply(planned.variables, os.environ)
-    if job.device == "gpu" and job.batching == "packed" and job.isolation == "auto" and has_transformer_engine():
-        trial = probe(variables=attention_backends.as_environment(planned.job.attention))
-        planned = dataclasses.replace(planned, job=dataclasses.replace(planned.job, trial=trial))
     _check(planned)
+    if job.device == "gpu":
+        installed = [kind for kind in candidates(job.isolation) if not missing(kind)]
+        backend = attention_backends.as_environment(planned.job.attention)
+        failed = failures(installed, every=nodes.count > 1, variables=backend)
+        planned = dataclasses.replace(planned, job=dataclasses.replace(planned.job, failures=failed))
     _run(planned)
 
 

@@ -251,3 +251,10 @@ def accepted(function: Callable[..., Any], values: dict[str, Any]) -> dict[str, 
     """Return those of `values` whose names are parameters of `function` in this version."""
     known = inspect.signature(function).parameters
     return {name: value for name, value in values.items() if name in known}
+
+
+def consumed_samples() -> int:
+    """Return the training samples that the checkpoint, if one was loaded, says are consumed."""
+    from megatron.training import get_args
+
+    return int(get_args().consumed_train_samples)

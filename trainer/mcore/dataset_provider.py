@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ class DatasetProvider:
     """A `sft_shards.trainer.stage.Stage`."""
     eval_pass: int
     """Samples of one evaluation, a multiple of the evaluation batch; 0: no evaluation."""
+    consumed: Callable[[], int] = lambda: 0
+    """Gives the training samples that earlier parts of the run consumed; asked after a checkpoint was loaded."""
     is_distributed: bool = True
     """Must be True: otherwise Megatron makes data sets on the first tensor rank only, and TP > 1 deadlocks."""
 
@@ -26,6 +29,7 @@ class DatasetProvider:
         """
         # One more than is drawn: Megatron's sampler refuses to resume a finished run that has used up the whole set.
         train = self.stage.train_samples(num_samples[0] + 1)
+        train = self.stage.balanced(train, consumed=self.consumed())
         if not self.eval_pass:
             return train, None, None
         # Megatron draws from it without end, except in a full validation (None), which is one pass.

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from sft_shards.trainer.isolation.attention import block_mask, packed_seq_params
+from sft_shards.trainer.isolation.segments import find_segments
+from sft_shards.trainer.mcore.core_attention import packed_seq_params
 from sft_shards.trainer.mcore.loss import Reduced, loss_func
 
 
@@ -22,8 +23,8 @@ from sft_shards.trainer.mcore.loss import Reduced, loss_func
 class ForwardStep:
     """Runs one micro-batch through this rank's part of the model; Megatron's schedules call it."""
 
-    isolation: str
-    """`thd`, `mask` or `single`, see `sft_shards.trainer.isolation.choose`."""
+    packed: bool
+    """Whether a row holds several conversations, which attention must be told."""
     sources: tuple[str, ...] = ()
     """Names of the directories whose loss an evaluation reports one by one; empty: only the loss over all."""
 
@@ -31,17 +32,16 @@ class ForwardStep:
         """Return the next micro-batch, on this rank's device.
 
         Returns:
-            `tokens`, `labels`, `position_ids` int64[b, s], `loss_mask` float32[b, s] and `source` int64[b];
-            `attention_mask` bool[b, 1, s, s] (True: not seen) or None; `packed_seq_params` or None. If both are
-            None, attention is causal and padding follows the only conversation, so no trained position sees it.
+            `tokens`, `labels`, `position_ids` int64[b, s]; int64[1, b x s] where rows are packed, which are then laid
+            one behind the other. `loss_mask` float32[b, s] and `source` int64[b]. `packed_seq_params`, or None where
+            attention is causal and padding follows the only conversation, so no trained position sees it.
         """
         batch = next(data_iterator)
-        packed = packed_seq_params(batch["position_ids"]) if self.isolation == "thd" else None
+        packed = packed_seq_params(find_segments(batch["position_ids"], "cuda")) if self.packed else None
         moved: dict[str, Any] = {name: value.cuda(non_blocking=True) for name, value in batch.items()}
         for name in ("tokens", "labels", "position_ids"):
-            moved[name] = moved[name].long()
+            moved[name] = moved[name].long().reshape(1 if self.packed else len(moved[name]), -1)
         moved["loss_mask"] = moved["loss_mask"].float()
-        moved["attention_mask"] = block_mask(moved["position_ids"]) if self.isolation == "mask" else None
         moved["packed_seq_params"] = packed
         return moved
 
@@ -54,9 +54,9 @@ class ForwardStep:
         output = model(
             batch["tokens"],
             batch["position_ids"],
-            batch["attention_mask"],
+            None,  # attention is causal
             labels=batch["labels"],
-            loss_mask=batch["loss_mask"],
+            loss_mask=batch["loss_mask"].reshape(batch["labels"].shape),
             **packed,
         )
         sources = self.sources if not model.training else ()

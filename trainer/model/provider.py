@@ -7,11 +7,11 @@ parse --rope-scaling-factor and never pass it on.
 from __future__ import annotations
 
 import copy
-import importlib.util
 from argparse import Namespace
 from functools import cache
 from typing import Any
 
+from sft_shards.trainer.isolation.kernels import TE, missing
 from sft_shards.trainer.mcore import compat
 
 
@@ -21,6 +21,7 @@ def model_provider(
     vp_stage: int | None = None,
     config: Any = None,
     pg_collection: Any = None,
+    attention: str = "sdpa",
     **_: Any,
 ) -> Any:
     """Build this rank's part of the model.
@@ -29,6 +30,7 @@ def model_provider(
         pre_process: it holds the embedding (first pipeline stage).
         post_process: it holds the output layer and returns losses (last pipeline stage).
         vp_stage: its virtual pipeline stage.
+        attention: which of `isolation.kernels.KERNELS` layers without Transformer Engine call.
     """
     from megatron.core.models.gpt import GPTModel
     from megatron.training import get_args
@@ -38,7 +40,7 @@ def model_provider(
     optional = {"vp_stage": vp_stage, "pg_collection": pg_collection, "rope_scaling_factor": args.rope_scaling_factor}
     return GPTModel(
         config=config,
-        transformer_layer_spec=layer_spec(args, config, vp_stage),
+        transformer_layer_spec=layer_spec(args, config, vp_stage, attention),
         vocab_size=args.padded_vocab_size,
         max_sequence_length=args.max_position_embeddings,
         pre_process=pre_process,
@@ -54,24 +56,38 @@ def model_provider(
     )
 
 
-def layer_spec(args: Namespace, config: Any, vp_stage: int | None) -> Any:
-    """What a layer is made of: Transformer Engine's modules where asked for and installed, else Megatron's own."""
+def layer_spec(args: Namespace, config: Any, vp_stage: int | None, attention: str) -> Any:
+    """What a layer is made of: Transformer Engine's modules where asked for and installed, else Megatron's own.
+
+    Megatron's own core attention takes no packed rows; ours takes its place.
+    """
     from megatron.core.models.gpt import gpt_layer_specs as specs
 
-    engine = args.transformer_impl == "transformer_engine" and has_transformer_engine()
+    engine = args.transformer_impl == "transformer_engine" and not missing(TE)
     if not engine:
         allow_torch_norms()
     if args.num_experts:
         optional = {"normalization": args.normalization, "vp_stage": vp_stage}
         block = specs.get_gpt_decoder_block_spec
-        return block(config, use_transformer_engine=engine, **compat.accepted(block, optional))
+        made = block(config, use_transformer_engine=engine, **compat.accepted(block, optional))
+        return made if engine else _with_attention(made, attention)
     make = specs.get_gpt_layer_with_transformer_engine_spec if engine else specs.get_gpt_layer_local_spec
     optional = {
         "qk_layernorm": config.qk_layernorm,
         "multi_latent_attention": config.multi_latent_attention,
         "normalization": args.normalization,
     }
-    return make(**compat.accepted(make, optional))
+    made = make(**compat.accepted(make, optional))
+    return made if engine else _with_attention(made, attention)
+
+
+def _with_attention(spec: Any, kernel: str) -> Any:
+    """Put our core attention into the specification of a layer, or of a block of layers."""
+    from sft_shards.trainer.mcore.core_attention import core_attention
+
+    for layer in getattr(spec, "layer_specs", None) or [spec]:
+        layer.submodules.self_attention.submodules.core_attention = core_attention(kernel)
+    return spec
 
 
 @cache
@@ -93,8 +109,3 @@ def allow_torch_norms() -> None:
         return norm
 
     kind.__new__ = staticmethod(made)
-
-
-def has_transformer_engine() -> bool:
-    """Whether Transformer Engine can be imported here."""
-    return importlib.util.find_spec("transformer_engine") is not None

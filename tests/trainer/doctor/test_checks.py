@@ -348,10 +348,12 @@ def test_rccl(tmp_path: Path) -> None:
 @pytest.mark.unit
 def test_packed_attention_is_tried(tmp_path: Path) -> None:
     assert only(checks_gpu.packed_attention, fake(tmp_path)).status == "ok"
-    found = only(checks_gpu.packed_attention, fake(tmp_path, trial=lambda: "it was ended by signal 6"))
-    assert (found.status, found.found) == ("warning", "fails its trial: it was ended by signal 6")
-    without = fake(tmp_path, imported={"transformer_engine": MISSING}, trial=lambda: pytest.fail("nothing to try"))
-    assert examine(without, [checks_gpu.packed_attention]) == []
+    found = only(checks_gpu.packed_attention, fake(tmp_path, trial=lambda kinds: {"te": "it was ended by signal 6"}))
+    assert (found.status, found.found) == ("warning", "te fails its trial: it was ended by signal 6")
+    without = fake(tmp_path, imported={"transformer_engine": MISSING, "flash_attn": MISSING})
+    assert only(checks_gpu.packed_attention, without).found == "torch passes its trial"
+    none = fake(tmp_path, trial=lambda kinds: dict.fromkeys(kinds, "it hung"))
+    assert only(checks_gpu.packed_attention, none).status == "failing"
 
 
 @pytest.mark.unit

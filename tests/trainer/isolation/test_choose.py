@@ -14,46 +14,67 @@ pytestmark = pytest.mark.unit
 
 
 def chosen(*, given: tuple[str, ...] = (), flags: dict[str, Any] | None = None, **asked: Any) -> Isolation:
-    usual = {"transformer_impl": "transformer_engine", "micro_batch_size": 1, "window_size": None}
-    options = {"asked": "auto", "batching": "packed", "device": "gpu", "trial": "", "engine": True, **asked}
+    usual = {
+        "transformer_impl": "transformer_engine",
+        "micro_batch_size": 1,
+        "pipeline_model_parallel_size": 1,
+        "window_size": None,
+        "attention_dropout": 0.0,
+    }
+    options = {"asked": "auto", "batching": "packed", "device": "gpu", "failures": {}, **asked}
     return choose(args=Namespace(**{**usual, **(flags or {})}), given=frozenset(given), **options)
 
 
 LOCAL = {"given": ("transformer_impl",), "flags": {"transformer_impl": "local"}}
 ENGINE = {"given": ("transformer_impl",), "flags": {"transformer_impl": "transformer_engine"}}
+PP2 = {"pipeline_model_parallel_size": 2}
+WITHOUT_TE = {"te": "it hung"}
 
 
 @pytest.mark.parametrize(
     ("asked", "kind", "reason"),
     [
-        ({}, "thd", "passed its trial"),
-        ({"trial": "no answer within 180 s"}, "mask", "failed its trial: no answer"),
-        ({"engine": False}, "mask", "not installed"),
-        ({"device": "cpu"}, "mask", "CPU"),
-        ({"asked": "mask"}, "mask", "as asked"),
-        ({"asked": "thd", "trial": "not tried"}, "thd", "as asked"),
-        ({"batching": "padded"}, "single", "one conversation"),
-        (LOCAL, "mask", "--transformer-impl local"),
+        ({}, "te", "the first choice"),
+        ({"failures": WITHOUT_TE}, "flash", "te: it hung"),
+        ({"failures": {**WITHOUT_TE, "flash": "not installed"}}, "torch", "te: it hung; flash: not installed"),
+        ({"failures": dict.fromkeys(("te", "flash", "torch"), "gone")}, "sdpa", "torch: gone"),
+        ({"device": "cpu"}, "sdpa", "the CPU has no other"),
+        ({"asked": "sdpa"}, "sdpa", "as asked"),
+        ({"asked": "te"}, "te", "as asked"),
+        ({"asked": "thd"}, "te", "as asked"),
+        ({"asked": "mask"}, "sdpa", "as asked"),
+        ({"batching": "padded"}, "te", "the first choice"),
+        ({"batching": "padded", "flags": {**PP2, "micro_batch_size": 4}}, "te", "the first choice"),
+        ({"flags": {"micro_batch_size": 4}}, "te", "the first choice"),
+        (LOCAL, "flash", "te: --transformer-impl local"),
+        ({"failures": WITHOUT_TE, "flags": {"window_size": (3, 0)}}, "flash", "te: it hung"),
+        ({"failures": {"te": "x", "flash": "x"}, "flags": {"attention_dropout": 0.1}}, "sdpa", "no dropout"),
     ],
 )
 def test_what_is_chosen(asked: dict[str, Any], kind: str, reason: str) -> None:
     found = chosen(**asked)
     assert found.kind == kind
     assert reason in found.reason
-    if kind == "mask":  # the fused softmax would ignore the mask
-        assert set(found.flags) == {"--no-masked-softmax-fusion", "--transformer-impl=local"}
+    assert found.packed is (asked.get("batching") != "padded")
+    assert found.flags == (() if kind == "te" else ("--transformer-impl=local",))
+    assert found.kernel == ("sdpa" if kind == "te" else kind)
 
 
 @pytest.mark.parametrize(
     ("asked", "error", "words"),
     [
-        ({"asked": "thd", "device": "cpu"}, UsageError, "--device cpu does not use"),
-        ({"asked": "thd", **LOCAL}, UsageError, "--transformer-impl local does not use"),
-        ({"asked": "thd", "engine": False}, DataError, "not installed"),
-        ({"flags": {"micro_batch_size": 2}}, UsageError, "--micro-batch-size 2: .* one row"),
-        ({"asked": "mask", **ENGINE}, UsageError, "takes no block-diagonal mask"),
-        ({"trial": "hung", **ENGINE}, UsageError, r"takes no block-diagonal mask \(.*hung"),
-        ({"asked": "mask", "flags": {"window_size": (3, 0)}}, UsageError, "--window-size"),
+        ({"asked": "te", "device": "cpu"}, UsageError, "--isolation te: --device cpu does not use"),
+        ({"asked": "flash", "device": "cpu"}, UsageError, "--isolation flash: --device cpu has no such kernel"),
+        ({"asked": "te", **LOCAL}, UsageError, "--transformer-impl local does not use"),
+        ({"asked": "te", "failures": {"te": "not installed"}}, DataError, "te: not installed; .* sdpa"),
+        ({"asked": "flash", "failures": {"flash": "it hung"}}, DataError, "--isolation flash: it hung"),
+        ({"flags": {**PP2, "micro_batch_size": 2}}, UsageError, "--micro-batch-size 2: .* one packed row"),
+        ({"flags": {**PP2, "eval_micro_batch_size": 2}}, UsageError, "--eval-micro-batch-size 2: .* one packed row"),
+        ({"asked": "sdpa", **ENGINE}, UsageError, "has an attention of its own"),
+        ({"asked": "sdpa", "flags": {"window_size": (3, 0)}}, UsageError, "no sliding window"),
+        ({"asked": "torch", "flags": {"attention_dropout": 0.1}}, UsageError, "no dropout"),
+        ({"asked": "sdpa", "flags": {"softmax_type": "learnable"}}, UsageError, "--softmax-type learnable"),
+        ({"device": "cpu", "flags": {"window_size": (3, 0)}}, UsageError, "no attention can be used .*sliding window"),
     ],
 )
 def test_what_cannot_be_is_never_given_up_silently(asked: dict[str, Any], error: type[Exception], words: str) -> None:
@@ -62,4 +83,4 @@ def test_what_cannot_be_is_never_given_up_silently(asked: dict[str, Any], error:
 
 
 def test_every_way_is_known() -> None:
-    assert ISOLATIONS == ("auto", "thd", "mask")
+    assert ISOLATIONS == ("auto", "te", "flash", "torch", "sdpa", "thd", "mask")

@@ -63,16 +63,17 @@ def test_one_worker_per_gpu(monkeypatch: pytest.MonkeyPatch, started: list[Launc
 def test_packed_attention_is_tried_as_it_will_be_used(monkeypatch: pytest.MonkeyPatch, started: list[Launch]) -> None:
     tried: list[Mapping[str, str]] = []
 
-    def probe(variables: Mapping[str, str]) -> str:
+    def failures(kinds: list[str], *, every: bool, variables: Mapping[str, str]) -> dict[str, str]:
+        assert (kinds, every) == (["te", "sdpa"], False), "what is not installed is not tried"
         tried.append(variables)
-        return "it hung"
+        return {"te": "it hung"}
 
     gpus(monkeypatch, 1, hip="6.4")
-    monkeypatch.setattr(launcher, "has_transformer_engine", lambda: True)
-    monkeypatch.setattr(launcher, "probe", probe)
+    monkeypatch.setattr(launcher, "missing", lambda kind: "" if kind in ("te", "sdpa") else "not installed")
+    monkeypatch.setattr(launcher, "failures", failures)
     launcher.launch(JOB, None, ONE)
     assert tried == [{"NVTE_FLASH_ATTN": "0", "NVTE_FUSED_ATTN": "1", "NVTE_UNFUSED_ATTN": "0"}]
-    assert started[0].job.trial == "it hung"
+    assert started[0].job.failures == {"te": "it hung"}
 
 
 def test_too_few_gpus(monkeypatch: pytest.MonkeyPatch, started: list[Launch]) -> None:

@@ -1,0 +1,137 @@
+"""The attention inside of Megatron's own layers: packed conversations apart, and no matrix of all scores.
+
+Megatron's `DotProductAttention` takes no `PackedSeqParams` and keeps scores of every position with every other. Ours
+takes its place in the layers that are built without Transformer Engine, and calls one of `isolation.kernels`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from megatron.core import tensor_parallel
+from megatron.core.packed_seq_params import PackedSeqParams
+from megatron.core.transformer.module import MegatronModule
+
+from sft_shards.trainer.isolation.kernels import Options, load
+from sft_shards.trainer.isolation.segments import Segments
+
+
+@dataclass
+class SegmentedSeqParams(PackedSeqParams):  # type: ignore[misc]
+    """Megatron's description of a packed row, with the lengths of its segments on the host."""
+
+    segments: Segments | None = None
+
+
+def packed_seq_params(segments: Segments) -> SegmentedSeqParams:
+    """Return what Megatron's attention and rotary positions are told of a packed row."""
+    longest = max(segments.lengths)
+    return SegmentedSeqParams(
+        qkv_format="thd",
+        cu_seqlens_q=segments.bounds,
+        cu_seqlens_kv=segments.bounds,
+        max_seqlen_q=longest,
+        max_seqlen_kv=longest,
+        segments=segments,
+    )
+
+
+class CoreAttention(MegatronModule):  # type: ignore[misc]
+    """Causal attention of one layer, as Megatron's `Attention` calls it.
+
+    Args:
+        config, layer_number, attn_mask_type, attention_type, attention_dropout, softmax_scale: as for Megatron's
+            `DotProductAttention`; what the others say does not matter here.
+    """
+
+    kernel = "sdpa"
+    """One of `isolation.kernels.KERNELS`; `core_attention` makes a class for each."""
+
+    def __init__(
+        self,
+        config: Any,
+        layer_number: int,
+        attn_mask_type: Any = None,
+        attention_type: str = "self",
+        attention_dropout: float | None = None,
+        softmax_scale: float | None = None,
+        **_: Any,
+    ) -> None:
+        super().__init__(config=config)
+        self.config = config
+        self.dropout = config.attention_dropout if attention_dropout is None else attention_dropout
+        self.scale = softmax_scale or 1 / math.sqrt(config.kv_channels)
+        self.window = window_of(config, layer_number)
+        self._attend = load(self.kernel)
+
+    def forward(
+        self,
+        query: Any,
+        key: Any,
+        value: Any,
+        attention_mask: Any = None,
+        attn_mask_type: Any = None,
+        attention_bias: Any = None,
+        packed_seq_params: Any = None,
+    ) -> Any:
+        """Return what attention gives.
+
+        Args:
+            query: [t, heads, d] with `packed_seq_params`, else [s, b, heads, d], of which each row is a segment.
+            key, value: the same with the groups' heads.
+            attention_mask, attn_mask_type, attention_bias: must be None or causal.
+
+        Returns:
+            [t, heads x d], or [s, b, heads x d].
+        """
+        assert attention_bias is None, "the trainer gives none"
+        assert attention_mask is None, "the trainer gives none"
+        options = Options(scale=self.scale, dropout=self.dropout if self.training else 0.0, window=self.window)
+        # Megatron forks this generator so that tensor ranks drop differently; sequence parallelism needs no fork.
+        forked = bool(options.dropout) and not self.config.sequence_parallel
+        with tensor_parallel.get_cuda_rng_tracker().fork() if forked else contextlib.nullcontext():
+            if packed_seq_params is not None:
+                assert isinstance(packed_seq_params, SegmentedSeqParams)
+                assert packed_seq_params.segments is not None
+                output = self._attend(query, key, value, packed_seq_params.segments, options)
+                return output.reshape(output.shape[0], -1)
+            size, rows = query.shape[:2]
+            segments = rows_as_segments(size, rows, query.device)
+            q, k, v = (part.transpose(0, 1).reshape(size * rows, *part.shape[2:]) for part in (query, key, value))
+            output = self._attend(q, k, v, segments, options)
+            return output.reshape(rows, size, -1).transpose(0, 1).contiguous()
+
+    def sharded_state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:
+        """Return the parameters for a checkpoint: there are none."""
+        return {}
+
+
+@cache
+def rows_as_segments(size: int, rows: int, device: Any) -> Segments:
+    """Return the segments of `rows` rows of `size` positions, one behind the other."""
+    bounds = torch.arange(0, size * rows + 1, size, dtype=torch.int32, device=device)
+    return Segments(bounds=bounds, lengths=(size,) * rows)
+
+
+def window_of(config: Any, layer_number: int) -> tuple[int, int] | None:
+    """Return the sliding window of a layer: positions before and behind itself that one sees; None: all before it."""
+    window = getattr(config, "window_size", None)
+    if window is None:
+        return None
+    skip = getattr(config, "window_attn_skip_freq", None)
+    if isinstance(skip, int) and layer_number % skip == 0:
+        return None
+    if isinstance(skip, list) and not skip[layer_number - 1]:
+        return None
+    return int(window[0]), int(window[1])
+
+
+@cache
+def core_attention(kernel: str) -> type[CoreAttention]:
+    """Return the class that calls a kernel, for Megatron's layer specification."""
+    return type(f"CoreAttention_{kernel}", (CoreAttention,), {"kernel": kernel})
