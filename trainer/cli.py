@@ -126,6 +126,13 @@ class Command(click.Group):
     "found is kept in the cache).",
 )
 @click.option(
+    "--loss-chunk",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Trained positions whose logits are held at a time; what is above is computed again in the backward pass "
+    "(default: 4096).",
+)
+@click.option(
     "--no-balance",
     is_flag=True,
     default=None,

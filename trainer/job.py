@@ -41,6 +41,8 @@ class Job:
     """Epochs of the mixture, see `parse_epochs`; None: Megatron's --train-iters or --train-samples say how long."""
     cache_dir: str | None = None
     """Folder of cached pack plans; None: `sft_shards.formats.cache_folder.cache_folder()`."""
+    loss_chunk: int = 4096
+    """Trained positions whose logits are held at a time, see `sft_shards.trainer.mcore.trained_logits`."""
     no_balance: bool = False
     """Leave the samples of a global batch in the order of the mixture, see `sft_shards.trainer.data.balance`."""
     skip_scan: bool = False

@@ -179,7 +179,11 @@ class Stage:
         from sft_shards.trainer.mcore.forward_step import ForwardStep  # imports torch; a dry run makes no step
 
         names = tuple(source.name for source in self.valid.sources) if self.valid else ()
-        return ForwardStep(packed=self.setup.isolation.packed, sources=names if len(names) > 1 else ())
+        return ForwardStep(
+            packed=self.setup.isolation.packed,
+            loss_chunk=self.setup.job.loss_chunk,
+            sources=names if len(names) > 1 else (),
+        )
 
     def model_provider(self) -> Callable[..., Any]:
         """Return Megatron's `model_provider`."""

@@ -24,14 +24,19 @@ from sft_shards.trainer.job import BATCHING, DEVICES, OVERLONG
 CHOICES = {"device": DEVICES, "overlong": OVERLONG, "batching": BATCHING, "isolation": ISOLATIONS}
 OWN = (
     *("shards", "device", "nproc", "stage", "batching", "isolation", "overlong", "epochs", "cache-dir", "skip-scan"),
-    "no-balance",
+    *("loss-chunk", "no-balance"),
     *("model", "revision", "hf-config", "random-weights", "lora-rank", "lora-alpha", "lora-dropout", "lora-targets"),
 )
 """Options of `sft-train` that may stand in the file too; an option on the command line wins."""
 
 
 SWITCHES = ("random-weights", "skip-scan", "no-balance")
-NUMBERS: dict[str, tuple[type, ...]] = {"lora-rank": (int,), "lora-alpha": (int, float), "lora-dropout": (int, float)}
+NUMBERS: dict[str, tuple[type, ...]] = {
+    "lora-rank": (int,),
+    "loss-chunk": (int,),
+    "lora-alpha": (int, float),
+    "lora-dropout": (int, float),
+}
 
 
 @dataclass(frozen=True, kw_only=True)

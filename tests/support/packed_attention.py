@@ -14,7 +14,9 @@ from sft_shards.trainer.job import Job
 
 
 def main(shards: str, flags: list[str]) -> None:
-    model, provider = single_rank.build(Job(shards=(shards,), device="cpu", random_weights=True, flags=tuple(flags)))
+    model, provider = single_rank.build(
+        Job(shards=(shards,), device="cpu", random_weights=True, loss_chunk=5, flags=tuple(flags))
+    )
     import torch
     from torch.utils.data import default_collate
 

@@ -7,6 +7,7 @@ shifted from `sft_shards.trainer.data.shards`.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ import torch
 from sft_shards.trainer.isolation.segments import find_segments
 from sft_shards.trainer.mcore.core_attention import packed_seq_params
 from sft_shards.trainer.mcore.loss import Reduced, loss_func
+from sft_shards.trainer.mcore.trained_logits import Selection, selecting, trained_positions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,8 @@ class ForwardStep:
 
     packed: bool
     """Whether a row holds several conversations, which attention must be told."""
+    loss_chunk: int | None = None
+    """Trained positions whose logits are held at a time; None: logits of all positions are computed and held."""
     sources: tuple[str, ...] = ()
     """Names of the directories whose loss an evaluation reports one by one; empty: only the loss over all."""
 
@@ -34,7 +38,8 @@ class ForwardStep:
         Returns:
             `tokens`, `labels`, `position_ids` int64[b, s]; int64[1, b x s] where rows are packed, which are then laid
             one behind the other. `loss_mask` float32[b, s] and `source` int64[b]. `packed_seq_params`, or None where
-            attention is causal and padding follows the only conversation, so no trained position sees it.
+            attention is causal and padding follows the only conversation, so no trained position sees it. `trained`
+            int64[n], see `trained_positions`.
         """
         batch = next(data_iterator)
         packed = packed_seq_params(find_segments(batch["position_ids"], "cuda")) if self.packed else None
@@ -43,7 +48,13 @@ class ForwardStep:
             moved[name] = moved[name].long().reshape(1 if self.packed else len(moved[name]), -1)
         moved["loss_mask"] = moved["loss_mask"].float()
         moved["packed_seq_params"] = packed
+        moved["trained"] = trained_positions(batch["loss_mask"]).cuda(non_blocking=True)
         return moved
+
+    def _selecting(self, positions: torch.Tensor) -> contextlib.AbstractContextManager[None]:
+        if self.loss_chunk is None:
+            return contextlib.nullcontext()
+        return selecting(Selection(positions=positions, chunk=self.loss_chunk))
 
     def __call__(
         self, data_iterator: Iterator[dict[str, torch.Tensor]], model: Any
@@ -51,13 +62,14 @@ class ForwardStep:
         """Return the losses of a micro-batch (on the last pipeline stage), and the function that sums them."""
         batch = self.get_batch(data_iterator)
         packed = {} if batch["packed_seq_params"] is None else {"packed_seq_params": batch["packed_seq_params"]}
-        output = model(
-            batch["tokens"],
-            batch["position_ids"],
-            None,  # attention is causal
-            labels=batch["labels"],
-            loss_mask=batch["loss_mask"].reshape(batch["labels"].shape),
-            **packed,
-        )
+        with self._selecting(batch["trained"]):
+            output = model(
+                batch["tokens"],
+                batch["position_ids"],
+                None,  # attention is causal
+                labels=batch["labels"],
+                loss_mask=batch["loss_mask"].reshape(batch["labels"].shape),
+                **packed,
+            )
         sources = self.sources if not model.training else ()
         return output, partial(loss_func, batch["loss_mask"], source=batch["source"], sources=sources)

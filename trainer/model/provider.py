@@ -35,10 +35,12 @@ def model_provider(
     from megatron.core.models.gpt import GPTModel
     from megatron.training import get_args
 
+    from sft_shards.trainer.mcore import trained_logits
+
     args = get_args()
     config = config if config is not None else compat.transformer_config(args)
     optional = {"vp_stage": vp_stage, "pg_collection": pg_collection, "rope_scaling_factor": args.rope_scaling_factor}
-    return GPTModel(
+    model = GPTModel(
         config=config,
         transformer_layer_spec=layer_spec(args, config, vp_stage, attention),
         vocab_size=args.padded_vocab_size,
@@ -54,6 +56,9 @@ def model_provider(
         rope_scaling=args.use_rope_scaling,
         **compat.accepted(GPTModel.__init__, optional),
     )
+    if post_process and trained_logits.supports(args):
+        trained_logits.install(model)
+    return model
 
 
 def layer_spec(args: Namespace, config: Any, vp_stage: int | None, attention: str) -> Any:

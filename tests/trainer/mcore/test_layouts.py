@@ -1,4 +1,4 @@
-"""One objective: losses and gradients do not depend on packing, micro-batch, DP, TP, PP or sequence parallelism.
+"""One objective: losses and gradients do not depend on packing, chunks of logits, micro-batch, DP, TP, PP or SP.
 
 Every step sees all conversations once, however many samples they are. Plain gradient descent from the same weights
 leaves the same weights after some steps if and only if every gradient was the same; checkpoints of `torch_dist` hold
@@ -66,7 +66,8 @@ def test_losses_and_gradients_are_the_same_on_every_layout(tmp_path: Path) -> No
         words = [*model, *flags, f"--train-iters={STEPS}", f"--global-batch-size={samples}", "--lr=2.0"]
         words += [f"--load={tmp_path / 'start'}", "--finetune", f"--save={tmp_path / str(number)}"]
         config = {} if per_token else {"config": {"calculate-per-token-loss": False}}
-        return Run(shards=shards, flags=words, nproc=nproc, options={"batching": batching, **config})
+        chunk = {"loss_chunk": 7} if number % 2 else {}  # logits of a micro-batch in many chunks, or in one
+        return Run(shards=shards, flags=words, nproc=nproc, options={"batching": batching, **chunk, **config})
 
     runs = [run(number, *layout) for number, layout in enumerate(LAYOUTS.values())]
     averaged = run(len(runs), "packed", 1, ("--micro-batch-size=1",), per_token=False)
