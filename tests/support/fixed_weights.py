@@ -36,7 +36,7 @@ def main(shards: str, flags: list[str]) -> None:
         loss, _, _ = loss_func(output)
         loss.backward()
         grads = {name: value.grad.clone() for name, value in model.named_parameters()}
-        return loss.detach(), grads, kept[0].grad.flatten(1)
+        return loss.detach(), grads, kept[0].grad.flatten(0, 1)
 
     def bits(value: torch.Tensor) -> torch.Tensor:
         return value.contiguous().view(torch.int32)
@@ -49,7 +49,7 @@ def main(shards: str, flags: list[str]) -> None:
         }
 
     labels, mask = batch["labels"], batch["loss_mask"].bool()
-    plain_loss, plain_grads, on_hidden = step(labels)
+    plain_loss, plain_grads, on_logits = step(labels)
     again = change(labels)
     positions = []
     for row in range(len(labels)):
@@ -64,7 +64,7 @@ def main(shards: str, flags: list[str]) -> None:
                 "again": again,
                 "positions": positions,
                 "everywhere": change(everywhere),
-                "on_hidden": (on_hidden != 0).any(dim=-1).tolist(),
+                "on_logits": (on_logits != 0).any(dim=-1).tolist(),
                 "conversations": [train.mixture.locate(item)[1] for item in range(3)],
                 "position_ids": batch["position_ids"].tolist(),
                 "loss": float(plain_loss),

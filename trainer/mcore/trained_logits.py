@@ -65,16 +65,33 @@ def supports(args: Any) -> bool:
 
 
 def install(model: Any) -> None:
-    """Replace the output layer's forward pass and the loss of a Megatron GPTModel that has them."""
-    layer = model.output_layer
-    logits_of, loss_of = layer.forward, model.compute_language_model_loss
+    """Replace the call of the output layer and the loss of a Megatron GPTModel that has them.
+
+    Hooks of the output layer are run on logits, as before.
+    """
+    layer, loss_of = model.output_layer, model.compute_language_model_loss
+    plain = type(layer)
     weights: list[Any] = []
 
-    def forward(hidden: torch.Tensor, weight: Any = None, runtime_gather_output: Any = None) -> tuple[Any, Any]:
-        if not _current:
-            return logits_of(hidden, weight=weight, runtime_gather_output=runtime_gather_output)  # type: ignore[no-any-return]
-        weights.append(weight)
-        return _selected(hidden, layer, _current[-1]), None
+    class SelectingLayer(plain):  # type: ignore[misc, valid-type]
+        """The output layer, which hands selected hidden states on to the loss."""
+
+        sequence_parallel: bool
+
+        def __call__(self, hidden: torch.Tensor, weight: Any = None, runtime_gather_output: Any = None) -> Any:
+            if not _current:
+                return super().__call__(hidden, weight=weight, runtime_gather_output=runtime_gather_output)
+            weights.append(weight)
+            return _selected(hidden, self, _current[-1]), None
+
+        def logits(self, hidden: torch.Tensor, weight: Any) -> torch.Tensor:
+            """Return the logits of hidden states that are gathered already, as Megatron's own inference does."""
+            before, self.sequence_parallel = self.sequence_parallel, False
+            try:
+                found: torch.Tensor = super().__call__(hidden, weight=weight)[0]
+            finally:
+                self.sequence_parallel = before
+            return found
 
     def loss(labels: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         if not _current:
@@ -83,9 +100,7 @@ def install(model: Any) -> None:
         expected = labels.flatten().index_select(0, selection.positions).unsqueeze(0)
 
         def part(states: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-            with _gathered(layer):
-                logits, _ = logits_of(states, weight=weight)
-            return loss_of(ids, logits)  # type: ignore[no-any-return]
+            return loss_of(ids, layer.logits(states, weight))  # type: ignore[no-any-return]
 
         chunks = torch.split(hidden, selection.chunk), torch.split(expected, selection.chunk, dim=1)
         parts = list(zip(*chunks, strict=True))
@@ -96,7 +111,7 @@ def install(model: Any) -> None:
         found = torch.cat(losses, dim=1).flatten()
         return found.new_zeros(labels.numel()).index_copy(0, selection.positions, found).view(labels.shape)
 
-    layer.forward, model.compute_language_model_loss = forward, loss
+    layer.__class__, model.compute_language_model_loss = SelectingLayer, loss
 
 
 def _selected(hidden: torch.Tensor, layer: Any, selection: Selection) -> torch.Tensor:
@@ -112,13 +127,3 @@ def _selected(hidden: torch.Tensor, layer: Any, selection: Selection) -> torch.T
     size, rows, width = hidden.shape
     places = selection.positions % size * rows + selection.positions // size
     return hidden.reshape(size * rows, width).index_select(0, places).unsqueeze(1)
-
-
-@contextlib.contextmanager
-def _gathered(layer: Any) -> Iterator[None]:
-    """Have the output layer take hidden states that are gathered already, as Megatron's own inference does."""
-    before, layer.sequence_parallel = layer.sequence_parallel, False
-    try:
-        yield
-    finally:
-        layer.sequence_parallel = before

@@ -33,7 +33,7 @@ def test_only_trained_positions_count(tmp_path: Path) -> None:
         mask = PAIRS[index][1][1 : SEQ + 1]
         trained.append([bool(carries) for carries in mask] + [False] * (SEQ - len(mask)))
 
-    assert found["on_hidden"] == [True] * sum(map(sum, trained)), "no other position reaches the output layer"
+    assert found["on_logits"] == [True] * sum(map(sum, trained)), "no other position has logits"
     assert found["everywhere"] == {"loss": False, "gradient": False}
     assert len(found["positions"]) == 3 * SEQ
     for position in found["positions"]:

@@ -88,6 +88,16 @@ def test_chunks_are_computed_again_in_the_backward_pass() -> None:
     assert sorted(made.output_layer.given) == sorted([2, 2, 1, 2, 2, 1])
 
 
+def test_hooks_of_the_output_layer_see_logits_alone() -> None:
+    made, seen = model(), []
+    made.output_layer.register_forward_hook(lambda layer, given, output: seen.append(output[0].shape[-1]))
+    hidden, labels = torch.randn(4, 1, HIDDEN, dtype=torch.float64), torch.zeros(1, 4, dtype=torch.int64)
+    with selecting(Selection(positions=torch.arange(3), chunk=2)):
+        call(made, hidden, labels)
+    call(made, hidden, labels)
+    assert seen == [WORDS] * 3
+
+
 def test_without_a_trained_position_the_loss_is_nothing() -> None:
     assert trained_positions(torch.zeros(2, 3)).tolist() == [0]
     assert trained_positions(torch.tensor([[0, 1], [1, 0]])).tolist() == [1, 2]
