@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from sft_shards.trainer.mcore import compat
-from sft_shards.trainer.model.provider import allow_torch_norms
+from sft_shards.trainer.model.provider import allow_torch_norms, with_attention
 
 
-def spec(args: Namespace, config: Any, vp_stage: int | None) -> Any:
+def spec(args: Namespace, config: Any, vp_stage: int | None, attention: str) -> Any:
     """As `provider.layer_spec`; dense layers only."""
     from megatron.core.models.gpt import gpt_layer_specs
     from megatron.core.tensor_parallel.layers import ColumnParallelLinear
@@ -45,4 +45,4 @@ def spec(args: Namespace, config: Any, vp_stage: int | None) -> Any:
     parts.self_attention.submodules.linear_qkv = LayerNormColumnParallelLinear
     mlp = getattr(parts.mlp, "submodules", None) or parts.mlp.keywords["submodules"]  # a partial from 0.18 on
     mlp.linear_fc1 = LayerNormColumnParallelLinear
-    return made
+    return with_attention(made, attention)

@@ -75,7 +75,7 @@ def layer_spec(args: Namespace, config: Any, vp_stage: int | None, attention: st
         optional = {"normalization": args.normalization, "vp_stage": vp_stage}
         block = specs.get_gpt_decoder_block_spec
         made = block(config, use_transformer_engine=engine, **compat.accepted(block, optional))
-        return made if engine else _with_attention(made, attention)
+        return made if engine else with_attention(made, attention)
     make = specs.get_gpt_layer_with_transformer_engine_spec if engine else specs.get_gpt_layer_local_spec
     optional = {
         "qk_layernorm": config.qk_layernorm,
@@ -83,10 +83,10 @@ def layer_spec(args: Namespace, config: Any, vp_stage: int | None, attention: st
         "normalization": args.normalization,
     }
     made = make(**compat.accepted(make, optional))
-    return made if engine else _with_attention(made, attention)
+    return made if engine else with_attention(made, attention)
 
 
-def _with_attention(spec: Any, kernel: str) -> Any:
+def with_attention(spec: Any, kernel: str) -> Any:
     """Put our core attention into the specification of a layer, or of a block of layers."""
     from sft_shards.trainer.mcore.core_attention import core_attention
 
