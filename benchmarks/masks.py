@@ -104,7 +104,7 @@ def one_tokenizer(folder: Path, data: Path, fields: FieldMap, limit: int | None)
                 conversation = form.read(record, fields)
                 rendering = template.render(conversation)
                 spans = TrainOn().spans(rendering, conversation)
-                text = TrainedText(rendering=rendering, spans=spans)
+                text = TrainedText(rendering=rendering, spans=spans, turns=())
                 tokenized = stage.tokenize(as_batch([number], [text], [], [], {}))
                 for reject in tokenized.rejects:
                     raise RecordError(reject.reason, reject.detail)

@@ -74,6 +74,10 @@ REASONS = {
         meaning="the template writes a turn otherwise, once others follow, than inference meets it",
         remedy="choose another --rewritten-turns or --template",
     ),
+    "turn_not_generated": Reason(
+        meaning="the template writes a turn otherwise than inference generates it even where it is the last one",
+        remedy="choose --rewritten-turns auto, or another --template",
+    ),
     "history_too_long": Reason(
         meaning="the histories of all turns together are too long to be rendered one by one",
         remedy="choose --rewritten-turns auto, or split the record",
@@ -115,6 +119,9 @@ NOTES = {
     "straddling_tokens": "tokens that begin before trained text and end inside it",
     "tools_ignored": "conversations whose tools the template does not render",
     "typed_control_tokens": "conversations in which a text spells a control token",
+    "unrolled_dropped": "sequences left out by --overlong alone, others of the same conversation being kept",
+    "unrolled_sequences": "sequences of unrolled conversations, without the last one of each",
+    "unrolled_tokens": "tokens of these sequences",
 }
 """By name, what the notes of a manifest count."""
 

@@ -264,6 +264,9 @@ def _print_counts(output: Path, manifest: Manifest, as_json: bool) -> None:
             f"{name}: {split.sequences:,} sequences, {split.tokens:,} tokens, {split.trained_tokens:,} carry loss "
             f"({share:.1%}), longest {split.longest:,}, {len(split.shards)} shard(s)"
         )
+    if manifest.notes.counts.get("unrolled_sequences"):
+        sequences, tokens = (manifest.notes.counts[f"unrolled_{one}"] for one in ("sequences", "tokens"))
+        say(f"unrolled: {sequences:,} sequences with {tokens:,} tokens more than one for each conversation")
     for reason, count in manifest.counts.rejected.items():
         why = explain(reason)
         say(f"left out: {count:,} {reason} (see {output}/rejects.jsonl)" + (f": {why}" if why else ""))

@@ -98,8 +98,10 @@ class JobConfig:
         if self.train_on == "everything" and not (self.train_reasoning and self.train_tool_calls):
             flag = "--no-train-tool-calls" if self.train_reasoning else "--no-train-reasoning"
             raise UsageError(f"--train-on everything trains every token; leave out {flag}, or choose --train-on all")
-        if self.train_on == "everything" and self.rewritten_turns == "skip":
-            raise UsageError("--rewritten-turns skip: contradicts --train-on everything; leave one of them out")
+        if self.train_on == "everything" and self.rewritten_turns in ("skip", "unroll"):
+            raise UsageError(
+                f"--rewritten-turns {self.rewritten_turns}: contradicts --train-on everything; leave one of them out"
+            )
         if not self.inputs:
             raise UsageError("no INPUT; name at least one file, folder or glob")
         if self.max_length is not None and self.max_length < 2:

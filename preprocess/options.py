@@ -187,7 +187,7 @@ JOB = (
         "--rewritten-turns",
         default="auto",
         help="Turns that the template writes otherwise once others follow (Qwen3 drops their reasoning): auto, skip, "
-        "train or refuse.",
+        "unroll (a sequence for each history), train or refuse.",
     ),
     option(
         "--straddle",

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
+
+import numpy as np
 
 from sft_shards.formats.errors import DataError, RecordError
 from sft_shards.formats.terminal import printable, quoted
@@ -18,6 +21,8 @@ from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 TRIED = 20
 """Records of the first file that are tried; the first one that becomes a sequence is shown."""
+ESTIMATED = 200
+"""Records of the first file from which the cost of unrolling is estimated."""
 CHARACTERS = 400
 """Characters of a span that are shown; a longer one is cut in its middle."""
 
@@ -43,9 +48,32 @@ def announcement(plan: Plan, tokenizer: Tokenizer, *, colour: bool) -> Iterator[
         if len(batch.lengths):
             trained = int(batch.loss_mask.sum())
             yield printable(f"record {number} of {source.path}: {len(batch.ids):,} tokens, {trained:,} carry loss")
-            spans = masked_spans(batch.ids, batch.loss_mask, tokenizer)
-            yield quoted(coloured([_shortened(span) for span in spans], colour=colour))
-            return
+            ends = np.cumsum(batch.lengths)[:-1]
+            for ids, mask in zip(np.split(batch.ids, ends), np.split(batch.loss_mask, ends), strict=True):
+                spans = masked_spans(ids, mask, tokenizer)
+                yield quoted(coloured([_shortened(span) for span in spans], colour=colour))
+            break
+    if plan.config.rewritten_turns == "unroll":
+        yield _unrolling(plan, pipeline)
+
+
+def _unrolling(plan: Plan, pipeline: Pipeline) -> str:
+    """Say what unrolling costs, estimated from the first records of the first file."""
+    source = plan.sources[0]
+    records = tokens = sequences = more = 0
+    for number, record in sample(source, ESTIMATED, plan.config.max_record_bytes):
+        with suppress(DataError):
+            if not isinstance(record, RecordError):
+                batch = pipeline.batch(RawBatch(number, [record]), source.format)
+                records += 1
+                tokens += len(batch.ids)
+                sequences += batch.notes["unrolled_sequences"]
+                more += batch.notes["unrolled_tokens"]
+    share = more / max(tokens - more, 1)
+    return printable(
+        f"unrolled: about {share:.0%} more tokens, estimated from the first {records:,} records of {source.path} "
+        f"({sequences:,} more sequences with {more:,} tokens)"
+    )
 
 
 def _shortened(part: MaskedSpan) -> MaskedSpan:

@@ -227,6 +227,13 @@ class Manifest:
     """`rejects.jsonl`."""
     schema: int = SCHEMA
 
+    @property
+    def unrolled(self) -> bool:
+        """Whether a record may have several sequences (`--rewritten-turns unroll`)."""
+        merged = self.config.get("merged")
+        configs = merged if isinstance(merged, Sequence) and not isinstance(merged, str) else [self.config]
+        return any(isinstance(one, Mapping) and one.get("rewritten_turns") == "unroll" for one in configs)
+
     def as_dict(self) -> dict[str, Any]:
         """Give the JSON object that `write` writes, without its hash."""
         sources = [source.as_dict() for source in self.sources]

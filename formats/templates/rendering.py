@@ -11,7 +11,7 @@ from sft_shards.formats.errors import RecordError
 Span = tuple[int, int]
 """[start, end), in characters of a text unless said otherwise."""
 TRAIN_ON = ("all", "last", "last-run", "weight", "everything")
-REWRITTEN_TURNS = ("auto", "skip", "train", "refuse")
+REWRITTEN_TURNS = ("auto", "skip", "unroll", "train", "refuse")
 CALL, CALL_END = "<tool_call>", "</tool_call>"
 
 
@@ -73,7 +73,7 @@ class TrainOn:
     @property
     def asks_histories(self) -> bool:
         """Whether each turn is compared with what inference meets."""
-        return self.rewritten in ("skip", "refuse")
+        return self.rewritten in ("skip", "unroll", "refuse")
 
     def chosen(self, rendering: Rendering, conversation: Conversation) -> list[Spoken]:
         """Return the turns that carry loss, whether the template rewrites them or not."""

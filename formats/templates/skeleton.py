@@ -87,6 +87,8 @@ class Skeleton:
     """For each gap, what is done to its text, in this order."""
     notes: tuple[str, ...] = ()
     """What is counted of every conversation that is filled in, by the names of `NOTES`."""
+    turns: tuple[int, ...] = ()
+    """Numbers of the turns that carry loss."""
 
 
 class Tracer:

@@ -5,8 +5,12 @@ becomes of those that the template *rewrites* (see `history`) is decided here, b
 
     auto     no loss on a turn whose reasoning the template leaves out because others follow; the others as they stand
     skip     no loss on any rewritten turn
+    unroll   a text for each history that turns have: every turn is trained once, exactly as inference meets it
     train    every turn as it stands in the whole rendering
     refuse   no conversation with a rewritten turn
+
+Unrolled, the text of turn k is the rendering of `messages[:k + 1]`, unless turn k stands just as there in the text of
+a later turn or in the whole rendering. Under Qwen3, two questions with answers and reasoning give two texts.
 """
 
 from __future__ import annotations
@@ -17,8 +21,9 @@ from typing import Protocol
 
 from sft_shards.formats.conversation import Conversation
 from sft_shards.formats.errors import RecordError
-from sft_shards.formats.templates.history import Renders, Rewriting
+from sft_shards.formats.templates.history import History, Renders, Rewriting, until
 from sft_shards.formats.templates.rendering import Rendering, Span, Spoken, TrainOn
+from sft_shards.formats.templates.thinking import is_empty_think
 
 LONGEST_HISTORY = 1 << 24
 """Characters of the histories of all turns of a conversation together, up to which each turn is asked for."""
@@ -44,6 +49,8 @@ class TrainedText:
     rendering: Rendering
     spans: list[Span]
     """Trained spans in characters: in order, not empty, not overlapping."""
+    turns: tuple[int, ...]
+    """Numbers of the turns that carry loss in it, rising."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +60,7 @@ class TrainedConversation:
     whole: Rendering
     """Of all its turns."""
     texts: tuple[TrainedText, ...]
+    """One; unrolled, as many as its turns have histories, in the order of their last turns."""
     notes: tuple[str, ...] = ()
     """What is counted of the conversation, by the names of `NOTES`; a name may stand there several times."""
 
@@ -73,6 +81,13 @@ def train(
     rendering = template.render(conversation, by_rule=by_rule)
     notes = (*rendering.notes, *(("typed_control_tokens",) if rendering.typed else ()))
     chosen = policy.chosen(rendering, conversation)
+    if policy.rewritten == "unroll" and template.rewriting.rewrites:
+        _require_short(chosen)
+        texts = _unrolled(template, conversation, rendering, chosen, policy)
+        spoken = (one for text in texts for one in text.rendering.spoken if one.turn in text.turns)
+        kept = tuple(name for name in notes if name != "reasoning_dropped")
+        notes = (*kept, *(["reasoning_dropped"] if any(one.reasoning_dropped for one in spoken) else []))
+        return TrainedConversation(whole=rendering, texts=texts, notes=notes)
     changed = _rewritten(template, conversation, rendering, chosen, policy)
     if changed and policy.rewritten == "refuse":
         detail = f"the template writes turn {changed[0].turn} otherwise than inference meets it"
@@ -85,8 +100,13 @@ def train(
             raise RecordError("turn_rewritten", detail)
     if policy.rewritten in ("auto", "train") and template.rewriting.changes(conversation):
         notes += ("history_rewritten",)
-    text = TrainedText(rendering=rendering, spans=policy.spans(rendering, conversation, chosen))
+    text = _text(rendering, conversation, chosen, policy)
     return TrainedConversation(whole=rendering, texts=(text,), notes=notes)
+
+
+def _text(rendering: Rendering, conversation: Conversation, turns: Sequence[Spoken], policy: TrainOn) -> TrainedText:
+    spans = policy.spans(rendering, conversation, turns)
+    return TrainedText(rendering=rendering, spans=spans, turns=tuple(one.turn for one in turns))
 
 
 def _rewritten(
@@ -102,10 +122,62 @@ def _rewritten(
         return [one for one in dropped if template.rewriting.forgets(conversation, one)]
     if not policy.asks_histories or not template.rewriting.rewrites:
         return []
-    if sum(one.end for one in chosen) > LONGEST_HISTORY:
-        raise RecordError(
-            "history_too_long",
-            f"{len(chosen)} turns have more than {LONGEST_HISTORY:,} characters before them in sum",
-        )
+    _require_short(chosen)
     history = template.history(conversation)
     return [one for one in chosen if not history.keeps(rendering.text, one)]
+
+
+def _require_short(chosen: Sequence[Spoken]) -> None:
+    """Reject a conversation whose turns have too long histories to render all of them.
+
+    Raises:
+        RecordError: `history_too_long`.
+    """
+    if sum(one.end for one in chosen) > LONGEST_HISTORY:
+        detail = f"{len(chosen)} turns have more than {LONGEST_HISTORY:,} characters before them in sum"
+        raise RecordError("history_too_long", detail)
+
+
+def _unrolled(
+    template: RewritingTemplate,
+    conversation: Conversation,
+    whole: Rendering,
+    chosen: Sequence[Spoken],
+    policy: TrainOn,
+) -> tuple[TrainedText, ...]:
+    """Return the texts in which each of the chosen turns is trained once, as inference meets it.
+
+    Raises:
+        RecordError: `turn_not_generated`, or as `ChatTemplate.render` for the beginnings of the conversation.
+    """
+    history = template.history(conversation)
+    homes: list[tuple[Rendering, list[Spoken]]] = []
+    """Renderings from the last to the first, each with its trained turns from the last to the first."""
+    for one in reversed(chosen):
+        for rendering, turns in homes:
+            own = next((spoken for spoken in rendering.spoken if spoken.turn == one.turn), None)
+            if own is not None and history.keeps(rendering.text, own):
+                turns.append(own)
+                break
+        else:
+            if history.keeps(whole.text, one):
+                homes.append((whole, [one]))
+            else:
+                rendering = template.render(until(conversation, one.turn))
+                homes.append((rendering, [_generated(rendering, history, one.turn)]))
+    return tuple(_text(rendering, conversation, turns[::-1], policy) for rendering, turns in reversed(homes))
+
+
+def _generated(rendering: Rendering, history: History, number: int) -> Spoken:
+    """Return the last turn of a rendering, which must begin where inference begins to generate it.
+
+    Raises:
+        RecordError: `turn_not_generated`.
+    """
+    own = next(spoken for spoken in rendering.spoken if spoken.turn == number)
+    fed = history.prompt(number)
+    begins = own.start == len(fed) or is_empty_think(rendering.text, len(fed), own.start)
+    if not rendering.text.startswith(fed) or not begins:
+        detail = f"turn {number} does not stand behind its generation prompt even where it is the last one"
+        raise RecordError("turn_not_generated", detail)
+    return own

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sft_shards.formats.shards import ShardDirectory
 from sft_shards.formats.terminal import printable, printable_text
-from sft_shards.preprocess.tasks.writer import read_rows
+from sft_shards.preprocess.tasks.writer import TURNS, read_rows
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 
@@ -74,13 +74,14 @@ def show(directory: Path, split: str, row: int, *, colour: bool, as_json: bool) 
     tokens, loss_mask = opened[row]
     tokenizer = Tokenizer(str(directory / "tokenizer"))
     parts = masked_spans(tokens, loss_mask, tokenizer)
-    source, record = _origin(directory, split, row, shards)
+    source, record, turns = _origin(directory, split, row, shards)
     if as_json:
         value = {
             "split": split,
             "row": row,
             "source": source,
             "record": record,
+            **({} if turns is None else {"turns": turns}),
             "tokens": tokens.tolist(),
             "loss_mask": loss_mask.tolist(),
             "text": [{"text": part.text, "trained": part.trained} for part in parts],
@@ -88,13 +89,15 @@ def show(directory: Path, split: str, row: int, *, colour: bool, as_json: bool) 
         return json.dumps(value, ensure_ascii=False)
     head = f"{printable(split)} row {row} of {len(opened):,}: {printable(source)}, record {record}; "
     head += f"{len(tokens):,} tokens, {int(loss_mask.sum()):,} carry loss"
+    if turns:
+        head += f", of turn{'s' if len(turns) > 1 else ''} {', '.join(map(str, turns))}"
     return f"{click.style(head, bold=True) if colour else head}\n{coloured(parts, colour=colour)}"
 
 
-def _origin(directory: Path, split: str, row: int, shards: ShardDirectory) -> tuple[str, int]:
-    """Look up the source file of a row, and the number of its record there."""
+def _origin(directory: Path, split: str, row: int, shards: ShardDirectory) -> tuple[str, int, list[int] | None]:
+    """Look up the source file of a row, the number of its record there, and the turns that it trains, if it says so."""
     shard, inner = shards.split(split).locate(row)
     rows = directory / split / "rows" / f"{shard.info.name}.parquet"
     table = read_rows(rows, ["source", "record"], root=directory, count=shard.info.sequences)
     one = table.slice(inner, 1).to_pylist()[0]
-    return one["source"], one["record"]
+    return one["source"], one["record"], one.get(TURNS)

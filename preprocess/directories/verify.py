@@ -25,7 +25,7 @@ from sft_shards.formats.shards.manifest import NAME, TEMPLATE
 from sft_shards.preprocess.directories.signature import SIGNATURE
 from sft_shards.preprocess.sources.partition import combined_sha256
 from sft_shards.preprocess.tasks.workdir import WORK
-from sft_shards.preprocess.tasks.writer import REJECTS, read_rejects, read_rows
+from sft_shards.preprocess.tasks.writer import REJECTS, read_rejects, read_rows, turns_of
 
 CHUNK = 1 << 24
 """Tokens that are read at a time."""
@@ -50,6 +50,8 @@ def verify(directory: Path, *, quick: bool = False) -> list[str]:
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for findings in pool.map(lambda one: list(_readable(_shard, *one, manifest, quick)), shards):
             found += findings
+    if manifest.unrolled and not quick and not found:
+        found += _readable(_records, directory, manifest)
     # A file name may hold bytes that are no text; they are shown as \udc80 and the like.
     return [line.encode("utf-8", "backslashreplace").decode("utf-8") for line in dict.fromkeys(found)]
 
@@ -97,7 +99,8 @@ def _sums(directory: Path, manifest: Manifest) -> Iterator[str]:
     counts = manifest.counts
     if counts.read != counts.written + sum(counts.rejected.values()):
         yield f"{where}: {counts.read} records read are not those written and left out"
-    if counts.written != sum(info.sequences for info in manifest.splits.values()):
+    sequences = sum(info.sequences for info in manifest.splits.values())
+    if counts.written > sequences or (counts.written < sequences and not manifest.unrolled):
         yield f"{where}: {counts.written} records written are not the sequences of all splits"
     if counts.read != sum(source.records for source in manifest.sources):
         yield f"{where}: {counts.read} records read are not those of all sources"
@@ -187,12 +190,23 @@ def _shard(split: Path, info: ShardInfo, manifest: Manifest, quick: bool) -> Ite
     yield from _rows(split, shard)
 
 
+def _records(directory: Path, manifest: Manifest) -> Iterator[str]:
+    """Count the records that have sequences, where one may have several; all of them lie in one shard."""
+    written = 0
+    for split, info in manifest.splits.items():
+        for shard in info.shards:
+            table = read_rows(directory / split / "rows" / f"{shard.name}.parquet", ["record"], root=directory)
+            written += len(np.unique(numbers_of(table["record"])))
+    if written != manifest.counts.written:
+        yield f"{directory / NAME}: {manifest.counts.written} records written, the rows name {written}"
+
+
 def _rows(split: Path, shard: Shard) -> Iterator[str]:
     import pyarrow as pa
 
     path = split / "rows" / f"{shard.info.name}.parquet"
     try:
-        table = read_rows(path, ["tokens", "trained_tokens"], root=split.parent, count=shard.info.sequences)
+        table = read_rows(path, ["record", "tokens", "trained_tokens"], root=split.parent, count=shard.info.sequences)
     except (pa.ArrowException, OSError) as error:
         yield f"{path}: not a readable Parquet file of this shard ({' '.join(str(error).split())[:160]})"
         return
@@ -203,3 +217,8 @@ def _rows(split: Path, shard: Shard) -> Iterator[str]:
     trained = np.add.reduceat(shard.loss_mask.items, starts, dtype=np.int64)
     if not np.array_equal(numbers_of(table["trained_tokens"]), trained):
         yield f"{path}: trained tokens are not those of the sequences"
+    turns = turns_of(table)
+    if turns is not None:
+        records = np.repeat(numbers_of(table["record"]), np.diff(turns.offsets))
+        if len(np.unique(np.stack([records, turns.numbers]), axis=1).T) != len(records):
+            yield f"{path}: a turn is trained in two sequences"

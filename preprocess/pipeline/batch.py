@@ -120,11 +120,45 @@ def merge_text_only(parts: Sequence[TextOnlyConversations]) -> TextOnlyConversat
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainedTurns:
+    """Which turns each of several sequences trains."""
+
+    numbers: NDArray[np.int32]
+    """int32[t]: numbers of turns within their conversations, rising in each sequence."""
+    offsets: NDArray[np.int64]
+    """int64[n + 1]: sequence i trains `numbers[offsets[i]:offsets[i + 1]]`."""
+
+    @classmethod
+    def of(cls, turns: Sequence[Sequence[int]]) -> TrainedTurns:
+        """Put the turns of several sequences one after the other."""
+        numbers = np.asarray([number for own in turns for number in own], dtype=np.int32)
+        return cls(numbers=numbers, offsets=prefix_sums(np.asarray(list(map(len, turns)), dtype=np.int64)))
+
+    def select(self, rows: NDArray[np.int64]) -> TrainedTurns:
+        """Return those of some sequences."""
+        return TrainedTurns(
+            numbers=take_rows(self.numbers, self.offsets, rows), offsets=take_lengths(self.offsets, rows)
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[TrainedTurns]) -> TrainedTurns:
+        """Put those of several batches one after the other."""
+        return cls(
+            numbers=np.concatenate([part.numbers for part in parts]),
+            offsets=concatenate_offsets([part.offsets for part in parts]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class RenderedBatch:
-    """What the render stage gives: conversations as texts in UTF-8, with the spans of each that carry loss."""
+    """What the render stage gives: conversations as texts in UTF-8, with the spans of each that carry loss.
+
+    An unrolled conversation (`--rewritten-turns unroll`) has several texts, which stand one after the other here and in
+    the batches that follow. All of them go the same way through a stage (see `whole_records`).
+    """
 
     records: NDArray[np.int64]
-    """int64[n], rising: record numbers."""
+    """int64[n]: record numbers, rising but for the texts of one conversation."""
     text: NDArray[np.uint8]
     """u8[B]: the bytes of all texts, one after the other."""
     text_offsets: NDArray[np.int64]
@@ -146,6 +180,8 @@ class RenderedBatch:
     """Records that could not be read or rendered, in order."""
     notes: Notes
     """What rendering has to say of some records."""
+    turns: TrainedTurns | None = None
+    """Of each text where conversations are unrolled, else None."""
 
     def __len__(self) -> int:
         return len(self.records)
@@ -179,6 +215,7 @@ class RenderedBatch:
             typed_offsets=take_lengths(self.typed_offsets, rows),
             digests=_selected_digests(self.digests, rows),
             notes=_selected_notes(self.notes, records),
+            turns=self.turns and self.turns.select(rows),
         )
 
     @classmethod
@@ -202,6 +239,7 @@ class RenderedBatch:
             digests=_selected_digests(_joined(parts, lambda part: part.digests), order),
             rejects=_merged_rejects(parts),
             notes=_merged_notes(parts),
+            turns=_merged_turns(parts, order),
         )
 
 
@@ -210,7 +248,7 @@ class TokenizedBatch:
     """What the tokenize stage gives: sequences of any length, with their loss masks."""
 
     records: NDArray[np.int64]
-    """int64[n], rising: record numbers."""
+    """int64[n]: record numbers, as in `RenderedBatch`."""
     ids: NDArray[np.int32]
     """int32[T]: the token ids of all sequences, one after the other."""
     offsets: NDArray[np.int64]
@@ -227,6 +265,8 @@ class TokenizedBatch:
     """Records that were rejected so far, in order."""
     notes: Notes
     """What rendering and tokenizing have to say of some records."""
+    turns: TrainedTurns | None = None
+    """As in `RenderedBatch`."""
 
     def __len__(self) -> int:
         return len(self.records)
@@ -248,7 +288,21 @@ class TokenizedBatch:
             straddling=self.straddling[rows],
             digests=_selected_digests(self.digests, rows),
             notes=_selected_notes(self.notes, records),
+            turns=self.turns and self.turns.select(rows),
         )
+
+    def without(self, rejects: Sequence[Reject], before: Sequence[Reject]) -> TokenizedBatch:
+        """Return the sequences of records that are not rejected.
+
+        Args:
+            rejects: at most one for each record.
+            before: rejects of other records.
+        """
+        joined = sorted([*before, *rejects], key=lambda reject: reject.record)
+        if not rejects:
+            return replace(self, rejects=joined)
+        kept = np.isin(self.records, [reject.record for reject in rejects], invert=True)
+        return replace(self.select(np.flatnonzero(kept)), rejects=joined)
 
     @classmethod
     def merge(cls, parts: Sequence[TokenizedBatch]) -> TokenizedBatch:
@@ -267,6 +321,7 @@ class TokenizedBatch:
             digests=_selected_digests(_joined(parts, lambda part: part.digests), order),
             rejects=_merged_rejects(parts),
             notes=_merged_notes(parts),
+            turns=_merged_turns(parts, order),
         )
 
 
@@ -275,7 +330,7 @@ class Batch:
     """What the pipeline gives to the writer: sequences of at most `--max-length` tokens, and all rejects."""
 
     records: NDArray[np.int64]
-    """int64[n], rising: record numbers."""
+    """int64[n]: record numbers, as in `RenderedBatch`."""
     splits: NDArray[np.uint8]
     """u8[n]: index in `SPLITS`."""
     digests: NDArray[np.uint8]
@@ -292,6 +347,8 @@ class Batch:
     """All records that were left out, in order."""
     notes: Counter[str]
     """How often something noteworthy was seen in the sequences that are kept."""
+    turns: TrainedTurns | None = None
+    """As in `RenderedBatch`."""
 
     def of_split(self, split: str) -> Batch:
         """Return the sequences of one split, without rejects and notes."""
@@ -309,6 +366,7 @@ class Batch:
             trained=self.trained[rows],
             rejects=(),
             notes=Counter(),
+            turns=self.turns and self.turns.select(rows),
         )
 
     @classmethod
@@ -345,7 +403,14 @@ class Batch:
             trained=_joined(parts, lambda part: part.trained)[order],
             rejects=_merged_rejects(parts),
             notes=sum((part.notes for part in parts), Counter()),
+            turns=_merged_turns(parts, order),
         )
+
+
+def sequence_keys(records: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Return for each sequence its record and its place among those of this record: [5, 5, 7] are 5.0, 5.1 and 7.0."""
+    firsts = np.searchsorted(records, records)
+    return list(zip(records.tolist(), (np.arange(len(records)) - firsts).tolist(), strict=True))
 
 
 def count_trained(loss_mask: NDArray[np.uint8], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -375,7 +440,14 @@ def _record_order(parts: Sequence[RenderedBatch] | Sequence[TokenizedBatch] | Se
 
     Records [10, 12] and [11] give [0, 2, 1].
     """
-    return np.argsort(np.concatenate([part.records for part in parts]))
+    return np.argsort(np.concatenate([part.records for part in parts]), kind="stable")
+
+
+def _merged_turns(
+    parts: Sequence[RenderedBatch] | Sequence[TokenizedBatch] | Sequence[Batch], order: NDArray[np.int64]
+) -> TrainedTurns | None:
+    found = [part.turns for part in parts if part.turns is not None]
+    return TrainedTurns.concatenate(found).select(order) if found else None
 
 
 def _joined(parts: Iterable[T], field: Callable[[T], NDArray[S]]) -> NDArray[S]:

@@ -51,6 +51,21 @@ def concatenate_offsets(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]
     return prefix_sums(np.concatenate([np.diff(part) for part in parts]))
 
 
+def whole_records(records: NDArray[np.int64], chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return bool[n]: the sequences of which one of the same record is chosen.
+
+    Of the records [3, 5, 5, 7] with the second chosen, these are the second and the third.
+
+    Args:
+        records: int64[n], the record of each sequence; those of one record follow each other.
+        chosen: bool[n].
+    """
+    firsts = np.flatnonzero(np.diff(records, prepend=-1))
+    if len(firsts) == len(records):
+        return chosen
+    return np.repeat(np.logical_or.reduceat(chosen, firsts), np.diff(firsts, append=len(records)))
+
+
 def row_numbers(offsets: NDArray[Any]) -> NDArray[np.int64]:
     """Return int64[offsets[-1]]: the row of each value; [0, 0, 1, 2, 2, 2] in the example."""
     return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))

@@ -26,7 +26,7 @@ from sft_shards.formats.errors import RecordError, UsageError
 from sft_shards.formats.layouts import example_texts, is_assistants, json_text, put_together, take_apart
 from sft_shards.formats.templates import ChatTemplate, Skeleton, Span, Tracer, TrainedText, TrainOn, train
 from sft_shards.formats.templates.rendering import CALL, CALL_END
-from sft_shards.preprocess.pipeline.batch import NO_SPANS, ConversationBatch, Notes, Reject, RenderedBatch
+from sft_shards.preprocess.pipeline.batch import NO_SPANS, ConversationBatch, Notes, Reject, RenderedBatch, TrainedTurns
 from sft_shards.preprocess.pipeline.skeleton_table import SkeletonTable
 
 MOST_SKELETONS = 4096
@@ -80,7 +80,8 @@ class ReferenceRendering:
                 notes[record] = found.notes
             if self._with_digests:
                 digests += [self._digest(conversation, found.whole.text)] * len(found.texts)
-        return as_batch(records, trained, digests, sorted(rejects, key=lambda reject: reject.record), notes)
+        rejects.sort(key=lambda reject: reject.record)
+        return as_batch(records, trained, digests, rejects, notes, unrolled=self._policy.rewritten == "unroll")
 
     def _require_parts(self, conversation: Conversation) -> None:
         """Refuse a record with whose arguments the template cannot do what the policy asks, as a job's are refused."""
@@ -105,13 +106,20 @@ class ReferenceRendering:
 
 
 def as_batch(
-    records: list[int], trained: list[TrainedText], digests: list[bytes], rejects: list[Reject], notes: Notes
+    records: list[int],
+    trained: list[TrainedText],
+    digests: list[bytes],
+    rejects: list[Reject],
+    notes: Notes,
+    *,
+    unrolled: bool = False,
 ) -> RenderedBatch:
     """Put texts with their trained spans into one batch, characters becoming bytes.
 
     Args:
-        records: the record number of each text, rising.
+        records: the record number of each text, in order.
         digests: one for each text, or none.
+        unrolled: whether a record may have several texts, and so the batch says which turns each trains.
     """
     raw = [one.rendering.text.encode() for one in trained]
     spans = [_in_bytes(text, one.spans) for text, one in zip(raw, trained, strict=True)]
@@ -128,6 +136,7 @@ def as_batch(
         digests=np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 16),
         rejects=rejects,
         notes=notes,
+        turns=TrainedTurns.of([one.turns for one in trained]) if unrolled else None,
     )
 
 
@@ -233,6 +242,7 @@ class BatchRendering:
             typed_offsets=np.zeros(len(numbers) + 1, dtype=np.int64),
             digests=np.frombuffer(b"".join(own), dtype=np.uint8).reshape(-1, 16),
             notes=self._table.notes(numbers, records),
+            turns=self._table.turns(numbers) if self._policy.rewritten == "unroll" else None,
         )
 
     def _skeleton_numbers(self, conversations: TextOnlyConversations) -> NDArray[np.int64]:
@@ -255,7 +265,9 @@ class BatchRendering:
             tracer = self._tracer(conversation)
         except RecordError:
             return None
-        (text,) = found.texts
+        text = found.texts[0]
+        if len(found.texts) > 1 or text.rendering is not found.whole:
+            return None  # unrolled
         skeleton = tracer.trace(layout, texts, text.rendering, text.spans)
         histories = self._policy.asks_histories and bool(self._template.suited(conversation).rewriting.rewrites)
         looked_for = tracer.looked_for_in_histories(layout) if histories else frozenset()
@@ -264,7 +276,7 @@ class BatchRendering:
         absent = skeleton.absent | looked_for
         if not absent <= self._forbidden:
             self._forbid(self._forbidden | absent)
-        return replace(skeleton, notes=found.notes)
+        return replace(skeleton, notes=found.notes, turns=text.turns)
 
     def _tracer(self, conversation: Conversation) -> Tracer:
         offered = bool(conversation.tools)

@@ -19,7 +19,7 @@ from sft_shards.formats.arrow_arrays import string_array
 from sft_shards.formats.columnar import TextOnlyConversations, prefix_sums, utf8_buffers
 from sft_shards.formats.records.arrow_columns import take_texts
 from sft_shards.formats.templates import Change, Skeleton, Trim
-from sft_shards.preprocess.pipeline.batch import Notes
+from sft_shards.preprocess.pipeline.batch import Notes, TrainedTurns
 from sft_shards.preprocess.pipeline.ragged import row_numbers
 from sft_shards.preprocess.pipeline.whitespace import may_begin_with_space, may_end_with_space
 
@@ -140,6 +140,10 @@ class SkeletonTable:
             if found := self._skeletons[number].notes:
                 out |= dict.fromkeys(records[numbers == number].tolist(), found)
         return dict(sorted(out.items())) if out else out
+
+    def turns(self, numbers: NDArray[np.int64]) -> TrainedTurns:
+        """Return which turns are trained in conversations; skeletons as for `fill`."""
+        return TrainedTurns.of([one.turns for one in self._skeletons]).select(numbers)
 
     def _changed(self, texts: pa.StringArray, literal_before: NDArray[np.int64]) -> pa.StringArray:
         """Return texts as the template writes them: without the white space that it strips, and as JSON.

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_shards.formats.errors import DataError, RecordError, UsageError
-from sft_shards.preprocess.pipeline.batch import Reject, RenderedBatch, TokenizedBatch
+from sft_shards.preprocess.pipeline.batch import Reject, RenderedBatch, TokenizedBatch, sequence_keys
 from sft_shards.preprocess.pipeline.masks import LocatedTokens, mask_from_offsets, masks_from_bytes
+from sft_shards.preprocess.pipeline.ragged import whole_records
 from sft_shards.preprocess.pipeline.render import text_strings
 from sft_shards.preprocess.tokenizer.backends import Backend, TokenIds
 from sft_shards.preprocess.tokenizer.byte_lengths import ByteLengths, byte_lengths, pack, unpack_lengths
@@ -58,7 +59,8 @@ class ReferenceTokenization:
         texts = text_strings(rendered)
         splits = self._straddle == "split"
         whole = self._encode_whole([text for text, _, typed in texts if not typed and not splits])
-        rejects, notes = list(rendered.rejects), dict(rendered.notes)
+        notes = dict(rendered.notes)
+        rejected: dict[int, Reject] = {}
         rows: list[int] = []
         ids: list[NDArray[np.int32]] = []
         masks: list[NDArray[np.uint8]] = []
@@ -72,7 +74,7 @@ class ReferenceTokenization:
                 if not tokens.ids:
                     raise RecordError("empty", "the conversation has no tokens")
             except RecordError as error:
-                rejects.append(Reject.of(record, error.kept()))
+                rejected.setdefault(record, Reject.of(record, error.kept()))
                 notes.pop(record, None)
                 continue
             offsets = np.asarray(tokens.offsets, dtype=np.int64)
@@ -84,7 +86,7 @@ class ReferenceTokenization:
             if self._table is not None and not self._table.spells(ids[-1], text):
                 notes[record] = (*notes.get(record, ()), "normalized_or_lossy")
         kept = np.asarray(rows, dtype=np.int64)
-        return TokenizedBatch(
+        tokenized = TokenizedBatch(
             records=rendered.records[kept],
             ids=np.concatenate([np.zeros(0, dtype=np.int32), *ids]),
             offsets=np.cumsum([0, *map(len, ids)], dtype=np.int64),
@@ -92,9 +94,10 @@ class ReferenceTokenization:
             trained=np.asarray([mask.sum() for mask in masks], dtype=np.int64),
             straddling=np.asarray(straddling, dtype=np.int64),
             digests=rendered.digests[kept] if len(rendered.digests) else rendered.digests,
-            rejects=sorted(rejects, key=lambda reject: reject.record),
             notes=notes,
+            turns=rendered.turns and rendered.turns.select(kept),
         )
+        return tokenized.without(list(rejected.values()), before=rendered.rejects)
 
     def _encode_whole(self, texts: Sequence[str]) -> Iterator[TokensWithOffsets]:
         """Encode texts as they are, some at a time: tokens with their offsets take hundreds of times a text's size."""
@@ -161,14 +164,16 @@ class BatchTokenization:
             digests=rendered.digests,
             rejects=rendered.rejects,
             notes=rendered.notes,
+            turns=rendered.turns,
         )
         if tokens.matches.all():
             return tokenized
-        rest = np.flatnonzero(~tokens.matches)
+        judging = whole_records(rendered.records, ~tokens.matches)
+        rest = np.flatnonzero(judging)
         self.fallbacks += len(rest)
         judged = self._reference.tokenize(rendered.select(rest))
         require_same_ids(tokenized.select(rest), judged, self._backend.name)
-        matching = replace(tokenized.select(np.flatnonzero(tokens.matches)), rejects=rendered.rejects)
+        matching = replace(tokenized.select(np.flatnonzero(~judging)), rejects=rendered.rejects)
         return TokenizedBatch.merge([matching, judged])
 
 
@@ -177,7 +182,7 @@ def _supported(rendered: RenderedBatch, table: ByteLengths) -> NDArray[np.bool_]
     supported = np.asarray((np.diff(rendered.typed_offsets) == 0) & (np.diff(rendered.text_offsets) > 0))
     if table.normalizes:
         supported[may_change(rendered.text, rendered.text_offsets)] = False
-    return supported
+    return ~whole_records(rendered.records, ~supported)
 
 
 def encode(backend: Backend, rendered: RenderedBatch, table: ByteLengths) -> LocatedTokens:
@@ -232,15 +237,15 @@ def require_same_ids(got: TokenizedBatch, judged: TokenizedBatch, backend: str) 
     Raises:
         DataError: a record has other ids, or the reference rejects it; the record is named.
     """
-    expected = {record: row for row, record in enumerate(judged.records.tolist())}
-    for row, record in enumerate(got.records.tolist()):
-        ids = got.sequence(row)[0]
-        if record not in expected:
+    expected = {key: row for row, key in enumerate(sequence_keys(judged.records))}
+    for row, key in enumerate(sequence_keys(got.records)):
+        record, ids = key[0], got.sequence(row)[0]
+        if key not in expected:
             if len(ids):
                 reason = next(reject for reject in judged.rejects if reject.record == record)
                 raise disagreement(record, f"it should have been left out ({reason.reason}: {reason.detail})")
             continue
-        right = judged.sequence(expected[record])[0]
+        right = judged.sequence(expected[key])[0]
         if not np.array_equal(right, ids):
             at = first_difference(right, ids)
             raise disagreement(record, f"{backend} gives other ids than Hugging Face from token {at} on")

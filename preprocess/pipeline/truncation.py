@@ -18,6 +18,10 @@ from numpy.typing import NDArray
 from sft_shards.formats.errors import DataError, RecordError
 from sft_shards.formats.shards import SPLITS
 from sft_shards.preprocess.pipeline.batch import Batch, Reject, TokenizedBatch
+from sft_shards.preprocess.pipeline.ragged import whole_records
+
+UNROLLED = ("unrolled_sequences", "unrolled_tokens")
+"""The notes that tell what unrolling costs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +76,7 @@ def kept_range(loss_mask: NDArray[np.uint8], max_length: int | None, overlong: s
 
 
 class ReferenceTruncation:
-    """Cuts or rejects sequences one at a time."""
+    """Cuts or rejects sequences one at a time. A record is rejected where none of its sequences is left."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -83,7 +87,7 @@ class ReferenceTruncation:
         Raises:
             DataError: `--overlong error` and a sequence is too long; the record is named.
         """
-        rejects = list(tokenized.rejects)
+        left_out: list[Reject] = []
         rows, ids, masks = [], [], []
         cut = 0
         for row, record in enumerate(tokenized.records.tolist()):
@@ -91,7 +95,7 @@ class ReferenceTruncation:
             try:
                 first, last = kept_range(mask, self._limits.max_length, self._limits.overlong)
             except RecordError as error:
-                rejects.append(Reject.of(record, error.kept()))
+                left_out.append(Reject.of(record, error.kept()))
                 continue
             except DataError as error:
                 raise DataError(f"record {record}: {error}") from None
@@ -100,19 +104,25 @@ class ReferenceTruncation:
             masks.append(mask[first:last])
             cut += last - first < len(mask)
         kept = np.asarray(rows, dtype=np.int64)
+        records = set(tokenized.records[kept].tolist())
+        rejects = {reject.record: reject for reject in reversed(left_out) if reject.record not in records}
         notes = count_notes(tokenized, kept)
         notes["cut"] += cut
+        notes["unrolled_dropped"] += sum(reject.record in records for reject in left_out)
+        lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
+        notes += count_unrolled(tokenized.records[kept], lengths)
         digests = tokenized.digests[kept] if len(tokenized.digests) else tokenized.digests
         return Batch(
             records=tokenized.records[kept],
             splits=assign_splits(digests, len(kept), self._limits),
             digests=digests if self._limits.with_digests else digests[:0],
-            lengths=np.fromiter(map(len, ids), dtype=np.int64, count=len(ids)),
+            lengths=lengths,
             ids=np.concatenate([np.zeros(0, dtype=np.int32), *ids]),
             loss_mask=np.concatenate([np.zeros(0, dtype=np.uint8), *masks]),
             trained=np.asarray([mask.sum() for mask in masks], dtype=np.int64),
-            rejects=sorted(rejects, key=lambda reject: reject.record),
+            rejects=sorted([*tokenized.rejects, *rejects.values()], key=lambda reject: reject.record),
             notes=+notes,
+            turns=tokenized.turns and tokenized.turns.select(kept),
         )
 
 
@@ -147,19 +157,21 @@ class BatchTruncation:
         fits = np.asarray(tokenized.trained > first)
         if self._limits.max_length is not None:
             fits &= np.diff(tokenized.offsets) <= self._limits.max_length
-        return fits
+        return ~whole_records(tokenized.records, ~fits)
 
     def _pass_on(self, tokenized: TokenizedBatch) -> Batch:
+        lengths = np.diff(tokenized.offsets)
         return Batch(
             records=tokenized.records,
             splits=assign_splits(tokenized.digests, len(tokenized), self._limits),
             digests=tokenized.digests if self._limits.with_digests else tokenized.digests[:0],
-            lengths=np.diff(tokenized.offsets),
+            lengths=lengths,
             ids=tokenized.ids,
             loss_mask=tokenized.loss_mask,
             trained=tokenized.trained,
             rejects=tokenized.rejects,
-            notes=count_notes(tokenized, None),
+            notes=count_notes(tokenized, None) + count_unrolled(tokenized.records, lengths),
+            turns=tokenized.turns,
         )
 
 
@@ -168,12 +180,26 @@ def count_notes(tokenized: TokenizedBatch, rows: NDArray[np.int64] | None) -> Co
     straddling = tokenized.straddling if rows is None else tokenized.straddling[rows]
     notes: Counter[str] = Counter()
     if tokenized.notes:
-        records = tokenized.records if rows is None else tokenized.records[rows]
+        records = np.unique(tokenized.records if rows is None else tokenized.records[rows])
         for names, times in Counter(map(tokenized.notes.get, records.tolist())).items():
             for name in names or ():
                 notes[name] += times
     notes["straddling_tokens"] += int(straddling.sum())
     return +notes
+
+
+def count_unrolled(records: NDArray[np.int64], lengths: NDArray[np.int64]) -> Counter[str]:
+    """Count sequences that are not the last of their record, and their tokens.
+
+    Records [5, 5, 7] with 10, 20 and 30 tokens have one such sequence, of 10 tokens.
+
+    Args:
+        records: int64[n]; the sequences of one record follow each other.
+        lengths: int64[n], in tokens.
+    """
+    earlier = np.diff(records, append=-1) == 0
+    counts = int(earlier.sum()), int(lengths[earlier].sum())
+    return +Counter(dict(zip(UNROLLED, counts, strict=True)))
 
 
 def assign_splits(digests: NDArray[np.uint8], count: int, limits: Limits) -> NDArray[np.uint8]:

@@ -10,14 +10,20 @@ backend can be chosen.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.records import RecordFormat
 from sft_shards.formats.templates import Span
-from sft_shards.preprocess.pipeline.batch import ConversationBatch, Reject, RenderedBatch, TokenizedBatch
+from sft_shards.preprocess.pipeline.batch import (
+    ConversationBatch,
+    Reject,
+    RenderedBatch,
+    TokenizedBatch,
+    sequence_keys,
+)
+from sft_shards.preprocess.pipeline.ragged import whole_records
 from sft_shards.preprocess.pipeline.reference import ReferencePipeline
 from sft_shards.preprocess.pipeline.render import text_strings
 from sft_shards.preprocess.pipeline.sample import Sample
@@ -62,14 +68,15 @@ class Verification:
             DataError: the ids of the same text differ; the record is named.
         """
         text_only = np.isin(rendered.records, conversations.first_record + conversations.text_only.rows)
-        chosen = np.flatnonzero(self._sample.choose(rendered, text_only, tokenized.records))
+        sampled = self._sample.choose(rendered, text_only, tokenized.records)
+        chosen = np.flatnonzero(whole_records(tokenized.records, sampled))
         if not len(chosen):
             return tokenized
         got = tokenized.select(chosen)
         reference = self._reference
-        read = reference.read(raw, format_, (got.records - raw.first).tolist())
+        read = reference.read(raw, format_, np.unique(got.records - raw.first).tolist())
         expected_texts = reference.render(read, by_rule=True)
-        got_texts = rendered.select(np.searchsorted(rendered.records, got.records))
+        got_texts = rendered.select(np.flatnonzero(np.isin(rendered.records, got.records)))
         found = [*expected_texts.rejects, *different_texts(got_texts, expected_texts)]
         same = np.isin(expected_texts.records, [reject.record for reject in found], invert=True)
         expected = reference.tokenize(expected_texts.select(np.flatnonzero(same)))
@@ -77,27 +84,28 @@ class Verification:
         got = got.select(np.flatnonzero(np.isin(got.records, expected.records)))
         require_same_ids(got, expected, self._backend)
         found += different_masks(got, expected)
-        if not found:
-            return tokenized
-        kept = np.isin(tokenized.records, [reject.record for reject in found], invert=True)
-        rejects = sorted([*tokenized.rejects, *found], key=lambda reject: reject.record)
-        return replace(tokenized.select(np.flatnonzero(kept)), rejects=rejects)
+        once = {reject.record: reject for reject in reversed(found)}
+        return tokenized.without(list(once.values()), before=tokenized.rejects) if found else tokenized
 
 
 def different_texts(got: RenderedBatch, expected: RenderedBatch) -> list[Reject]:
     """Return a reject for each record whose text or trained spans the reference path makes otherwise."""
-    known = dict(zip(expected.records.tolist(), text_strings(expected), strict=True))
-    found = []
-    for record, (text, spans, _) in zip(got.records.tolist(), text_strings(got), strict=True):
-        if record in known and known[record][:2] != (text, spans):
-            other, other_spans, _ = known[record]
+    ours = dict(zip(sequence_keys(got.records), text_strings(got), strict=True))
+    theirs = dict(zip(sequence_keys(expected.records), text_strings(expected), strict=True))
+    rejected = {reject.record for reject in expected.rejects}
+    nothing: tuple[str, list[Span], list[Span]] = ("", [], [])
+    found: dict[int, Reject] = {}
+    for record, place in sorted({*ours, *theirs}):
+        text, spans, _ = ours.get((record, place), nothing)
+        other, other_spans, _ = theirs.get((record, place), nothing)
+        if record not in rejected and (text, spans) != (other, other_spans):
             detail = f"the batch path trains {_shown(text, spans, other_spans)}, "
             detail += f"the reference path {_shown(other, other_spans, spans)}"
             if text != other:
                 at = next((at for at, pair in enumerate(zip(text, other, strict=False)) if pair[0] != pair[1]), 0)
                 detail += f"; their texts differ from character {at} on: {text[at:][:40]!r}, {other[at:][:40]!r}"
-            found.append(Reject.of(record, RecordError("paths_differ", detail)))
-    return found
+            found.setdefault(record, Reject.of(record, RecordError("paths_differ", detail)))
+    return list(found.values())
 
 
 def _shown(text: str, spans: Sequence[Span], others: Sequence[Span]) -> str:

@@ -18,6 +18,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
+import numpy as np
+
+from sft_shards.formats.arrow_arrays import numbers_of
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.shards import Manifest, PartInfo, SourceInfo
 from sft_shards.formats.shards.contents import is_file_inside, open_inside, read_inside
@@ -29,7 +32,7 @@ from sft_shards.preprocess.sources.streams import hash_range
 from sft_shards.preprocess.tasks.diff import differences, joined
 from sft_shards.preprocess.tasks.plan import Plan, Task
 from sft_shards.preprocess.tasks.workdir import WORK, Receipt, StagedShard
-from sft_shards.preprocess.tasks.writer import KINDS, REJECTS, ROWS, read_rejects, reject_line, shift_rows
+from sft_shards.preprocess.tasks.writer import KINDS, REJECTS, ROWS, read_rejects, read_rows, reject_line, shift_rows
 
 NAME = "extend.json"
 MAY_DIFFER = ("inputs", "sources")
@@ -150,6 +153,7 @@ def adopt(task: Task, output: Path, folder: Path) -> Receipt | None:
     older = Path(candidates.directory)
     manifest = _read_older(older, candidates.manifest)
     shards: dict[str, StagedShard] = {}
+    written = 0
     for split, name in part.shards.items():
         info = next(shard for shard in manifest.splits[split].shards if shard.name == name)
         files = {}
@@ -163,6 +167,7 @@ def adopt(task: Task, output: Path, folder: Path) -> Receipt | None:
         with open_verified(older, f"{split}/rows/{name}.parquet", info.files[f"rows/{name}.parquet"].sha256):
             pass
         shift_rows(rows, folder / split / ROWS, -candidate.base, root=older, count=info.sequences)
+        written += len(np.unique(numbers_of(read_rows(folder / split / ROWS, ["record"])["record"])))
         shards[split] = StagedShard(
             sequences=info.sequences,
             tokens=info.tokens,
@@ -170,7 +175,7 @@ def adopt(task: Task, output: Path, folder: Path) -> Receipt | None:
             longest=info.longest,
             files=files,
         )
-    left_out = part.records - sum(shard.sequences for shard in shards.values())
+    left_out = part.records - written
     if left_out:
         with open_verified(older, REJECTS, manifest.rejects.sha256 if manifest.rejects else None):
             pass

@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_shards.formats.arrow_arrays import number_array, numbers_of, string_array
+from sft_shards.formats.columnar import prefix_sums
 from sft_shards.formats.errors import DataError
 from sft_shards.formats.shards import MASK_DTYPE, SPLITS, FileInfo, IndexedWriter, token_dtype
 from sft_shards.formats.shards.contents import open_inside
 from sft_shards.formats.shards.files import sha256_file
 from sft_shards.formats.shards.schema import SchemaError, build, parse
-from sft_shards.preprocess.pipeline.batch import Batch, Reject
+from sft_shards.preprocess.pipeline.batch import Batch, Reject, TrainedTurns
 from sft_shards.preprocess.tasks.digests import Digests
 from sft_shards.preprocess.tasks.workdir import StagedShard
 
@@ -37,6 +38,8 @@ ROW_COLUMNS = {
     "trained_tokens": "int32",
 }
 """The columns of a rows file, with the Arrow type of each."""
+TURNS = "turns"
+"""The column that a rows file has besides where conversations are unrolled: which turns a sequence trains."""
 
 
 class ShardWriter:
@@ -49,6 +52,7 @@ class ShardWriter:
         self.loss_mask = IndexedWriter(folder / KINDS[1], MASK_DTYPE, limit=2)
         self.records = array("q")
         self.trained = array("q")
+        self.turns: list[TrainedTurns] = []
 
     def append(self, batch: Batch) -> None:
         """Add the sequences of a batch, all of which are of this split."""
@@ -56,6 +60,8 @@ class ShardWriter:
         self.loss_mask.append(batch.loss_mask, batch.lengths)
         self.records.frombytes(batch.records.tobytes())
         self.trained.frombytes(batch.trained.tobytes())
+        if batch.turns is not None:
+            self.turns.append(batch.turns)
 
     def close(self, source: str) -> StagedShard:
         """Finish the files, and return the facts of the shard."""
@@ -63,7 +69,8 @@ class ShardWriter:
         self.loss_mask.close()
         lengths = np.frombuffer(self.tokens.lengths, dtype=np.int32)
         trained = np.frombuffer(self.trained, dtype=np.int64)
-        write_rows(self.folder / ROWS, source, np.frombuffer(self.records, dtype=np.int64), lengths, trained)
+        turns = TrainedTurns.concatenate(self.turns) if self.turns else None
+        write_rows(self.folder / ROWS, source, np.frombuffer(self.records, dtype=np.int64), lengths, trained, turns)
         files = {}
         for kind, writer in zip(KINDS, (self.tokens, self.loss_mask), strict=True):
             for suffix, digest in writer.sha256.items():
@@ -171,7 +178,12 @@ def read_rejects(directory: Path, name: str = REJECTS) -> Iterator[RejectLine]:
 
 
 def write_rows(
-    path: Path, source: str, records: NDArray[np.int64], lengths: NDArray[np.int32], trained: NDArray[np.int64]
+    path: Path,
+    source: str,
+    records: NDArray[np.int64],
+    lengths: NDArray[np.int32],
+    trained: NDArray[np.int64],
+    turns: TrainedTurns | None = None,
 ) -> None:
     """Write a shard's `rows` file: a row per sequence with its source, record number, tokens and trained tokens.
 
@@ -179,10 +191,12 @@ def write_rows(
         records: int64[S].
         lengths: int32[S], tokens of each sequence.
         trained: int64[S], tokens of each that carry loss.
+        turns: which turns each sequence trains, where conversations are unrolled (default: there is no such column).
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    columns = {} if turns is None else {TURNS: _as_lists(turns)}
     table = pa.table(
         {
             "source": pa.DictionaryArray.from_arrays(
@@ -191,6 +205,7 @@ def write_rows(
             "record": number_array(records),
             "tokens": number_array(lengths.astype(np.int32)),
             "trained_tokens": number_array(trained.astype(np.int32)),
+            **columns,
         }
     )
     with open(path, "wb") as file:
@@ -199,12 +214,28 @@ def write_rows(
         os.fsync(file.fileno())
 
 
+def _as_lists(turns: TrainedTurns) -> Any:
+    import pyarrow as pa
+
+    return pa.ListArray.from_arrays(number_array(turns.offsets.astype(np.int32)), number_array(turns.numbers))
+
+
+def turns_of(table: Any) -> TrainedTurns | None:
+    """Return which turns the sequences of a rows table train; None where it does not say."""
+    if TURNS not in table.column_names:
+        return None
+    column = table[TURNS].combine_chunks()
+    lengths = numbers_of(column.value_lengths())
+    return TrainedTurns(numbers=numbers_of(column.flatten()), offsets=prefix_sums(lengths.astype(np.int64)))
+
+
 def read_rows(
     path: Path, columns: list[str] | None = None, *, root: Path | None = None, count: int | None = None
 ) -> Any:
     """Read a shard's `rows` file as an Arrow table.
 
     Args:
+        columns: which of `ROW_COLUMNS` to read (default: all); `turns` comes with them where the file has it.
         count: rows that it must have, checked before any is read, since a few bytes can stand for millions of rows.
         root: the directory that it lies in, below which no link is followed (default: the folder of `path`).
 
@@ -230,7 +261,14 @@ def read_rows(
                 number = schema.get_field_index(name)
                 if number < 0 or str(schema.field(number).type) != ROW_COLUMNS.get(name):
                     raise pa.ArrowInvalid(f"no column {name} of type {ROW_COLUMNS.get(name)}")
-            table = parquet.read(columns, use_threads=False)
+            number = schema.get_field_index(TURNS)
+            kind = schema.field(number).type if number >= 0 else pa.list_(pa.int32())
+            if not pa.types.is_list(kind) or kind.value_type != pa.int32():
+                raise pa.ArrowInvalid(f"column {TURNS} is not a list of int32")
+            more = [TURNS] if number >= 0 else []
+            table = parquet.read(columns and [*columns, *more], use_threads=False)
+            if more and table[TURNS].combine_chunks().flatten().null_count:
+                raise pa.ArrowInvalid("a value is null")
     except UnicodeDecodeError as error:  # a damaged name in the schema
         raise pa.ArrowInvalid(str(error)) from None
     if any(column.null_count for column in table.columns):
@@ -254,5 +292,5 @@ def shift_rows(staged: Path, target: Path, base: int, *, root: Path, count: int)
         raise DataError(f"{staged}: not a readable rows file ({reason}); make its directory again") from None
     source = table["source"].combine_chunks().dictionary[0].as_py() if table.num_rows else ""
     columns = [numbers_of(table[name]) for name in ("record", "tokens", "trained_tokens")]
-    write_rows(target, source, columns[0] + base, columns[1], columns[2])
+    write_rows(target, source, columns[0] + base, columns[1], columns[2], turns_of(table))
     return FileInfo(bytes=target.stat().st_size, sha256=sha256_file(target))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.templates import Rendering, TrainedText
 from sft_shards.preprocess.config import JobConfig
-from sft_shards.preprocess.pipeline.batch import RenderedBatch
+from sft_shards.preprocess.pipeline.batch import RenderedBatch, TrainedTurns
 from sft_shards.preprocess.pipeline.pipeline import Pipeline
 from sft_shards.preprocess.pipeline.render import as_batch
 from sft_shards.preprocess.pipeline.tokenize import ReferenceTokenization
@@ -84,7 +84,13 @@ def as_lists(batch: Any) -> dict[str, Any]:
     """The fields of any batch of arrays as lists, which compare."""
     found = {field.name: getattr(batch, field.name) for field in fields(batch)}
     return {
-        name: value.tolist() if isinstance(value, np.ndarray) else list(value) if name == "rejects" else value
+        name: as_lists(value)
+        if isinstance(value, TrainedTurns)
+        else value.tolist()
+        if isinstance(value, np.ndarray)
+        else list(value)
+        if name == "rejects"
+        else value
         for name, value in found.items()
     }
 
@@ -93,7 +99,9 @@ def rendered_from(texts: Sequence[str], spans: Sequence[Any] | None = None, type
     """Texts with trained spans and typed control tokens in characters, as the render stage gives them."""
     spans, typed = spans or [[]] * len(texts), typed or [()] * len(texts)
     renderings = [Rendering(text=text, spoken=(), typed=tuple(own)) for text, own in zip(texts, typed, strict=True)]
-    trained = [TrainedText(rendering=one, spans=list(own)) for one, own in zip(renderings, spans, strict=True)]
+    trained = [
+        TrainedText(rendering=one, spans=list(own), turns=()) for one, own in zip(renderings, spans, strict=True)
+    ]
     return as_batch(list(range(len(texts))), trained, [], [], {})
 
 
@@ -133,7 +141,7 @@ class Encoded:
 def encode_one(tokenizer: Tokenizer, rendering: Rendering, spans: Any, straddle: str = "train") -> Encoded:
     """What the reference makes of one rendering; RecordError where it rejects it."""
     stage = ReferenceTokenization(tokenizer, tokenizer.control_tokens, straddle=straddle)
-    trained = TrainedText(rendering=rendering, spans=list(spans))
+    trained = TrainedText(rendering=rendering, spans=list(spans), turns=())
     tokenized = stage.tokenize(as_batch([0], [trained], [], [], {}))
     for reject in tokenized.rejects:
         raise RecordError(reject.reason, reject.detail)

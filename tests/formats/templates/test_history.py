@@ -1,5 +1,7 @@
 """Turns that templates rewrite, against a loop over transformers' renderings of every beginning of a conversation."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from rewriting_templates import REWRITES, TOKENS, conversations, generated, is_rewritten, speakers, written
@@ -133,3 +135,34 @@ def test_kinds_of_conversations(roles, expected):
     names = {"u": "user", "a": "assistant", "s": "system", "t": "tool"}
     conversation = Conversation(turns=tuple(Turn(role=names[one], content="x") for one in roles))
     assert kinds(conversation) == set(expected.split())
+
+
+@EVERY
+@settings(max_examples=12)
+@given(conversations())
+def test_unroll_trains_every_turn_once_behind_what_inference_is_fed(name, conversation):
+    found = train(TEMPLATES[name], conversation, TrainOn(rewritten="unroll"))
+    assert sorted(number for text in found.texts for number in text.turns) == speakers(conversation)
+    histories = {"".join(generated(REWRITES[name], conversation, number)) for number in speakers(conversation)}
+    for text in found.texts:
+        for number, (start, end) in zip(text.turns, text.spans, strict=True):
+            prompt, answer = generated(REWRITES[name], conversation, number)
+            assert (text.rendering.text[:start], text.rendering.text[start:end]) == (prompt, answer)
+    last = [one for one in histories if not any(other != one and other.startswith(one) for other in histories)]
+    assert len(found.texts) == len(last), "one text for each history"
+
+
+@pytest.mark.parametrize("turns", ["last", "weight"])
+def test_unroll_trains_the_turns_that_are_chosen(turns):
+    muted = replace(REASONED, turns=(REASONED.turns[0], replace(REASONED.turns[1], weight=0), *REASONED.turns[2:]))
+    found = train(TEMPLATES["as Qwen3"], muted, TrainOn(turns=turns, rewritten="unroll"))
+    assert [text.turns for text in found.texts] == [(3,)]
+
+
+def test_unroll_refuses_a_turn_that_no_prompt_leads_to():
+    source = REWRITES["prompt opens the block"].replace("(last or reasoning)", "reasoning")
+    template = ChatTemplate("t", source, TOKENS)
+    plain = Conversation(turns=(Turn(role="user", content="Hi"), Turn(role="assistant", content="Hello")))
+    with pytest.raises(RecordError) as caught:
+        train(template, plain, TrainOn(rewritten="unroll"))
+    assert caught.value.reason == "turn_not_generated"

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from sft_shards.formats.errors import DataError
-from sft_shards.preprocess.tasks.writer import read_rows, shift_rows, write_rows
+from sft_shards.preprocess.pipeline.batch import TrainedTurns
+from sft_shards.preprocess.tasks.writer import read_rows, shift_rows, turns_of, write_rows
 
 COUNT_THREADS = """
 import os, sys
@@ -34,6 +35,33 @@ def rows(tmp_path):
 def test_rows_come_back(rows):
     table = read_rows(rows, ["source", "record", "tokens"]).to_pydict()
     assert table == {"source": ["in.jsonl"] * 3, "record": [0, 2, 3], "tokens": [5, 6, 7]}
+
+
+@pytest.mark.unit
+def test_turns_come_back_and_survive_a_shift(tmp_path):
+    turns = TrainedTurns.of([(1,), (1, 3), (5,)])
+    write_rows(tmp_path / "rows", "in", np.array([0, 0, 3]), np.array([5, 6, 7]), np.array([1, 2, 3]), turns)
+    shift_rows(tmp_path / "rows", tmp_path / "shifted", 10, root=tmp_path, count=3)
+    table = read_rows(tmp_path / "shifted", ["record"])
+    assert table.to_pydict() == {"record": [10, 10, 13], "turns": [[1], [1, 3], [5]]}
+    found = turns_of(table.slice(1))
+    assert (found.numbers.tolist(), found.offsets.tolist()) == ([1, 3, 5], [0, 2, 3])
+    assert turns_of(table.drop_columns(["turns"])) is None
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("turns", "match"),
+    [
+        (pa.array([["a"], ["b"], []]), "column turns is not a list of int32"),
+        (pa.array([[1], [None], []], pa.list_(pa.int32())), "a value is null"),
+        (pa.array([[1], None, []], pa.list_(pa.int32())), "a value is null"),
+    ],
+)
+def test_turns_of_another_form_are_refused(rows, turns, match):
+    pq.write_table(read_rows(rows).append_column("turns", turns), rows.parent / "other.parquet")
+    with pytest.raises(pa.ArrowInvalid, match=match):
+        read_rows(rows.parent / "other.parquet")
 
 
 @pytest.mark.process
