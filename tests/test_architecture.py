@@ -20,7 +20,8 @@ MAY_IMPORT = {"formats": {"formats"}, "preprocess": {"formats", "preprocess"}, "
 # The trainer needs no raw record and no template, whatever layer they are in. `sft-train chat`, which trains nothing, asks
 # a model by the template of the folder that somebody named, within the sandbox's bounds.
 SANDBOX = "sft_shards.formats.templates.sandbox"
-MAY_STILL = {ROOT / "trainer" / "chat" / "generation.py": {SANDBOX, f"{SANDBOX}.render_prompt"}}
+CHAT = ROOT / "trainer" / "chat" / "generation.py"
+MAY_STILL = {CHAT: {SANDBOX, f"{SANDBOX}.render_prompt", f"{SANDBOX}.variables_taken"}}
 NEVER = {
     "trainer": {"sft_shards.formats.records", "sft_shards.formats.templates", "jinja2"},
     "formats": {"torch", "megatron"},

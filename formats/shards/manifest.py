@@ -24,7 +24,9 @@ SCHEMA = 1
 NAME = "manifest.json"
 TEMPLATE = "template"
 """The folder of a template that came from a file."""
-UNSAID = ("arguments", "file")
+TEMPLATES = "additional_chat_templates"
+"""The folder of a tokenizer's other templates, below its own."""
+UNSAID = ("arguments", "file", "tools_source", "tools_sha256")
 """Fields of the template that are written only where they are set."""
 SPLITS = ("train", "valid", "test")
 SHARD_FILES = ("tokens/{}.bin", "tokens/{}.idx", "loss_mask/{}.bin", "loss_mask/{}.idx", "rows/{}.parquet")
@@ -168,6 +170,10 @@ class TemplateInfo:
     """What the job gave it beside every conversation, by name; not written where there are none."""
     file: str = ""
     """Name of its copy in `template/`, where it came from a file; else "", and not written."""
+    tools_source: str = ""
+    """Text of the tokenizer's other template, for conversations that offer tools; not written where there is none."""
+    tools_sha256: str = ""
+    """Hash of that text."""
 
     def as_dict(self) -> dict[str, Any]:
         """Give the JSON object that the manifest holds."""
@@ -311,7 +317,7 @@ def check_names(manifest: Manifest) -> None:
                 raise SchemaError(f"{place}: the files of shard {name} are not {', '.join(expected)}")
             if min(shard.sequences, shard.tokens, shard.trained_tokens, shard.longest) < 0:
                 raise SchemaError(f"{place}: shard {name} has a negative number")
-    check_file_names(manifest.tokenizer.files, "tokenizer.files")
+    check_tokenizer_names(manifest.tokenizer.files, "tokenizer.files")
     if manifest.template.file:
         check_file_names([manifest.template.file], "template.file")
         check_source(manifest.template.source, manifest.template.sha256, "template.source")
@@ -334,6 +340,15 @@ def check_file_names(names: Iterable[object], place: str) -> None:
     for name in names:
         if not isinstance(name, str) or not is_inside(name) or "/" in name or not name.isprintable():
             raise SchemaError(f"{place}: {name!r:.60} is not the name of a file")
+
+
+def check_tokenizer_names(names: Iterable[str], place: str) -> None:
+    """Check that names are those of files in a tokenizer's folder, or of its other templates one folder below.
+
+    Raises:
+        SchemaError: one is not; the message begins with `place`.
+    """
+    check_file_names((name.removeprefix(f"{TEMPLATES}/") for name in names), place)
 
 
 def check_source(source: str | None, sha256: str, place: str) -> None:

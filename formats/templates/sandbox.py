@@ -309,13 +309,13 @@ def render(template: jinja2.Template, **variables: Any) -> str:
     raise RecordError("template_error", said if len(said) <= LONGEST_ERROR else f"{said[:LONGEST_ERROR]}…")
 
 
-def render_prompt(source: str, messages: Sequence[Mapping[str, str]], variables: Mapping[str, str]) -> str:
+def render_prompt(source: str, messages: Sequence[Mapping[str, str]], variables: Mapping[str, object]) -> str:
     """Return what a chat template writes for messages that the assistant is to answer.
 
     Args:
         source: the template's text.
         messages: with `role` and `content`.
-        variables: `bos_token` and so on.
+        variables: `bos_token` and so on, and the template's arguments.
 
     Raises:
         RecordError: `template_error`, it is no template, refuses the messages, or exceeds a bound.
@@ -325,7 +325,20 @@ def render_prompt(source: str, messages: Sequence[Mapping[str, str]], variables:
     except jinja2.TemplateSyntaxError as error:
         raise RecordError("template_error", f"line {error.lineno}: {error.message}") from None
     given = {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": True}
-    return render(template, **variables, **given).translate(GENERATION_MARKS)
+    return render(template, **{**variables, **given}).translate(GENERATION_MARKS)
+
+
+def variables_taken(source: str) -> frozenset[str]:
+    """Return `variables_of` a template that may be none.
+
+    Raises:
+        RecordError: `template_error`, it is no template.
+    """
+    try:
+        compile_template(source)
+        return variables_of(source)
+    except jinja2.TemplateSyntaxError as error:
+        raise RecordError("template_error", f"line {error.lineno}: {error.message}") from None
 
 
 @contextmanager

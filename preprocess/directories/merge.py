@@ -114,6 +114,7 @@ def _check(first: Path, one: Manifest, path: Path, other: Manifest) -> None:
         )
     for what, mine, theirs in (
         ("another template", one.template.sha256, other.template.sha256),
+        ("another template for tools", one.template.tools_sha256, other.template.tools_sha256),
         ("other template arguments", one.template.arguments, other.template.arguments),
     ):
         if changed := differences(mine, theirs, "template"):
@@ -203,11 +204,12 @@ def _take(source: Path, split: str, shard: ShardInfo, output: Path, name: str) -
 
 def _copy_tokenizer(source: Path, manifest: Manifest, output: Path) -> None:
     """Copy the tokenizer files that a manifest names, whose hashes the merged manifest keeps."""
-    folder = folder_inside(output, "tokenizer")
     for name, digest in manifest.tokenizer.files.items():
+        place = f"tokenizer/{name}"
+        folder_inside(output, os.path.dirname(place))
         with (
-            open_verified(source, f"tokenizer/{name}", digest) as file,
-            atomic_write(folder / name, scratch=output / WORK) as copy,
+            open_verified(source, place, digest) as file,
+            atomic_write(output / place, scratch=output / WORK) as copy,
         ):
             shutil.copyfileobj(file, copy)
 

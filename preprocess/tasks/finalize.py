@@ -6,6 +6,7 @@ again. Nothing is moved before every task was checked.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -252,4 +253,6 @@ def _template(plan: Plan, tokenizer: Tokenizer) -> TemplateInfo:
         source=template.source,
         arguments=plan.config.template_arg,
         file=plan.template if plan.template_source is not None else "",
+        tools_source=template.tools_source or "",
+        tools_sha256=hashlib.sha256(template.tools_source.encode()).hexdigest() if template.tools_source else "",
     )

@@ -21,7 +21,7 @@ from sft_shards.formats.errors import DataError, RecordError, UsageError
 from sft_shards.formats.records import detect
 from sft_shards.formats.shards.contents import folder_inside, is_file_inside, read_inside
 from sft_shards.formats.shards.files import atomic_write, sha256_inside, write_json
-from sft_shards.formats.shards.manifest import check_file_names, check_source
+from sft_shards.formats.shards.manifest import check_source, check_tokenizer_names
 from sft_shards.formats.shards.schema import SchemaError, build, checked, parse
 from sft_shards.formats.templates import TOKENIZER
 from sft_shards.preprocess.config import AUTO, JobConfig
@@ -108,7 +108,7 @@ class Plan:
             plan = build(cls, {**raw, "tasks": []})
             if any(not 0 <= at < len(plan.sources) for at, *_ in cuts):
                 raise SchemaError("tasks: a task has no source")
-            check_file_names(plan.tokenizer_sha256, "tokenizer_sha256")
+            check_tokenizer_names(plan.tokenizer_sha256, "tokenizer_sha256")
             check_source(plan.template_source, plan.template_sha256, "template_source")
         except FileNotFoundError:
             raise UsageError(

@@ -182,7 +182,7 @@ def choose_backend(kind: str, tokenizer: Tokenizer, size: int) -> tuple[str, str
     if tokenizer.cacheable:
         check = partial(_problem, tokenizer)
         check = partial(_problem, tokenizer)
-        problem = cached("fastokens", tokenizer.read_files, check, to_bytes=_encode, from_bytes=_decode)
+        problem = cached("fastokens", tokenizer.files, check, to_bytes=_encode, from_bytes=_decode)
     else:
         problem = _problem(tokenizer)
     if problem is None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import stat
 from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +21,7 @@ from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.shards import TokenizerInfo, token_dtype
 from sft_shards.formats.shards.contents import folder_inside, is_file_inside, kind_of, read_inside
 from sft_shards.formats.shards.files import atomic_write, sha256_file
+from sft_shards.formats.shards.manifest import TEMPLATES
 from sft_shards.formats.templates import TemplateTokens
 from sft_shards.preprocess.tokenizer.cache import cached
 from sft_shards.preprocess.tokenizer.loaded import LoadedTokenizer
@@ -44,6 +44,8 @@ FILES = (
     "merges.txt",
     "tokenizer.model",
 )
+MORE_TEMPLATES = f"{TEMPLATES}/*.jinja"
+"""Templates beside the first one, such as `tool_use`."""
 LOADED = "loaded.npz"
 """Beside a plan's copy of the files: what transformers read from them."""
 
@@ -181,13 +183,7 @@ class Tokenizer:
     @cached_property
     def files(self) -> dict[str, str]:
         """By name, the SHA-256 of each of its files."""
-        return {name: sha256_file(self.folder / name) for name in FILES if (self.folder / name).is_file()}
-
-    @cached_property
-    def read_files(self) -> dict[str, str]:
-        """By name, the SHA-256 of each file that transformers reads: `files`, and templates beside the first one."""
-        more = sorted(self.folder.glob("additional_chat_templates/*.jinja"))
-        return self.files | {f"{path.parent.name}/{path.name}": sha256_file(path) for path in more if path.is_file()}
+        return {name: sha256_file(self.folder / name) for name in _names(self.folder) if (self.folder / name).is_file()}
 
     def _load(self, *, trust_remote_code: bool, cache: bool) -> LoadedTokenizer:
         def load() -> LoadedTokenizer:
@@ -200,7 +196,7 @@ class Tokenizer:
             return load()
         return cached(
             "loaded",
-            self.read_files,
+            self.files,
             load,
             to_bytes=LoadedTokenizer.as_bytes,
             from_bytes=LoadedTokenizer.from_bytes,
@@ -236,11 +232,10 @@ class Tokenizer:
         Raises:
             DataError: the folder is a link, or lies behind one.
         """
-        target = folder_inside(directory, name)
-        for file in FILES:
-            if (self.folder / file).is_file():
-                with open(self.folder / file, "rb") as source, atomic_write(target / file, scratch=scratch) as copy:
-                    shutil.copyfileobj(source, copy)
+        for file in self.files:
+            target = folder_inside(directory, f"{name}/{file}".rpartition("/")[0]) / Path(file).name
+            with open(self.folder / file, "rb") as source, atomic_write(target, scratch=scratch) as copy:
+                shutil.copyfileobj(source, copy)
 
 
 def _parse(serialized: str) -> HuggingFaceTokenizer:
@@ -262,18 +257,25 @@ def check_links(folder: Path) -> None:
     home = folder.resolve()
     if home.parent.name == "snapshots":
         home = home.parent.parent
-    for name in FILES:
+    for name in _names(folder):
         path = folder / name
+        if not name.isprintable():
+            raise UsageError(f"tokenizer file {str(path)!a}: the name cannot be printed; rename it")
         try:
             mode = path.lstat().st_mode
         except FileNotFoundError:
             continue
         real = path.resolve()
-        if stat.S_ISLNK(mode) and not real.is_relative_to(home):
+        if not real.is_relative_to(home):
             raise UsageError(f"tokenizer file {path}: is a link to a file elsewhere; put a copy of it there")
         if not real.is_file():
             kind = kind_of(real.lstat().st_mode if real.exists() else mode)
             raise UsageError(f"tokenizer file {path}: is {kind}, not a file; put the file there")
+
+
+def _names(folder: Path) -> list[str]:
+    """Return the names of a tokenizer's files, of which those at the top may be missing."""
+    return [*FILES, *(f"{TEMPLATES}/{path.name}" for path in sorted(folder.glob(MORE_TEMPLATES)))]
 
 
 def _folder(name: str, revision: str | None) -> tuple[Path, str | None]:
@@ -283,5 +285,5 @@ def _folder(name: str, revision: str | None) -> tuple[Path, str | None]:
         if revision is not None:
             raise UsageError(f"--revision {revision}: tokenizer {name} is a folder here, not a Hub name; leave it out")
         return path, None
-    folder = hub.fetch(name, FILES, option="tokenizer", revision=revision)
+    folder = hub.fetch(name, (*FILES, MORE_TEMPLATES), option="tokenizer", revision=revision)
     return folder, hub.commit(folder)

@@ -11,6 +11,7 @@ import click
 
 from sft_shards.formats.errors import UsageError
 from sft_shards.formats.shards.manifest import SPLITS
+from sft_shards.formats.template_arguments import parse_arguments
 from sft_shards.formats.terminal import printable_text, say
 from sft_shards.trainer.chat import generation, references, scores
 from sft_shards.trainer.chat.generation import Answer, ChatModel, Messages
@@ -27,6 +28,13 @@ AGAIN = "/new"
 @click.option("--shards", metavar="DIR", help="Answer rows of this shard directory, beside their references.")
 @click.option("--rows", metavar="ROWS", help="with --shards: rows, such as 0-3,17 (default: the first 8).")
 @click.option("--split", type=click.Choice(SPLITS), help="with --shards: of which split (default: train).")
+@click.option(
+    "--template-arg",
+    "template_args",
+    multiple=True,
+    metavar="NAME=JSON",
+    help="Give the chat template an argument; repeatable (default: what the model was trained with).",
+)
 @click.option("--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Cut an answer here.")
 @click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0: no sampling.")
 @click.option("--device", type=click.Choice(DEVICES), help="(default: a GPU where there is one).")
@@ -42,6 +50,7 @@ def chat(
     shards: str | None,
     rows: str | None,
     split: str | None,
+    template_args: tuple[str, ...],
     max_tokens: int,
     temperature: float,
     device: str | None,
@@ -63,8 +72,11 @@ def chat(
     for name, value in (("rows", rows), ("split", split)):
         if value is not None and shards is None:
             raise UsageError(f"--{name} is for --shards; add --shards DIR, or leave it out")
+    if template_args and shards:
+        raise UsageError("--template-arg is for -p and conversations; rows of --shards are rendered already")
+    arguments = parse_arguments(template_args, "--template-arg")
     scorer = scores.Scorer() if shards else None
-    loaded = generation.load(folder, adapter=adapter, device=device)
+    loaded = generation.load(folder, adapter=adapter, device=device, arguments=arguments)
     asking = Asking(chat=loaded, system=system, limit=max_tokens, temperature=temperature, as_json=as_json)
     if scorer is not None and shards is not None:
         compare(asking, scorer, shards=shards, split=split or "train", rows=rows)

@@ -14,13 +14,15 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sft_shards.formats.errors import DataError, RecordError, UsageError
-from sft_shards.formats.templates.sandbox import render_prompt
+from sft_shards.formats.template_arguments import read_arguments
+from sft_shards.formats.templates.sandbox import render_prompt, variables_taken
+from sft_shards.trainer.model.sidecar import ARGUMENTS
 
 Messages = list[dict[str, str]]
 """Turns as chat templates take them: `role` and `content`."""
@@ -50,6 +52,14 @@ class ChatModel:
     """Where tokenizer, template and stop tokens come from: the adapter's folder where it has them, else the model's."""
     stops: tuple[int, ...]
     """Ids that end an answer."""
+    arguments: Mapping[str, object] = field(default_factory=dict)
+    """What the chat template is given beside every conversation, by name."""
+
+    @property
+    def template(self) -> str | None:
+        """Text of the tokenizer's chat template, if it has one."""
+        named = self.tokenizer.chat_template
+        return named.get("default") if isinstance(named, dict) else named
 
     def prompt(self, messages: Messages) -> list[int]:
         """Ids of a conversation up to where the assistant's answer begins.
@@ -57,13 +67,12 @@ class ChatModel:
         Raises:
             DataError: the folder has no chat template, or it refuses these messages or exceeds the sandbox's bounds.
         """
-        named = self.tokenizer.chat_template
-        source = named.get("default") if isinstance(named, dict) else named
+        source = self.template
         if not source:
             raise DataError(f"{self.folder}: has no chat template; export the model again, or add chat_template.jinja")
         variables = {name: one for name, one in self.tokenizer.special_tokens_map.items() if isinstance(one, str)}
         try:
-            text = render_prompt(source, messages, variables)
+            text = render_prompt(source, messages, {**variables, **self.arguments})
         except RecordError as error:
             detail = " ".join(error.detail.split())
             raise DataError(f"{self.folder}: its chat template refuses this conversation ({detail})") from None
@@ -113,12 +122,15 @@ class ChatModel:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
 
-def load(folder: str, *, adapter: str | None, device: str | None) -> ChatModel:
+def load(
+    folder: str, *, adapter: str | None, device: str | None, arguments: Mapping[str, object] | None = None
+) -> ChatModel:
     """Load a model folder, or an adapter's folder, which names its base.
 
     Args:
         adapter: a PEFT folder to put on the model.
         device: `cpu` or `gpu`; None: a GPU where there is one.
+        arguments: of the chat template, which come before those in the folder.
 
     Raises:
         UsageError: a folder that is not there or holds no model.
@@ -150,12 +162,33 @@ def load(folder: str, *, adapter: str | None, device: str | None) -> ChatModel:
         both = base if adapter is None else f"{base} with --adapter {adapter}"
         raise DataError(f"{both}: cannot be loaded ({_line(error)})") from None
     stops = model.generation_config.eos_token_id
-    return ChatModel(
+    chat = ChatModel(
         model=model.to(where).eval(),
         tokenizer=tokenizer,
         folder=source,
         stops=() if stops is None else tuple(stops) if isinstance(stops, (list, tuple)) else (stops,),
+        arguments={**_arguments(source), **(arguments or {})},
     )
+    _require_used(chat, arguments or {})
+    return chat
+
+
+def _require_used(chat: ChatModel, arguments: Mapping[str, object]) -> None:
+    """UsageError where a template does not use an argument that the call gives it."""
+    with contextlib.suppress(RecordError):  # no template, which `prompt` says
+        for name in sorted(arguments.keys() - variables_taken(chat.template or "")):
+            raise UsageError(f"--template-arg {name}: the chat template of {chat.folder} does not use it; leave it out")
+
+
+def _arguments(folder: Path) -> dict[str, Any]:
+    """The arguments that the shards' template was given, which training wrote beside the model."""
+    file = folder / ARGUMENTS
+    if not file.is_file():
+        return {}
+    try:
+        return read_arguments(file.read_text("utf-8"), file.name)
+    except (RecordError, OSError, ValueError) as error:
+        raise DataError(f"{file}: no arguments of a chat template ({_line(error)}); export the model again") from None
 
 
 def _resolve(folder: str, adapter: str | None) -> tuple[str, str | None]:

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.shards.files import fsync_directory, write_json
+from sft_shards.formats.shards.manifest import TEMPLATES
 from sft_shards.trainer.model import sidecar
 from sft_shards.trainer.model.safetensors_writer import SafetensorsWriter
 
@@ -163,7 +164,9 @@ def copy_beside(beside: Path, target: Path) -> None:
     for file in sorted(beside.iterdir()):
         if _belongs(file):
             shutil.copyfile(file, target / file.name)
-    for file in target.iterdir():
+    if (beside / TEMPLATES).is_dir():
+        shutil.copytree(beside / TEMPLATES, target / TEMPLATES)
+    for file in (path for path in target.rglob("*") if path.is_file()):
         with file.open("rb") as stream:
             os.fsync(stream.fileno())
 

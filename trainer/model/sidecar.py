@@ -2,7 +2,8 @@
 
     SAVE/hf/config.json               as the model came
     SAVE/hf/tokenizer.json …          the shards' tokenizer, not the model folder's: it is what was trained on
-    SAVE/hf/chat_template.jinja       the template of the shards
+    SAVE/hf/chat_template.jinja       the template of the shards; in additional_chat_templates/ its other one for tools
+    SAVE/hf/chat_template_kwargs.json the arguments that it was given beside every conversation, where it was given any
     SAVE/hf/generation_config.json    the model's, with the template's stop tokens first
     SAVE/hf/sft.json                  where the base was, which shards, and the adapters' rank and alpha (`Sidecar`)
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,14 @@ from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.shards import Manifest
 from sft_shards.formats.shards.contents import open_inside, read_inside
 from sft_shards.formats.shards.files import atomic_write, write_json
+from sft_shards.formats.shards.manifest import TEMPLATES
 from sft_shards.formats.shards.schema import SchemaError, build, parse
 from sft_shards.trainer.model.hf_config import ModelShape
 from sft_shards.trainer.model.lora import Lora
 
 FOLDER, NAME = "hf", "sft.json"
+ARGUMENTS = "chat_template_kwargs.json"
+"""Beside a model: arguments of its chat template."""
 SCHEMA = 1
 
 
@@ -73,11 +77,12 @@ def write(
     _copy(Path(shape.path), folder / "config.json")
     tokenizer = directory / "tokenizer"
     for file in sorted(tokenizer.iterdir()) if tokenizer.is_dir() else ():
-        if file.name not in ("config.json", "generation_config.json"):
+        if file.name != TEMPLATES and file.name not in ("config.json", "generation_config.json"):
             with open_inside(directory, f"tokenizer/{file.name}") as source, atomic_write(folder / file.name) as copy:
                 shutil.copyfileobj(source, copy)
     if manifest.template.source:
-        _template(folder, manifest.template.source)
+        _template(folder, manifest.template.source, manifest.template.tools_source)
+    write_arguments(folder, manifest.template.arguments)
     stop = manifest.template.stop
     write_json(folder / "generation_config.json", _generation(folder, base, stop, manifest))
     sidecar = Sidecar(
@@ -161,13 +166,32 @@ def _generation(folder: Path, base: str | None, stop: Sequence[str], manifest: M
     return generation
 
 
-def _template(folder: Path, source: str) -> None:
-    """The shards' template as the tokenizer's chat template, where either version of transformers looks for it."""
+def write_arguments(folder: Path, arguments: Mapping[str, object]) -> None:
+    """Write what `sft-train chat` gives the template, as a server has to (vLLM: --default-chat-template-kwargs)."""
+    if arguments:
+        write_json(folder / ARGUMENTS, dict(arguments))
+    else:
+        (folder / ARGUMENTS).unlink(missing_ok=True)
+
+
+def _template(folder: Path, source: str, tools_source: str) -> None:
+    """The shards' template as the tokenizer's chat template, where either version of transformers looks for it.
+
+    Args:
+        tools_source: its other one, for conversations that offer tools; "" where there is none.
+    """
+    shutil.rmtree(folder / TEMPLATES, ignore_errors=True)
+    named: object = source
+    if tools_source:
+        (folder / TEMPLATES).mkdir()
+        with atomic_write(folder / TEMPLATES / "tool_use.jinja") as target:
+            target.write(tools_source.encode("utf-8"))
+        named = [{"name": "default", "template": source}, {"name": "tool_use", "template": tools_source}]
     with atomic_write(folder / "chat_template.jinja") as target:
         target.write(source.encode("utf-8"))
     file = folder / "tokenizer_config.json"
     if file.is_file():
-        write_json(file, {**json.loads(file.read_text("utf-8")), "chat_template": source})
+        write_json(file, {**json.loads(file.read_text("utf-8")), "chat_template": named})
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -62,6 +62,31 @@ def test_an_answer_ends_by_itself_or_is_cut(loaded: generation.ChatModel, tmp_pa
     assert endless.answer(prompt, limit=7).stop == ""
 
 
+def test_the_template_gets_the_arguments_that_the_model_was_trained_with(model: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from template_texts import ARGUED
+
+    folder = Path(shutil.copytree(model, tmp_path / "argued"))
+    (folder / "chat_template.jinja").write_text(ARGUED)
+    (folder / "chat_template_kwargs.json").write_text('{"enable_thinking": false}')
+    messages = [{"role": "user", "content": "What?"}]
+    for given, expected in (
+        ({}, {"enable_thinking": False}),
+        ({"enable_thinking": True, "reasoning_effort": "high"}, {"enable_thinking": True, "reasoning_effort": "high"}),
+    ):
+        chat = generation.load(str(folder), adapter=None, device="cpu", arguments=given)
+        reference = chat.tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_dict=False, chat_template=ARGUED, **expected
+        )
+        assert chat.prompt(messages) == list(reference)
+    with pytest.raises(UsageError, match=r"--template-arg thinking: the chat template of .* does not use it"):
+        generation.load(str(folder), adapter=None, device="cpu", arguments={"thinking": True})
+    (folder / "chat_template_kwargs.json").write_text('{"messages": []}')
+    with pytest.raises(DataError, match=r"chat_template_kwargs\.json: no arguments of a chat template .*messages"):
+        generation.load(str(folder), adapter=None, device="cpu")
+
+
 def test_stop_tokens_are_those_of_the_folder(model: Path, tmp_path: Path) -> None:
     """Id 0 is a stop token like any other, and several may end an answer."""
     import shutil

@@ -13,6 +13,7 @@ from toy_runs import VOCABULARY, random_pairs, tokenizer_folder, write_shards
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.shards import Manifest
 from sft_shards.trainer.model import hf_config, sidecar, special_tokens
+from sft_shards.trainer.model.export_folder import copy_beside
 
 pytestmark = pytest.mark.unit
 
@@ -40,6 +41,30 @@ def test_stop_tokens_come_first_and_id_0_is_one(shards: Path, tmp_path: Path) ->
     assert (folder / "chat_template.jinja").read_text() == "{{ messages }}"
     kept = sidecar.read(folder)
     assert (kept.base, kept.stop, kept.adapter) == (str(base.resolve()), ("t0", "t5"), None)
+
+
+def test_both_templates_and_their_arguments_go_with_the_model(shards: Path, tmp_path: Path) -> None:
+    """As files and in tokenizer_config.json, where older versions look; a later start without them leaves none."""
+    base = hf_folders.write(tmp_path / "base")
+    (shards / "tokenizer" / "additional_chat_templates").mkdir()
+    (shards / "tokenizer" / "additional_chat_templates" / "rag.jinja").write_text("not what was trained")
+    plain = Manifest.read(shards)
+    template = replace(plain.template, source="A", tools_source="B", arguments={"enable_thinking": False})
+    folder, target = tmp_path / "out" / "hf", tmp_path / "exported"
+    target.mkdir()
+    for manifest in (replace(plain, template=template), plain):
+        sidecar.write(
+            tmp_path / "out", shape=hf_config.read(str(base)), base=str(base), shards=("shards",), manifest=manifest,
+            directory=shards,
+        )  # fmt: skip
+        if manifest is not plain:
+            copy_beside(folder, target)
+            for place in (folder, target):
+                assert (place / "chat_template.jinja").read_text() == "A"
+                assert (place / "additional_chat_templates" / "tool_use.jinja").read_text() == "B"
+                assert json.loads((place / "chat_template_kwargs.json").read_text()) == {"enable_thinking": False}
+                assert not (place / "additional_chat_templates" / "rag.jinja").exists()
+    assert not (folder / "chat_template_kwargs.json").exists()
 
 
 def test_a_sidecar_that_is_not_there_or_not_ours(tmp_path: Path) -> None:
