@@ -15,22 +15,24 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sft_shards.formats.errors import UsageError
+from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.shards import Manifest
 from sft_shards.formats.terminal import printable
 from sft_shards.preprocess.config import JobConfig
 from sft_shards.preprocess.engines.engine import Begin, RunTasks
 from sft_shards.preprocess.engines.local import Local, run_local
+from sft_shards.preprocess.sources.find import STDIN
 from sft_shards.preprocess.sources.stdin import spool
 from sft_shards.preprocess.tasks import reuse
 from sft_shards.preprocess.tasks.finalize import finalize
 from sft_shards.preprocess.tasks.lock import job_lock
-from sft_shards.preprocess.tasks.output import OutputState, check_not_inside, look, writing
+from sft_shards.preprocess.tasks.output import OutputState, check_apart, look, writing
 from sft_shards.preprocess.tasks.plan import Plan, check_versions, make_plan, planned_sources, planned_tokenizer
-from sft_shards.preprocess.tasks.prepare import prepared
+from sft_shards.preprocess.tasks.prepare import check_fit, prepared
+from sft_shards.preprocess.tasks.replacement import publish, recover, settle, start_over, working_folder
 from sft_shards.preprocess.tasks.rerun import made_already
 from sft_shards.preprocess.tasks.template_file import planned_config, template_text
-from sft_shards.preprocess.tasks.workdir import WORK, clear, is_finished
+from sft_shards.preprocess.tasks.workdir import PLAN, WORK, clear, is_finished
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 Announce = Callable[[Plan, Tokenizer], None]
@@ -52,7 +54,7 @@ class Job:
     config: JobConfig
     output: Path
     overwrite: bool = False
-    """Remove the shard directory at `output` first."""
+    """Replace the shard directory at `output` when the new one is complete."""
     older: Path | None = None
     """A shard directory to take over from what would come out the same (`--extend`)."""
     workers: int | None = None
@@ -70,17 +72,31 @@ class Job:
     arguments: Sequence[str] = ()
     """Arguments that make `sft-preprocess plan` plan this job, without `--output`."""
 
+    @property
+    def folder(self) -> Path:
+        """Where the plan and what tasks leave lies until the directory is complete: `output`, or beside it."""
+        return working_folder(self.output, overwrite=self.overwrite)
+
     def finished(self) -> Manifest | None:
         """Return the manifest where this very job finished the directory before, and it is not to be overwritten.
+
+        A job that overwrites is finished as well where it was killed after its directory got its name.
 
         Raises:
             UsageError: the directory is complete, and another job made it.
             DataError: its manifest is damaged, or more records were left out than are allowed.
         """
-        if self.overwrite or not look(self.output).is_complete:
+        recover(self.output)
+        state = look(self.output)
+        if not state.is_complete or (self.overwrite and state is OutputState.COMPLETE):
             return None
         self.say(f"{self.output}: complete already; comparing configuration and inputs")
-        manifest = made_already(self.config, self.output, max_rejects=self.max_rejects, cache=self.cache)
+        try:
+            manifest = made_already(self.config, self.output, max_rejects=self.max_rejects, cache=self.cache)
+        except (UsageError, DataError):
+            if self.overwrite:
+                return None
+            raise
         self.say(f"{self.output}: they are the same, nothing is left to do")
         return manifest
 
@@ -96,13 +112,15 @@ class Job:
         """
         if (manifest := self.finished()) is not None:
             return manifest
-        with self._held():
-            plan, tokenizer = self._write_plan()
+        with self._held() as folder:
+            plan, tokenizer = self._write_plan(folder)
             if begin is not None:
-                begin(plan, tokenizer)
+                begin(plan, tokenizer, folder)
             self.announce(plan, tokenizer)
-            run_tasks(plan, tokenizer)
-            return finalize(plan, self.output, tokenizer, max_rejects=self.max_rejects)
+            run_tasks(plan, tokenizer, folder)
+            manifest = finalize(plan, folder, tokenizer, output=self.output, max_rejects=self.max_rejects)
+            publish(folder, self.output)
+            return manifest
 
     def plan(self, *, patience: float = 0.0) -> Plan:
         """Take the first step: write the plan, or find the same one there.
@@ -114,8 +132,8 @@ class Job:
             UsageError: the call is wrong, or another plan is there.
             DataError: an input is damaged, or the output cannot be written.
         """
-        with self._held(patience):
-            plan, tokenizer = self._write_plan()
+        with self._held(patience) as folder:
+            plan, tokenizer = self._write_plan(folder)
             self.announce(plan, tokenizer)
             return plan
 
@@ -126,37 +144,46 @@ class Job:
             UsageError: the call is wrong.
             DataError: an input is damaged.
         """
-        check_not_inside(self.output, self.config.inputs)
+        self._check_apart()
+        if self.overwrite or not look(self.output).is_complete:
+            check_fit(self.output, overwrite=self.overwrite)
         with tempfile.TemporaryDirectory() as scratch:
             plan, tokenizer = self._make_plan(Path(scratch))
             self.announce(plan, tokenizer)
             return plan
 
     @contextmanager
-    def _held(self, patience: float = 0.0) -> Iterator[None]:
-        check_not_inside(self.output, self.config.inputs)
-        with prepared(self.output, overwrite=self.overwrite, patience=patience):
-            yield
+    def _held(self, patience: float = 0.0) -> Iterator[Path]:
+        self._check_apart()
+        with prepared(self.output, overwrite=self.overwrite, patience=patience) as folder:
+            yield folder
+
+    def _check_apart(self) -> None:
+        named = (*self.config.inputs, self.config.tokenizer, self.config.template)
+        check_apart(self.output, [name for name in (*named, self.older) if name is not None])
 
     def _make_plan(self, scratch: Path) -> tuple[Plan, Tokenizer]:
-        sources = planned_sources(self.config, lambda: spool(scratch))
+        sources = planned_sources(self.config, lambda: spool(scratch, replace=self.overwrite))
+        check_apart(self.output, [source.file for source in sources if source.path != STDIN])
         for source in sources:
             self.say(printable(f"{source.path}: {source.format} ({source.kind})"))
         tokenizer = Tokenizer.configured(self.config, cache=self.cache)
-        template = template_text(self.config, self.output)
+        template = template_text(self.config, self.folder)
         config = replace(planned_config(self.config, template), revision=tokenizer.revision)
         return make_plan(config, tokenizer, sources, template), tokenizer
 
-    def _write_plan(self) -> tuple[Plan, Tokenizer]:
-        new = look(self.output) is not OutputState.PLANNED
+    def _write_plan(self, folder: Path) -> tuple[Plan, Tokenizer]:
+        new = not (folder / WORK / PLAN).is_file()
         try:
-            plan, tokenizer = self._make_plan(self.output / WORK)
-            plan.write(self.output, tokenizer)
+            plan, tokenizer = self._make_plan(folder / WORK)
+            if self.overwrite and not plan.is_written(folder):
+                start_over(folder)
+            plan.write(folder, tokenizer)
             if self.older is not None:
-                reuse.write_candidates(plan, self.output, self.older)
+                reuse.write_candidates(plan, folder, self.older)
         except BaseException:
             if new:
-                clear(self.output)
+                clear(folder)
             raise
         return plan, tokenizer
 
@@ -171,10 +198,10 @@ def await_tasks(output: Path, seconds: float) -> None:
     """Wait until all tasks of the plan at `output` are finished, or the time is up."""
     until = time.monotonic() + seconds
     pause = 0.1
-    while time.monotonic() < until and not (state := look(output)).is_complete:
+    while time.monotonic() < until and not (state := look(folder := working_folder(output))).is_complete:
         if state is OutputState.PLANNED:
             with suppress(UsageError):  # published between the two looks
-                if all(is_finished(output, task.number) for task in Plan.read(output).tasks):
+                if all(is_finished(folder, task.number) for task in Plan.read(folder).tasks):
                     return
         time.sleep(pause)
         pause = min(pause * 2, 10.0)
@@ -193,14 +220,16 @@ def run_tasks(output: Path, choose: Callable[[Plan], list[int]], *, workers: int
         UsageError: there is no plan, or no such task.
         DataError: a task failed.
     """
-    if look(output).is_complete:
+    recover(output)
+    folder = working_folder(output)
+    if look(folder).is_complete:
         return 0, 0
-    Plan.read(output)
-    with writing(output), job_lock(output, shared=True):
-        plan = Plan.read(output)
+    Plan.read(folder)
+    with writing(output), job_lock(folder, shared=True, becomes=output):
+        plan = Plan.read(folder)
         check_versions(plan)
         tasks = [plan.tasks[number] for number in choose(plan)]
-        run_local(plan, output, planned_tokenizer(plan, output), workers, tasks)
+        run_local(plan, folder, planned_tokenizer(plan, folder), workers, tasks)
         return len(tasks), len(plan.tasks)
 
 
@@ -214,14 +243,19 @@ def finalize_only(output: Path, *, max_rejects: str | None = None, patience: flo
         UsageError: there is no plan.
         DataError: tasks are missing, or the directory cannot be published.
     """
-    state = look(output)
+    recover(output)
+    folder = working_folder(output)
+    state = look(folder)
     if state is OutputState.COMPLETE:
-        return Manifest.read(output)
+        return Manifest.read(folder)
     if not state.has_work:
-        Plan.read(output)  # raises: there is none
-    with writing(output), job_lock(output, patience=patience):
-        if look(output).is_complete:  # by another process, just now, or by one that was killed before its end
-            clear(output)
-            return Manifest.read(output)
-        plan = Plan.read(output)
-        return finalize(plan, output, planned_tokenizer(plan, output), max_rejects=max_rejects)
+        Plan.read(folder)  # raises: there is none
+    with writing(output), job_lock(folder, patience=patience, becomes=output):
+        if folder == output and look(output).is_complete:  # another process was killed before its end, or ends now
+            manifest = Manifest.read(output)
+            settle(output)
+            return manifest
+        plan = Plan.read(folder)
+        manifest = finalize(plan, folder, planned_tokenizer(plan, folder), output=output, max_rejects=max_rejects)
+        publish(folder, output)
+        return manifest

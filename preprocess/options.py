@@ -251,7 +251,7 @@ JOB = (
         is_flag=True,
         help="Run Python code that the tokenizer brings; never taken from a YAML file.",
     ),
-    option("--overwrite", is_flag=True, help="Remove the shard directory at --output first."),
+    option("--overwrite", is_flag=True, help="Replace the shard directory at --output when the new one is complete."),
     option(
         "--no-cache",
         is_flag=True,

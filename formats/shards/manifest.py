@@ -28,6 +28,9 @@ TEMPLATES = "additional_chat_templates"
 """The folder of a tokenizer's other templates, below its own."""
 UNSAID = ("arguments", "file", "tools_source", "tools_sha256")
 """Fields of the template that are written only where they are set."""
+SIGNATURE = f"{NAME}.sig"
+"""A signature over the manifest, the one file of a directory that the manifest does not name."""
+REJECTS = "rejects.jsonl"
 SPLITS = ("train", "valid", "test")
 SHARD_FILES = ("tokens/{}.bin", "tokens/{}.idx", "loss_mask/{}.bin", "loss_mask/{}.idx", "rows/{}.parquet")
 """The files of a shard below its split's folder, by its name."""
@@ -250,6 +253,14 @@ class Manifest:
         """Write `DIR/manifest.json` atomically, by way of a temporary file in `scratch`."""
         with atomic_write(directory / NAME, scratch=scratch) as file:
             file.write(_with_hash(self.as_dict()))
+
+    def file_names(self) -> set[str]:
+        """List every file of the directory by its path, but a signature."""
+        shards = {
+            f"{split}/{path}" for split, info in self.splits.items() for shard in info.shards for path in shard.files
+        }
+        template = {f"{TEMPLATE}/{self.template.file}"} if self.template.file else set()
+        return {NAME, REJECTS} | {f"tokenizer/{name}" for name in self.tokenizer.files} | template | shards
 
     @classmethod
     def read(cls, directory: Path) -> Manifest:

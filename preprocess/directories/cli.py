@@ -127,7 +127,7 @@ def diff(one: Path, other: Path, as_json: bool) -> None:
 @click.command()
 @click.argument("directories", type=DIRECTORY, nargs=-1, required=True, metavar="DIR...")
 @click.option("--output", type=Output(), required=True, help="Shard directory to write.")
-@click.option("--overwrite", is_flag=True, help="Remove the shard directory at --output first.")
+@click.option("--overwrite", is_flag=True, help="Replace the shard directory at --output when the new one is complete.")
 def merge(directories: tuple[Path, ...], output: Path, overwrite: bool) -> None:
     """Make one shard directory of several without tokenizing again, sorted by path."""
     from sft_shards.preprocess.directories.compare import summary, table

@@ -15,18 +15,19 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from sft_shards.formats.errors import UsageError
+from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.shards import SPLITS, Counts, FileInfo, Manifest, Notes, ShardInfo, SourceInfo, SplitInfo
 from sft_shards.formats.shards.contents import folder_inside
 from sft_shards.formats.shards.files import atomic_write, fsync_directory, sha256_file, sha256_inside
+from sft_shards.formats.shards.manifest import REJECTS
 from sft_shards.preprocess.directories.merge_plan import MergePlan
 from sft_shards.preprocess.tasks.diff import differences
 from sft_shards.preprocess.tasks.lock import job_lock
-from sft_shards.preprocess.tasks.output import OutputState, look, writing
+from sft_shards.preprocess.tasks.output import OutputState, check_apart, look, writing
 from sft_shards.preprocess.tasks.prepare import prepared
+from sft_shards.preprocess.tasks.replacement import publish, recover, settle
 from sft_shards.preprocess.tasks.reuse import link_or_copy, open_verified
-from sft_shards.preprocess.tasks.workdir import WORK, clear
-from sft_shards.preprocess.tasks.writer import REJECTS
+from sft_shards.preprocess.tasks.workdir import WORK
 
 
 def merge(directories: Sequence[Path], output: Path, *, overwrite: bool = False) -> Manifest:
@@ -42,27 +43,30 @@ def merge(directories: Sequence[Path], output: Path, *, overwrite: bool = False)
     if len(set(directories)) < 2:
         raise UsageError("merge: name at least two different shard directories")
     ordered = sorted(directories, key=str)
-    _check_overlaps(ordered, output)
+    check_apart(output, ordered)
     manifests = [Manifest.read(path) for path in ordered]
     for path, manifest in zip(ordered, manifests, strict=True):
         _check(ordered[0], manifests[0], path, manifest)
+    recover(output)
     state = look(output)
-    if state.is_complete and not overwrite:
-        merged = _finished(manifests, output)
-        if state is OutputState.PUBLISHED:
-            with writing(output), job_lock(output):
-                clear(output)
+    if state is OutputState.PUBLISHED or (state is OutputState.COMPLETE and not overwrite):
+        try:
+            merged = _finished(manifests, output)
+        except (UsageError, DataError):
+            if not overwrite:
+                raise
+        else:
+            if state is OutputState.PUBLISHED:
+                with writing(output), job_lock(output):
+                    settle(output)
+            return merged
+    with prepared(output, overwrite=overwrite) as folder:
+        if folder == output and look(output).is_complete:  # another process merged between the look and the lock
+            return _finished(manifests, output)
+        MergePlan.of(ordered).claim(folder, overwrite=overwrite)
+        merged = _written(ordered, manifests, folder)
+        publish(folder, output)
         return merged
-    with prepared(output, overwrite=overwrite):
-        return _written(ordered, manifests, output)
-
-
-def _check_overlaps(ordered: list[Path], output: Path) -> None:
-    target = output.resolve()
-    for path in ordered:
-        source = path.resolve()
-        if source.is_relative_to(target) or target.is_relative_to(source):
-            raise UsageError(f"{output}: overlaps with {path}, which is to be merged; choose another --output")
 
 
 def _finished(manifests: list[Manifest], output: Path) -> Manifest:
@@ -84,9 +88,6 @@ def _finished(manifests: list[Manifest], output: Path) -> Manifest:
 
 def _written(ordered: list[Path], manifests: list[Manifest], output: Path) -> Manifest:
     """Make the merged directory in a folder whose lock is held, from where a killed merge stopped."""
-    if look(output).is_complete:  # another process merged between the look and the lock
-        return _finished(manifests, output)
-    MergePlan.of(ordered).claim(output)
     splits, names = _numbered(manifests)
     for path, manifest, new_names in zip(ordered, manifests, names, strict=True):
         for split, info in manifest.splits.items():
@@ -100,7 +101,6 @@ def _written(ordered: list[Path], manifests: list[Manifest], output: Path) -> Ma
     manifests[0].template.copy_file(output, scratch=output / WORK)
     merged = _manifest(manifests, splits, names, _rejects(ordered, manifests, output))
     merged.write(output, scratch=output / WORK)
-    clear(output)
     return merged
 
 

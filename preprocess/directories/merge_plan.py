@@ -16,6 +16,7 @@ from sft_shards.formats.shards.contents import read_inside
 from sft_shards.formats.shards.files import sha256_inside, write_json
 from sft_shards.formats.shards.manifest import NAME as MANIFEST
 from sft_shards.formats.shards.schema import SchemaError, build, parse
+from sft_shards.preprocess.tasks.replacement import start_over
 from sft_shards.preprocess.tasks.workdir import LOCK, WORK
 
 NAME = "merge.json"
@@ -38,14 +39,25 @@ class MergePlan:
             manifests=tuple(sha256_inside(path, MANIFEST) or "" for path in ordered),
         )
 
-    def claim(self, output: Path) -> None:
+    def claim(self, output: Path, *, overwrite: bool) -> None:
         """Write the plan into an output folder whose lock is held, or find the same one there.
+
+        Args:
+            overwrite: remove what another merge, or a job, has left there.
 
         Raises:
             UsageError: another merge was begun there, or another job.
             DataError: the plan there is damaged.
         """
-        found = _read(output)
+        try:
+            found = _read(output)
+        except DataError:
+            if not overwrite:
+                raise
+            found = None
+        if overwrite and found != self:
+            start_over(output)
+            found = None
         if found is None and _is_empty(output):
             write_json(output / WORK / NAME, asdict(self), scratch=output / WORK)
         elif found is None:

@@ -17,12 +17,10 @@ from pathlib import Path
 
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.shards.contents import read_inside
-from sft_shards.formats.shards.manifest import NAME
+from sft_shards.formats.shards.manifest import NAME, SIGNATURE
 
 NAMESPACE = "sft-shards"
 """What a signature is for; one made for something else is refused."""
-SIGNATURE = f"{NAME}.sig"
-"""Where `ssh-keygen -Y sign` puts a signature, and where it is looked for."""
 SECONDS = 60
 """A call of ssh-keygen that takes longer is taken for hung."""
 

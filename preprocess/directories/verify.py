@@ -21,11 +21,10 @@ from sft_shards.formats.shards import Manifest, ShardInfo, SplitInfo
 from sft_shards.formats.shards.contents import entries, kind_of, size_inside
 from sft_shards.formats.shards.directory import Shard
 from sft_shards.formats.shards.files import sha256_inside
-from sft_shards.formats.shards.manifest import NAME, TEMPLATE
-from sft_shards.preprocess.directories.signature import SIGNATURE
+from sft_shards.formats.shards.manifest import NAME, REJECTS, SIGNATURE, TEMPLATE
 from sft_shards.preprocess.sources.partition import combined_sha256
 from sft_shards.preprocess.tasks.workdir import WORK
-from sft_shards.preprocess.tasks.writer import REJECTS, read_rejects, read_rows, turns_of
+from sft_shards.preprocess.tasks.writer import read_rejects, read_rows, turns_of
 
 CHUNK = 1 << 24
 """Tokens that are read at a time."""
@@ -68,11 +67,7 @@ def _readable(check: Callable[..., Iterator[str]], *arguments: object) -> Iterat
 
 def _entries(directory: Path, manifest: Manifest) -> Iterator[str]:
     """Compare what lies in the directory with what the manifest names: every entry, its kind, nothing more or less."""
-    expected = {NAME, REJECTS} | {f"tokenizer/{name}" for name in manifest.tokenizer.files}
-    if manifest.template.file:
-        expected.add(f"{TEMPLATE}/{manifest.template.file}")
-    for split, info in manifest.splits.items():
-        expected |= {f"{split}/{path}" for shard in info.shards for path in shard.files}
+    expected = manifest.file_names()
     folders = {str(parent) for path in expected for parent in Path(path).parents}
     known = expected | folders | {SIGNATURE}
     found = set()

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from sft_shards.preprocess.tasks.plan import Plan
     from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
-RunTasks: TypeAlias = "Callable[[Plan, Tokenizer], None]"
-"""Runs every task of a plan that is not finished, and returns when all are; a `DataError` where one failed."""
+RunTasks: TypeAlias = "Callable[[Plan, Tokenizer, Path], None]"
+"""Runs every task of a plan that is not finished in the folder that it lies in, and returns when all are; a `DataError`
+where one failed."""
 
-Begin: TypeAlias = "Callable[[Plan, Tokenizer], None]"
+Begin: TypeAlias = "Callable[[Plan, Tokenizer, Path], None]"
 """Begins what takes long before the first task and needs nobody to wait for it; returns at once."""
 
 ENGINES = {
@@ -44,6 +45,10 @@ class EngineJob(Protocol):
     @property
     def output(self) -> Path:
         """The shard directory to write."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the plan and what tasks leave lies until the directory is complete: `output`, or beside it."""
 
     @property
     def workers(self) -> int | None:

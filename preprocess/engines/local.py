@@ -31,8 +31,8 @@ class Local:
     def run(self, job: EngineJob) -> Manifest:
         """Run a job from its files to a complete directory."""
         return job.run(
-            lambda plan, tokenizer: run_local(plan, job.output, tokenizer, job.workers),
-            lambda plan, tokenizer: begin_local(plan, job.output, tokenizer, job.workers),
+            lambda plan, tokenizer, folder: run_local(plan, folder, tokenizer, job.workers),
+            lambda plan, tokenizer, folder: begin_local(plan, folder, tokenizer, job.workers),
         )
 
     def script(self, job: EngineJob) -> None:

@@ -54,7 +54,7 @@ class Ray:
             UsageError: Ray is not installed, or no cluster answers.
             DataError: a task failed, or lost its worker too often.
         """
-        return job.run(lambda plan, _tokenizer: run_ray(plan, job.output, self.ray_address, job.workers))
+        return job.run(lambda plan, _tokenizer, folder: run_ray(plan, folder, self.ray_address, job.workers))
 
     def script(self, job: EngineJob) -> None:
         """Nothing is submitted."""

@@ -75,15 +75,16 @@ class Slurm:
         if (manifest := job.finished()) is not None:
             return manifest
         plan = job.plan()
+        folder = job.folder
         jobs = self._submit(job)
         say(
             f"submitted {jobs[0]} ({len(plan.tasks)} tasks, {self.array} elements), then {jobs[1]} to publish "
-            f"{job.output}; logs in {job.output}/{WORK} and {job.output}.finalize-{jobs[1]}.log",
+            f"{job.output}; logs in {folder}/{WORK} and {job.output}.finalize-{jobs[1]}.log",
             err=self.follow or job.as_json,
         )
         if not self.follow:
             return None
-        _follow(plan, job.output, jobs)
+        _follow(plan, job.output, folder, jobs)
         return Manifest.read(job.output)
 
     def script(self, job: EngineJob) -> str:
@@ -92,7 +93,7 @@ class Slurm:
         Raises:
             UsageError: a value or the name of a folder holds a control character.
         """
-        output = checked(job.output.resolve(), "--output")
+        output, folder = (checked(path.resolve(), "--output") for path in (job.output, job.folder))
         setup = [checked_lines(self.slurm_setup, "--slurm-setup")] if self.slurm_setup else []
         workers = job.workers or 1
         own = {
@@ -101,7 +102,7 @@ class Slurm:
             "ntasks": "1",
             "cpus-per-task": str(workers),
             "chdir": checked(os.getcwd(), "the working directory"),
-            "output": f"{output}/{WORK}/%A_%a.log",
+            "output": f"{folder}/{WORK}/%A_%a.log",
             "requeue": "",
             "open-mode": "append",
         }
@@ -138,7 +139,7 @@ class Slurm:
         from sft_shards.formats.shards.contents import folder_inside
         from sft_shards.formats.shards.files import atomic_write
 
-        folder = folder_inside(job.output.resolve(), WORK)
+        folder = folder_inside(job.folder.resolve(), WORK)
         path = folder / "job.sbatch"
         with atomic_write(path, scratch=folder.parent) as file:
             file.write(self.script(job).encode("utf-8"))
@@ -155,7 +156,7 @@ class Slurm:
         return tasks, last
 
 
-def _follow(plan: Plan, output: Path, jobs: tuple[str, str]) -> None:
+def _follow(plan: Plan, output: Path, folder: Path, jobs: tuple[str, str]) -> None:
     """Show the progress until Slurm has none of these jobs any more.
 
     Raises:
@@ -163,22 +164,23 @@ def _follow(plan: Plan, output: Path, jobs: tuple[str, str]) -> None:
     """
     from sft_shards.preprocess.progress import Progress
     from sft_shards.preprocess.tasks.output import look
+    from sft_shards.preprocess.tasks.replacement import working_folder
     from sft_shards.preprocess.tasks.workdir import is_finished
 
     with Progress(tasks=len(plan.tasks), size=sum(task.bytes for task in plan.tasks)) as progress:
         counted: set[int] = set()
         while _in_queue(jobs):
             for task in plan.tasks:
-                if task.number not in counted and is_finished(output, task.number):
+                if task.number not in counted and is_finished(folder, task.number):
                     counted.add(task.number)
                     progress.task_done()
                     progress.add(0, 0, 0, task.bytes)
             time.sleep(POLL)
-    if not look(output).is_complete:
+    if not look(output).is_complete or working_folder(output) != output:
         log = Path(f"{output}.finalize-{jobs[1]}.log")
         raise DataError(
             f"{output}: Slurm's jobs {' and '.join(jobs)} ended and the directory is not complete"
-            f"{_last_words(log)}; see {output}/{WORK} and {log}, then give the same command again"
+            f"{_last_words(log)}; see {folder}/{WORK} and {log}, then give the same command again"
         )
 
 

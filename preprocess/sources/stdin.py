@@ -12,17 +12,21 @@ from sft_shards.formats.errors import UsageError
 from sft_shards.formats.shards.files import fsync_directory, sha256_file, sha256_inside
 from sft_shards.preprocess.sources.streams import BLOCK
 
+SPOOLED = "stdin"
+"""Name of the copy."""
 
-def spool(folder: Path, stream: IO[bytes] | None = None) -> Path:
+
+def spool(folder: Path, stream: IO[bytes] | None = None, *, replace: bool = False) -> Path:
     """Copy standard input to `folder/stdin` and return that path; keep what an unfinished job has there already.
 
     Args:
         stream: what to read (default: standard input).
+        replace: take what is read, if it is anything, in place of what the unfinished job has.
 
     Raises:
         UsageError: standard input and the folder are both empty, or standard input differs from the unfinished job's.
     """
-    target = folder / "stdin"
+    target = folder / SPOOLED
     source = sys.stdin.buffer if stream is None else stream
     handle, name = tempfile.mkstemp(prefix="stdin-", dir=folder)
     temporary = Path(name)
@@ -32,15 +36,15 @@ def spool(folder: Path, stream: IO[bytes] | None = None) -> Path:
                 file.write(piece)
             file.flush()
             os.fsync(file.fileno())
+        size = temporary.stat().st_size
         before = sha256_inside(folder, target.name)
-        if before is not None:
-            if temporary.stat().st_size and sha256_file(temporary) != before:
+        if before is None and not size:
+            raise UsageError("-: nothing came on standard input")
+        if size and before != sha256_file(temporary):
+            if before is not None and not replace:
                 raise UsageError(
                     "-: standard input is not what the unfinished job was given; give the same, or --overwrite"
                 )
-        elif not temporary.stat().st_size:
-            raise UsageError("-: nothing came on standard input")
-        else:
             os.replace(temporary, target)
             fsync_directory(folder)
     finally:

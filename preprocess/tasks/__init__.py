@@ -14,5 +14,6 @@ For example:
     run_tasks(output, lambda plan: [task.number for task in plan.tasks], workers=1)  # finished ones are skipped
     print(len(plan.tasks), "tasks,", finalize_only(output).counts.written, "records written")
 
-`output` says what state a folder is in, `rerun` and `reuse` what of an earlier job is taken over.
+`output` says what state a folder is in, `rerun` and `reuse` what of an earlier job is taken over, `replacement` how a
+complete directory is overwritten.
 """

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from sft_shards.formats.shards.manifest import REJECTS
 from sft_shards.preprocess.pipeline.containment import INTERNAL_ERROR
-from sft_shards.preprocess.tasks.writer import REJECTS
 
 SHOWN = 10
 """Different places in the code that are reported."""

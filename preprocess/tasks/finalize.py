@@ -29,32 +29,37 @@ from sft_shards.formats.shards import (
 )
 from sft_shards.formats.shards.contents import folder_inside, size_inside
 from sft_shards.formats.shards.files import atomic_write, fsync_directory, sha256_file
+from sft_shards.formats.shards.manifest import REJECTS
 from sft_shards.preprocess.pipeline.containment import INTERNAL_ERROR
 from sft_shards.preprocess.pipeline.reference import configured_template
 from sft_shards.preprocess.sources.partition import combined_sha256
 from sft_shards.preprocess.tasks.dedup import deduplicate
 from sft_shards.preprocess.tasks.plan import Plan, Task
-from sft_shards.preprocess.tasks.workdir import WORK, Receipt, clear, read_receipt, task_folder, task_name
-from sft_shards.preprocess.tasks.writer import REJECTS, ROWS, read_rejects, reject_line, shift_rows
+from sft_shards.preprocess.tasks.workdir import WORK, Receipt, read_receipt, task_folder, task_name
+from sft_shards.preprocess.tasks.writer import ROWS, read_rejects, reject_line, shift_rows
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 Receipts = Mapping[int, Receipt]
 """By task number, of all tasks."""
 
 
-def finalize(plan: Plan, output: Path, tokenizer: Tokenizer, *, max_rejects: str | None = None) -> Manifest:
-    """Publish the directory, and return its manifest. The caller holds the lock.
+def finalize(
+    plan: Plan, folder: Path, tokenizer: Tokenizer, *, output: Path, max_rejects: str | None = None
+) -> Manifest:
+    """Complete the directory, and return its manifest. The caller holds the lock, and removes `.work`.
 
     Args:
+        folder: where the tasks left their work, and where the directory is completed.
+        output: the output folder as messages name it.
         max_rejects: the most records that may be left out: a number, or a percentage such as "1%"; None for any.
 
     Raises:
         DataError: tasks are missing, too many records were left out, or nothing is left to train on.
     """
-    receipts = _receipts(plan, output)
+    receipts = _receipts(plan, folder, output)
     if plan.config.dedup:
-        deduplicate(plan, output, tokenizer.vocab_size)
-        receipts = _receipts(plan, output)
+        deduplicate(plan, folder, tokenizer.vocab_size)
+        receipts = _receipts(plan, folder, output)
     bases = _bases(plan, receipts)
     rejected: Counter[str] = Counter()
     notes: Counter[str] = Counter()
@@ -62,14 +67,14 @@ def finalize(plan: Plan, output: Path, tokenizer: Tokenizer, *, max_rejects: str
         rejected.update(receipt.rejected)
         notes.update(receipt.notes)
     records = sum(receipt.records for receipt in receipts.values())
-    rejects = _merge_rejects(plan, bases, output)
+    rejects = _merge_rejects(plan, bases, folder)
     counts = Counts(read=records, written=records - rejected.total(), rejected=dict(sorted(rejected.items())))
-    check_rejects(counts, max_rejects, output)
-    splits = {split: _place(split, plan, receipts, bases, output) for split in SPLITS}
-    tokenizer.copy_files(output, "tokenizer", scratch=output / WORK)
-    fsync_directory(output / "tokenizer")
+    check_rejects(counts, max_rejects, folder)
+    splits = {split: _place(split, plan, receipts, bases, folder) for split in SPLITS}
+    tokenizer.copy_files(folder, "tokenizer", scratch=folder / WORK)
+    fsync_directory(folder / "tokenizer")
     template = _template(plan, tokenizer)
-    template.copy_file(output, scratch=output / WORK)
+    template.copy_file(folder, scratch=folder / WORK)
     manifest = Manifest(
         config=plan.config.as_dict(),
         sources=_sources(plan, receipts, splits),
@@ -81,8 +86,7 @@ def finalize(plan: Plan, output: Path, tokenizer: Tokenizer, *, max_rejects: str
         notes=Notes(engine=plan.engine_check, counts=dict(sorted(notes.items()))),
         versions=plan.versions,
     )
-    manifest.write(output, scratch=output / WORK)
-    clear(output)
+    manifest.write(folder, scratch=folder / WORK)
     return manifest
 
 
@@ -103,8 +107,8 @@ def missing_tasks(plan: Plan, output: Path) -> list[int]:
     return [task.number for task in plan.tasks if not _is_whole(read_receipt(output, task.number), task, output)]
 
 
-def _receipts(plan: Plan, output: Path) -> dict[int, Receipt]:
-    missing = missing_tasks(plan, output)
+def _receipts(plan: Plan, folder: Path, output: Path) -> dict[int, Receipt]:
+    missing = missing_tasks(plan, folder)
     if missing:
         shown = " ".join(f"--index {number}" for number in missing[:20])
         more = f" (and {len(missing) - 20} more: leave --index out for all)" if len(missing) > 20 else ""
@@ -112,7 +116,7 @@ def _receipts(plan: Plan, output: Path) -> dict[int, Receipt]:
             f"{output}: {len(missing)} of {len(plan.tasks)} tasks are not finished; "
             f"make them with: sft-preprocess task --output {output} {shown}{more}"
         )
-    found = {task.number: read_receipt(output, task.number) for task in plan.tasks}
+    found = {task.number: read_receipt(folder, task.number) for task in plan.tasks}
     return {number: receipt for number, receipt in found.items() if receipt is not None}
 
 

@@ -26,12 +26,15 @@ BUSY = (errno.EAGAIN, errno.EACCES)
 
 
 @contextlib.contextmanager
-def job_lock(output: Path, *, shared: bool = False, patience: float = 0.0) -> Iterator[None]:
+def job_lock(
+    output: Path, *, shared: bool = False, patience: float = 0.0, becomes: Path | None = None
+) -> Iterator[None]:
     """Hold the lock of an output folder. On the way out, remove the lock file if the directory is complete.
 
     Args:
         shared: share it with other tasks instead of holding it exclusively.
         patience: seconds to wait for another process that holds it.
+        becomes: where the folder lies in the end (default: where it is).
 
     Raises:
         DataError: another job works in this folder, or `.work` or its lock is a link.
@@ -43,14 +46,15 @@ def job_lock(output: Path, *, shared: bool = False, patience: float = 0.0) -> It
             os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         yield
     finally:
-        published = look(output).is_complete
+        final = output if becomes is None else becomes
+        published = look(final).is_complete
         if published:
-            (output / WORK / LOCK).unlink(missing_ok=True)
+            (final / WORK / LOCK).unlink(missing_ok=True)
         if handle is not None:
             os.close(handle)
         if published:
             with contextlib.suppress(OSError):  # other tasks may still hold files here; the last one removes the folder
-                (output / WORK).rmdir()
+                (final / WORK).rmdir()
 
 
 def _acquire(output: Path, shared: bool, until: float) -> int | None:

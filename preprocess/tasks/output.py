@@ -67,8 +67,14 @@ def writing(output: Path) -> Iterator[None]:
         ) from None
 
 
-def check_not_inside(output: Path, inputs: Iterable[str]) -> None:
-    """Refuse an output that lies inside an input folder, where the next run would read it as an input."""
-    for given in inputs:
-        if Path(given).is_dir() and output.resolve().is_relative_to(Path(given).resolve()):
-            raise UsageError(f"{output}: lies inside the input folder {given}; choose another --output")
+def check_apart(output: Path, read: Iterable[str | Path]) -> None:
+    """Refuse an output that is, holds, or lies inside something that is read; names of what is not there may be given.
+
+    A folder of inputs would be read together with its output the next time, and --overwrite removes what the output
+    holds.
+    """
+    target = output.resolve()
+    for given in map(Path, read):
+        source = given.resolve()
+        if (source.is_relative_to(target) or target.is_relative_to(source)) and source.exists():
+            raise UsageError(f"{output}: overlaps with {given}, which is read; choose another --output")

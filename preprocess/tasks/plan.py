@@ -125,6 +125,14 @@ class Plan:
         )
         return replace(plan, tasks=tasks)
 
+    def is_written(self, output: Path) -> bool:
+        """Whether this very plan is what `.work/plan.json` holds.
+
+        Raises:
+            DataError: that is a link.
+        """
+        return is_file_inside(output, f"{WORK}/{PLAN}") and not differences(_raw(output), self.as_dict())
+
     def write(self, output: Path, tokenizer: Tokenizer) -> None:
         """Write `DIR/.work/plan.json` and the tokenizer's files beside it, or find the same plan there.
 

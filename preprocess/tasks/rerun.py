@@ -25,8 +25,8 @@ from sft_shards.preprocess.tasks.diff import differences
 from sft_shards.preprocess.tasks.finalize import check_rejects
 from sft_shards.preprocess.tasks.lock import job_lock
 from sft_shards.preprocess.tasks.output import OutputState, look
+from sft_shards.preprocess.tasks.replacement import settle
 from sft_shards.preprocess.tasks.template_file import planned_config, template_text
-from sft_shards.preprocess.tasks.workdir import clear
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 from sft_shards.preprocess.versions import versions
 
@@ -49,10 +49,10 @@ def made_already(
     state = look(output)
     if not state.is_complete:
         return None
+    manifest = Manifest.read(output)
     if state is OutputState.PUBLISHED:
         with job_lock(output):
-            clear(output)
-    manifest = Manifest.read(output)
+            settle(output)
     source = template_text(config, output)
     changed = list(islice(_changes(planned_config(config, source), source, manifest, cache=cache), SHOWN + 1))
     if changed:

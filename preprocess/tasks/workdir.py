@@ -19,6 +19,7 @@ often its job was killed.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -113,10 +114,14 @@ def read_receipt(output: Path, number: int) -> Receipt | None:
     return receipt
 
 
-def clear(output: Path) -> None:
-    """Remove all of `.work` but the lock, which is removed by the process that holds it."""
+def clear(output: Path, keep: Collection[str] = ()) -> None:
+    """Remove all of `.work` but the lock, which is removed by the process that holds it.
+
+    Args:
+        keep: names of other files to leave there.
+    """
     for _ in range(5):  # a task that is still running elsewhere may write into a folder while it is being removed
-        left = [entry for entry in _entries(output / WORK) if entry.name != LOCK]
+        left = [entry for entry in _entries(output / WORK) if entry.name != LOCK and entry.name not in keep]
         if not left:
             return
         for entry in left:

@@ -23,6 +23,7 @@ from sft_shards.formats.errors import DataError
 from sft_shards.formats.shards import MASK_DTYPE, SPLITS, FileInfo, IndexedWriter, token_dtype
 from sft_shards.formats.shards.contents import open_inside
 from sft_shards.formats.shards.files import sha256_file
+from sft_shards.formats.shards.manifest import REJECTS
 from sft_shards.formats.shards.schema import SchemaError, build, parse
 from sft_shards.preprocess.pipeline.batch import Batch, Reject, TrainedTurns
 from sft_shards.preprocess.tasks.digests import Digests
@@ -30,7 +31,6 @@ from sft_shards.preprocess.tasks.workdir import StagedShard
 
 KINDS = ("tokens", "loss_mask")
 ROWS = "rows.parquet"
-REJECTS = "rejects.jsonl"
 ROW_COLUMNS = {
     "source": "dictionary<values=string, indices=int32, ordered=0>",
     "record": "int64",

@@ -190,7 +190,7 @@ def test_outputs_that_exist(refused, preprocess, tmp_path, bpe_folder):
     refused(path, output=other, match="exists and is not a shard directory; choose another --output")
     refused(path, "--overwrite", output=other, match="exists and is not a shard directory")
     assert (other / "thesis.tex").read_text() == "x"
-    refused(path, output=path, match="is a file")
+    refused(path, output=other / "thesis.tex", match="is a file")
     out = tmp_path / "out"
     assert preprocess("run", path, "--output", out, "--tokenizer", bpe_folder)[0] == 0
     before = (out / "manifest.json").read_bytes()
@@ -199,7 +199,7 @@ def test_outputs_that_exist(refused, preprocess, tmp_path, bpe_folder):
     assert (out / "manifest.json").read_bytes() == before
     assert preprocess("run", path, "--output", out, "--tokenizer", bpe_folder, "--overwrite")[0] == 0
     assert (out / "manifest.json").read_bytes() == before
-    refused(tmp_path, output=tmp_path / "inside", match="lies inside the input folder")
+    refused(tmp_path, output=tmp_path / "inside", match="overlaps with")
 
 
 def test_yaml_holds_options_and_the_call_wins(preprocess, tmp_path, bpe_folder):

@@ -38,6 +38,16 @@ def test_ray_gives_the_same_bytes(tmp_path, reference):
 
 
 @pytest.mark.process
+@pytest.mark.parametrize("words", [["--workers", 2], ["--engine", "ray", "--workers", 2]])
+def test_a_directory_is_overwritten_by_several_workers(tmp_path, reference, words):
+    output = tmp_path / "here" / "out"
+    call("run", *INPUTS[:1], *SMALL, "--output", output, "--workers", 1)
+    call("run", *INPUTS, *SMALL, "--output", output, *words, "--overwrite")
+    assert contents(output) == reference
+    assert os.listdir(output.parent) == ["out"]
+
+
+@pytest.mark.process
 def test_an_address_where_no_ray_is(tmp_path):
     arguments = ["--engine", "ray", "--ray-address", "127.0.0.1:1"]
     done = call("run", *INPUTS, *SMALL, "--output", tmp_path / "out", *arguments, status=2)

@@ -71,6 +71,20 @@ def test_an_element_that_fails_strands_nobody_and_the_same_call_mends_it(cluster
     assert contents(output) == reference
 
 
+def test_a_directory_is_overwritten_when_the_array_is_done(cluster, tmp_path, reference):
+    output = tmp_path / "here" / "out"
+    call("run", *INPUTS[:1], *SMALL, "--output", output, "--workers", 1)
+    old = contents(output)
+    held = Held(tmp_path / "held")
+    jobs = submit(cluster, output, "--array", 2, "--overwrite", **held.environment)
+    held.wait(count=2)
+    assert contents(output) == old
+    held.go()
+    cluster.await_end(*jobs)
+    assert contents(output) == reference
+    assert [path.name for path in output.parent.iterdir() if path.suffix != ".log"] == ["out"]
+
+
 def test_dry_run_prints_the_script_and_submits_nothing(cluster, tmp_path):
     done = call("run", *INPUTS, *SMALL, "--output", tmp_path / "out", "--engine", "slurm", "--array", 7, "--dry-run",
                 "--workers", 3, "--slurm-option", "account=lab", "--slurm-option", "exclusive", "--max-rejects", "5%",
