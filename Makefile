@@ -2,6 +2,7 @@
 # make test       every test; make test-fast: those that start no process and no Megatron, in under a minute
 # make check      what CI runs: lint, types, words, the other Megatrons and Pythons, every test
 # make lock       requirements.lock, make sbom: the bill of materials, make audit: known vulnerabilities (each asks the network)
+# make chaos      kills and full disks at every change of the disk, of which `make test` tries a few
 # make coverage   every test again, counting the lines that run, in the processes that tests start as well
 # Needs Python 3.12 or 3.13 (megatron-core's wheel with pretrain() does) and the network for the first time.
 
@@ -12,7 +13,7 @@ PYTHON ?= $(shell for python in python3.12 python3.13 $(HOME)/.pyenv/versions/3.
 	"$$python" -c 'import sys, venv; sys.exit(not (3, 12) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo "$$python" && break; done)
 
-.PHONY: demo finetune test test-fast coverage check lint words versions pythons format clean lock licences sbom audit
+.PHONY: demo finetune test test-fast chaos coverage check lint words versions pythons format clean lock licences sbom audit
 
 demo: $(READY)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/demo.sh
@@ -27,6 +28,10 @@ test: $(READY)
 
 test-fast: $(READY)
 	$(BIN)/python -m pytest -m unit -n auto --dist worksteal $(PYTEST_FLAGS)
+
+# Every command that writes a directory, killed before each of its changes of the disk, and with a disk that fills at each.
+chaos: $(READY)
+	$(BIN)/python -m pytest tests/preprocess/test_interruptions.py --every-change --timeout 0 $(PYTEST_FLAGS)
 
 # Processes that are killed with SIGKILL report nothing; that is the tests' doing, and a few lines less.
 coverage: $(READY)

@@ -21,7 +21,7 @@ from sft_shards.formats.terminal import printable
 from sft_shards.preprocess.config import JobConfig
 from sft_shards.preprocess.engines.engine import Begin, RunTasks
 from sft_shards.preprocess.engines.local import Local, run_local
-from sft_shards.preprocess.sources.find import STDIN
+from sft_shards.preprocess.inputs import STDIN
 from sft_shards.preprocess.sources.stdin import spool
 from sft_shards.preprocess.tasks import reuse
 from sft_shards.preprocess.tasks.finalize import finalize

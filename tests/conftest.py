@@ -3,7 +3,8 @@
 import json
 import os
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -35,6 +36,14 @@ LLAMA2 = (
     "{% elif message.role == 'assistant' %}{{ ' ' + message.content + eos_token }}"
     "{% else %}{{ raise_exception('only user and assistant') }}{% endif %}{% endfor %}"
 )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--every-change",
+        action="store_true",
+        help="kill commands before every change of the disk, and fill it at every one, instead of at a few (make chaos)",
+    )
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -71,6 +80,17 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     os.environ["SFT_SHARDS_CACHE"] = str(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in memory, where the machine has a file system for that: syncing costs no time there."""
+    shared = Path("/dev/shm")
+    if not os.access(shared, os.W_OK):
+        yield tmp_path_factory.mktemp("memory")
+        return
+    with tempfile.TemporaryDirectory(dir=shared) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

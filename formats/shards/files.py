@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,8 @@ from typing import IO, Any
 from sft_shards.formats.shards.contents import open_inside
 
 CHUNK = 1 << 20
+NO_RIGHTS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
+"""What file systems say that keep no rights."""
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
@@ -42,6 +46,28 @@ def sha256_inside(directory: Path, name: str) -> str | None:
         return None
 
 
+def sync(file: IO[bytes], *, read_only: bool = False) -> None:
+    """Make what was written to a file durable.
+
+    Args:
+        read_only: take the rights to write to it away first, where the file system has such rights.
+    """
+    file.flush()
+    if read_only:
+        try:
+            os.fchmod(file.fileno(), stat.S_IMODE(os.fstat(file.fileno()).st_mode) & ~0o222)
+        except OSError as error:
+            if error.errno not in NO_RIGHTS:
+                raise
+    os.fsync(file.fileno())
+
+
+def sync_folders(folder: Path) -> None:
+    """Make the names of all files below a folder durable; the files are not looked at."""
+    for parent, _, _ in os.walk(folder, topdown=False):
+        fsync_directory(parent)
+
+
 def fsync_directory(path: str | os.PathLike[str]) -> None:
     """Make renames inside a folder durable."""
     handle = os.open(path, os.O_RDONLY)
@@ -66,8 +92,7 @@ def atomic_write(path: str | os.PathLike[str], *, scratch: Path | None = None) -
     try:
         with open(temporary, "xb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            sync(file)
         os.replace(temporary, final)
         fsync_directory(final.parent)
     finally:

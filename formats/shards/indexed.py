@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from sft_shards.formats.errors import DataError
 from sft_shards.formats.shards.contents import open_inside
+from sft_shards.formats.shards.files import sync
 
 MAGIC = b"MMIDIDX\x00\x00"
 HEADER = struct.Struct("<9sQBQQ")
@@ -108,15 +109,13 @@ class IndexedWriter:
         self.items += len(flat)
 
     def close(self) -> None:
-        """Flush and fsync `.bin`, write and fsync `.idx`; `sha256` then holds the hash of each by its suffix."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Finish `.bin` and write `.idx`, read-only and durable; `sha256` then holds the hash of each by its suffix."""
+        sync(self._file, read_only=True)
         self._file.close()
         index = index_bytes(np.frombuffer(self.lengths, dtype=np.int32), self.dtype)
         with open(self.prefix.with_suffix(".idx"), "wb") as file:
             file.write(index)
-            file.flush()
-            os.fsync(file.fileno())
+            sync(file, read_only=True)
         self.sha256 = {".bin": self._digest.hexdigest(), ".idx": hashlib.sha256(index).hexdigest()}
 
     def discard(self) -> None:

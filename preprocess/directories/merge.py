@@ -18,7 +18,7 @@ from pathlib import Path
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.shards import SPLITS, Counts, FileInfo, Manifest, Notes, ShardInfo, SourceInfo, SplitInfo
 from sft_shards.formats.shards.contents import folder_inside
-from sft_shards.formats.shards.files import atomic_write, fsync_directory, sha256_file, sha256_inside
+from sft_shards.formats.shards.files import atomic_write, sha256_file, sha256_inside, sync_folders
 from sft_shards.formats.shards.manifest import REJECTS
 from sft_shards.preprocess.directories.merge_plan import MergePlan
 from sft_shards.preprocess.tasks.diff import differences
@@ -93,10 +93,8 @@ def _written(ordered: list[Path], manifests: list[Manifest], output: Path) -> Ma
         for split, info in manifest.splits.items():
             for shard in info.shards:
                 _take(path, split, shard, output, new_names[split, shard.name])
-    for split, info in splits.items():
-        for kind in {os.path.dirname(file) for shard in info.shards for file in shard.files}:
-            fsync_directory(output / split / kind)
-        fsync_directory(output / split)
+    for split in splits:
+        sync_folders(output / split)
     _copy_tokenizer(ordered[0], manifests[0], output)
     manifests[0].template.copy_file(output, scratch=output / WORK)
     merged = _manifest(manifests, splits, names, _rejects(ordered, manifests, output))

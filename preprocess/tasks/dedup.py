@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from sft_shards.formats.columnar import prefix_sums
 from sft_shards.formats.shards import SPLITS, IndexedReader
-from sft_shards.formats.shards.files import fsync_directory
+from sft_shards.formats.shards.files import fsync_directory, sync_folders
 from sft_shards.formats.shards.manifest import REJECTS
 from sft_shards.preprocess.pipeline.batch import Batch, Reject, count_trained
 from sft_shards.preprocess.pipeline.truncation import UNROLLED, count_unrolled
@@ -88,10 +88,11 @@ def _rewrite(task: Task, output: Path, digests: Digests, keep: NDArray[np.bool_]
     notes = {name: count for name, count in receipt.notes.items() if name not in UNROLLED} | unrolled
     counted = dict(sorted(notes.items()))
     replace(receipt, rejected=dict(sorted(reasons.items())), notes=counted, shards=shards).write(folder)
-    fsync_directory(folder)
+    sync_folders(folder)
     stale = Path(tempfile.mkdtemp(prefix=f"attempt-{task.number:05d}-", dir=output / WORK))
     os.rename(old, stale / "old")  # killed here, the task counts as not finished, and is run again
     os.rename(folder, old)
+    fsync_directory(old.parent)
     shutil.rmtree(stale)
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sft_shards.formats.errors import DataError
 from sft_shards.formats.shards.contents import open_inside
+from sft_shards.formats.shards.files import sync
 
 NAME = "digests.npz"
 
@@ -38,7 +39,9 @@ class Digests:
 
     def save(self, folder: Path) -> None:
         """Write them into a task's folder."""
-        np.savez(folder / NAME, records=self.records, splits=self.splits, digests=self.digests)
+        with open(folder / NAME, "wb") as file:
+            np.savez(file, records=self.records, splits=self.splits, digests=self.digests)
+            sync(file)
 
     @classmethod
     def load(cls, output: Path, task: str) -> Digests:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +27,7 @@ from sft_shards.formats.shards import (
     TemplateInfo,
 )
 from sft_shards.formats.shards.contents import folder_inside, size_inside
-from sft_shards.formats.shards.files import atomic_write, fsync_directory, sha256_file
+from sft_shards.formats.shards.files import atomic_write, fsync_directory, sha256_file, sync_folders
 from sft_shards.formats.shards.manifest import REJECTS
 from sft_shards.preprocess.pipeline.containment import INTERNAL_ERROR
 from sft_shards.preprocess.pipeline.reference import configured_template
@@ -72,9 +71,9 @@ def finalize(
     check_rejects(counts, max_rejects, folder)
     splits = {split: _place(split, plan, receipts, bases, folder) for split in SPLITS}
     tokenizer.copy_files(folder, "tokenizer", scratch=folder / WORK)
-    fsync_directory(folder / "tokenizer")
     template = _template(plan, tokenizer)
     template.copy_file(folder, scratch=folder / WORK)
+    fsync_directory(folder)
     manifest = Manifest(
         config=plan.config.as_dict(),
         sources=_sources(plan, receipts, splits),
@@ -196,8 +195,8 @@ def _place(split: str, plan: Plan, receipts: Receipts, bases: Mapping[int, int],
                 files=files,
             )
         )
-    for folder in {(output / split / place).parent for shard in shards for place in shard.files}:
-        fsync_directory(folder)
+    if shards:
+        sync_folders(output / split)
     return SplitInfo.of(tuple(shards))
 
 
@@ -212,10 +211,8 @@ def _move(output: Path, staged: str, place: str, size: int) -> None:
 def _place_rows(staged: Path, output: Path, split: str, name: str, *, base: int, count: int) -> FileInfo:
     """Write the rows file with record numbers counted from the start of the source; the staged file stays as it is."""
     target = folder_inside(output, f"{split}/rows") / f"{name}.parquet"
-    handle, temporary = tempfile.mkstemp(prefix="rows-", dir=output / WORK)
-    os.close(handle)
-    facts = shift_rows(staged, Path(temporary), base, root=output, count=count)
-    os.chmod(temporary, staged.stat().st_mode)
+    temporary = output / WORK / f"rows-{os.urandom(6).hex()}"
+    facts = shift_rows(staged, temporary, base, root=output, count=count)
     os.replace(temporary, target)
     return facts
 

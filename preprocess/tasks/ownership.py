@@ -13,13 +13,13 @@ from pathlib import Path
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.shards import SPLITS, Manifest
 from sft_shards.formats.shards.contents import entries
-from sft_shards.formats.shards.manifest import NAME, REJECTS, SIGNATURE
+from sft_shards.formats.shards.manifest import NAME, REJECTS, SIGNATURE, TEMPLATE
 from sft_shards.preprocess.tasks.workdir import WORK
 
 UNFINISHED = re.compile(
     rf"""
       {re.escape(REJECTS)}
-    | tokenizer/[^/]+
+    | (tokenizer|{TEMPLATE})/[^/]+
     | ({"|".join(SPLITS)}) / ((tokens|loss_mask)/[0-9]+\.(bin|idx) | rows/[0-9]+\.parquet)
     | (.+/)? \.nfs[0-9a-f]+
     | {re.escape(WORK)} / (

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sft_shards.formats.errors import UsageError
+from sft_shards.formats.shards.files import fsync_directory
 from sft_shards.preprocess.tasks.lock import job_lock
 from sft_shards.preprocess.tasks.output import OutputState, look, writing
 from sft_shards.preprocess.tasks.ownership import check_ours
@@ -39,7 +40,7 @@ def prepared(output: Path, *, overwrite: bool, patience: float = 0.0) -> Iterato
     folder = working_folder(output, overwrite=overwrite)
     existed = folder.exists()
     with writing(output):
-        folder.mkdir(parents=True, exist_ok=True)
+        _make(folder)
         if not os.access(folder, os.W_OK):
             raise PermissionError(13, "Permission denied")
     try:
@@ -53,6 +54,15 @@ def prepared(output: Path, *, overwrite: bool, patience: float = 0.0) -> Iterato
                 shutil.rmtree(folder / WORK)
             if not existed:
                 folder.rmdir()  # removes an empty folder only
+
+
+def _make(folder: Path) -> None:
+    """Make a folder with those above it that are not there, and make their names durable."""
+    if not folder.is_dir():
+        _make(folder.parent)
+        folder.mkdir(exist_ok=True)
+        with suppress(PermissionError):  # a folder above that may not be read
+            fsync_directory(folder.parent)
 
 
 def check_fit(output: Path, *, overwrite: bool) -> None:

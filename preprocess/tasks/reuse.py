@@ -24,7 +24,7 @@ from sft_shards.formats.arrow_arrays import numbers_of
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.shards import Manifest, PartInfo, SourceInfo
 from sft_shards.formats.shards.contents import is_file_inside, open_inside, read_inside
-from sft_shards.formats.shards.files import sha256_inside, sha256_of, write_json
+from sft_shards.formats.shards.files import sha256_inside, sha256_of, sync, write_json
 from sft_shards.formats.shards.manifest import NAME as MANIFEST
 from sft_shards.formats.shards.manifest import REJECTS
 from sft_shards.formats.shards.schema import SchemaError, build, parse
@@ -266,11 +266,12 @@ def link_or_copy(directory: Path, name: str, target: Path, *, sha256: str, scrat
     temporary = scratch / f".{target.name}.{os.getpid()}.{os.urandom(6).hex()}.tmp"
     try:
         with open_verified(directory, name, sha256) as file:
-            if not _linked(directory / name, file, temporary):
+            if _linked(directory / name, file, temporary):
+                os.fsync(file.fileno())  # whoever copied that directory may not have
+            else:
                 with open(temporary, "xb") as copy:
                     shutil.copyfileobj(file, copy)
-                    copy.flush()
-                    os.fsync(copy.fileno())
+                    sync(copy, read_only=True)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)  # a rename between two names of one file leaves both

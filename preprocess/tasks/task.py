@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sft_shards.formats.errors import DataError
-from sft_shards.formats.shards.files import fsync_directory
+from sft_shards.formats.shards.files import fsync_directory, sync_folders
 from sft_shards.preprocess.pipeline.pipeline import Pipeline
 from sft_shards.preprocess.sources import PartReader
 from sft_shards.preprocess.tasks.output import look
@@ -74,9 +74,7 @@ def run_task(plan: Plan, task: Task, output: Path, pipeline: Pipeline, report: R
         older = None if plan.config.dedup else adopt(task, output, folder)  # a published shard has no digests
         receipt = older or _write(plan, task, folder, pipeline, report)
         receipt.write(folder)
-        for inner in (entry for entry in folder.iterdir() if entry.is_dir()):
-            fsync_directory(inner)
-        fsync_directory(folder)
+        sync_folders(folder)
         try:
             os.rename(folder, final)
         except OSError:

@@ -22,7 +22,7 @@ from sft_shards.formats.columnar import prefix_sums
 from sft_shards.formats.errors import DataError
 from sft_shards.formats.shards import MASK_DTYPE, SPLITS, FileInfo, IndexedWriter, token_dtype
 from sft_shards.formats.shards.contents import open_inside
-from sft_shards.formats.shards.files import sha256_file
+from sft_shards.formats.shards.files import sha256_file, sync
 from sft_shards.formats.shards.manifest import REJECTS
 from sft_shards.formats.shards.schema import SchemaError, build, parse
 from sft_shards.preprocess.pipeline.batch import Batch, Reject, TrainedTurns
@@ -187,6 +187,8 @@ def write_rows(
 ) -> None:
     """Write a shard's `rows` file: a row per sequence with its source, record number, tokens and trained tokens.
 
+    It is read-only and durable then.
+
     Args:
         records: int64[S].
         lengths: int32[S], tokens of each sequence.
@@ -208,10 +210,9 @@ def write_rows(
             **columns,
         }
     )
-    with open(path, "wb") as file:
+    with open(path, "xb") as file:
         pq.write_table(table, file)
-        file.flush()
-        os.fsync(file.fileno())
+        sync(file, read_only=True)
 
 
 def _as_lists(turns: TrainedTurns) -> Any:

@@ -1,23 +1,32 @@
-"""Processes that kill themselves with SIGKILL at one of their changes of the disk."""
+"""Jobs that kill themselves with SIGKILL at one of their changes of the disk.
+
+In a module that a server of processes can import, however pytest was started.
+"""
 
 import os
 import signal
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 
-def kill_at(step: int, names: Sequence[str], *, before: bool) -> Callable[[], int]:
-    """Let this process kill itself at its `step`-th call of any of these functions of `os`.
-
-    `fsync` does nothing from now on: SIGKILL loses nothing that the kernel has, and this makes room for more runs.
+def doomed_job(inputs: Sequence[Path], output: Path, workers: int, step: int, before: bool) -> None:
+    """In a process of its own: a small job, which kills itself at its n-th rename or removal, if it is to.
 
     Args:
         step: counted from 1; 0 for never.
         before: just before the change, not just after it.
-
-    Returns:
-        A function that says how many calls there were.
     """
+    from preprocess_jobs import config
+
+    from sft_shards.preprocess.job import run
+
+    kill_at(step, ("rename", "replace", "rmdir", "unlink"), before=before)
+    run(config(inputs, shard_tokens=2500), output, workers=workers)
+
+
+def kill_at(step: int, names: Sequence[str], *, before: bool) -> None:
+    """Let this process kill itself at its `step`-th call of any of these functions of `os`."""
     calls = 0
 
     def doomed(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -37,5 +46,3 @@ def kill_at(step: int, names: Sequence[str], *, before: bool) -> Callable[[], in
 
     for name in names:
         setattr(os, name, doomed(getattr(os, name)))
-    os.fsync = lambda handle: None  # type: ignore[assignment]
-    return lambda: calls

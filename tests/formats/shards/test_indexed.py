@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from writable import writable
 
 from sft_shards.formats.errors import DataError
 from sft_shards.formats.shards import IndexedReader, IndexedWriter, token_dtype
@@ -112,7 +113,7 @@ DAMAGE = {
 def test_a_damaged_pair_does_not_open(tmp_path, name):
     suffix, damage = DAMAGE[name]
     write(tmp_path / "x", [[1, 2, 3], [4]])
-    path = (tmp_path / "x").with_suffix(suffix)
+    path = writable((tmp_path / "x").with_suffix(suffix))
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(DataError, match=str(path.with_suffix(""))):
         IndexedReader(tmp_path / "x")
@@ -121,7 +122,7 @@ def test_a_damaged_pair_does_not_open(tmp_path, name):
 @pytest.mark.unit
 def test_a_moved_pointer_is_found(tmp_path):
     write(tmp_path / "x", [[1, 2, 3], [4]])
-    path = tmp_path / "x.idx"
+    path = writable(tmp_path / "x.idx")
     raw = bytearray(path.read_bytes())
     raw[34 + 8 + 8] ^= 2  # the second pointer
     path.write_bytes(raw)

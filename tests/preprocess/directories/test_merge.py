@@ -1,23 +1,20 @@
-"""Merges that are killed, repeated, given damaged or overlapping directories, or run out of disk: nothing is lost."""
+"""Merges that are repeated, disturbed by another, or given damaged or overlapping directories: nothing is lost."""
 
-import errno
-import multiprocessing
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
-from doomed import kill_at
+from disk_calls import preprocess as preprocess_commands
+from disk_calls import watched
 from preprocess_jobs import INPUTS, TOKENIZER, config, contents
+from writable import writable
 
 from sft_shards.preprocess.directories.merge import merge
-from sft_shards.preprocess.directories.verify import verify
 from sft_shards.preprocess.job import run
 
 pytestmark = pytest.mark.process
-
-server = multiprocessing.get_context("forkserver")
-server.set_forkserver_preload(["sft_shards.preprocess.directories.merge"])
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +33,7 @@ def made(tmp_path_factory):
 def two(made, tmp_path):
     """Copies of the two directories, for a test that may do them harm."""
     for name in ("a", "b"):
-        shutil.copytree(made[0] / name, tmp_path / name)
+        writable(Path(shutil.copytree(made[0] / name, tmp_path / name)))
     return tmp_path / "a", tmp_path / "b"
 
 
@@ -46,32 +43,14 @@ def refused(result, status, *words):
     assert all(str(word) in line for word in words), line
 
 
-def doomed_merge(directories, output, step, before):
-    """In a process of its own: a merge that kills itself at its n-th change of a folder; exit status 3 if it ends."""
-    calls = kill_at(step, ("link", "rename", "replace", "mkdir", "rmdir", "unlink"), before=before)
-    merge(directories, output)
-    os._exit(3 if calls() < step else 4)
-
-
-def test_a_merge_killed_at_any_change_goes_on_with_the_same_call(made, tmp_path):
-    folder, expected = made
-    directories = [folder / "a", folder / "b"]
-    sources = [contents(path) for path in directories]
-    output = tmp_path / "out"
-    step = 0
-    while True:
-        step += 1
-        process = server.Process(target=doomed_merge, args=(directories, output, step, step % 2 == 0))
-        process.start()
-        process.join()
-        if process.exitcode == 3:
-            break
-        assert process.exitcode == -signal.SIGKILL
-        merge(directories, output)
-        assert contents(output) == expected, step
-        shutil.rmtree(output)
-    assert step > 40
-    assert [contents(path) for path in directories] == sources
+def stopped(directories, output, change):
+    """Begin a merge that is killed just before its first change that ends so."""
+    words = ["merge", *directories, "--output", output]
+    done = watched(preprocess_commands, [words], below=output.parent)
+    assert done.status == 0, done.error
+    shutil.rmtree(output)
+    number = next(at for at, call in enumerate(done.calls, 1) if call.endswith(change))
+    assert watched(preprocess_commands, [words], below=output.parent, kill_before=number).status == -signal.SIGKILL
 
 
 def test_the_same_call_on_a_finished_output_does_nothing_and_another_is_refused(preprocess, made, tmp_path):
@@ -91,9 +70,7 @@ def test_another_merge_does_not_touch_an_unfinished_one(preprocess, made, two, t
     folder, _ = made
     sources = [contents(path) for path in two]
     output = tmp_path / "out"
-    process = server.Process(target=doomed_merge, args=(list(two), output, 30, True))
-    process.start()
-    process.join()
+    stopped(two, output, "train/rows/00001.parquet")
     (output / ".work" / "lock").unlink()
     begun = contents(output)
     assert any(path.startswith("train/") for path in begun)
@@ -106,9 +83,7 @@ def test_another_merge_does_not_touch_an_unfinished_one(preprocess, made, two, t
 
 def test_a_file_in_the_way_is_replaced_and_not_written_to(made, two, tmp_path):
     output = tmp_path / "out"
-    process = server.Process(target=doomed_merge, args=(list(two), output, 12, True))
-    process.start()
-    process.join()
+    stopped(two, output, "train/loss_mask/00000.bin")
     mine = tmp_path / "mine"
     mine.write_bytes(b"mine")
     shard = output / "train" / "tokens" / "00001.bin"
@@ -158,7 +133,7 @@ def test_extend_takes_no_damaged_shard_over(preprocess, made, two, tmp_path):
     options = ["--tokenizer", TOKENIZER, "--shard-tokens", 1 << 20, "--workers", 1]
     assert preprocess("run", source, *options, "--output", tmp_path / "old")[0] == 0
     for name in ("train/tokens/00000.bin", "train/rows/00000.parquet"):
-        damaged = tmp_path / "old" / name
+        damaged = writable(tmp_path / "old" / name)
         whole = damaged.read_bytes()
         damaged.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
         output = tmp_path / f"new-{damaged.suffix}"
@@ -168,35 +143,3 @@ def test_extend_takes_no_damaged_shard_over(preprocess, made, two, tmp_path):
         assert "Traceback" not in err
         assert not (output / "manifest.json").exists()
         damaged.write_bytes(whole)
-
-
-def test_a_full_disk_is_one_line_and_the_same_call_goes_on(preprocess, monkeypatch, made, two, tmp_path):
-    """Copied, as on a file system without links; at every fsync of a file."""
-    output = tmp_path / "out"
-    true_fsync = os.fsync
-
-    def no_link(*_, **__):
-        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
-
-    failed = 0
-    while True:
-        left = failed
-
-        def fsync(handle):
-            nonlocal left
-            if left == 0:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            left -= 1
-            true_fsync(handle)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "link", no_link)
-            patch.setattr(os, "fsync", fsync)
-            result = preprocess("merge", *two, "--output", output)
-        if result[0] == 0:
-            break
-        refused(result, 1, output, "No space left")
-        failed += 1
-    assert failed > 10
-    assert contents(output) == made[1]
-    assert verify(output) == []

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 from preprocess_jobs import INPUTS, config, contents
+from writable import writable
 
 from sft_shards.formats.errors import DataError
 from sft_shards.formats.shards import FileInfo, Manifest
@@ -34,7 +35,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def copy(made, tmp_path):
-    return Path(shutil.copytree(made, tmp_path / "out"))
+    return writable(Path(shutil.copytree(made, tmp_path / "out")))
 
 
 def findings(directory, **options):

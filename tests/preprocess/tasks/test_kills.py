@@ -8,37 +8,30 @@ import signal
 import time
 
 import pytest
-from doomed import kill_at
-from preprocess_jobs import INPUTS, call, config, contents
+from doomed import doomed_job
+from preprocess_jobs import INPUTS, call, contents
 
 from sft_shards.formats.shards import Manifest
 
 pytestmark = pytest.mark.process
 
-RUNS = 60
+RUNS = 30
 WORKER_RUNS = 8
 server = multiprocessing.get_context("forkserver")
 server.set_forkserver_preload(["sft_shards.preprocess.engines.forkserver_preload", "sft_shards.preprocess.job"])
 
 
-def job(inputs, output, workers, doomed_step, before):
-    """In a process of its own: the job, which kills itself at its n-th rename or link, if it is to."""
-    from sft_shards.preprocess.job import run
-
-    kill_at(doomed_step, ("rename", "replace", "rmdir", "unlink"), before=before)
-    run(config(inputs, shard_tokens=2500), output, workers=workers)
-
-
 def begin(output, workers=1, doomed_step=0, before=True):
     inputs = sorted((output.parents[1] / "inputs").iterdir())
-    process = server.Process(target=job, args=(inputs, output, workers, doomed_step, before))
+    process = server.Process(target=doomed_job, args=(inputs, output, workers, doomed_step, before))
     process.start()
     return process
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("chaos")
+def folder(memory):
+    folder = memory / "chaos"
+    folder.mkdir()
     (folder / "inputs").mkdir()
     for path in INPUTS[:2]:
         lines = path.read_bytes().splitlines(keepends=True)[:40]

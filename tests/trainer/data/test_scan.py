@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from toy_runs import VOCABULARY, random_pairs, turn, write_shards
+from writable import writable
 
 from sft_shards.formats.errors import DataError
 from sft_shards.formats.shards import ShardDirectory
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.unit
 @pytest.fixture
 def shards(tmp_path: Path) -> Path:
     pairs = [turn([10], [11, 12]), *random_pairs(20, seed=1)]
-    return write_shards(tmp_path / "shards", {"train": pairs, "valid": pairs, "test": pairs}, shards=2)
+    return writable(write_shards(tmp_path / "shards", {"train": pairs, "valid": pairs, "test": pairs}, shards=2))
 
 
 def poke(path: Path, place: int, value: object, dtype: str) -> None:
@@ -80,7 +81,7 @@ def test_ids_behind_the_vocabulary_are_refused(shards: Path, tmp_path: Path, num
 
 def test_ids_below_zero_are_refused(tmp_path: Path) -> None:
     vocabulary = {f"t{number}": number for number in range(70_000)}  # so many are stored as int32
-    folder = write_shards(tmp_path / "shards", {"train": [turn([10], [11, 12])]}, vocabulary=vocabulary)
+    folder = writable(write_shards(tmp_path / "shards", {"train": [turn([10], [11, 12])]}, vocabulary=vocabulary))
     poke(folder / "train" / "tokens" / "00000.bin", 3, -1, "<i4")
     refused(folder, tmp_path / "cache", "id -1 is outside of the vocabulary of 70000")
 
