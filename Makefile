@@ -1,6 +1,7 @@
 # make demo       the whole road on this CPU; make finetune: from a model folder to a model folder, with LoRA and without
 # make test       every test; make test-fast: those that start no process and no Megatron, in under a minute
 # make check      what CI runs: lint, types, words, the other Megatrons and Pythons, every test
+# make fuzz       inputs that nobody wrote, FUZZ_SECONDS=120 for each of five fuzzers; a minute of it is part of make check
 # make lock       requirements.lock, make sbom: the bill of materials, make audit: known vulnerabilities (each asks the network)
 # make chaos      kills and full disks at every change of the disk, of which `make test` tries a few
 # make coverage   every test again, counting the lines that run, in the processes that tests start as well
@@ -13,7 +14,7 @@ PYTHON ?= $(shell for python in python3.12 python3.13 $(HOME)/.pyenv/versions/3.
 	"$$python" -c 'import sys, venv; sys.exit(not (3, 12) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo "$$python" && break; done)
 
-.PHONY: demo finetune test test-fast chaos coverage check lint words versions pythons format clean lock licences sbom audit
+.PHONY: demo finetune test test-fast chaos coverage check lint words versions pythons format clean fuzz lock licences sbom audit
 
 demo: $(READY)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/demo.sh
@@ -41,6 +42,12 @@ coverage: $(READY)
 	$(BIN)/coverage report
 
 check: lint licences versions pythons test
+	$(MAKE) fuzz FUZZ_SECONDS=12
+
+# Records, templates, tables, tokenizer folders and shard directories. What fails is left in tests/fuzz/found.
+FUZZ_SECONDS ?= 120
+fuzz: $(READY)
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/fuzz --timeout 0 $(PYTEST_FLAGS)
 
 lint: words $(READY)
 	$(BIN)/ruff check .

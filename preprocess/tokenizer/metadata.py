@@ -110,6 +110,9 @@ def load(folder: Path, name: str, *, trust_remote_code: bool = False) -> tuple[T
         raise UsageError(f"tokenizer {name}: has no fast form, so it gives no offsets; convert it to a tokenizer.json")
     vocabulary = fast.get_vocab()
     named = fast.chat_template if isinstance(fast.chat_template, dict) else {"default": fast.chat_template}
+    for template in (named.get("default"), named.get("tool_use")):
+        if not isinstance(template, (str, type(None))):
+            raise UsageError(f"tokenizer {name}: its chat_template is no text; mend tokenizer_config.json")
     added = {str(token.content): token for token in fast.added_tokens_decoder.values()}
     control = {content for content, token in added.items() if token.special} | set(fast.all_special_tokens)
     found = TokenizerMetadata(

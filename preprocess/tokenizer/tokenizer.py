@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Collection
 from functools import cached_property
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from sft_shards.formats import hub
-from sft_shards.formats.errors import DataError, UsageError
+from sft_shards.formats.errors import DataError, UsageError, first_line
 from sft_shards.formats.shards import TokenizerInfo, token_dtype
 from sft_shards.formats.shards.contents import folder_inside, is_file_inside, kind_of, read_inside
 from sft_shards.formats.shards.files import atomic_write, sha256_file
@@ -241,7 +242,10 @@ class Tokenizer:
 def _parse(serialized: str) -> HuggingFaceTokenizer:
     from tokenizers import Tokenizer as HuggingFaceTokenizer
 
-    tokenizer: HuggingFaceTokenizer = HuggingFaceTokenizer.from_str(serialized)
+    try:
+        tokenizer: HuggingFaceTokenizer = HuggingFaceTokenizer.from_str(serialized)
+    except Exception as error:  # of no class of its own
+        raise UsageError(f"the tokenizer's own JSON cannot be read again ({first_line(error)}); mend it") from None
     return tokenizer
 
 
@@ -265,7 +269,7 @@ def check_links(folder: Path) -> None:
             mode = path.lstat().st_mode
         except FileNotFoundError:
             continue
-        real = path.resolve()
+        real = Path(os.path.realpath(path))  # of links that lead to each other it is one of them
         if not real.is_relative_to(home):
             raise UsageError(f"tokenizer file {path}: is a link to a file elsewhere; put a copy of it there")
         if not real.is_file():
