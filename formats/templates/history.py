@@ -20,7 +20,7 @@ from typing import Protocol
 
 from sft_shards.formats.conversation import Conversation
 from sft_shards.formats.errors import RecordError
-from sft_shards.formats.templates.probes import last_turns, probes
+from sft_shards.formats.templates.probes import last_turns, padded, probes
 from sft_shards.formats.templates.rendering import Rendering, Spoken
 from sft_shards.formats.templates.thinking import inlined_reasoning
 
@@ -113,7 +113,7 @@ def kinds(conversation: Conversation) -> frozenset[str]:
 def rewriting(template: Renders) -> Rewriting:
     """Find out what a template does to earlier turns, with conversations of every kind."""
     rewrites, differs = set(), set()
-    for probe in probes():
+    for probe in (*probes(), padded()):
         try:
             rendering, history = template.render(probe), template.history(probe)
         except RecordError:
@@ -122,7 +122,7 @@ def rewriting(template: Renders) -> Rewriting:
         changed = [one for one in rendering.spoken if not history.keeps(rendering.text, one)]
         if changed:
             rewrites.add(kinds(probe))
-        if not all(one.reasoning_dropped for one in changed):
+        if not all(one.reasoning_dropped for one in changed) and probe is not padded():
             differs.add(kinds(probe))
     shown = set()
     for probe in last_turns():

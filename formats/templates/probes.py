@@ -113,3 +113,13 @@ def last_turns() -> tuple[Conversation, ...]:
             turns=(asked, Turn(role="assistant", content=inside + "Looking it up", tool_calls=(CALL,))), tools=(TOOL,)
         ),
     )
+
+
+@cache
+def padded() -> Conversation:
+    """Return two rounds with white space around all texts, which templates may strip in some places alone."""
+    texts = ("Hello", "Hi there", "How are you", "Very well")
+    roles = ("user", "assistant") * 2
+    return Conversation(
+        turns=tuple(Turn(role=role, content=f"\n {text} \n") for role, text in zip(roles, texts, strict=True))
+    )

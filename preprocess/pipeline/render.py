@@ -13,25 +13,34 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import accumulate, chain, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sft_shards.formats.columnar import RoleSequence, TextOnlyConversations, prefix_sums, text_labels, utf8_buffers
-from sft_shards.formats.conversation import Conversation
+from sft_shards.formats.conversation import ROLES, Conversation
 from sft_shards.formats.errors import RecordError, UsageError
-from sft_shards.formats.layouts import example_texts, is_assistants, json_text, put_together, take_apart
-from sft_shards.formats.templates import ChatTemplate, Skeleton, Span, Tracer, TrainedText, TrainOn, train
+from sft_shards.formats.layouts import example_texts, is_assistants, json_text, put_together, take_apart, turns_of
+from sft_shards.formats.templates import (
+    ChatTemplate,
+    Skeleton,
+    Span,
+    Tracer,
+    TrainedConversation,
+    TrainedText,
+    TrainOn,
+    train,
+)
 from sft_shards.formats.templates.rendering import CALL, CALL_END
+from sft_shards.formats.templates.trained_texts import LONGEST_HISTORY
 from sft_shards.preprocess.pipeline.batch import NO_SPANS, ConversationBatch, Notes, Reject, RenderedBatch, TrainedTurns
 from sft_shards.preprocess.pipeline.skeleton_table import SkeletonTable
 
 MOST_SKELETONS = 4096
 """Skeletons that are kept at most. Beyond that, conversations with other role sequences are rendered by Jinja."""
-NO_SKELETON = -1
 LONGEST_OPENING = 64
 """Characters of a text that are noted as its opening; no control token is longer."""
 
@@ -178,8 +187,8 @@ class BatchRendering:
         self.fallbacks = 0
         self._tracers: dict[bool, Tracer] = {}
         """One for conversations that offer tools, and one for the others."""
-        self._numbers: dict[RoleSequence, int] = {}
-        """The number of a layout's skeleton in the table, or `NO_SKELETON`."""
+        self._numbers: dict[RoleSequence, range] = {}
+        """The numbers of a layout's skeletons in the table: several where it is unrolled, none where it has none."""
         self._table = SkeletonTable()
         calls = set() if policy.tool_calls else {CALL, CALL_END}
         self._forbid({*template.reasoning_tags, *template.control.everywhere, *calls})
@@ -219,20 +228,24 @@ class BatchRendering:
         Args:
             digests: `Conversation.digest` of each by row (default: they are text-only).
         """
-        numbers = self._skeleton_numbers(conversations)
-        supported = numbers != NO_SKELETON
-        conversations, numbers = conversations.filter(supported), numbers[supported]
+        bounds = self._skeletons(conversations)
+        supported = bounds[:, 1] > bounds[:, 0]
+        if self._policy.asks_histories:
+            supported &= _has_short_history(conversations)
+        conversations, bounds = conversations.filter(supported), bounds[supported]
         unsupported = self._unsupported(conversations)
         if unsupported.any():
             keep = ~np.logical_or.reduceat(unsupported, conversations.text_offsets[:-1])
-            conversations, numbers = conversations.filter(keep), numbers[keep]
-        filled, records = self._table.fill(numbers, conversations), first_record + conversations.rows
-        own: Iterable[bytes] = ()
+            conversations, bounds = conversations.filter(keep), bounds[keep]
+        owners, numbers = _ranges(bounds)
+        filled, rows = self._table.fill(numbers, conversations, owners), first_record + conversations.rows
+        own: Sequence[bytes] = ()
         if self._with_digests:
-            rows = conversations.rows.tolist()
-            own = conversations.digests() if digests is None else [digests[row] for row in rows]
+            found = conversations.digests() if digests is None else map(digests.get, conversations.rows.tolist())
+            own = [digest for digest in found if digest is not None]
+            own = [own[owner] for owner in owners.tolist()]
         return RenderedBatch(
-            records=records,
+            records=rows[owners],
             text=filled.text,
             text_offsets=filled.text_offsets,
             openings=filled.openings,
@@ -241,42 +254,73 @@ class BatchRendering:
             typed=NO_SPANS,
             typed_offsets=np.zeros(len(numbers) + 1, dtype=np.int64),
             digests=np.frombuffer(b"".join(own), dtype=np.uint8).reshape(-1, 16),
-            notes=self._table.notes(numbers, records),
+            notes=self._table.notes(bounds[:, 0], rows),
             turns=self._table.turns(numbers) if self._policy.rewritten == "unroll" else None,
         )
 
-    def _skeleton_numbers(self, conversations: TextOnlyConversations) -> NDArray[np.int64]:
-        """Return int64[n]: the skeleton of each conversation, made where its layout is new."""
+    def _skeletons(self, conversations: TextOnlyConversations) -> NDArray[np.int64]:
+        """Return int64[n, 2]: the first of each conversation's skeletons and the one behind the last.
+
+        Skeletons are made where a layout is new.
+        """
         known = self._numbers
         if new := sorted({*conversations.role_sequences} - known.keys())[: MOST_SKELETONS - len(known)]:
-            traced = {layout: self._trace(layout) for layout in new}
-            made = {layout: skeleton for layout, skeleton in traced.items() if skeleton is not None}
-            known |= dict.fromkeys(new, NO_SKELETON) | dict(zip(made, self._table.add(made.values()), strict=True))
-        numbers = [known.get(layout, NO_SKELETON) for layout in conversations.role_sequences]
-        return np.asarray(numbers, dtype=np.int64)[conversations.sequence_ids]
+            made = [self._trace(layout) for layout in new]
+            numbers = self._table.add(chain.from_iterable(made))
+            ends = accumulate(map(len, made), initial=0)
+            known |= {layout: numbers[first:end] for layout, (first, end) in zip(new, pairwise(ends), strict=True)}
+        found = [known.get(layout, range(0)) for layout in conversations.role_sequences]
+        bounds = np.asarray([(one.start, one.stop) for one in found], dtype=np.int64).reshape(-1, 2)
+        return bounds[conversations.sequence_ids]
 
-    def _trace(self, layout: RoleSequence) -> Skeleton | None:
-        """Return the skeleton of a layout, or None where one example shows that there is none."""
+    def _trace(self, layout: RoleSequence) -> list[Skeleton]:
+        """Return the skeletons of a layout, one for each text that it is trained as.
+
+        There are none where an example shows that the template cannot be traced.
+        """
         texts = example_texts(layout)
         try:
-            turns, tools = put_together(layout, texts)
-            conversation = Conversation(turns=tuple(turns), tools=tuple(tools))
+            conversation = _conversation(layout, texts)
             found = train(self._template, conversation, self._policy)
             tracer = self._tracer(conversation)
         except RecordError:
-            return None
-        text = found.texts[0]
-        if len(found.texts) > 1 or text.rendering is not found.whole:
-            return None  # unrolled
-        skeleton = tracer.trace(layout, texts, text.rendering, text.spans)
-        histories = self._policy.asks_histories and bool(self._template.suited(conversation).rewriting.rewrites)
-        looked_for = tracer.looked_for_in_histories(layout) if histories else frozenset()
-        if skeleton is None or looked_for is None or text.rendering.notes or text.rendering.typed:
-            return None
-        absent = skeleton.absent | looked_for
+            return []
+        asks = self._policy.asks_histories and bool(self._template.suited(conversation).rewriting.rewrites)
+        looked_for = tracer.looked_for_in_histories(layout) if asks else frozenset()
+        if looked_for is None or (asks and not self._holds_for_padded(layout, texts, found)):
+            return []
+        skeletons = []
+        absent = set(looked_for)
+        for text in found.texts:
+            end = len(layout) if text.rendering is found.whole else turns_of(layout)[text.turns[-1]][2]
+            own = texts[: len(text_labels(layout[:end]))]
+            skeleton = tracer.trace(layout[:end], own, text.rendering, text.spans)
+            if skeleton is None or {*text.rendering.notes} - {"reasoning_dropped"} or text.rendering.typed:
+                return []
+            absent |= skeleton.absent
+            skeletons.append(replace(skeleton, notes=found.notes, turns=text.turns))
         if not absent <= self._forbidden:
             self._forbid(self._forbidden | absent)
-        return replace(skeleton, notes=found.notes, turns=text.turns)
+        return skeletons
+
+    def _holds_for_padded(self, layout: RoleSequence, texts: Sequence[str], found: TrainedConversation) -> bool:
+        """Return whether texts with white space around them have the same turns trained in the same texts.
+
+        A template may strip a text in one rendering and not in another, which shows in such texts alone.
+        """
+        labels = text_labels(layout)
+        for space in ("\n ", " \n"):
+            padded = [
+                space + text + space if label in (*ROLES, "reasoning") else text
+                for label, text in zip(labels, texts, strict=True)
+            ]
+            try:
+                other = train(self._template, _conversation(layout, padded), self._policy)
+            except RecordError:
+                return False
+            if [one.turns for one in other.texts] != [one.turns for one in found.texts]:
+                return False
+        return True
 
     def _tracer(self, conversation: Conversation) -> Tracer:
         offered = bool(conversation.tools)
@@ -309,6 +353,31 @@ class BatchRendering:
             unsupported[owner] = True
             place = int(offsets[owner + 1])  # a match across two texts must not hide one that begins in the second
         return unsupported
+
+
+def _conversation(layout: RoleSequence, texts: Sequence[str]) -> Conversation:
+    turns, tools = put_together(layout, texts)
+    return Conversation(turns=tuple(turns), tools=tuple(tools))
+
+
+def _has_short_history(conversations: TextOnlyConversations) -> NDArray[np.bool_]:
+    """Return bool[n]: whether the histories of all turns together are certainly shorter than `LONGEST_HISTORY`.
+
+    Each is at most the whole text. An eighth leaves room for the template's words and for JSON.
+    """
+    bounds = conversations.text_offsets
+    sizes = np.diff(utf8_buffers(conversations.texts)[1][bounds]).astype(np.int64)
+    return np.asarray(np.diff(bounds) * sizes <= LONGEST_HISTORY // 8)
+
+
+def _ranges(bounds: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the numbers in several ranges one after the other, int64[m], and the range that each is of, int64[m].
+
+    [3, 5) and [7, 8) give the ranges [0, 0, 1] and the numbers [3, 4, 7].
+    """
+    counts = bounds[:, 1] - bounds[:, 0]
+    owners = np.repeat(np.arange(len(bounds)), counts)
+    return owners, np.arange(len(owners)) + np.repeat(bounds[:, 0] - (np.cumsum(counts) - counts), counts)
 
 
 def _any_of(strings: set[str]) -> re.Pattern[bytes]:

@@ -82,7 +82,12 @@ class SkeletonTable:
         self._changing = np.asarray(list(map(bool, self._changes)), dtype=bool)
         return range(before, len(self._skeletons))
 
-    def fill(self, numbers: NDArray[np.int64], conversations: TextOnlyConversations) -> FilledTexts:
+    def fill(
+        self,
+        numbers: NDArray[np.int64],
+        conversations: TextOnlyConversations,
+        owners: NDArray[np.int64] | None = None,
+    ) -> FilledTexts:
         """Fill the texts of conversations into skeletons.
 
         Two conversations, both with skeleton 0, whose literals are "U:", "A:" and "." and whose one trained span goes
@@ -99,10 +104,12 @@ class SkeletonTable:
         4 + len("hi") = 6 and ends at 5 + len("hi") + len("yes") = 10.
 
         Args:
-            numbers: int64[n], the skeleton of each conversation.
-            conversations: n of them, of whose texts none is blank.
+            numbers: int64[n], the skeletons.
+            conversations: those whose texts are filled in; no text is blank.
+            owners: int64[n], the conversation of each skeleton (default: each has one, in order).
         """
         count = len(numbers)
+        first_texts = conversations.text_offsets[:-1] if owners is None else conversations.text_offsets[owners]
         first_literal, first_span, span_count, first_gap, gaps = self._index[numbers].T
         # From here on each gap counts as a text of its own.
         firsts = prefix_sums(gaps)
@@ -112,7 +119,7 @@ class SkeletonTable:
         text_pieces = 2 * texts + np.repeat(np.arange(count), gaps) + 1
         literal_before = texts + np.repeat(first_literal - firsts[:-1], gaps)
         numbers_of_texts = self._gaps[texts + np.repeat(first_gap - firsts[:-1], gaps)]
-        contents = _in_gaps(conversations.texts, numbers_of_texts + np.repeat(conversations.text_offsets[:-1], gaps))
+        contents = _in_gaps(conversations.texts, numbers_of_texts + np.repeat(first_texts, gaps))
         contents = self._changed(contents, literal_before)
         sources = np.empty(piece_offsets[-1], dtype=np.int64)
         sources[text_pieces] = len(self._literals) + texts
@@ -121,10 +128,10 @@ class SkeletonTable:
         values, byte_offsets = utf8_buffers(take_texts([self._literals, contents], sources))
         # Spans: bytes of literals, which the skeleton knows, and bytes of texts in between.
         span_offsets = prefix_sums(span_count)
-        owners = row_numbers(span_offsets)
-        spans = self._spans[np.arange(len(owners)) + np.repeat(first_span - span_offsets[:-1], span_count)]
+        rows = row_numbers(span_offsets)
+        spans = self._spans[np.arange(len(rows)) + np.repeat(first_span - span_offsets[:-1], span_count)]
         content_offsets = utf8_buffers(contents)[1]
-        before = content_offsets[firsts[owners][:, None] + spans[:, ::2]] - content_offsets[firsts[owners]][:, None]
+        before = content_offsets[firsts[rows][:, None] + spans[:, ::2]] - content_offsets[firsts[rows]][:, None]
         return FilledTexts(
             text=values,
             text_offsets=byte_offsets[piece_offsets].astype(np.int64),

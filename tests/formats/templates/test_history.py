@@ -159,6 +159,16 @@ def test_unroll_trains_the_turns_that_are_chosen(turns):
     assert [text.turns for text in found.texts] == [(3,)]
 
 
+def test_a_template_that_strips_the_last_answer_alone_rewrites_history():
+    source = REWRITES["keeps everything"].replace("{{- content }}", "{{- content | trim if last else content }}")
+    talk = Conversation(
+        turns=tuple(replace(turn, content=f" {turn.content} ", reasoning=None) for turn in REASONED.turns)
+    )
+    found = train(ChatTemplate("t", source, TOKENS), talk, TrainOn(rewritten="unroll"))
+    assert [text.turns for text in found.texts] == [(1,), (3,)]
+    assert "history_rewritten" not in train(ChatTemplate("t", source, TOKENS), talk, TrainOn()).notes, "by kind alone"
+
+
 def test_unroll_refuses_a_turn_that_no_prompt_leads_to():
     source = REWRITES["prompt opens the block"].replace("(last or reasoning)", "reasoning")
     template = ChatTemplate("t", source, TOKENS)

@@ -74,6 +74,44 @@ def test_text_only_records_stay_on_the_batch_path_where_history_is_rewritten():
         assert rendered.notes == {0: (note,), 2: (note,)}
 
 
+def reasoned(*answers):
+    found = messages(*(text for number, answer in enumerate(answers) for text in (f"q{number}", answer)))
+    for message in found["messages"][1::2]:
+        message["reasoning_content"] = "for " + message["content"]
+    return found
+
+
+def test_reasoning_that_is_dropped_and_unrolled_histories_stay_on_the_batch_path():
+    records = [reasoned("a", "b", "c"), messages(*"abcdef"), reasoned("d"), messages(*"gh"), reasoned("i", "j")]
+    for rewritten, texts in (("auto", 5), ("skip", 5), ("unroll", 10)):
+        batch, reference = stages(REWRITES["as Qwen3"], TrainOn(rewritten=rewritten))
+        given_ = conversations(records)
+        rendered = batch.render(given_)
+        assert (batch.fallbacks, len(rendered)) == (0, texts)
+        assert comparable(rendered) == comparable(reference.render(given_))
+
+
+def test_a_text_that_is_stripped_in_one_rendering_alone_keeps_its_layout_from_the_batch_path():
+    strips = REWRITES["drops reasoning before the last question"].replace(
+        "{{- content }}", "{{- content | trim if last else content }}"
+    )
+    for rewritten in ("skip", "unroll"):
+        batch, reference = stages(strips, TrainOn(rewritten=rewritten))
+        given_ = conversations([messages("a", "b", "c", "d"), messages("a", " b ", "c", " d ")])
+        rendered = batch.render(given_)
+        assert comparable(rendered) == comparable(reference.render(given_))
+        assert batch.fallbacks == 2
+
+
+def test_a_conversation_with_long_histories_is_judged_by_the_reference():
+    batch, reference = stages(REWRITES["as Qwen3"], TrainOn(rewritten="unroll"))
+    given_ = conversations([messages(*["x" * 40_000] * 60), messages(*"abcd")])
+    rendered = batch.render(given_)
+    assert batch.fallbacks == 1
+    assert [reject.reason for reject in rendered.rejects] == ["history_too_long"]
+    assert comparable(rendered) == comparable(reference.render(given_))
+
+
 def test_what_a_template_looks_for_in_histories_alone_keeps_a_text_from_the_batch_path():
     """The template looks into the last message's text alone, and the last message is the user's in a prompt only."""
     looks = "{{- ('!' if 'why' in m.content else '') if loop.last and m.role == 'user' else '' }}"
