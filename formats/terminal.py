@@ -11,8 +11,10 @@ prints for people goes through here. JSON output does not need it: there these c
 
 from __future__ import annotations
 
+import os
 import re
 import sys
+from typing import IO
 
 BODY = "│ "
 """Stands before each line of a text that is shown between lines of ours."""
@@ -39,6 +41,17 @@ def printable(text: object) -> str:
 def say(line: object, *, err: bool = False) -> None:
     """Print a line for people, on standard output or on standard error."""
     print(printable(line), file=sys.stderr if err else sys.stdout, flush=True)
+
+
+def status(line: object) -> None:
+    """Say on a terminal what takes a moment now; nothing where standard error is no terminal."""
+    if sys.stderr.isatty():
+        say(line, err=True)
+
+
+def coloured(stream: IO[str]) -> bool:
+    """Return whether what is printed there may have colours: it is a terminal, and NO_COLOR is not set."""
+    return stream.isatty() and not os.environ.get("NO_COLOR")
 
 
 def printable_text(text: str) -> str:

@@ -17,7 +17,7 @@ import click
 
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.reasons import explain
-from sft_shards.formats.terminal import say
+from sft_shards.formats.terminal import coloured, say, status
 from sft_shards.preprocess import runtime
 from sft_shards.preprocess.directories.cli import COMMANDS
 from sft_shards.preprocess.engines.engine import ENGINES, engine_class, engine_options, make_engine
@@ -111,6 +111,7 @@ def _job(context: click.Context, settings: Settings) -> Job:
     """Put together what an engine needs to know, after a look at what can be seen without importing much."""
     if settings.values.get("engine") not in ELSEWHERE:
         check_inputs(settings.values["inputs"])
+    status("looking at the inputs")
     from sft_shards.preprocess.job import Job
 
     config = settings.config()
@@ -127,6 +128,7 @@ def _job(context: click.Context, settings: Settings) -> Job:
         announce=_announce,
         as_json=settings.values["as_json"],
         say=lambda line: say(line, err=True),
+        status=status,
         arguments=settings.plan_arguments(context),
     )
 
@@ -144,7 +146,7 @@ def _dry_run(job: Job, script: str | None, as_json: bool) -> None:
 def _announce(plan: Plan, tokenizer: Tokenizer) -> None:
     from sft_shards.preprocess.preview import announcement
 
-    colour = sys.stderr.isatty()
+    colour = coloured(sys.stderr)
     for line in announcement(plan, tokenizer, colour=colour):
         click.echo(line, err=True, color=colour)
 

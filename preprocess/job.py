@@ -65,6 +65,8 @@ class Job:
     """Is called with the plan before the first task runs."""
     say: Callable[[str], None] = _quiet
     """Is given lines on what is found and done."""
+    status: Callable[[str], None] = _quiet
+    """Is told what takes a moment now."""
     cache: bool = True
     """Whether what is found out about the tokenizer may be kept in the cache folder, and taken from there."""
     as_json: bool = False
@@ -167,6 +169,7 @@ class Job:
         check_apart(self.output, [source.file for source in sources if source.path != STDIN])
         for source in sources:
             self.say(printable(f"{source.path}: {source.format} ({source.kind})"))
+        self.status(f"loading the tokenizer {self.config.tokenizer}")
         tokenizer = Tokenizer.configured(self.config, cache=self.cache)
         template = template_text(self.config, self.folder)
         config = replace(planned_config(self.config, template), revision=tokenizer.revision)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from contextlib import suppress
 from types import TracebackType
 
 EVERY = 15.0
 """Seconds between two lines where standard error is not a terminal."""
 WIDTH = 20
 """Characters of the bar."""
+UNLIMITED = 1000
+"""Characters of a line that nobody folds."""
+USUAL = 80
+"""Columns of a terminal that does not say how many it has."""
 
 
 class Progress:
@@ -29,8 +35,8 @@ class Progress:
         self.passed = passed
         self.records = self.tokens = self.rejects = self.bytes = 0
         self._terminal = sys.stderr.isatty()
-        self._begin = time.monotonic()
-        self._shown = self._begin
+        self._begin = self._shown = time.monotonic()
+        self._lines = 0
 
     def __enter__(self) -> Progress:
         return self
@@ -38,8 +44,8 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._terminal:
-            self._show("\n")
+        if self._terminal or self._lines:
+            self._show("\n", finished=kind is None and self.done >= self.tasks)
 
     def add(self, records: int, tokens: int, rejects: int, size: int) -> None:
         """Count records, tokens, rejects and bytes of input, and show the progress if it is time."""
@@ -56,29 +62,48 @@ class Progress:
         """Count a finished task."""
         self.done += 1
 
-    def line(self, seconds: float) -> str:
-        """Format the progress after so many seconds.
+    def line(self, seconds: float, *, width: int = UNLIMITED, finished: bool = False) -> str:
+        """Format the progress after so many seconds; what does not fit is left out, the bar and the rates first.
 
         >>> progress = Progress(tasks=2, size=100)
         >>> progress.add(10, 1000, 1, 25)
         >>> progress.line(5.0)
-        '█████░░░░░░░░░░░░░░░ task 0/2  10 records (2/s)  1,000 tokens (200/s)  1 left out  0:00:15 left'
+        '█████░░░░░░░░░░░░░░░  25%  0:00:15 left  10 records (2/s)  1,000 tokens (200/s)  1 left out  task 0/2'
+        >>> progress.line(5.0, width=40)
+        ' 25%  0:00:15 left  10 records'
+
+        Args:
+            width: characters of the line at most.
+            finished: whether everything is done, and the seconds are what it took.
         """
         seconds = max(seconds, 1e-9)
-        share = (self.passed + self.bytes) / self.size if self.size else 1.0
+        share = 1.0 if finished or not self.size else (self.passed + self.bytes) / self.size
         left = "…"
         if self.bytes:
             left = clock((self.size - self.passed - self.bytes) * seconds / self.bytes)
+        time_ = f"in {clock(seconds)}" if finished else f"{left} left"
+        counts = [f"{self.records:,} records", f"{self.tokens:,} tokens", f"{self.rejects:,} left out"]
+        rates = [f" ({count / seconds:,.0f}/s)" for count in (self.records, self.tokens)]
         full = round(share * WIDTH)
-        return (
-            f"{'█' * full}{'░' * (WIDTH - full)} task {self.done}/{self.tasks}  "
-            f"{self.records:,} records ({self.records / seconds:,.0f}/s)  "
-            f"{self.tokens:,} tokens ({self.tokens / seconds:,.0f}/s)  {self.rejects:,} left out  {left} left"
-        )
+        bar = f"{'█' * full}{'░' * (WIDTH - full)} "
+        parts = [f"{share:4.0%}", time_, *counts, f"task {self.done}/{self.tasks}"]
+        with_rates = [*parts[:2], counts[0] + rates[0], counts[1] + rates[1], *parts[4:]]
+        forms = [bar + "  ".join(with_rates), bar + "  ".join(parts)]
+        forms += ["  ".join(parts[:count]) for count in range(len(parts), 0, -1)]
+        return next((form for form in forms if len(form) <= width), forms[-1][:width])
 
-    def _show(self, end: str) -> None:
-        line = self.line(time.monotonic() - self._begin)
+    def _show(self, end: str, *, finished: bool = False) -> None:
+        self._lines += 1
+        width = _columns() - 1 if self._terminal else UNLIMITED
+        line = self.line(time.monotonic() - self._begin, width=width, finished=finished)
         print(f"\r\x1b[K{line}" if self._terminal else line, end=end, file=sys.stderr, flush=True)
+
+
+def _columns() -> int:
+    """Return the width of the terminal that standard error is."""
+    with suppress(OSError, ValueError):
+        return os.get_terminal_size(sys.stderr.fileno()).columns or USUAL
+    return USUAL
 
 
 def clock(seconds: float) -> str:

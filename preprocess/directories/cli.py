@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from sft_shards.formats.errors import DataError, UsageError
-from sft_shards.formats.terminal import say
+from sft_shards.formats.terminal import coloured, say
 from sft_shards.preprocess.options import DIRECTORY, Output, option
 
 
@@ -23,7 +23,7 @@ def inspect(directory: Path, split: str, row: int, color: str, as_json: bool) ->
     """Show one sequence, with what carries loss marked."""
     from sft_shards.preprocess.directories.show import show
 
-    colour = color == "always" or (color == "auto" and sys.stdout.isatty())
+    colour = color == "always" or (color == "auto" and coloured(sys.stdout))
     try:
         text = show(directory, split, row, colour=colour, as_json=as_json)
     except IndexError as error:

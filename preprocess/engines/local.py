@@ -79,11 +79,11 @@ def run_local(
         return
     size, left = (sum(task.bytes for task in some) for some in (chosen, todo))
     count = _worker_count(todo, workers)
+    pipeline = planned_pipeline(plan, tokenizer) if count == 1 else None  # before the clock of the progress runs
     with Progress(tasks=len(chosen), done=len(chosen) - len(todo), size=size, passed=size - left) as progress:
-        if count > 1:
+        if pipeline is None:
             Crew(output, count, progress).run(todo)
             return
-        pipeline = planned_pipeline(plan, tokenizer)
         for task in todo:
             try:
                 run_task(plan, task, output, pipeline, progress.add)

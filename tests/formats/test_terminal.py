@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sft_shards.formats.terminal import printable, printable_text, quoted
+from sft_shards.formats.terminal import coloured, printable, printable_text, quoted, status
 
 pytestmark = pytest.mark.unit
 
@@ -35,6 +36,17 @@ def test_every_control_and_bidirectional_character_is_shown():
 def test_lines_of_a_text_cannot_be_taken_for_ours():
     assert quoted("a\nwrote out") == "│ a\n│ wrote out"
     assert printable("a\nwrote out") == r"a\nwrote out"
+
+
+@pytest.mark.parametrize(("terminal", "no_color"), [(True, None), (True, "1"), (False, None)])
+def test_terminals_are_told_more_and_in_colour(monkeypatch, capsys, terminal, no_color):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if no_color:
+        monkeypatch.setenv("NO_COLOR", no_color)
+    status("loading \x1b[2J")
+    assert capsys.readouterr().err == ("loading \\x1b[2J\n" if terminal else "")
+    assert coloured(sys.stderr) == (terminal and not no_color)
 
 
 def test_nothing_is_printed_past_it():

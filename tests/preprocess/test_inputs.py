@@ -1,5 +1,6 @@
 """Names of inputs before anything is loaded: what is not there is refused, and what may be there is left to the plan."""
 
+import os
 import subprocess
 import sys
 
@@ -29,6 +30,23 @@ def test_what_cannot_be_one_is_refused(tmp_path, monkeypatch, given):
     (tmp_path / "a.jsonl").write_text("")
     with pytest.raises(UsageError, match="no such file or folder; check the path"):
         check_inputs(["a.jsonl", given])
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_is_told_at_once_what_is_done(tmp_path, terminal):
+    (tmp_path / "in.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "sft_shards.preprocess.cli", "run", "in.jsonl", "--tokenizer", "./none"]
+    done = subprocess.run(
+        [*command, "--output", "out"], stderr=theirs if terminal else subprocess.PIPE, cwd=tmp_path, check=False
+    )
+    said = os.read(ours, 10_000).decode() if terminal else done.stderr.decode()
+    os.close(ours)
+    os.close(theirs)
+    lines = [line for line in said.splitlines() if "no such folder" not in line]
+    found = "in.jsonl: alpaca (jsonl)"
+    assert lines == (["looking at the inputs", found, "loading the tokenizer ./none"] if terminal else [found])
 
 
 @pytest.mark.process

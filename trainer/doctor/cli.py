@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 
 import click
 from click.core import ParameterSource
 
 from sft_shards.formats.errors import UsageError
+from sft_shards.formats.terminal import coloured
 from sft_shards.trainer.doctor.examine import examine
 from sft_shards.trainer.doctor.imports import gather
 from sft_shards.trainer.doctor.machine import Machine
@@ -32,7 +32,7 @@ def doctor(ctx: click.Context, /, shards: tuple[str, ...], device: str, as_value
     if as_values:
         click.echo(json.dumps(as_json(findings, device=device), indent=2, ensure_ascii=False))
     else:
-        colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        colour = coloured(sys.stdout)
         click.echo(as_text(findings, device=device, colour=colour), color=colour)
     return 0 if can_train(findings) else 1
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from sft_shards.formats.scripts import all_checked, comment
+from sft_shards.formats.terminal import status
 from sft_shards.trainer.launch import environment
 from sft_shards.trainer.launch.launcher import Launch, torchrun, warn
 from sft_shards.trainer.mcore import accepted_calls, compat, cpu_device
@@ -34,6 +35,7 @@ def check(planned: Launch) -> Decision:
         if quick is not None and known is not None:
             warn(known)
             return quick
+        status("importing torch and Megatron, which check the flags")
         with compat.quiet():
             cpu_device.install()
             warning = compat.check_version()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sft_shards.formats.errors import DataError, UsageError
-from sft_shards.formats.terminal import say
+from sft_shards.formats.terminal import say, status
 from sft_shards.trainer.isolation.choose import candidates
 from sft_shards.trainer.isolation.kernels import missing
 from sft_shards.trainer.isolation.trial import failures
@@ -138,7 +138,9 @@ def torchrun() -> list[str]:
 def _check(planned: Launch) -> None:
     """Check the call once, before the workers import torch and each check it again; raises what `launch` raises."""
     if planned.world > 1 and flag_table.load() is None:
+        status("asking Megatron for its flags, once")
         flag_table.make()
+    status(f"checking the call, then starting {planned.nproc} worker(s)")
     decide_by_table(planned.job, planned.world)
 
 
