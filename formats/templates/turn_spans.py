@@ -164,7 +164,7 @@ def by_marks(
     speakers = [number for number, turn in enumerate(conversation.turns) if turn.role == "assistant"]
     own = {number: own_anchors(anchors.of(number), len(conversation.turns[number].tool_calls)) for number in speakers}
     lefts = {number: anchors.end_before(own[number][0].start) for number in speakers}
-    starts = {number: _after_header(text, lefts[number], own[number][0], header) for number in speakers}
+    starts = {number: _after_header(text, lefts[number], own[number][0], header, gap, lead) for number in speakers}
     for number in speakers:
         other = anchors.other_between(number, own[number][0].start, own[number][-1].end)
         if other is not None:
@@ -254,14 +254,19 @@ def _may_begin_with_space(text: str, start: int | None, first: Anchor, message: 
     return start < after_empty_think(text, start) <= first.start and not TAGS.search(message.get("content") or "")
 
 
-def _after_header(text: str, left: int, first: Anchor, header: str) -> int | None:
-    """Return where a turn's header ends, between the text before it and its own first text; None if none is there."""
+def _after_header(text: str, left: int, first: Anchor, header: str, gap: str, lead: str) -> int | None:
+    """Return where a turn's header ends, between the text before it and its own first text; None if none is there.
+
+    A template without a generation prompt has no header. There, reasoning that was inlined shows the start of a turn:
+    behind what stands in front of any answer.
+    """
     if header:
         found = text.rfind(header, left, first.start)
         if found >= 0:
             return found + len(header)
         return None
-    return find_opened_think(text, left, first.start) if first.kind == REASONING else None
+    opened = find_opened_think(text, left, first.start) if first.kind == REASONING else None
+    return None if opened is None or not text.startswith(gap, left) else left + len(gap) - len(lead)
 
 
 def _without_header(
