@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.terminal import coloured, say
-from sft_shards.preprocess.options import DIRECTORY, Output, option
+from sft_shards.preprocess.options import DIRECTORY, JsonText, Output, Whole, arguments, option
 
 
 @click.command()
@@ -74,9 +75,69 @@ def verify(directory: Path, quick: bool, allowed_signers: Path | None, signature
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print the names as JSON.")
-def formats(as_json: bool) -> None:
-    """List the record formats and templates that are known, those of other packages included."""
+@click.argument("data", nargs=-1, metavar="[DATA]...")
+@option(
+    "--try-template",
+    metavar="FILE",
+    default_words="none is tried",
+    help="Say what would be exact, rewritten or refused of DATA under this template: a file or a name.",
+)
+@option(
+    "--tokenizer", metavar="NAME_OR_DIR", help="with --try-template: folder of a tokenizer, or its name on the Hub."
+)
+@option(
+    "--template-arg",
+    multiple=True,
+    type=JsonText(),
+    callback=arguments,
+    metavar="NAME=JSON",
+    help="with --try-template: give the template an argument; may be repeated.",
+)
+@option("--format", "form", default="auto", help="with --try-template: record format of DATA.")
+@option("--records", type=Whole(1), default=1000, help="with --try-template: how many records of each file are tried.")
+@click.option("--json", "as_json", is_flag=True, help="Print the names, or what was found, as JSON.")
+def formats(
+    data: tuple[str, ...],
+    try_template: str | None,
+    tokenizer: str | None,
+    template_arg: dict[str, object],
+    form: str,
+    records: int,
+    as_json: bool,
+) -> None:
+    """List the record formats and templates that are known, or try a template on DATA."""
+    if try_template is not None:
+        _try_template(data, try_template, tokenizer, template_arg, form, records, as_json)
+    elif data or tokenizer or template_arg:
+        raise UsageError("formats: DATA, --tokenizer and --template-arg are for --try-template FILE; add it")
+    else:
+        _list_formats(as_json)
+
+
+def _try_template(
+    data: tuple[str, ...],
+    template: str,
+    tokenizer: str | None,
+    template_arg: dict[str, object],
+    form: str,
+    records: int,
+    as_json: bool,
+) -> None:
+    from sft_shards.preprocess.config import JobConfig
+    from sft_shards.preprocess.directories import template_trial
+
+    if not tokenizer:
+        raise UsageError("--try-template: no --tokenizer, whose control tokens and stop tokens a template needs")
+    config = JobConfig(inputs=data, tokenizer=tokenizer, template=template, template_arg=template_arg, format=form)
+    trial = template_trial.try_template(config, records)
+    if as_json:
+        click.echo(json.dumps(asdict(trial), ensure_ascii=False))
+        return
+    for line in template_trial.lines(trial):
+        click.echo(line)
+
+
+def _list_formats(as_json: bool) -> None:
     from sft_shards.formats.records import formats as known
     from sft_shards.formats.templates import sources
 
