@@ -32,7 +32,8 @@ test-fast: $(READY)
 
 # Every command that writes a directory, killed before each of its changes of the disk, and with a disk that fills at each.
 chaos: $(READY)
-	$(BIN)/python -m pytest tests/preprocess/test_interruptions.py --every-change --timeout 0 $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest tests/preprocess/test_interruptions.py tests/trainer/model/test_export_interruptions.py \
+		--every-change --timeout 0 $(PYTEST_FLAGS)
 
 # Processes that are killed with SIGKILL report nothing; that is the tests' doing, and a few lines less.
 coverage: $(READY)

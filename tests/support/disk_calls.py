@@ -89,19 +89,27 @@ class Watched:
 
 
 def watched(
-    function: Callable[..., Any], arguments: Sequence[Any], *, below: Any, kill_before: int = 0, full_from: int = 0
+    function: Callable[..., Any],
+    arguments: Sequence[Any],
+    *,
+    below: Any,
+    kill_before: int = 0,
+    full_from: int = 0,
+    fork: bool = False,
 ) -> Watched:
     """Call a function in a process of its own, and watch it.
 
     Args:
-        function: of a module; what it returns is the exit status.
+        function: what it returns is the exit status; of a module that can be imported, unless `fork`.
         below: folder whose changes count.
         kill_before: number of a change, from 1; 0 for never.
         full_from: number of a change, from 1; 0 for never.
+        fork: from this process, for what it has imported, instead of from a server without threads.
     """
     assert platform.machine() == "x86_64", "the numbers of system calls are those of x86-64"
-    ours, theirs = server.Pipe(duplex=False)
-    process = server.Process(
+    context: Any = multiprocessing.get_context("fork") if fork else server
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(
         target=_watcher, args=(theirs, function, tuple(arguments), os.path.realpath(below), kill_before, full_from)
     )
     process.start()
@@ -139,6 +147,7 @@ def _watcher(connection: Any, function: Any, arguments: Any, below: str, kill_be
         try:
             os.dup2(error, 2)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
             _ptrace(TRACEME, 0, 0, 0)
             os.kill(os.getpid(), signal.SIGSTOP)
             _filter()

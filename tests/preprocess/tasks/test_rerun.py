@@ -8,7 +8,7 @@ import shutil
 import sys
 
 import pytest
-from preprocess_jobs import INPUTS, SMALL, contents, error_line
+from preprocess_jobs import INPUTS, SMALL, call, contents, error_line
 
 from sft_shards.preprocess.tasks import rerun
 
@@ -118,6 +118,20 @@ def test_other_inputs(preprocess, made, folder):
     line = refused(preprocess, made, "run", folder, *SMALL)
     assert f"{path}: gone" in line
     assert f"{folder / 'new.jsonl'}: new" in line
+
+
+def test_an_unfinished_job_may_be_moved_and_its_manifest_names_inputs_as_the_call_did(tmp_path, folder):
+    """The plan holds absolute paths, because tasks may run in another folder; a finished directory holds none."""
+    name = INPUTS[1].name
+    call("run", name, *SMALL, "--output", tmp_path / "whole", cwd=folder)
+    call("plan", name, *SMALL, "--output", tmp_path / "planned", cwd=folder)
+    assert str(folder) in (tmp_path / "planned" / ".work" / "plan.json").read_text()
+    (tmp_path / "planned").rename(tmp_path / "moved")
+    for step in ("task", "finalize"):
+        call(step, "--output", tmp_path / "moved", cwd=tmp_path)
+    assert contents(tmp_path / "moved") == contents(tmp_path / "whole")
+    for path in (tmp_path / "moved").rglob("*"):
+        assert path.is_dir() or str(tmp_path).encode() not in path.read_bytes(), path
 
 
 def test_standard_input(preprocess, tmp_path, folder, monkeypatch):

@@ -6,10 +6,8 @@ import json
 import os
 import pickle
 import shutil
-import signal
 import sys
 import types
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -257,53 +255,6 @@ def test_a_full_disk(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))  # type: ignore[attr-defined]
         assert "0.0 GB free, the model takes" in damaged(made, tmp_path)
-
-
-KILLED_AT = ("pwrite", "truncate", "fsync", "replace", "rename", "mkdir")
-
-
-def killed(call: Callable[[], object], at: int) -> bool:
-    """Run `call` in a fork that is killed before its `at`-th call of the system; whether it got that far."""
-    pid = os.fork()
-    if not pid:
-        left = at
-
-        def counted(function: Callable[..., Any]) -> Callable[..., Any]:
-            def wrapped(*args: Any, **kwargs: Any) -> Any:
-                nonlocal left
-                left -= 1
-                if left < 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return function(*args, **kwargs)
-
-            return wrapped
-
-        for name in KILLED_AT:
-            setattr(os, name, counted(getattr(os, name)))
-        shutil.copyfile = counted(shutil.copyfile)
-        try:
-            call()
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
-
-
-def test_killed_at_any_moment_nothing_looks_whole(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The folder is not there, or it is complete; and the next export works whatever the last one left."""
-    monkeypatch.setattr(safetensors_writer, "FILE_BYTES", 1500)
-    target, at, kills = tmp_path / "hf", 0, 0
-    while killed(lambda: export(made / "out", target), at):
-        kills += 1
-        if target.exists():
-            break  # after the rename
-        at += 3
-    assert kills > 10
-    assert same(target, made / "model")
-    assert (target / "config.json").is_file()
-    shutil.rmtree(target)
-    export(made / "out", target)
-    assert os.listdir(tmp_path) == ["hf"], "what the killed ones left is gone"
 
 
 def test_config_comes_last(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
