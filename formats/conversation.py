@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,13 +96,21 @@ class Conversation:
         check_nesting(self.tools)
         check_nesting(self.documents)
         try:
-            self.digest()
-            if self.documents or self.template_arguments:
-                as_json([self.documents, self.template_arguments]).encode("utf-8")
+            "".join(self._words()).encode("utf-8")
         except UnicodeEncodeError:
             raise RecordError(
                 "lone_surrogate", "the text holds half of a surrogate pair, which is no character"
             ) from None
+
+    def _words(self) -> Iterator[str]:
+        """Yield every text, with values of several texts as JSON."""
+        for turn in self.turns:
+            yield from filter(None, (turn.content, turn.context, turn.reasoning, turn.name, turn.tool_call_id))
+            if turn.tool_calls:
+                yield as_json(turn.tool_calls)
+        for more in (self.tools, self.documents, self.template_arguments):
+            if more:
+                yield as_json(more)
 
     def messages(self) -> list[dict[str, Any]]:
         """Return the turns as chat templates expect them."""

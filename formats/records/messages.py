@@ -99,6 +99,8 @@ def message_schemas(
     other_keys = set().union(*messages) - {*keys}
     if any(message.get(key) is not None for message in messages for key in other_keys & special):
         return None
+    if not all(isinstance(message.get(key), (str, type(None))) for message in messages for key in keys):
+        return None
     role_and_text = tuple((key, TEXT) for key in keys)
     if is_bare_list:
         strict = schema(((name, role_and_text),))

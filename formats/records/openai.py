@@ -297,6 +297,8 @@ def read_beside(message: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         RecordError: `wrong_type`, `fractional_weight`, or as for a tool call.
     """
+    if SPECIAL.isdisjoint(message):
+        return {"weight": 1, "reasoning": None, "tool_calls": ()}
     calls = message.get("tool_calls") or ()
     if message.get("function_call"):
         calls = (message["function_call"],)

@@ -141,7 +141,10 @@ class _Reading:
 
     def _schemas(self, row: int) -> JsonSchemas | None:
         value = next(self._texts.values([row]))
-        return None if isinstance(value, RecordError) else self._schemas_for(value)
+        schemas = None if isinstance(value, RecordError) else self._schemas_for(value)
+        if schemas is None:
+            self._texts.keep(row, value)  # it is read one by one
+        return schemas
 
     def _read_together(self, rows: Sequence[int]) -> ColumnChunk:
         """Read some texts in one call, with the schemas of the first.

@@ -69,6 +69,7 @@ class JsonBatch(RawBatch):
     def __init__(self, first: int, raw: bytes | memoryview, begins: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
         super().__init__(first)
         self.raw, self.begins, self.ends = raw, begins, ends
+        self._parsed: dict[int, Any | RecordError] = {}
         for row in self._with_space_around():
             text = bytes(raw[begins[row] : ends[row]])
             begins[row] += len(text) - len(text.lstrip(SPACE))
@@ -106,7 +107,12 @@ class JsonBatch(RawBatch):
 
     def values(self, rows: Sequence[int]) -> Iterator[Any | RecordError]:
         """Parse some rows, one after the other."""
-        return map(parse, self.texts(rows))
+        for row in rows:
+            yield self._parsed.pop(row) if row in self._parsed else parse(self.texts([row])[0])
+
+    def keep(self, row: int, value: Any | RecordError) -> None:
+        """Keep the value of a row for whoever asks for it next."""
+        self._parsed[row] = value
 
     def part(self, begin: int, end: int) -> JsonBatch:
         """See `RawBatch.part`; the bytes are shared."""
