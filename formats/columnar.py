@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 RoleSequence = tuple[str, ...]
-"""The roles of a text-only conversation, one for each text. An Alpaca input is a text of its own, with role `INPUT`."""
+"""The roles of a text-only conversation, one for each text. An Alpaca input is a text of its own, with role `INPUT`.
+Labels of fields beside the texts, such as reasoning, may stand among them (see `layouts`)."""
 INPUT = "input"
 
 

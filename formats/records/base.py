@@ -53,7 +53,7 @@ class ColumnarFormat(RecordFormat, Protocol):
     def read_columns(self, batch: pa.RecordBatch, fields: FieldMap) -> TextOnlyConversations | None:
         """Return the text-only conversations of a batch.
 
-        A row may be given only where `read(record, fields).text_only()` gives the same roles and texts. Rows that need
+        A row may be given only where `layouts.put_together` of its labels and texts gives what `read(record, fields)` does. Rows that need
         a closer look, and rows with an error, are left out; they are read one by one. One exception: a row with a blank
         text (nothing but white space) may be given even if `read` refuses it. The caller drops such rows.
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FieldKind = str | tuple[tuple[str, str], ...]
-"""What a field holds: `TEXT`, `NULL`, `EMPTY_LIST`, or a list of messages, given by the kinds of their fields."""
-TEXT, NULL, EMPTY_LIST = "text", "null", "empty_list"
+"""What a field holds: one of the kinds below, or a list of messages, given by the kinds of their fields."""
+TEXT, INTEGER, NULL, EMPTY_LIST = "text", "integer", "null", "empty_list"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ def schema(fields: tuple[tuple[str, FieldKind], ...]) -> pa.Schema:
     """Return Arrow's schema for fields of given kinds."""
     import pyarrow as pa
 
-    types = {TEXT: pa.string(), NULL: pa.null(), EMPTY_LIST: pa.list_(pa.null())}
+    types = {TEXT: pa.string(), INTEGER: pa.int64(), NULL: pa.null(), EMPTY_LIST: pa.list_(pa.null())}
 
     def arrow_type(kind: FieldKind) -> pa.DataType:
         return types[kind] if isinstance(kind, str) else pa.list_(pa.struct([(key, types[one]) for key, one in kind]))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sft_shards.formats.arrow_arrays import numbers_of
 from sft_shards.formats.columnar import TextOnlyConversations, prefix_sums
@@ -21,11 +22,17 @@ from sft_shards.formats.records.arrow_columns import (
     take_texts,
 )
 from sft_shards.formats.records.fields import SYSTEM, FieldMap
-from sft_shards.formats.records.json_schemas import NULL, TEXT, JsonSchemas, schema, schemas_for
-from sft_shards.formats.records.role_sequences import LEADING_SYSTEM, encode_roles, group_turns
+from sft_shards.formats.records.json_schemas import INTEGER, NULL, TEXT, JsonSchemas, schema, schemas_for
+from sft_shards.formats.records.role_sequences import FIELDS, LEADING_SYSTEM, encode_roles, group_turns
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+REASONING = ("reasoning_content", "reasoning", "thinking")
+"""Spellings of a message's reasoning; the first that is not null counts."""
+TEXT_FIELDS = (*REASONING, "name", "tool_call_id")
+"""Keys of a message whose texts are read as columns, too."""
+WEIGHT = "weight"
 
 
 def read_message_columns(
@@ -61,23 +68,88 @@ def read_message_columns(
     prompts, certain = first_texts(batch, SYSTEM)
     rows = have_nothing_beside(batch, fields.beside()) & certain & (lengths > 0)
     unsupported = ~not_null(texts)  # bool[t], by message
-    for name, part in parts.items():
-        if name in special and name not in keys and part.null_count < len(part):
-            unsupported |= not_null(part)
+    beside, weightless, unknown = _fields_beside({name: parts[name] for name in parts if name in special - {*keys}})
+    if unknown is not None:
+        unsupported |= unknown
     offsets = prefix_sums(lengths)
     if unsupported.any():
         unsupported_before = prefix_sums(unsupported)
         rows &= unsupported_before[offsets[1:]] == unsupported_before[offsets[:-1]]
     codes, table = encode_roles(names, fields, roles)
+    counts = lengths
+    if beside or weightless is not None:
+        # Each field counts as a turn of its own. Two messages "a" and "b", of which the second has a name, "n", and no
+        # weight: codes [user, tool, name, weight=0], indices [0, 1, 3] into the texts [a, b, null, n], lengths [4].
+        present = np.zeros((len(texts), 1 + len(FIELDS)), dtype=bool)
+        present[:, 0] = True
+        every_code = np.broadcast_to(np.asarray([0, *FIELDS], dtype=np.uint8), present.shape).copy()
+        every_code[:, 0] = codes
+        places = np.zeros(present.shape, dtype=np.int64)
+        places[:, 0] = np.arange(len(texts))
+        for number, (label, part) in enumerate(beside.items(), 1):
+            column = 1 + list(FIELDS.values()).index(label)
+            present[:, column] = not_null(part)
+            places[:, column] = number * len(texts) + np.arange(len(texts))
+        if weightless is not None:
+            present[:, -1] = weightless
+        codes = every_code[present]
+        texts = take_texts([texts, *beside.values()], places[:, :-1][present[:, :-1]])
+        counts, lengths = (np.diff(prefix_sums(found.sum(axis=1))[offsets]) for found in (present[:, :-1], present))
+        offsets = prefix_sums(lengths)
+        text_offsets = prefix_sums(counts)
+    else:
+        text_offsets = offsets
     prompted = not_empty(prompts)
     if prompted.any():
         # A system prompt beside the list becomes the first turn. Three records of 2 messages, the second prompted:
         # first_turns [2], indices [0, 1, 7, 2, 3, 4, 5] (prompts follow the 6 texts), lengths [2, 3, 2].
-        first_turns = offsets[:-1][prompted]
-        codes = np.insert(codes, first_turns, LEADING_SYSTEM)
-        indices = np.insert(np.arange(len(texts)), first_turns, len(texts) + np.flatnonzero(prompted))
-        texts, lengths = take_texts([texts, prompts], indices), lengths + prompted
-    return group_turns(rows, lengths, codes, table, texts)
+        codes = np.insert(codes, offsets[:-1][prompted], LEADING_SYSTEM)
+        first_texts_ = text_offsets[:-1][prompted]
+        indices = np.insert(np.arange(len(texts)), first_texts_, len(texts) + np.flatnonzero(prompted))
+        texts, lengths, counts = take_texts([texts, prompts], indices), lengths + prompted, counts + prompted
+    return group_turns(rows, lengths, codes, table, texts, counts)
+
+
+def _fields_beside(
+    parts: Mapping[str, pa.Array],
+) -> tuple[dict[str, pa.StringArray], NDArray[np.bool_] | None, NDArray[np.bool_] | None]:
+    """Return what messages have beside role and text.
+
+    Args:
+        parts: for each special key its values, one for each message.
+
+    Returns:
+        The texts of each field that any message has, by its label; bool[t], the messages with a weight of 0; bool[t],
+        the messages with something that columns cannot tell. None for the last two if there are none.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    spelled: dict[str, list[pa.StringArray]] = {}
+    weightless = unknown = None
+    for name, part in sorted(parts.items(), key=lambda one: TEXT_FIELDS.index(one[0]) if one[0] in TEXT_FIELDS else -1):
+        if part.null_count == len(part):
+            continue
+        texts = as_strings(part) if name in TEXT_FIELDS else None
+        if texts is not None:
+            spelled.setdefault("reasoning" if name in REASONING else name, []).append(texts)
+        elif name == WEIGHT and pa.types.is_integer(part.type):
+            weights = numbers_of(part, null=1)
+            weightless = weights == 0
+            unknown = _either(unknown, (weights != 0) & (weights != 1))
+        else:
+            unknown = _either(unknown, not_null(part))
+    labels = [label for label in FIELDS.values() if label in spelled]
+    return {label: pc.coalesce(*spelled[label]) for label in labels}, weightless, unknown
+
+
+def _either(one: NDArray[np.bool_] | None, other: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return other if one is None else one | other
+
+
+def _in_columns(key: str, value: Any) -> bool:
+    """Return whether columns can hold a value of a special key."""
+    return value is None or (key in TEXT_FIELDS and type(value) is str) or (key == WEIGHT and type(value) is int)
 
 
 def message_schemas(
@@ -97,7 +169,7 @@ def message_schemas(
     if type(messages) is not list or set(map(type, messages)) != {dict}:
         return None
     other_keys = set().union(*messages) - {*keys}
-    if any(message.get(key) is not None for message in messages for key in other_keys & special):
+    if not all(_in_columns(key, message.get(key)) for message in messages for key in other_keys & special):
         return None
     if not all(isinstance(message.get(key), (str, type(None))) for message in messages for key in keys):
         return None
@@ -105,6 +177,8 @@ def message_schemas(
     if is_bare_list:
         strict = schema(((name, role_and_text),))
         return None if other_keys else JsonSchemas(strict=strict, tolerant=None, value_field=name)
-    must_be_null = tuple((key, NULL) for key in sorted(special - {*keys}))
+    must_be_null = tuple(
+        (key, TEXT if key in TEXT_FIELDS else INTEGER if key == WEIGHT else NULL) for key in sorted(special - {*keys})
+    )
     found = schemas_for(record, {name: role_and_text}, {name: (*role_and_text, *must_be_null)}, lists, fields)
     return replace(found, strict=None) if found is not None and other_keys else found

@@ -19,7 +19,7 @@ from sft_shards.formats.records.fields import (
     text,
 )
 from sft_shards.formats.records.json_schemas import JsonSchemas
-from sft_shards.formats.records.messages import message_schemas, read_message_columns
+from sft_shards.formats.records.messages import REASONING, message_schemas, read_message_columns
 from sft_shards.formats.records.role_sequences import TEXT_ONLY_ROLES
 from sft_shards.formats.records.template_inputs import read_template_inputs
 
@@ -37,8 +37,6 @@ ROLE_NAMES = {
     "function": "tool",
 }
 WEIGHTS = ("weight", "loss_weight", "train")
-REASONING = ("reasoning_content", "reasoning", "thinking")
-"""Spellings of a message's reasoning; the first that is not null counts."""
 TEXT_PARTS = ("text", "input_text", "output_text")
 REASONING_PARTS = ("reasoning", "thinking")
 CALL_PARTS = ("tool_call", "tool_use")

@@ -30,8 +30,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TEXT_ONLY_ROLES = frozenset({"system", "user", "assistant", "tool"})
+FIELDS = {250: "reasoning", 251: "name", 252: "tool_call_id", 253: "weight=0"}
+"""Codes of what a turn has beside its text, and their labels (see `layouts`)."""
 LEADING_SYSTEM, UNKNOWN = 254, 255
 """Codes of a system prompt that stands beside the list of messages, and of a role that no text-only record has."""
+FIRST_CODE_OF_ITS_OWN = min(FIELDS)
+"""Roles have lower codes."""
 PACKED = 7
 """Codes that fit into an integer of eight bytes beside their number."""
 LONG = np.uint64(0xFF << 56)
@@ -50,10 +54,10 @@ class RoleSequenceTable(dict[bytes, RoleSequence | None]):
         self._roles = roles
 
     def __missing__(self, codes: bytes) -> RoleSequence | None:
-        found = [
-            "system" if code == LEADING_SYSTEM else None if code == UNKNOWN else self._roles[code] for code in codes
-        ]
-        roles = tuple(role for role in found if role in TEXT_ONLY_ROLES)
+        special = {**FIELDS, LEADING_SYSTEM: "system", UNKNOWN: None}
+        found = [special[code] if code in special else self._roles[code] for code in codes]
+        labels = TEXT_ONLY_ROLES | {*FIELDS.values()}
+        roles = tuple(role for role in found if role is not None and role in labels)
         known = roles if len(roles) == len(found) and "assistant" in roles else None
         return self.setdefault(codes, known)
 
@@ -70,8 +74,8 @@ def encode_roles(
     encoded = names.dictionary_encode()
     codes = numbers_of(encoded.indices, null=UNKNOWN)
     words = encoded.dictionary.to_pylist()
-    roles = [fields.roles.get(word) or known.get(word) for word in words[:LEADING_SYSTEM]]
-    return np.where(codes < LEADING_SYSTEM, codes, UNKNOWN).astype(np.uint8), RoleSequenceTable(roles)
+    roles = [fields.roles.get(word) or known.get(word) for word in words[:FIRST_CODE_OF_ITS_OWN]]
+    return np.where(codes < FIRST_CODE_OF_ITS_OWN, codes, UNKNOWN).astype(np.uint8), RoleSequenceTable(roles)
 
 
 def group_turns(
@@ -80,16 +84,19 @@ def group_turns(
     codes: NDArray[np.uint8],
     table: RoleSequenceTable,
     texts: pa.StringArray,
+    text_counts: NDArray[np.int64] | None = None,
 ) -> TextOnlyConversations:
-    """Return the conversations of those rows that have a text-only role sequence.
+    """Return the conversations of those rows that have a text-only role sequence, or a layout with `FIELDS`.
 
     Args:
         rows: bool[n]: the rows that may be text-only.
-        lengths: int64[n]: how many turns each row has.
-        codes: u8[sum(lengths)]: the role of each turn.
-        texts: the text of each turn, sum(lengths) in number.
+        lengths: int64[n]: how many turns each row has, fields counted too.
+        codes: u8[sum(lengths)]: the role of each turn, or the code of a field.
+        texts: the text of each turn and field.
+        text_counts: int64[n]: how many texts each row has (default: as many as turns).
     """
 
+    counts = lengths if text_counts is None else text_counts
     ids, distinct = _distinct(lengths, codes)
     known = [table[one] for one in distinct]
     keep = rows & np.asarray([roles is not None for roles in known], dtype=bool)[ids]
@@ -97,7 +104,7 @@ def group_turns(
         rows=np.flatnonzero(keep),
         role_sequences=[roles or () for roles in known],
         sequence_ids=ids[keep],
-        texts=texts if keep.all() else texts.filter(bool_array(np.repeat(keep, lengths))),
+        texts=texts if keep.all() else texts.filter(bool_array(np.repeat(keep, counts))),
     )
 
 

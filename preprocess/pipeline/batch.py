@@ -22,6 +22,7 @@ from sft_shards.formats.arrow_arrays import number_array
 from sft_shards.formats.columnar import TextOnlyConversations, prefix_sums
 from sft_shards.formats.conversation import Conversation
 from sft_shards.formats.errors import RecordError
+from sft_shards.formats.layouts import put_together
 from sft_shards.formats.shards import SPLITS
 from sft_shards.preprocess.pipeline.ragged import concatenate_offsets, row_numbers, take_lengths, take_rows
 
@@ -78,8 +79,8 @@ class ConversationBatch:
         rows = zip(self.text_only.rows.tolist(), self.text_only.sequence_ids.tolist(), strict=True)
         for (row, number), (first, last) in zip(rows, pairwise(offsets), strict=True):
             try:
-                roles = self.text_only.role_sequences[number]
-                found[row] = Conversation.from_text_only(roles, texts[first:last])
+                turns, tools = put_together(self.text_only.role_sequences[number], texts[first:last])
+                found[row] = Conversation(turns=tuple(turns), tools=tuple(tools))
             except RecordError as error:
                 found[row] = error.kept()
         return iter(sorted(found.items()))

@@ -20,7 +20,14 @@ from itertools import accumulate, chain, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_shards.formats.columnar import RoleSequence, TextOnlyConversations, prefix_sums, text_labels, utf8_buffers
+from sft_shards.formats.columnar import (
+    INPUT,
+    RoleSequence,
+    TextOnlyConversations,
+    prefix_sums,
+    text_labels,
+    utf8_buffers,
+)
 from sft_shards.formats.conversation import ROLES, Conversation
 from sft_shards.formats.errors import RecordError, UsageError
 from sft_shards.formats.layouts import example_texts, is_assistants, json_text, put_together, take_apart, turns_of
@@ -226,7 +233,7 @@ class BatchRendering:
         """Fill those conversations that a skeleton holds for.
 
         Args:
-            digests: `Conversation.digest` of each by row (default: they are text-only).
+            digests: `Conversation.digest` of each by row (default: it is found here).
         """
         bounds = self._skeletons(conversations)
         supported = bounds[:, 1] > bounds[:, 0]
@@ -241,7 +248,7 @@ class BatchRendering:
         filled, rows = self._table.fill(numbers, conversations, owners), first_record + conversations.rows
         own: Sequence[bytes] = ()
         if self._with_digests:
-            found = conversations.digests() if digests is None else map(digests.get, conversations.rows.tolist())
+            found = digests_of(conversations) if digests is None else map(digests.get, conversations.rows.tolist())
             own = [digest for digest in found if digest is not None]
             own = [own[owner] for owner in owners.tolist()]
         return RenderedBatch(
@@ -378,6 +385,19 @@ def _ranges(bounds: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.in
     counts = bounds[:, 1] - bounds[:, 0]
     owners = np.repeat(np.arange(len(bounds)), counts)
     return owners, np.arange(len(owners)) + np.repeat(bounds[:, 0] - (np.cumsum(counts) - counts), counts)
+
+
+def digests_of(conversations: TextOnlyConversations) -> list[bytes]:
+    """Return `Conversation.digest` of each conversation; those with fields beside their texts are built for it."""
+    digests = list(conversations.digests())
+    with_fields = [not {*layout} <= {*ROLES, INPUT} for layout in conversations.role_sequences]
+    if any(with_fields):
+        texts, offsets = conversations.texts.to_pylist(), conversations.text_offsets.tolist()
+        for row in np.flatnonzero(np.asarray(with_fields)[conversations.sequence_ids]).tolist():
+            layout = conversations.role_sequences[conversations.sequence_ids[row]]
+            turns, tools = put_together(layout, texts[offsets[row] : offsets[row + 1]])
+            digests[row] = Conversation(turns=tuple(turns), tools=tuple(tools)).digest()
+    return digests
 
 
 def _any_of(strings: set[str]) -> re.Pattern[bytes]:

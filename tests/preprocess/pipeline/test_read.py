@@ -5,9 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pipelines import FORM, RECORD, TOOLS, as_json, messages
 
+from sft_shards.formats.conversation import Conversation
 from sft_shards.formats.errors import RecordError
+from sft_shards.formats.layouts import put_together
 from sft_shards.formats.records import FieldMap, formats, get
 from sft_shards.preprocess.pipeline.read import BatchReading, ReferenceReading, read_text_only
+from sft_shards.preprocess.pipeline.render import digests_of
 from sft_shards.preprocess.sources import RawBatch
 
 pytestmark = pytest.mark.unit
@@ -47,14 +50,15 @@ def test_columns_hold_what_the_format_reads(record, form):
     texts = found.texts.to_pylist()
     if len(found.rows) and all(text.strip() for text in texts):
         roles = found.role_sequences[found.sequence_ids[0]]
-        assert get(form).read(record, FieldMap()).text_only() == (roles, texts)
+        turns, tools = put_together(roles, texts)
+        assert get(form).read(record, FieldMap()) == Conversation(turns=tuple(turns), tools=tuple(tools))
 
 
 @settings(max_examples=100)
 @given(st.lists(RECORD, min_size=1, max_size=6), FORM)
 def test_a_digest_is_that_of_the_conversation(records, form):
     text_only = stages()[0].read(as_json(records), get(form)).text_only
-    for row, digest in zip(text_only.rows, text_only.digests(), strict=True):
+    for row, digest in zip(text_only.rows, digests_of(text_only), strict=True):
         assert digest == get(form).read(records[row], FieldMap()).digest()
 
 

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from sft_shards.formats.conversation import Conversation
 from sft_shards.formats.errors import RecordError
+from sft_shards.formats.layouts import put_together
 from sft_shards.formats.records import FieldMap, get
 from sft_shards.preprocess.pipeline.read import read_text_only
 from sft_shards.preprocess.sources import JsonBatch, RawBatch, TableBatch, json_columns, parse
@@ -34,8 +36,15 @@ def turns(keys):
     unsupported = st.sampled_from(
         [{keys[0]: "user"}, {keys[0]: "user", keys[1]: None}, {keys[0]: 1, keys[1]: "x"}, "x", 3, []]
     )
-    name = st.sampled_from(["weight", "name", "content", "value"])
-    more = st.builds(lambda one, key, value: {**one, key: value}, message, name, st.none() | st.just(1) | TEXT)
+    name = st.sampled_from(
+        ["weight", "name", "content", "value", "reasoning_content", "thinking", "tool_call_id", "loss"]
+    )
+    more = st.builds(
+        lambda one, key, value: {**one, key: value},
+        message,
+        name,
+        st.none() | st.sampled_from([0, 1, 2, 0.5, True]) | TEXT,
+    )
     return st.lists(message | message | message | unsupported | more, max_size=4)
 
 
@@ -81,12 +90,12 @@ def found_in(form, records, fields=None):
 
 
 def expected_of(form, values, fields=None):
-    """What `json` and the format give for one record at a time; None for what is not text-only, or is refused."""
+    """What `json` and the format give for one record at a time; None for what is refused."""
     out = []
     for value in values:
         try:
             conversation = None if isinstance(value, RecordError) else get(form).read(value, fields or FieldMap())
-            out.append(conversation and conversation.text_only())
+            out.append(conversation)
         except RecordError:
             out.append(None)
     return out
@@ -97,7 +106,8 @@ def check(form, records, values, fields=None):
     found, expected = found_in(form, records, fields), expected_of(form, values, fields)
     for row, (roles, texts) in found.items():
         if all(text.strip() for text in texts):
-            assert expected[row] == (roles, texts), values[row]
+            turns, tools = put_together(roles, texts)
+            assert expected[row] == Conversation(turns=tuple(turns), tools=tuple(tools)), values[row]
     return found
 
 
@@ -294,6 +304,7 @@ def test_a_field_that_not_every_parser_accepts_makes_a_record_unsupported(form, 
 
 UNSUPPORTED = [
     {"messages": [{"role": "user", "content": "q", "weight": 0}, {"role": "assistant", "content": "a"}]},
+    {"messages": [{"role": "user", "content": "q", "weight": 0.5}, {"role": "assistant", "content": "a"}]},
     {"messages": [{"role": "user", "content": ["q"]}, {"role": "assistant", "content": "a"}]},
     {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": None, "tool_calls": []}]},
     {**USUAL["openai"], "tools": [{"name": "x"}]},
@@ -320,7 +331,7 @@ def test_an_unsupported_record_costs_no_other(monkeypatch, share, more, wording)
             text_only.append(number)
             lines.append(json.dumps({**USUAL["openai"], **more}).encode())
     found = found_in("openai", JsonBatch.of_texts(0, lines))
-    assert [row for row, (_, texts) in found.items() if texts == ["q", "a"]] == text_only
+    assert [row for row, one in found.items() if one == (("user", "assistant"), ["q", "a"])] == text_only
     assert check("openai", JsonBatch.of_texts(0, lines[:500]), [parse(line) for line in lines[:500]]) is not None
 
 
