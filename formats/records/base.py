@@ -53,9 +53,10 @@ class ColumnarFormat(RecordFormat, Protocol):
     def read_columns(self, batch: pa.RecordBatch, fields: FieldMap) -> TextOnlyConversations | None:
         """Return the text-only conversations of a batch.
 
-        A row may be given only where `layouts.put_together` of its labels and texts gives what `read(record, fields)` does. Rows that need
-        a closer look, and rows with an error, are left out; they are read one by one. One exception: a row with a blank
-        text (nothing but white space) may be given even if `read` refuses it. The caller drops such rows.
+        A row may be given only where `layouts.put_together` makes of its labels and texts what `read(record, fields)`
+        gives. Rows that need a closer look, and rows with an error, are left out; they are read one by one. One
+        exception: a row with a blank text (nothing but white space) may be given even if `read` refuses it. The caller
+        drops such rows.
 
         Args:
             batch: one row for each record, one column for each field. A field that a record lacks is null. Fields that
