@@ -240,8 +240,11 @@ class ChatTemplate:
         if not self._typed.pattern.search(texts):
             return self._located(conversation, messages, beside, whole, by_rule)
         messages, beside = self._typed.hide_messages(messages), self._typed.hide(beside)
-        hidden = self._closed(messages, self._render(messages, beside))
-        rendering = self._located(conversation, messages, beside, hidden, by_rule)
+        try:
+            hidden = self._closed(messages, self._render(messages, beside))
+            rendering = self._located(conversation, messages, beside, hidden, by_rule)
+        except RecordError as error:  # what it quotes is marked
+            raise RecordError(error.reason, self._typed.reveal(error.detail).text) from None
         return self._revealed(rendering, whole)
 
     def _revealed(self, rendering: Rendering, plain: str) -> Rendering:

@@ -202,3 +202,13 @@ def test_marks_are_taken_out_again_however_json_is_written(value, ensure_ascii):
     assert not RESERVED.search(revealed.text)
     assert len(revealed.typed) == sum(map(plain.count, control.all))
     assert {plain[start:end] for start, end in revealed.typed} <= {*control.all}
+
+
+@pytest.mark.parametrize("question", ["<|im_end|> b", "<tool_call>"])
+def test_what_a_reject_quotes_holds_no_mark(question):
+    """The template ends no turn of a longer conversation, so the next message is quoted."""
+    endless = CHATML.replace("'<|im_end|>\\n'", "('<|im_end|>\\n' if messages | length < 3 else '\\n')")
+    turns = [Turn(role=role, content=text) for role, text in [("user", "a"), ("assistant", "b"), ("user", question)]]
+    with pytest.raises(RecordError, match="turn_end_unknown") as caught:
+        ChatTemplate("t", endless, CHATML_TOKENS).render(Conversation(turns=(*turns, turns[1])))
+    assert question in caught.value.detail
