@@ -11,6 +11,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from sft_shards.formats.errors import DataError, first_line
 from sft_shards.formats.shards import ShardDirectory
 from sft_shards.formats.terminal import printable, printable_text
 from sft_shards.preprocess.tasks.writer import TURNS, read_rows
@@ -95,9 +96,18 @@ def show(directory: Path, split: str, row: int, *, colour: bool, as_json: bool) 
 
 
 def _origin(directory: Path, split: str, row: int, shards: ShardDirectory) -> tuple[str, int, list[int] | None]:
-    """Look up the source file of a row, the number of its record there, and the turns that it trains, if it says so."""
+    """Look up the source file of a row, the number of its record there, and the turns that it trains, if it says so.
+
+    Raises:
+        DataError: the file of rows is damaged.
+    """
+    import pyarrow as pa
+
     shard, inner = shards.split(split).locate(row)
     rows = directory / split / "rows" / f"{shard.info.name}.parquet"
-    table = read_rows(rows, ["source", "record"], root=directory, count=shard.info.sequences)
+    try:
+        table = read_rows(rows, ["source", "record"], root=directory, count=shard.info.sequences)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{rows}: cannot be read ({first_line(error)}); see 'sft-preprocess verify'") from None
     one = table.slice(inner, 1).to_pylist()[0]
     return one["source"], one["record"], one.get(TURNS)

@@ -1,5 +1,6 @@
 """Damaged shard directories: findings or one error line, never a traceback, a hang, or a change of anything outside."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -20,6 +21,8 @@ from sft_shards.trainer.data.cache import Cache
 from sft_shards.trainer.data.scan import check_layout, check_values
 
 pytestmark = pytest.mark.process
+FILES = 24
+"""Of the directory that is damaged."""
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +32,7 @@ def check(tmp_path_factory):
     source.write_bytes(b"".join(INPUTS[0].read_bytes().splitlines(keepends=True)[:30]))
     run(config([source]), made, workers=1)
     shutil.copytree(made, other)
+    assert len(folder_state(made)) == FILES
 
     def check(data: bytes) -> None:
         mutate(copy(made, folder), data)
@@ -65,6 +69,12 @@ def folder_state(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("path", corpus("directories"), ids=lambda path: path.name)
 def test_kept_inputs(check, path: Path) -> None:
     check(path.read_bytes())
+
+
+@pytest.mark.parametrize("kind", ["out", "fifo", "folder"])
+def test_every_file_in_turn_is_a_link_out_of_it_a_fifo_or_a_folder(check, kind: str) -> None:
+    for number in range(FILES):
+        check(json.dumps([[kind, number, 0, 0]]).encode())
 
 
 def test_new_inputs(check) -> None:
