@@ -24,6 +24,7 @@ from sft_shards.preprocess.engines.local import Local, run_local
 from sft_shards.preprocess.inputs import STDIN
 from sft_shards.preprocess.sources.stdin import spool
 from sft_shards.preprocess.tasks import reuse
+from sft_shards.preprocess.tasks.diff import joined
 from sft_shards.preprocess.tasks.finalize import finalize
 from sft_shards.preprocess.tasks.lock import job_lock
 from sft_shards.preprocess.tasks.output import OutputState, check_apart, look, writing
@@ -168,7 +169,8 @@ class Job:
         sources = planned_sources(self.config, lambda: spool(scratch, replace=self.overwrite))
         check_apart(self.output, [source.file for source in sources if source.path != STDIN])
         for source in sources:
-            self.say(printable(f"{source.path}: {source.format} ({source.kind})"))
+            unread = f"; keys of messages that are not read: {joined(source.unread, 8)}" if source.unread else ""
+            self.say(printable(f"{source.path}: {source.format} ({source.kind}){unread}"))
         self.status(f"loading the tokenizer {self.config.tokenizer}")
         tokenizer = Tokenizer.configured(self.config, cache=self.cache)
         template = template_text(self.config, self.folder)

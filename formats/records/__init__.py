@@ -17,10 +17,10 @@ A `ColumnarFormat` also reads many text-only records at once.
 Part of the plugin surface: other packages may import what `__all__` names.
 """
 
-from sft_shards.formats.records.base import ColumnarFormat, RecordFormat
+from sft_shards.formats.records.base import ColumnarFormat, MessageFormat, RecordFormat
 from sft_shards.formats.records.detect import detect
 from sft_shards.formats.records.fields import FieldMap
 from sft_shards.formats.records.json_schemas import JsonSchemas
 from sft_shards.formats.records.registry import formats, get
 
-__all__ = ["ColumnarFormat", "FieldMap", "JsonSchemas", "RecordFormat", "detect", "formats", "get"]
+__all__ = ["ColumnarFormat", "FieldMap", "JsonSchemas", "MessageFormat", "RecordFormat", "detect", "formats", "get"]

@@ -39,6 +39,15 @@ class RecordFormat(Protocol):
 
 
 @runtime_checkable
+class MessageFormat(RecordFormat, Protocol):
+    """A record format of messages that can say which of their keys it does not read."""
+
+    def unread(self, record: object, fields: FieldMap) -> frozenset[str]:
+        """Return the keys of a record's messages that have a value and are not read. Must not raise."""
+        ...
+
+
+@runtime_checkable
 class ColumnarFormat(RecordFormat, Protocol):
     """A record format that can also read many text-only records at once, from Arrow columns."""
 

@@ -67,6 +67,10 @@ class OpenAI:
         beside = read_template_inputs(record, fields)
         return Conversation(turns=tuple(turns), tools=read_tools(record, fields), **beside)
 
+    def unread(self, record: object, fields: FieldMap) -> frozenset[str]:
+        """See `MessageFormat.unread`."""
+        return unread_keys(record, fields, KEYS)
+
     def json_schemas(self, record: object, fields: FieldMap) -> JsonSchemas | None:
         """See `ColumnarFormat.json_schemas`."""
         names = _column_names(fields)
@@ -119,6 +123,21 @@ def messages_of(record: object, fields: FieldMap) -> list[Mapping[str, Any]]:
         if not isinstance(message, Mapping):
             raise RecordError("wrong_type", f"message {number} is {type(message).__name__}, not an object")
     return value
+
+
+def unread_keys(record: object, fields: FieldMap, keys: tuple[str, str]) -> frozenset[str]:
+    """Return the keys of a record's messages that have a value and are not read.
+
+    Args:
+        keys: those of a message's role and of its text.
+    """
+    try:
+        messages = messages_of(record, fields)
+    except RecordError:
+        return frozenset()
+    named = {column.partition(".")[0] for column in fields.columns.values()}
+    found = {key for message in messages for key, value in message.items() if value is not None}
+    return frozenset(found - SPECIAL - {*keys} - named)
 
 
 def leading_system(record: object, fields: FieldMap) -> list[Turn]:

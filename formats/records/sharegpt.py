@@ -20,6 +20,7 @@ from sft_shards.formats.records.openai import (
     read_beside,
     read_tools,
     tool_call,
+    unread_keys,
 )
 from sft_shards.formats.records.template_inputs import read_template_inputs
 
@@ -77,6 +78,10 @@ class ShareGPT:
                 turns.append(Turn(role=role, content=value, **beside))
         more = read_template_inputs(record, fields)
         return Conversation(turns=tuple(turns), tools=read_tools(record, fields), **more)
+
+    def unread(self, record: object, fields: FieldMap) -> frozenset[str]:
+        """See `MessageFormat.unread`."""
+        return unread_keys(record, fields, KEYS)
 
     def json_schemas(self, record: object, fields: FieldMap) -> JsonSchemas | None:
         """See `ColumnarFormat.json_schemas`."""

@@ -28,6 +28,8 @@ class Source:
     """Time of its last change. Compared for equality only, since clocks jump, and never published."""
     format: str = ""
     """The name of its record format, set when the job is planned."""
+    unread: tuple[str, ...] = field(default=(), compare=False)
+    """Keys of its messages that are not read, and in how many of the first records; not kept in the plan."""
     options: Mapping[str, object] = field(default_factory=dict)
     """Options of its own (`JobConfig.of`), which come before the job's."""
 
@@ -62,5 +64,5 @@ class Source:
 
 def _with_options(found: dict[str, Any], options: Mapping[str, object]) -> dict[str, Any]:
     """Return fields of a source with its own options, where it has any."""
-    rest = {name: value for name, value in found.items() if name != "options"}
+    rest = {name: value for name, value in found.items() if name not in ("options", "unread")}
     return rest | {"options": dict(options)} if options else rest

@@ -205,6 +205,18 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(preprocess, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_keys_that_are_not_read_are_named_when_a_job_begins(preprocess, tmp_path):
+    rows = [
+        {"messages": [{"role": "user", "content": "a", "id": n}, {"role": "assistant", "content": "b"}]} for n in (0, 1)
+    ]
+    path = tmp_path / "chat.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    output = tmp_path / "out"
+    status, _, err = preprocess("run", path, "--tokenizer", TOKENIZER, "--output", output, "--dry-run")
+    assert status == 0, err
+    assert "chat.jsonl: openai (jsonl); keys of messages that are not read: id (in 2 of 2)" in err
+
+
 @pytest.mark.parametrize("command", ["run", "plan"])
 def test_an_address_is_no_output(preprocess, command):
     status, _, err = preprocess(command, INPUTS[0], "--tokenizer", TOKENIZER, "--output", "s3://bucket/shards")

@@ -293,3 +293,13 @@ def test_a_field_without_a_value_gives_way_to_another_spelling_of_it():
     assert get("alpaca").read(record, FieldMap()).turns[0].context == "c"
     with pytest.raises(RecordError, match="instruction is NoneType, not text"):
         get("alpaca").read({"instruction": None, "output": "a"}, FieldMap())
+
+
+def test_keys_of_messages_that_are_not_read_are_named():
+    message = {"role": "user", "content": "a", "id": "7", "mask": None, "name": "Ann", "text": "x"}
+    record = {"messages": [message, {"role": "assistant", "content": "b", "score": 1}]}
+    assert get("openai").unread(record, FieldMap()) == {"id", "score", "text"}
+    assert get("openai").unread(record, FieldMap(columns={"content": "text"})) == {"id", "score"}
+    assert get("openai").unread({"messages": 5}, FieldMap()) == set()
+    turns = [{"from": "human", "value": "a", "id": 1}, {"from": "gpt", "value": "b", "weight": 0}]
+    assert get("sharegpt").unread({"conversations": turns}, FieldMap()) == {"id"}
