@@ -22,7 +22,9 @@ from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 TRIED = 20
 """Records of the first file that are tried; the first one that becomes a sequence is shown."""
 ESTIMATED = 200
-"""Records of the first file from which the cost of unrolling is estimated."""
+"""Records of the first file from which the cost of unrolling is estimated, at most."""
+ENOUGH = 100_000
+"""Tokens after which the estimate is good enough."""
 CHARACTERS = 400
 """Characters of a span that are shown; a longer one is cut in its middle."""
 
@@ -62,6 +64,8 @@ def _unrolling(plan: Plan, pipeline: Pipeline) -> str:
     source = plan.sources[0]
     records = tokens = sequences = more = 0
     for number, record in sample(source, ESTIMATED, plan.config.max_record_bytes):
+        if tokens > ENOUGH:
+            break
         with suppress(DataError):
             if not isinstance(record, RecordError):
                 batch = pipeline.batch(RawBatch(number, [record]), source.format)

@@ -13,7 +13,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import jinja2
@@ -372,8 +372,8 @@ class ChatTemplate:
         beside = suited._beside(conversation)
         messages, _ = suited._render_calls(suited._messages(conversation), beside)
         return History(
-            prompt=lambda number: suited._prompt(messages, beside, number),
-            written=lambda number: take_out_blocks(suited._render(messages[: number + 1], beside))[0],
+            prompt=cache(lambda number: suited._prompt(messages, beside, number)),
+            written=cache(lambda number: take_out_blocks(suited._render(messages[: number + 1], beside))[0]),
         )
 
     def _beside(self, conversation: Conversation | None = None) -> dict[str, Any]:

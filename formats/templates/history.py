@@ -27,7 +27,10 @@ from sft_shards.formats.templates.thinking import inlined_reasoning
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """What inference sees of one conversation, turn by turn; both raise RecordError where the template refuses."""
+    """What inference sees of one conversation, turn by turn; both raise RecordError where the template refuses.
+
+    Each text is rendered once, however often it is asked for.
+    """
 
     prompt: Callable[[int], str]
     """Gives what inference feeds before a turn, by the turn's number: `messages[:k]` and the generation prompt."""

@@ -48,6 +48,9 @@ from sft_shards.preprocess.pipeline.skeleton_table import SkeletonTable
 
 MOST_SKELETONS = 4096
 """Skeletons that are kept at most. Beyond that, conversations with other role sequences are rendered by Jinja."""
+MOST_HISTORIES = 8
+"""Assistant turns of a layout up to which skeletons are made where each turn's history is asked for: longer layouts
+seldom occur twice, and one costs as much as several records."""
 LONGEST_OPENING = 64
 """Characters of a text that are noted as its opening; no control token is longer."""
 
@@ -288,11 +291,13 @@ class BatchRendering:
         texts = example_texts(layout)
         try:
             conversation = _conversation(layout, texts)
+            asks = self._policy.asks_histories and bool(self._template.suited(conversation).rewriting.rewrites)
+            if asks and sum(turn.role == "assistant" for turn in conversation.turns) > MOST_HISTORIES:
+                return []
             found = train(self._template, conversation, self._policy)
             tracer = self._tracer(conversation)
         except RecordError:
             return []
-        asks = self._policy.asks_histories and bool(self._template.suited(conversation).rewriting.rewrites)
         looked_for = tracer.looked_for_in_histories(layout) if asks else frozenset()
         if looked_for is None or (asks and not self._holds_for_padded(layout, texts, found)):
             return []
