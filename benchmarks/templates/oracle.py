@@ -19,6 +19,8 @@ from benchmarks.templates.regions import REASONING, Message, Variant, difference
 from benchmarks.templates.rendering import Renderer, either
 
 EMPTY_THINK = re.compile(r"\s*<think>\s*</think>")
+REST_OF_EMPTY_THINK = re.compile(r"\s*</think>")
+"""What is left of one whose first half the header has, or had before history was rewritten."""
 OPENED_THINK = re.compile(r"<think>\s*\Z")
 Places = list[tuple[Variant, Span | None]]
 """What a message says, and where each part of it stands in a rendering."""
@@ -54,7 +56,7 @@ class Expected:
         ids: the token ids of `text`.
         must: positions that carry loss.
         may: positions that can carry loss besides.
-        endings: ids one of which, with loss, has to follow where nothing ends the last turn.
+        endings: token ids one row of which, with loss, has to follow where nothing ends the last turn.
         lost: what the rendering does not contain.
         unjudged: why the rule cannot be asked, "" if it can.
     """
@@ -63,7 +65,7 @@ class Expected:
     ids: list[int]
     must: frozenset[int]
     may: frozenset[int]
-    endings: frozenset[int]
+    endings: frozenset[tuple[int, ...]]
     lost: tuple[str, ...]
     unjudged: str = ""
 
@@ -131,7 +133,7 @@ class Oracle:
         nothing = frozenset[int]()
         if whole is None or self.encoder.reveal(whole) != plain:
             why = "a typed control token changes the rendering"
-            return Expected(text=plain, ids=[], must=nothing, may=nothing, endings=nothing, lost=(), unjudged=why)
+            return Expected(text=plain, ids=[], must=nothing, may=nothing, endings=frozenset(), lost=(), unjudged=why)
         cut = len(self.always) if whole.endswith(self.always) else 0
         whole = whole[: len(whole) - cut]
         places = [self._places(hidden, at, tools, whole, cut) for at in range(len(hidden))]
@@ -148,10 +150,22 @@ class Oracle:
             ids=ids,
             must=_overlapping(spans, must),
             may=_overlapping(spans, [turn.may for turn in turns]),
-            endings=frozenset(self.encoder.numbers[stop] for stop in self.stops) if last else nothing,
+            endings=frozenset(self._endings(hidden, tools, whole)) if last else frozenset(),
             lost=tuple(_lost(places)),
             unjudged="" if all(turn.must for turn in turns) else "a rewritten turn has no header",
         )
+
+    def _endings(self, messages: list[Message], tools: Any, whole: str) -> Iterator[tuple[int, ...]]:
+        """Yield what ends the last turn, where the rendering does not: what ends it when another message follows."""
+        following: Message = {"role": "user", "content": "Hello"}
+        if calls := messages[-1].get("tool_calls"):
+            following = {"role": "tool", "content": "Hello", "tool_call_id": calls[0].get("id"), "name": "hello"}
+        longer = self.renderer.rendered([*messages, following], tools) or ""
+        found = self.stop.search(longer, len(whole))
+        if longer.startswith(whole) and found and not longer[len(whole) : found.start()].strip():
+            yield tuple(self.encoder.encode(longer[len(whole) : found.end()])[0])
+        else:
+            yield from ((self.encoder.numbers[stop],) for stop in self.stops)
 
     def _places(self, messages: list[Message], at: int, tools: Any, whole: str, cut: int) -> Places:
         """Return each variant of a message with where it changes the rendering; None where it does not."""
@@ -174,16 +188,16 @@ class Oracle:
             start = self._behind_header(messages[:at], tools, prompt, whole, before, own)
         if start is None:
             return Turn(must=None)
-        start = self._after_empty_think(messages, at, tools, whole, start)
+        rewritten = prompt is None or not whole.startswith(prompt)
+        start = self._after_empty_think(messages, at, tools, whole, start, rewritten)
         found = self.stop.search(whole, start)
         silent = self._is_silent(messages, at, tools, places[at])
         if found is not None and found.start() < after and (own is None or found.end() <= after):
             return Turn(must=(start, found.end()), silent=silent)
-        end = own[1] if own else start
-        control = self.renderer.control.search(whole, end)
-        return Turn(
-            must=(start, end), may=(end, control.start() if control else len(whole)), silent=silent, unclosed=True
-        )
+        control = self.renderer.structural.search(whole, own[1] if own else start)
+        end = control.start() if control else len(whole)
+        said = max(start, len(whole[:end].rstrip()))
+        return Turn(must=(start, said), may=(said, end), silent=silent, unclosed=True)
 
     def _rendered_first(self, messages: list[Message], tools: Any) -> str | None:
         return self.renderer.rendered([], tools, True)
@@ -197,15 +211,26 @@ class Oracle:
         without = self.renderer.rendered(fed, tools) if fed else None
         header = prompt[len(without) :] if prompt and without is not None and prompt.startswith(without) else ""
         headers = [one for one in (header, self.header, self.always) if one.strip()]
-        for one in [name for header in headers for name in (header, THINK_OPENER.sub("", header))]:
+        for one in [shorter for header in headers for shorter in self._shorter(header)]:
             found = whole.rfind(one, before, own[0])
             if found >= 0:
                 return found + len(one)
         return None
 
-    def _after_empty_think(self, messages: list[Message], at: int, tools: Any, whole: str, start: int) -> int:
+    def _shorter(self, header: str) -> Iterator[str]:
+        """Yield a header, then without an opener of reasoning, then without words behind its last control token."""
+        yield header
+        yield THINK_OPENER.sub("", header)
+        tokens = list(self.renderer.control.finditer(header))
+        if tokens:
+            yield header[: tokens[-1].end()] + "\n" * header.startswith("\n", tokens[-1].end())
+
+    def _after_empty_think(
+        self, messages: list[Message], at: int, tools: Any, whole: str, start: int, rewritten: bool
+    ) -> int:
         """Return where a turn begins behind an empty think block and up to one empty line of the template's."""
-        pattern = re.compile(r"\s*</think>") if OPENED_THINK.search(whole, 0, start) else EMPTY_THINK
+        opened = OPENED_THINK.search(whole, 0, start) is not None
+        pattern = REST_OF_EMPTY_THINK if opened or (rewritten and not EMPTY_THINK.match(whole, start)) else EMPTY_THINK
         found = pattern.match(whole, start)
         while again := found and EMPTY_THINK.match(whole, found.end()):
             found = again
@@ -253,16 +278,12 @@ def judge(expected: Expected, ids: list[int], loss_mask: list[int]) -> str:
     """Return "exact", what is wrong with a sequence that was accepted, or "unjudged"."""
     if expected.unjudged:
         return "unjudged"
+    if expected.endings:
+        length = len(expected.ids)
+        if tuple(ids[length:]) not in expected.endings or not all(loss_mask[length:]):
+            return "the last turn does not end as inference ends it"
+        ids, loss_mask = ids[:length], loss_mask[:length]
     trained = {at for at, one in enumerate(loss_mask) if one}
-    if (
-        expected.endings
-        and len(ids) == len(expected.ids) + 1
-        and ids[-1] in expected.endings
-        and len(ids) - 1 in trained
-    ):
-        ids, trained = ids[:-1], trained - {len(ids) - 1}
-    elif expected.endings:
-        return "no stop token at the end"
     if ids != expected.ids:
         return "ids differ"
     if expected.lost:

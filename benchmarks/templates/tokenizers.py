@@ -50,6 +50,9 @@ DEEPSEEK = Family(
 )
 IM_END = ("<|im_end|>",)
 FAMILIES = (
+    Family(word="apertus", name="Apertus", stops=("<|assistant_end|>",)),
+    Family(word="apriel", name="Apriel", stops=("<|end|>",)),
+    Family(word="gigachat", name="GigaChat", stops=("<|message_sep|>",)),
     Family(word="muse", name="Muse", stops=("<|eot|>", "<|eom|>")),
     Family(word="gpt-?oss", name="gpt-oss", stops=("<|return|>", "<|call|>")),
     Family(word="r1-distill-llama|r1-distill-qwen", name="R1-Distill", stops=DEEPSEEK.stops, plain=DEEPSEEK.plain),
@@ -90,12 +93,16 @@ FAMILIES = (
     Family(word="command-?_?a", name="Command-A", stops=("<|END_OF_TURN_TOKEN|>",)),
     Family(word="command|cohere|aya", name="Cohere", stops=("<|END_OF_TURN_TOKEN|>",)),
     Family(word="seed", name="Seed-OSS", stops=("<seed:eos>",)),
-    Family(word="gemma-?_?4|diffusion_gemma", name="Gemma 4", stops=("<turn|>",), sentencepiece=True),
+    Family(
+        word="gemma-?_?4|diffusion_gemma", name="Gemma 4", stops=("<turn|>", "<|tool_response>"), sentencepiece=True
+    ),
     Family(word="gemma", name="Gemma", stops=("<end_of_turn>",), sentencepiece=True),
     Family(word="hunyuan|hy3|hy-", name="Hunyuan", stops=("<|eos|>", "<|hy_place▁holder▁no▁2|>", "<|hy_eos|>")),
     Family(word="ministral|devstral|nemo|small|tekken", name="Mistral, Tekken", stops=("</s>",)),
     Family(word="mistral|mixtral|magistral", name="Mistral", stops=("</s>",), sentencepiece=True),
 )
+COMPOSED = re.compile(r"eos_token|<\|\{\{|'<\|' ?\+")
+"""What a template may write a stop token with, that does not stand in it."""
 BEHIND = re.compile(r"\s*(<[^<>\s]{1,40}>|\[[^\[\]\s]{1,40}\])")
 """What may be the stop token behind an answer."""
 PLAIN = (
@@ -109,7 +116,7 @@ def family_of(name: str, source: str) -> Family:
     """Return the family of a template by its name; of another one the stop token that it writes."""
     for family in FAMILIES:
         if re.search(family.word, name, re.IGNORECASE):
-            if "eos_token" in source or any(stop in source for stop in family.stops):
+            if COMPOSED.search(source) or any(stop in source for stop in family.stops):
                 return family
             break
     return Family(word="", name="other", stops=(_written_stop(source) or "</s>",))
