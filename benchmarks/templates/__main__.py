@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 from benchmarks.templates.conversations import conversations
-from benchmarks.templates.runner import Bases, run, verdicts
+from benchmarks.templates.runner import Bases, reading_calls, run, verdicts
 from benchmarks.templates.tables import acceptance, by_reason, examples
 
 logging.getLogger("transformers").setLevel(logging.ERROR)
@@ -50,7 +50,7 @@ def main(
     paths = [path for path in sorted(folder.glob("*.jinja")) if re.search(only, path.stem, re.IGNORECASE)]
     run(paths, Bases(byte_level=byte_level, sentencepiece=sentencepiece), cases, results, jobs, limit)
     found = list(verdicts(results, paths, cases))
-    click.echo(acceptance(found))
+    click.echo(acceptance(found, reading_calls(paths)))
     click.echo(by_reason(found))
     if count:
         click.echo(examples(found, count))

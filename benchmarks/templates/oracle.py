@@ -164,6 +164,13 @@ class Oracle:
         found = self.stop.search(longer, len(whole))
         if longer.startswith(whole) and found and not longer[len(whole) : found.start()].strip():
             yield tuple(self.encoder.encode(longer[len(whole) : found.end()])[0])
+            return
+        # What follows changes the turn itself, so that a plain answer shows what ends a turn.
+        plain = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "World"}, following]
+        behind = (self.renderer.rendered(plain, tools) or "").partition("World")[2]
+        found = self.stop.match(behind.lstrip())
+        if found:
+            yield tuple(self.encoder.encode(behind[: len(behind) - len(behind.lstrip()) + found.end()])[0])
         else:
             yield from ((self.encoder.numbers[stop],) for stop in self.stops)
 
@@ -230,8 +237,9 @@ class Oracle:
     ) -> int:
         """Return where a turn begins behind an empty think block and up to one empty line of the template's."""
         opened = OPENED_THINK.search(whole, 0, start) is not None
-        pattern = REST_OF_EMPTY_THINK if opened or (rewritten and not EMPTY_THINK.match(whole, start)) else EMPTY_THINK
-        found = pattern.match(whole, start)
+        found = EMPTY_THINK.match(whole, start)
+        if not found and (opened or rewritten):
+            found = REST_OF_EMPTY_THINK.match(whole, start)
         while again := found and EMPTY_THINK.match(whole, found.end()):
             found = again
         if not found:

@@ -19,6 +19,7 @@ TODAY = datetime(2024, 7, 26)
 """The day on which a job renders."""
 TAG = re.compile(r"</?(?:\w+:)?(?:think|tool_call|tool_response|arg_key|arg_value)>")
 """Added tokens that an assistant writes itself; in anybody else's text they are text."""
+SPOKEN = ("content", "reasoning_content", "reasoning", "thinking")
 Message = dict[str, Any]
 
 
@@ -66,8 +67,12 @@ class Renderer:
         return value
 
     def hide_messages(self, messages: list[Message]) -> list[Message]:
-        """Return messages with typed control tokens replaced."""
-        return [self.hide(one, tags=one["role"] != "assistant") for one in messages]
+        """Return messages with typed control tokens replaced, and tags but in what an assistant says and thinks."""
+        out = []
+        for message in messages:
+            spoken = SPOKEN if message["role"] == "assistant" else ()
+            out.append({key: self.hide(value, tags=key not in spoken) for key, value in message.items()})
+        return out
 
     def prepare(self, messages: list[Message], tools: Any) -> list[Message]:
         """Return messages as docs/formats.md says that they are read: parts joined, arguments of calls parsed."""

@@ -187,6 +187,11 @@ def verdicts(results: Path, paths: Sequence[Path], cases: Sequence[Case]) -> Ite
             yield Verdict(**row)
 
 
+def reading_calls(paths: Sequence[Path]) -> frozenset[str]:
+    """Return the names of the templates that read tool calls."""
+    return frozenset(path.stem for path in paths if "tool_calls" in path.read_text())
+
+
 def _failed(path: Path, case: Case, why: str) -> Verdict:
     family = family_of(path.stem, path.read_text()).name
     about = {

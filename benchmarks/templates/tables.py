@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from benchmarks.templates.runner import Verdict
 
-KINDS = ("exact", "refused", "wrong", "unjudged")
 
+def acceptance(found: Sequence[Verdict], with_calls: Set[str]) -> str:
+    """Return a table with a line for each family.
 
-def acceptance(found: Sequence[Verdict]) -> str:
-    """Return a table with a line for each family."""
-    lines = [
-        "| family | templates | exact | refused | wrong | unjudged | with tools, accepted | why not |",
-        "|---" * 8 + "|",
-    ]
-    for family in sorted({one.family for one in found}):
+    Args:
+        with_calls: names of the templates that read tool calls; only these can accept conversations with tools.
+    """
+    head = ["family", "templates", "exact", "refused", "wrong", "read calls", "with tools", "parallel calls aside"]
+    lines = ["| " + " | ".join([*head, "why not"]) + " |", "|---" * (len(head) + 1) + "|"]
+    for family in sorted({one.family for one in found}, key=str.lower):
         own = [one for one in found if one.family == family]
         counts = Counter(one.verdict for one in own)
-        agentic = [one for one in own if one.agentic]
-        share = f"{sum(one.verdict == 'exact' for one in agentic) / len(agentic):.1%}" if agentic else "-"
+        agentic = [one for one in own if one.agentic and one.template in with_calls]
         why = Counter(one.reason for one in agentic if one.verdict != "exact")
-        told = ", ".join(f"{reason} {count}" for reason, count in why.most_common(4))
-        cells = [family, len({one.template for one in own}), *(counts[kind] for kind in KINDS), share, told]
+        cells = [
+            family,
+            len({one.template for one in own}),
+            *(counts[kind] for kind in ("exact", "refused", "wrong")),
+            len({one.template for one in agentic}),
+            _share(agentic),
+            _share([one for one in agentic if not one.parallel]),
+            ", ".join(f"`{reason}` {count}" for reason, count in why.most_common(3)),
+        ]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
+
+
+def _share(found: Sequence[Verdict]) -> str:
+    return f"{sum(one.verdict == 'exact' for one in found) / len(found):.1%}" if found else "–"
 
 
 def by_reason(found: Sequence[Verdict]) -> str:

@@ -30,7 +30,7 @@ from sft_shards.formats.templates.history import History, Rewriting, rewriting
 from sft_shards.formats.templates.omissions import lacks_reasoning, require_all_rendered
 from sft_shards.formats.templates.probes import TOOL, probes, reasoning_probes
 from sft_shards.formats.templates.rendering import Rendering, Span, Spoken, TrainOn
-from sft_shards.formats.templates.rule import require_rule
+from sft_shards.formats.templates.rule import require_one_stop, require_rule
 from sft_shards.formats.templates.sandbox import compile_template, render, variables_of
 from sft_shards.formats.templates.sentinels import (
     RESERVED,
@@ -276,6 +276,8 @@ class ChatTemplate:
         anchors, first_placement = find_anchors(text, messages, plain)
         require_all_rendered(text, messages, anchors)
         spoken = self._locate(text, blocks, conversation, messages, beside, plain, anchors, first_placement)
+        if not self.allow_control_tokens:
+            require_one_stop(text, spoken, self._stop)
         if (self.distrusted or by_rule) and (self.header or not self._has_generation):
             require_rule(
                 text,
@@ -335,7 +337,10 @@ class ChatTemplate:
             except RecordError as error:
                 if not self._has_generation or error.reason == "turn_interrupted":
                     raise
-        return by_blocks(text, blocks, messages, anchors, self._stop)
+        spoken = by_blocks(text, blocks, messages, anchors, self._stop)
+        if self.header:
+            require_rule(text, spoken, lambda number: self._prompt(messages, beside, number), self._stop)
+        return spoken
 
     def _with_parts(
         self,

@@ -76,6 +76,19 @@ def require_rule(
             raise RecordError("turn_differs", detail)
 
 
+def require_one_stop(text: str, spoken: Sequence[Spoken], stop: re.Pattern[str]) -> None:
+    """Reject a record of which a turn goes on behind a stop token, where inference has ended.
+
+    Raises:
+        RecordError: `turn_differs`.
+    """
+    for one in spoken:
+        found = stop.search(text, one.start, one.stop)
+        if found:
+            detail = f"turn {one.turn} goes on behind {found[0]!r}, where inference ends; split the turn there"
+            raise RecordError("turn_differs", detail)
+
+
 def _shown(text: str, span: Span) -> str:
     """Return a span with its first and last characters: `[8, 13) " yes."`."""
     start, end = span

@@ -163,6 +163,7 @@ def test_the_machinery_runs_templates_of_ours_and_goes_on(module, tmp_path: Path
     assert not [one for one in found if one.verdict in ("wrong", "unjudged")]
     runner.run(paths, bases, cases, tmp_path, jobs=1, limit=0)  # all of them were run
     assert list(runner.verdicts(tmp_path, paths, cases)) == found
-    assert "| Qwen3 | 1 |" in tables.acceptance(found)
+    assert "| Qwen3 | 1 |" in tables.acceptance(found, runner.reading_calls(paths))
+    assert runner.reading_calls(paths) == frozenset()
     assert "job refused" in tables.by_reason(found)
     assert "## refused: job refused" in tables.examples(found, 1)

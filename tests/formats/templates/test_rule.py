@@ -9,7 +9,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.templates import ChatTemplate, Spoken
-from sft_shards.formats.templates.rule import require_rule, rule_span
+from sft_shards.formats.templates.rule import require_one_stop, require_rule, rule_span
 
 pytestmark = pytest.mark.unit
 
@@ -49,3 +49,27 @@ def test_a_turn_that_is_elsewhere_is_named_with_both_spans():
     assert caught.value.reason == "turn_differs"
     assert "[9, 16) 'yes</s>'" in caught.value.detail
     assert "[8, 16) ' yes</s>'" in caught.value.detail
+
+
+def test_a_turn_that_goes_on_behind_a_stop_token_is_left_out() -> None:
+    text = "Q: A: so. A: and.Q:"
+    require_one_stop(text, (Spoken(turn=1, start=5, end=9, stop=8),), re.compile(r"\."))
+    with pytest.raises(RecordError, match=r"turn 1 goes on behind '\.', where inference ends") as error:
+        require_one_stop(text, (Spoken(turn=1, start=5, end=17, stop=16),), re.compile(r"\."))
+    assert error.value.reason == "turn_differs"
+
+
+def test_blocks_that_hold_a_header_are_not_believed_where_markers_fail() -> None:
+    source = (
+        "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}"
+        "{% if loop.previtem.role != 'tool' %}<|im_start|>assistant\n{% endif %}"
+        "{% for c in m.tool_calls or [] %}{{ c.function.name }}{% endfor %}{{ m.content or '' }}<|im_end|>"
+        "{% endgeneration %}{% else %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    call = {"id": "a", "type": "function", "function": {"name": "look_up", "arguments": {}}}
+    asked = (Turn(role="user", content="Hi"), Turn(role="assistant", tool_calls=(call,)))
+    answered = (Turn(role="tool", content="clear", tool_call_id="a"), Turn(role="assistant", content="Hello"))
+    with pytest.raises(RecordError) as error:
+        ChatTemplate("t", source, TOKENS).render(Conversation(turns=(*asked, *answered)))
+    assert error.value.reason == "turn_differs"
