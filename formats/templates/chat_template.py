@@ -530,7 +530,7 @@ class ChatTemplate:
         found = self._stop.search(after)
         tail = after[found.end() :] if found else ""
         always = tail.lstrip() if without.endswith(tail.lstrip()) else ""
-        if not self.header and always and without_think_opener(always) in before:
+        if not self.header and self._stop.sub("", always).strip() and without_think_opener(always) in before:
             self.header = self._always_header = always
         self._bare = without_think_opener(self.header)
         if not whole.startswith(prompt) and whole.startswith(without):

@@ -65,7 +65,9 @@ def test_a_trailing_generation_header_is_cut_off():
     assert text.count("<|start_header_id|>assistant") == 2
 
 
-@pytest.mark.parametrize("prompt", ["<|start_header_id|>assistant<|end_header_id|>\n\n<think>\n", "<|user|>"])
+@pytest.mark.parametrize(
+    "prompt", ["<|start_header_id|>assistant<|end_header_id|>\n\n<think>\n", "<|user|>", "<|eot_id|>"]
+)
 def test_a_header_that_is_always_written_is_known_by_what_a_question_ends_with(prompt: str) -> None:
     source = (
         "{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n"
