@@ -194,11 +194,12 @@ def test_a_file_that_is_no_template(preprocess, tmp_path, data, content, message
 
 
 def test_names_that_are_no_template_and_no_argument(preprocess, tmp_path, data):
+    (tmp_path / "folder").mkdir()
     words = ["run", data, "--tokenizer", TOKENIZER, "--output", tmp_path / "o"]
     for more, message in (
         (["--template", "chatlm"], "no template 'chatlm'; did you mean 'chatml'?, or name a file that ends in .jinja"),
         (["--template", tmp_path / "gone.jinja"], "gone.jinja: no such file"),
-        (["--template", tmp_path], f"no template '{tmp_path}'"),
+        (["--template", tmp_path / "folder"], f"no template '{tmp_path / 'folder'}'"),
         (["--template-arg", "enable_thinking=false"], "template tokenizer does not use it"),
         (["--template-arg", "effort=high"], """a text needs quotes of its own: --template-arg 'effort="high"'"""),
     ):

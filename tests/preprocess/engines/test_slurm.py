@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from preprocess_jobs import INPUTS, SMALL, Held, call, contents, error_line
 from slurm_cluster import SlurmCluster
+from template_texts import ARGUED
 
 pytestmark = pytest.mark.slurm
 
@@ -105,3 +106,15 @@ def test_what_slurm_refuses_and_a_machine_without_slurm(cluster, tmp_path):
     assert re.search("sbatch refused .*partition.*--slurm-option", error_line(done.stderr))
     done = call(*arguments, status=2, env={"PATH": str(tmp_path)})
     assert "no sbatch on this machine" in error_line(done.stderr)
+
+
+def test_no_node_needs_the_template_file(cluster, tmp_path):
+    template = tmp_path / "mine.jinja"
+    template.write_text(ARGUED, "utf-8")
+    words = [INPUTS[1], *SMALL, "--template", template, "--template-arg", "enable_thinking=false"]
+    call("run", *words, "--output", tmp_path / "reference", "--workers", 1)
+    done = call("run", *words, "--output", tmp_path / "out", "--engine", "slurm", "--array", 2,
+                env=cluster.environment)  # fmt: skip
+    template.unlink()
+    cluster.await_end(*re.search(r"submitted (\d+) .*, then (\d+) to publish", done.stdout).groups())
+    assert contents(tmp_path / "out") == contents(tmp_path / "reference")
