@@ -1,7 +1,7 @@
 """`--overwrite`: the old directory stays whole until the new one is complete, and nothing of anybody else's is removed.
 
 Calls that are wrong, folders that are not ours, and the steps of a job by themselves; kills and full disks are in
-`test_every_kill.py`.
+`tests/preprocess/test_interruptions.py`.
 """
 
 import io
@@ -291,3 +291,31 @@ def test_a_folder_of_others_in_the_way_is_left_alone(preprocess, source, output,
     result = preprocess("run", source, *OPTIONS, "--train-on", "last", "--output", output, "--overwrite")
     refused(result, 2, output.parent / name, "in the way of --overwrite")
     assert (output.parent / name / "thesis.tex").read_text() == "x"
+
+
+@pytest.mark.parametrize("step", ["finalize", "task", "run"])
+def test_killed_between_two_steps_the_next_call_takes_the_second(preprocess, made, source, output, monkeypatch, step):
+    """Where folders cannot be exchanged: the old directory was moved away, and the new one has no name yet."""
+    plan = [source, *OPTIONS, "--train-on", "last"]
+    assert preprocess("plan", *plan, "--output", output, "--overwrite")[0] == 0
+    assert preprocess("task", "--output", output)[0] == 0
+    with monkeypatch.context() as patch:
+
+        def full(*_):
+            raise OSError(28, "No space left on device")
+
+        patch.setattr(replacement, "_exchange", full)
+        refused(preprocess("finalize", "--output", output), 1, output, "No space left")
+    assert contents(output) == contents(made / "all")
+    output.rename(output.with_name(".out.replaced"))
+    words = [step, *plan, "--overwrite"] if step == "run" else [step]
+    assert preprocess(*words, "--output", output)[0] == 0
+    assert contents(output) == contents(made / "last")
+    assert alone(output)
+
+
+def test_an_old_directory_that_was_moved_away_alone_comes_back(preprocess, made, output):
+    output.rename(output.with_name(".out.replaced"))
+    assert preprocess("finalize", "--output", output)[0] == 0
+    assert contents(output) == contents(made / "all")
+    assert alone(output)
