@@ -225,12 +225,13 @@ class Oracle:
         return None
 
     def _shorter(self, header: str) -> Iterator[str]:
-        """Yield a header, then without an opener of reasoning, then without words behind its last control token."""
+        """Yield a header, then without an opener of reasoning, then up to the end of its last control token's line."""
         yield header
         yield THINK_OPENER.sub("", header)
         tokens = list(self.renderer.control.finditer(header))
-        if tokens:
-            yield header[: tokens[-1].end()] + "\n" * header.startswith("\n", tokens[-1].end())
+        line = header.find("\n", tokens[-1].end()) if tokens else -1
+        if line >= 0:
+            yield header[: line + 1]
 
     def _after_empty_think(
         self, messages: list[Message], at: int, tools: Any, whole: str, start: int, rewritten: bool
