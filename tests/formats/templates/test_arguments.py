@@ -144,10 +144,10 @@ def test_a_skeleton_is_that_of_the_arguments():
     conversation = Conversation.from_text_only(("user", "assistant"), ["x0", "x1"])
     rendering = template.render(conversation)
     spans = TrainOn().spans(rendering, conversation)
-    variables = {**TOKENS.variables, **template.arguments}
-    skeleton = Tracer(ARGUED, variables).trace(("user", "assistant"), ["x0", "x1"], rendering, spans)
+    skeleton = Tracer(template).trace(("user", "assistant"), ["x0", "x1"], rendering, spans)
     assert "<think>\n\n</think>\n\n" in skeleton.literals[1]
-    assert Tracer(ARGUED, TOKENS.variables).trace(("user", "assistant"), ["x0", "x1"], rendering, spans) is None
+    other = ChatTemplate("t", ARGUED, TOKENS)
+    assert Tracer(other).trace(("user", "assistant"), ["x0", "x1"], rendering, spans) is None
 
 
 def test_turns_alone_make_a_digest_and_only_bare_ones_are_text_only():

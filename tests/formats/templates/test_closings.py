@@ -86,9 +86,10 @@ def test_typed_stop_tokens_stay_text():
 
 def test_the_closing_is_in_the_skeleton():
     conversation = talk(user("x0"), assistant("x1"))
-    rendering = ChatTemplate("t", GLM, GLM_TOKENS).render(conversation)
+    template = ChatTemplate("t", GLM, GLM_TOKENS)
+    rendering = template.render(conversation)
     spans = TrainOn().spans(rendering, conversation)
-    skeleton = Tracer(GLM, {}).trace(("user", "assistant"), ["x0", "x1"], rendering, spans)
+    skeleton = Tracer(template).trace(("user", "assistant"), ["x0", "x1"], rendering, spans)
     assert skeleton.literals == ("<|user|>\n", "<|assistant|>\n", "<|user|>")
 
 
