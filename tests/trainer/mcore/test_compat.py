@@ -42,11 +42,13 @@ def test_older_ones_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_other_file_compares_versions_or_inspects_signatures() -> None:
     """Docstring of compat: what is known of Megatron's versions stands there."""
     trainer = Path(compat.__file__).parents[1]
+    of_torch = trainer / "isolation" / "kernels.py"  # looks at the signature of a function of torch's
     for path in sorted(trainer.rglob("*.py")):
         if path == Path(compat.__file__):
             continue
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            assert not (isinstance(node, ast.Import) and "inspect" in {name.name for name in node.names}), path
+            imported = isinstance(node, ast.Import) and "inspect" in {name.name for name in node.names}
+            assert not imported or path == of_torch, path
             if isinstance(node, ast.Compare):
                 compared = ast.unparse(node)
                 assert "compat.version" not in compared, path

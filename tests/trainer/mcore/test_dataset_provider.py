@@ -17,6 +17,9 @@ class Stage:
     def train_samples(self, count: int) -> Any:
         return range(count)
 
+    def balanced(self, samples: Any, *, consumed: int) -> Any:
+        return list(samples)[consumed:]
+
     def eval_samples(self, *, period: int, count: int) -> Any:
         class Samples(list):
             split = None
@@ -33,6 +36,11 @@ def test_a_finished_run_still_has_a_sample_left() -> None:
     assert len(train) == 41
     assert valid is None
     assert test is None
+
+
+def test_training_samples_are_dealt_from_where_the_run_goes_on() -> None:
+    provider = DatasetProvider(stage=Stage(), eval_pass=0, consumed=lambda: 12)
+    assert provider((40, 0, 0))[0] == list(range(12, 41))
 
 
 @pytest.mark.filterwarnings("ignore")  # Megatron's, at import
