@@ -10,8 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
@@ -20,25 +19,25 @@ import jinja2
 
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError, UsageError, nearest
-from sft_shards.formats.layouts import json_text
 from sft_shards.formats.template_arguments import RESERVED as RESERVED_NAMES
 from sft_shards.formats.template_arguments import canonical
 from sft_shards.formats.templates.anchors import Anchors
 from sft_shards.formats.templates.closings import Closings, learn_closings, what_follows
 from sft_shards.formats.templates.control_tokens import ControlTokens
+from sft_shards.formats.templates.generation_prompt import GenerationPrompt, learn_generation_prompt
 from sft_shards.formats.templates.history import History, Rewriting, rewriting
-from sft_shards.formats.templates.omissions import lacks_reasoning, require_all_rendered
+from sft_shards.formats.templates.message_renderer import MessageRenderer
+from sft_shards.formats.templates.omissions import lacks_reasoning, notes_of, require_all_rendered
 from sft_shards.formats.templates.probes import TOOL, probes, reasoning_probes
 from sft_shards.formats.templates.rendering import Rendering, Span, Spoken, TrainOn
 from sft_shards.formats.templates.rule import require_one_stop, require_rule
-from sft_shards.formats.templates.sandbox import compile_template, render, variables_of
+from sft_shards.formats.templates.sandbox import variables_of
 from sft_shards.formats.templates.sentinels import (
     RESERVED,
     TypedTokens,
     all_texts,
     any_of,
 )
-from sft_shards.formats.templates.thinking import without_think_opener
 from sft_shards.formats.templates.turn_parts import THINK, ReasoningMarkup, learn_markup, with_parts
 from sft_shards.formats.templates.turn_spans import (
     by_blocks,
@@ -49,7 +48,6 @@ from sft_shards.formats.templates.turn_spans import (
     take_out_blocks,
 )
 
-GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 MOST_VARIANTS = 64
 """Templates with other arguments that are kept; records seldom come with more than a few."""
 
@@ -85,7 +83,7 @@ class ChatTemplate:
         tools_source: that of the second one, or None.
         arguments: those of `arguments` that it uses.
         sha256: hash of the template's text.
-        header: the generation prompt, "" where the template writes none.
+        renderer: renders messages with it.
         control: the tokens that stay text when somebody types them; none if they are allowed.
         distrusted: whether turns that were located in a probe differed from the rule, so that every record is compared
             with it (see `rule`).
@@ -116,13 +114,11 @@ class ChatTemplate:
         self._label = f"template {name}" + (" (the second one, tool_use, for records with tools)" if for_tools else "")
         self._probe_tools = (TOOL,) if for_tools else ()
         try:
-            self._template = compile_template(source)
+            self.renderer = MessageRenderer(source, tokens.variables)
         except jinja2.TemplateSyntaxError as error:
             raise UsageError(
                 f"{self._label}: line {error.lineno}: {error.message}; give another by --template"
             ) from None
-        self._has_generation = GENERATION.search(source) is not None
-        self._knows_developer = "developer" in source
         self._control = any_of(tokens.control)
         self._stop = any_of(tokens.stop)
         self.control = ControlTokens()
@@ -147,9 +143,8 @@ class ChatTemplate:
         self.arguments = dict(arguments)
         self._variants: dict[str, ChatTemplate | RecordError] = {}
         self._with_tools = self
-        self.header = ""
+        self._shown = GenerationPrompt()
         self.distrusted = False
-        self._always_header = self._lead = self._gap = self._bare = ""
         self._markup: ReasoningMarkup | None = None
         self._closings = Closings()
         self._typed = TypedTokens(ControlTokens())
@@ -168,6 +163,11 @@ class ChatTemplate:
             close = nearest(name, self.takes)
             hint = f"; {close}" if close.startswith("did") else ""
             raise UsageError(f"--template-arg {name}: {self._label} does not use it{hint} (it takes: {taken})")
+
+    @property
+    def header(self) -> str:
+        """The generation prompt, "" where the template writes none."""
+        return self._shown.header
 
     @property
     def takes(self) -> frozenset[str]:
@@ -235,13 +235,13 @@ class ChatTemplate:
         if RESERVED.search(texts):
             raise RecordError("reserved_character", "the text holds a Unicode noncharacter (U+FDD0 to U+FDEF)")
         by_rule = by_rule and not (self.allow_control_tokens and self._stop.search(texts))  # the rule would stop there
-        messages, whole = self._render_calls(messages, beside)
+        messages, whole = self.renderer.render_form(messages, beside)
         whole = self._closed(messages, whole)
         if not self._typed.pattern.search(texts):
             return self._located(conversation, messages, beside, whole, by_rule)
         messages, beside = self._typed.hide_messages(messages), self._typed.hide(beside)
         try:
-            hidden = self._closed(messages, self._render(messages, beside))
+            hidden = self._closed(messages, self.renderer.render(messages, beside))
             rendering = self._located(conversation, messages, beside, hidden, by_rule)
         except RecordError as error:  # what it quotes is marked
             raise RecordError(error.reason, self._typed.reveal(error.detail).text) from None
@@ -271,23 +271,23 @@ class ChatTemplate:
         text, blocks = take_out_blocks(whole)
 
         def plain(other: list[dict[str, Any]]) -> str:
-            return take_out_blocks(self._closed(other, self._render(other, beside)))[0]
+            return take_out_blocks(self._closed(other, self.renderer.render(other, beside)))[0]
 
         anchors, first_placement = find_anchors(text, messages, plain)
         require_all_rendered(text, messages, anchors)
         spoken = self._locate(text, blocks, conversation, messages, beside, plain, anchors, first_placement)
         if not self.allow_control_tokens:
             require_one_stop(text, spoken, self._stop)
-        if (self.distrusted or by_rule) and (self.header or not self._has_generation):
+        if (self.distrusted or by_rule) and (self.header or not self.renderer.has_generation):
             require_rule(
                 text,
                 spoken,
-                lambda number: self._prompt(messages, beside, number),
+                lambda number: self.renderer.prompt(messages[:number], beside),
                 self._stop,
                 every=self.distrusted,
             )
         spoken = self._with_parts(text, spoken, messages, anchors, first_placement)
-        notes = _notes(text, beside["tools"], spoken)
+        notes = notes_of(text, beside["tools"], spoken)
         if beside["documents"] and self._ignores_documents(messages, beside, whole):
             notes = ("documents_ignored", *notes)
         return Rendering(text=text, spoken=spoken, notes=notes)
@@ -314,10 +314,10 @@ class ChatTemplate:
 
         Blocks that hold a header or leave out what inference generates are so not believed.
         """
-        if self._has_generation:
+        if self.renderer.has_generation:
             for start, end in blocks:
                 require_one_speaker(messages, anchors, start, end)
-        if not self._has_generation or self.header:
+        if not self.renderer.has_generation or self.header:
             try:
                 return by_marks(
                     text,
@@ -326,20 +326,17 @@ class ChatTemplate:
                     anchors=anchors,
                     first_placement=first_placement,
                     render=plain,
-                    prompt=lambda number: self._prompt(messages, beside, number),
-                    header=self.header,
-                    bare=self._bare,
-                    lead=self._lead,
-                    gap=self._gap,
+                    prompt=lambda number: self.renderer.prompt(messages[:number], beside),
+                    shown=self._shown,
                     stop=self._stop,
                     control=self._control,
                 )
             except RecordError as error:
-                if not self._has_generation or error.reason == "turn_interrupted":
+                if not self.renderer.has_generation or error.reason == "turn_interrupted":
                     raise
         spoken = by_blocks(text, blocks, messages, anchors, self._stop)
         if self.header:
-            require_rule(text, spoken, lambda number: self._prompt(messages, beside, number), self._stop)
+            require_rule(text, spoken, lambda number: self.renderer.prompt(messages[:number], beside), self._stop)
         return spoken
 
     def _with_parts(
@@ -375,10 +372,10 @@ class ChatTemplate:
         """
         suited = self.suited(conversation)
         beside = suited._beside(conversation)
-        messages, _ = suited._render_calls(suited._messages(conversation), beside)
+        messages, _ = suited.renderer.render_form(suited._messages(conversation), beside)
         return History(
-            prompt=cache(lambda number: suited._prompt(messages, beside, number)),
-            written=cache(lambda number: take_out_blocks(suited._render(messages[: number + 1], beside))[0]),
+            prompt=cache(lambda number: suited.renderer.prompt(messages[:number], beside)),
+            written=cache(lambda number: suited.renderer.text(messages[: number + 1], beside)),
         )
 
     def _beside(self, conversation: Conversation | None = None) -> dict[str, Any]:
@@ -387,58 +384,12 @@ class ChatTemplate:
         documents = () if conversation is None else conversation.documents
         return {"tools": list(tools) or None, "documents": list(documents) or None, **self.arguments}
 
-    def _prompt(self, messages: list[dict[str, Any]], beside: Mapping[str, Any], number: int) -> str:
-        return take_out_blocks(self._render(messages[:number], beside, add_generation_prompt=True))[0]
-
     def _messages(self, conversation: Conversation) -> list[dict[str, Any]]:
-        return next(self.message_forms(conversation.turns))
-
-    def message_forms(
-        self, turns: Sequence[Turn], to_json: Callable[[Any], str] = json_text
-    ) -> Iterator[list[dict[str, Any]]]:
-        """Yield the messages of turns in each of the forms in which they are rendered, until the template takes one.
-
-        Args:
-            to_json: writes the arguments of a call.
-        """
-        messages = [turn.message() for turn in turns]
-        for message in messages:
-            if message["role"] == "developer" and not self._knows_developer:
-                message["role"] = "system"
-        yield messages
-        yield from _call_forms(messages, to_json)
-
-    def _render_calls(
-        self, messages: list[dict[str, Any]], beside: Mapping[str, Any]
-    ) -> tuple[list[dict[str, Any]], str]:
-        """Return the messages, with tool calls in the form that the template takes, and their rendering.
-
-        The first form that renders is taken.
-        """
-        try:
-            return messages, self._render(messages, beside)
-        except RecordError as error:
-            for other in _call_forms(messages):
-                with contextlib.suppress(RecordError):
-                    return other, self._render(other, beside)
-            raise error
+        return next(self.renderer.forms(conversation.turns))
 
     def _closed(self, messages: list[dict[str, Any]], rendering: str) -> str:
         """Return a rendering without a generation prompt at its end, and with the stop token of its last turn."""
-        return rendering.removesuffix(self._always_header) + self._closings.of(messages)
-
-    def _render(
-        self, messages: list[dict[str, Any]], beside: Mapping[str, Any], add_generation_prompt: bool = False
-    ) -> str:
-        return render(self._template, **self.variables(messages, beside), add_generation_prompt=add_generation_prompt)
-
-    def variables(self, messages: list[dict[str, Any]], beside: Mapping[str, Any]) -> dict[str, Any]:
-        """Return all that a rendering is given, but for whether it asks for the generation prompt.
-
-        Args:
-            beside: tools, documents and arguments, by name.
-        """
-        return {**self.tokens.variables, **beside, "messages": messages}
+        return rendering.removesuffix(self._shown.always) + self._closings.of(messages)
 
     def _written(self) -> str:
         """Return what the template writes for the probes, and its source: some texts are only written for others."""
@@ -446,14 +397,14 @@ class ChatTemplate:
         for probe in probes():
             beside = self._beside(probe)
             with contextlib.suppress(RecordError):
-                messages, whole = self._render_calls(probe.messages(), beside)
-                found += [whole, self._render(messages, beside, add_generation_prompt=True)]
+                messages, whole = self.renderer.render_form(probe.messages(), beside)
+                found += [whole, self.renderer.render(messages, beside, add_generation_prompt=True)]
         return "\n".join(found)
 
     def _ignores_documents(self, messages: list[dict[str, Any]], beside: Mapping[str, Any], whole: str) -> bool:
         """Return whether the rendering is the same without documents."""
         try:
-            return self._closed(messages, self._render(messages, {**beside, "documents": None})) == whole
+            return self._closed(messages, self.renderer.render(messages, {**beside, "documents": None})) == whole
         except RecordError:
             return False
 
@@ -511,33 +462,22 @@ class ChatTemplate:
         A template for tools is asked with a tool: without one, published ones fail on `for tool in tools`.
         """
         beside = self._beside()
-        asked: list[dict[str, Any]] = [{"role": "user", "content": "Hello"}]
-        answer = "Hi there"
+        question, answer = "Hello", "Hi there"
+        asked: list[dict[str, Any]] = [{"role": "user", "content": question}]
         try:
-            without = take_out_blocks(self._render(asked, beside))[0]
-            prompt = self._prompt(asked, beside, len(asked))
-            whole = take_out_blocks(self._render([*asked, {"role": "assistant", "content": answer}], beside))[0]
+            without = self.renderer.text(asked, beside)
+            prompt = self.renderer.prompt(asked, beside)
+            whole = self.renderer.text([*asked, {"role": "assistant", "content": answer}], beside)
         except RecordError as error:
             raise UsageError(
                 f"{self._label}: cannot render one question and its answer ({error.detail}); "
                 "give another template with --template"
             ) from None
-        self.header = prompt[len(without) :] if prompt.startswith(without) else ""
-        before, _, after = whole.rpartition(answer)
-        self._gap = before.rpartition("Hello")[2]
-        if whole.startswith(prompt) and len(prompt) <= len(before):
-            self._lead = before[len(prompt) :]
-        found = self._stop.search(after)
-        tail = after[found.end() :] if found else ""
-        always = tail.lstrip() if without.endswith(tail.lstrip()) else ""
-        if not self.header and self._stop.sub("", always).strip() and without_think_opener(always) in before:
-            self.header = self._always_header = always
-        self._bare = without_think_opener(self.header)
-        if not whole.startswith(prompt) and whole.startswith(without):
-            shown = before[len(without) :]
-            self._bare = shown if shown.strip() and self.header.startswith(shown) else self._bare
-        self._closings = learn_closings(lambda messages: self._render_calls(messages, beside)[1], self._stop)
-        turns = (Turn(role="user", content="Hello"), Turn(role="assistant", content=answer))
+        self._shown = learn_generation_prompt(
+            question=question, answer=answer, without=without, prompt=prompt, whole=whole, stop=self._stop
+        )
+        self._closings = learn_closings(lambda messages: self.renderer.render_form(messages, beside)[1], self._stop)
+        turns = (Turn(role="user", content=question), Turn(role="assistant", content=answer))
         probe = Conversation(turns=turns, tools=self._probe_tools)
         try:
             self._rendered(probe)
@@ -551,62 +491,10 @@ class ChatTemplate:
     def _way_out(self, error: RecordError) -> str:
         """Return what to do about a template whose answer cannot be located."""
         if error.reason == "turn_end_unknown":
-            behind = "".join(what_follows(lambda messages: self._render_calls(messages, self._beside())[1]))
+            behind = "".join(what_follows(lambda messages: self.renderer.render_form(messages, self._beside())[1]))
             if token := self._control.match(behind.lstrip()):
                 return (
                     f"{token[0]!r} follows answers: if the model stops on it, list it as eos_token_id in a "
                     "generation_config.json beside the tokenizer; else give another template with --template"
                 )
         return "give another template with --template"
-
-
-def _call_forms(
-    messages: list[dict[str, Any]], to_json: Callable[[Any], str] = json_text
-) -> Iterator[list[dict[str, Any]]]:
-    """Yield messages with their tool calls in other forms, if they have any.
-
-    Templates differ in what they expect: arguments as an object or as a JSON text, null or "" as the content of a turn
-    that is all tool calls.
-    """
-    if any(message.get("tool_calls") for message in messages):
-        for as_text in (False, True):
-            for empty in (None, ""):
-                yield [_with_calls_as(message, to_json if as_text else None, empty) for message in messages]
-
-
-def _with_calls_as(message: dict[str, Any], to_json: Callable[[Any], str] | None, empty: str | None) -> dict[str, Any]:
-    """Return a message with the arguments of its calls as JSON texts or as they are, and `empty` for no content."""
-    if not message.get("tool_calls"):
-        return message
-    calls = []
-    for call in message["tool_calls"]:
-        arguments = call["function"]["arguments"]
-        if to_json is not None and not isinstance(arguments, str):
-            arguments = to_json(arguments)
-        calls.append({**call, "function": {**call["function"], "arguments": arguments}})
-    return {**message, "tool_calls": calls, "content": message.get("content") or empty}
-
-
-def _notes(text: str, tools: list[dict[str, Any]] | None, spoken: Sequence[Spoken]) -> tuple[str, ...]:
-    """Return what the template left out: `tools_ignored`, `reasoning_dropped`."""
-    notes = []
-    names = (tool.get("function", tool).get("name") for tool in tools or ())
-    if not _all_in(text, (str(name) for name in names if name is not None)):
-        notes.append("tools_ignored")
-    if any(one.reasoning_dropped for one in spoken):
-        notes.append("reasoning_dropped")
-    return tuple(notes)
-
-
-def _all_in(text: str, words: Iterable[str]) -> bool:
-    """Return whether a text holds all of several words.
-
-    Templates write them in their order, so each is first looked for behind the one before: that takes linear time.
-    """
-    place = 0
-    for word in words:
-        found = text.find(word, place)
-        if found < 0 and word not in text:
-            return False
-        place = max(place, found)
-    return True

@@ -7,12 +7,13 @@ template leaves out a text or a call is rejected, and the detail says what can b
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.nesting import parse_json
 from sft_shards.formats.templates.anchors import CONTENT, REASONING, Anchor, Anchors
+from sft_shards.formats.templates.rendering import Spoken
 from sft_shards.formats.templates.thinking import TAGS, inlined_reasoning
 
 
@@ -97,3 +98,28 @@ def _lost_text(number: int, message: dict[str, Any]) -> str:
     if message.get("tool_calls"):
         return f"{lost}, beside its calls: move it into the reasoning or a turn of its own, or give another --template"
     return f"{lost}; give another --template"
+
+
+def notes_of(text: str, tools: list[dict[str, Any]] | None, spoken: Sequence[Spoken]) -> tuple[str, ...]:
+    """Return what the template left out: `tools_ignored`, `reasoning_dropped`."""
+    notes = []
+    names = (tool.get("function", tool).get("name") for tool in tools or ())
+    if not _all_in(text, (str(name) for name in names if name is not None)):
+        notes.append("tools_ignored")
+    if any(one.reasoning_dropped for one in spoken):
+        notes.append("reasoning_dropped")
+    return tuple(notes)
+
+
+def _all_in(text: str, words: Iterable[str]) -> bool:
+    """Return whether a text holds all of several words.
+
+    Templates write them in their order, so each is first looked for behind the one before: that takes linear time.
+    """
+    place = 0
+    for word in words:
+        found = text.find(word, place)
+        if found < 0 and word not in text:
+            return False
+        place = max(place, found)
+    return True

@@ -177,9 +177,9 @@ class Tracer:
         turns, tools = put_together(layout, traced, lambda text: TracedJson.value(numbers[untraced(text)], trace))
         beside = {"tools": tools or None, "documents": None, **self._chat_template.arguments}
         refused: Exception | None = None
-        for messages in self._chat_template.message_forms(turns, traced_tojson):
+        for messages in self._chat_template.renderer.forms(turns, traced_tojson):
             try:
-                variables = self._chat_template.variables(messages, beside)
+                variables = self._chat_template.renderer.variables(messages, beside)
                 pieces = run(self._template, {**variables, "add_generation_prompt": prompt})
             except Untraceable:
                 raise

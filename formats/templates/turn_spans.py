@@ -20,6 +20,7 @@ from typing import Any
 from sft_shards.formats.conversation import Conversation
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.templates.anchors import CALL, CONTENT, REASONING, Anchor, Anchors
+from sft_shards.formats.templates.generation_prompt import GenerationPrompt
 from sft_shards.formats.templates.leading_space import LeadingSpace
 from sft_shards.formats.templates.markers import placements, take_out
 from sft_shards.formats.templates.omissions import lost_calls
@@ -135,10 +136,7 @@ def by_marks(
     first_placement: bool,
     render: Render,
     prompt: Callable[[int], str],
-    header: str,
-    bare: str,
-    lead: str,
-    gap: str,
+    shown: GenerationPrompt,
     stop: re.Pattern[str],
     control: re.Pattern[str],
 ) -> tuple[Spoken, ...]:
@@ -150,17 +148,14 @@ def by_marks(
         first_placement: whether the first placement of markers showed it.
         render: renders other messages with the same template.
         prompt: gives the text that inference feeds before a turn, by the turn's number.
-        header: what the template writes for a generation prompt, "" where it writes nothing.
-        bare: what the template writes in front of answers in its history: the header, or as much of it as opens no
-            reasoning.
-        lead: what stands between the generation prompt and the assistant's text (a space, say); the model generates it.
-        gap: what stood between a question and its answer in the probe that showed the lead.
+        shown: what the template writes in front of answers.
         stop: matches the tokens that end a turn.
         control: matches every control token.
 
     Raises:
         RecordError: `turn_start_unknown`, `turn_end_unknown`, `turn_interrupted`.
     """
+    header, bare, lead, gap = shown.header, shown.bare, shown.lead, shown.gap
     speakers = [number for number, turn in enumerate(conversation.turns) if turn.role == "assistant"]
     own = {number: own_anchors(anchors.of(number), len(conversation.turns[number].tool_calls)) for number in speakers}
     lefts = {number: anchors.end_before(own[number][0].start) for number in speakers}

@@ -10,7 +10,7 @@ from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.records import FieldMap
 from sft_shards.formats.records.chatml import ChatML
 from sft_shards.formats.templates import Rendering, TrainOn
-from sft_shards.formats.templates.chat_template import _notes
+from sft_shards.formats.templates.omissions import notes_of
 from sft_shards.formats.templates.rendering import Spoken, written_calls
 from sft_shards.formats.templates.thinking import think_blocks
 
@@ -45,5 +45,5 @@ def test_blanks_before_chatml():
 def test_very_many_tools():
     tools = [{"type": "function", "function": {"name": f"name-{number}"}} for number in range(200_000)]
     text = "".join(f"{tool['function']['name']}\n" for tool in tools)
-    assert _notes(text, tools, []) == ()
-    assert _notes(text, [*tools, {"function": {"name": "other"}}], []) == ("tools_ignored",)
+    assert notes_of(text, tools, []) == ()
+    assert notes_of(text, [*tools, {"function": {"name": "other"}}], []) == ("tools_ignored",)

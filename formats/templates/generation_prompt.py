@@ -1,0 +1,53 @@
+"""The generation prompt of a template, learnt from one question and its answer."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from sft_shards.formats.templates.thinking import without_think_opener
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationPrompt:
+    """What a template writes in front of answers."""
+
+    header: str = ""
+    """The generation prompt; "" where the template writes none."""
+    always: str = ""
+    """The header, where the template writes it at the end of a rendering whether it is asked for or not."""
+    bare: str = ""
+    """What stands in front of answers in history: the header, or as much of it as opens no reasoning."""
+    lead: str = ""
+    """What stands between the generation prompt and the answer (a space, say); the model generates it."""
+    gap: str = ""
+    """What stands between a question and its answer."""
+
+
+def learn_generation_prompt(
+    *, question: str, answer: str, without: str, prompt: str, whole: str, stop: re.Pattern[str]
+) -> GenerationPrompt:
+    """Learn from the renderings of one question and its answer.
+
+    Args:
+        question, answer: the texts of the two.
+        without: the rendering of the question.
+        prompt: the same, with the generation prompt.
+        whole: the rendering of both.
+        stop: matches the tokens that end a turn.
+    """
+    header = prompt[len(without) :] if prompt.startswith(without) else ""
+    before, _, after = whole.rpartition(answer)
+    lead = before[len(prompt) :] if whole.startswith(prompt) and len(prompt) <= len(before) else ""
+    found = stop.search(after)
+    tail = after[found.end() :] if found else ""
+    always = tail.lstrip() if without.endswith(tail.lstrip()) else ""
+    if not header and stop.sub("", always).strip() and without_think_opener(always) in before:
+        header = always
+    else:
+        always = ""
+    bare = without_think_opener(header)
+    if not whole.startswith(prompt) and whole.startswith(without):
+        shown = before[len(without) :]
+        bare = shown if shown.strip() and header.startswith(shown) else bare
+    return GenerationPrompt(header=header, always=always, bare=bare, lead=lead, gap=before.rpartition(question)[2])
