@@ -42,13 +42,15 @@ coverage: $(READY)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-check: lint licences versions pythons test
-	$(MAKE) fuzz FUZZ_SECONDS=12
+check: lint licences versions pythons
+	$(MAKE) fuzz FUZZ_SECONDS=12 FUZZ_SEED=0
+	$(MAKE) test
 
 # Records, templates, tables, tokenizer folders and shard directories. What fails is left in tests/fuzz/found.
 FUZZ_SECONDS ?= 120
+FUZZ_SEED ?= $(shell date +%s)
 fuzz: $(READY)
-	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/fuzz --timeout 0 $(PYTEST_FLAGS)
+	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$(FUZZ_SEED) $(BIN)/python -m pytest tests/fuzz --timeout 0 $(PYTEST_FLAGS)
 
 lint: words $(READY)
 	$(BIN)/ruff check .

@@ -41,6 +41,10 @@ class RecordError(ValueError):
         self.reason = reason
         self.detail = detail
 
+    def with_detail(self, detail: str) -> RecordError:
+        """Return an error with the same reason and another detail."""
+        return type(self)(self.reason, detail)
+
     def kept(self) -> RecordError:
         """Drop the traceback and the causes of this error, and return it.
 

@@ -244,7 +244,7 @@ class ChatTemplate:
             hidden = self._closed(messages, self.renderer.render(messages, beside))
             rendering = self._located(conversation, messages, beside, hidden, by_rule)
         except RecordError as error:  # what it quotes is marked
-            raise RecordError(error.reason, self._typed.reveal(error.detail).text) from None
+            raise error.with_detail(self._typed.reveal(error.detail).text) from None
         return self._revealed(rendering, whole)
 
     def _revealed(self, rendering: Rendering, plain: str) -> Rendering:

@@ -26,7 +26,8 @@ class PlannedJob:
     """What an engine needs to know to write its script."""
 
     def __init__(self, output="out", arguments=()):
-        self.output, self.arguments = Path(output), arguments
+        self.output = self.folder = Path(output)
+        self.arguments = arguments
         self.workers, self.max_rejects, self.as_json = 2, "1%", False
 
 

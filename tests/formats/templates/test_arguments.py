@@ -11,7 +11,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError, UsageError
-from sft_shards.formats.templates import ChatTemplate, Tracer, TrainOn
+from sft_shards.formats.templates import ChatTemplate, Tracer, TrainOn, message_renderer
 from sft_shards.formats.templates import chat_template as module
 
 pytestmark = pytest.mark.unit
@@ -90,8 +90,8 @@ def test_arguments_of_a_record_act_as_those_of_the_job():
 
 def test_arguments_that_repeat_are_compiled_once(monkeypatch):
     compiled, probed = [], []
-    real = module.compile_template
-    monkeypatch.setattr(module, "compile_template", lambda source: compiled.append(source) or real(source))
+    real = message_renderer.compile_template
+    monkeypatch.setattr(message_renderer, "compile_template", lambda source: compiled.append(source) or real(source))
     probe = ChatTemplate._probe
     monkeypatch.setattr(ChatTemplate, "_probe", lambda self: probed.append(self.arguments) or probe(self))
     template = ChatTemplate("t", ARGUED, TOKENS)

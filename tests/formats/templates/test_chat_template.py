@@ -123,8 +123,8 @@ def test_a_turn_costs_the_same_however_many_there_are(source, steps):
 @pytest.mark.parametrize("source", [LLAMA2_TRIMS, MIXED])
 def test_a_conversation_is_rendered_a_few_times_however_many_turns_it_has(source, monkeypatch):
     template = ChatTemplate("t", source, TOKENS)
-    render, calls = template._render, []
-    monkeypatch.setattr(template, "_render", lambda *words: calls.append(1) or render(*words))
+    render, calls = template.renderer.render, []
+    monkeypatch.setattr(template.renderer, "render", lambda *words: calls.append(1) or render(*words))
     template.render(many(30, " a {0}"))
     assert len(calls) <= 4
 

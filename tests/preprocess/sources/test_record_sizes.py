@@ -165,10 +165,11 @@ def test_texts_made_of_the_ones_before_are_read_a_few_at_a_time(tmp_path, monkey
     path = tmp_path / "a.parquet"
     texts = ["x" * 100_000 + str(number) for number in range(400)]
     pq.write_table(pa.table({"a": texts}), path, use_dictionary=False, column_encoding={"a": "DELTA_BYTE_ARRAY"})
-    group = pq.ParquetFile(path).metadata.row_group(0)
+    metadata = pq.ParquetFile(path).metadata
     assert path.stat().st_size < 1 << 20
     monkeypatch.setattr(tables, "BATCH_BYTES", 1 << 20)
-    assert tables._rows_together(group) * 100_000 <= 1 << 20
+    (columns,) = tables._column_chunks(str(path), metadata)
+    assert tables._rows_together(metadata.row_group(0), columns) * 100_000 <= 1 << 20
     assert [row["a"] for row in read(path, 1 << 20)] == texts
 
 
