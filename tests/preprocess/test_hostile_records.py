@@ -182,7 +182,7 @@ def test_a_bug_is_counted_reported_and_limited(preprocess, bpe_folder, tmp_path,
 def test_memory_that_runs_out_is_one_line_and_no_reject(preprocess, bpe_folder, tmp_path, monkeypatch, module):
     path = tmp_path / "in.jsonl"
     path.write_text((json.dumps(GOOD) + "\n") * 30)
-    name = {"tasks.task": "TaskWriter.append", "tasks.plan": "load_template"}[module]
+    name = {"tasks.task": "TaskWriter.append", "tasks.plan": "configured_template"}[module]
 
     def out_of_memory(*_arguments, **_options):
         raise MemoryError

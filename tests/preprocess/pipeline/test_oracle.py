@@ -29,7 +29,7 @@ needs_llama_2 = pytest.mark.skipif(
     reason=f"no {LLAMA_2}: Llama 2's tokenizer may not ship; name its folder's with SFT_SHARDS_TESTDATA",
 )
 TEXTS = json.loads((DATA / "axolotl_texts.json").read_text("utf-8"))
-TOKENS = TemplateTokens(variables={"bos_token": "<s>", "eos_token": "</s>"}, control=(), stop=("</s>",))
+TOKENS = TemplateTokens(variables={"bos_token": "<s>", "eos_token": "</s>"}, control=("</s>",), stop=("</s>",))
 SYSTEM = (
     "You are a helpful, respectful and honest assistant. Always answer as helpfully as possible, while being safe. Your "
     "answers should not include any harmful, unethical, racist, sexist, toxic, dangerous, or illegal content. Please "
