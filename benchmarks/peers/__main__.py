@@ -24,7 +24,7 @@ def ours(case: Case) -> dict[str, Any]:
     """Our shards of a case, made by the command itself."""
     from sft_shards.formats.shards import ShardDirectory
 
-    output = Path(case["folder"]) / "shards"
+    output = Path(f"{case['folder']}.shards")
     options = ["--tokenizer", case["folder"], "--output", str(output), "--format", "openai", "--workers", "1"]
     program = "from sft_shards.preprocess.cli import main; main()"
     call = [sys.executable, "-c", program, "run", record_file(case), *options]
