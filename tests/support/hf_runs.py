@@ -85,9 +85,9 @@ def run(case: dict[str, Any], model: tuple[Path, Any], shards: str, folder: Path
     if any(codes):
         return {"failed": output[-6000:]}
     result: dict[str, Any] = {"error": 0.0, "scale": 0.0, "loss": losses(output)[1]}
-    for tokens, logits in caught(folder):
+    for tokens, positions, logits in caught(folder):
         with torch.no_grad():
-            expected = theirs(tokens).logits.float()
+            expected = theirs(tokens).logits.float().flatten(0, 1)[positions]
         result["error"] = max(result["error"], float((logits[..., : expected.shape[-1]] - expected).abs().max()))
         result["scale"] = max(result["scale"], float(expected.abs().max()))
     result["different"] = exported(folder / "out", folder / "hf", source)
@@ -98,7 +98,7 @@ def run(case: dict[str, Any], model: tuple[Path, Any], shards: str, folder: Path
 
 
 def capturing(provide: Callable[..., Any], folder: Path) -> Callable[..., Any]:
-    """`providing`, with hooks that write down the tokens and the logits of this rank's first step."""
+    """`providing`, with hooks that write down this rank's first step: tokens, and logits where there are any."""
 
     def providing(*args: Any) -> Callable[..., Any]:
         provider = provide(*args)
@@ -106,6 +106,8 @@ def capturing(provide: Callable[..., Any], folder: Path) -> Callable[..., Any]:
         def with_hooks(*args: Any, **kwargs: Any) -> Any:
             import torch
             from megatron.core import parallel_state
+
+            from sft_shards.trainer.mcore import trained_logits
 
             model = provider(*args, **kwargs)
             place = f"{parallel_state.get_data_parallel_rank()}-{parallel_state.get_tensor_model_parallel_rank()}"
@@ -121,7 +123,12 @@ def capturing(provide: Callable[..., Any], folder: Path) -> Callable[..., Any]:
                     with_kwargs=True,
                 )
             if model.post_process:
-                model.output_layer.register_forward_hook(lambda module, inputs, output: keep("logits", output[0]))
+
+                def computed(module: Any, inputs: Any, output: Any) -> None:
+                    keep("positions", trained_logits._current[-1].positions)
+                    keep("logits", output[0])
+
+                model.output_layer.register_forward_hook(computed)
             return model
 
         return with_hooks
@@ -130,13 +137,15 @@ def capturing(provide: Callable[..., Any], folder: Path) -> Callable[..., Any]:
 
 
 def caught(folder: Path) -> Any:
-    """Tokens int64[b, s] and logits float32[b, s, padded vocabulary] of each data-parallel rank."""
+    """Of each data-parallel rank tokens int64[b, s], positions int64[n] of these, one row behind the other, and their
+    logits float32[n, padded vocabulary]."""
     import torch
 
     for tokens in sorted(folder.glob("tokens-*-0.pt")):
         rank = tokens.stem.split("-")[1]
         parts = [torch.load(path) for path in sorted(folder.glob(f"logits-{rank}-*.pt"))]
-        yield torch.load(tokens), torch.cat(parts, dim=-1).transpose(0, 1)
+        positions = torch.load(folder / f"positions-{rank}-0.pt")
+        yield torch.load(tokens), positions, torch.cat(parts, dim=-1)[:, 0]
 
 
 def tensors(folder: Path) -> dict[str, Any]:

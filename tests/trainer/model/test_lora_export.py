@@ -40,13 +40,14 @@ def test_the_exported_folders_give_the_logits_that_were_trained(tmp_path: Path) 
         assert sft_train("export", saved, "--output", adapter).returncode == 0
         done = sft_train("export", saved, "--output", merged, "--merge")
         assert done.returncode == 0, done.stderr
-        ((tokens, logits),) = caught(tmp_path / f"{model}-seen")
+        ((tokens, positions, logits),) = caught(tmp_path / f"{model}-seen")
         load = transformers.AutoModelForCausalLM.from_pretrained
         base = load(tmp_path / model, dtype=torch.float32)
         with torch.no_grad():
-            before = base(tokens).logits
-            found = {"merged": load(merged, dtype=torch.float32)(tokens).logits}
-            found["adapter"] = peft.PeftModel.from_pretrained(base, adapter)(tokens).logits
+            before = base(tokens).logits.flatten(0, 1)[positions]
+            found = {"merged": load(merged, dtype=torch.float32)(tokens).logits.flatten(0, 1)[positions]}
+            adapted = peft.PeftModel.from_pretrained(base, adapter)
+            found["adapter"] = adapted(tokens).logits.flatten(0, 1)[positions]
         ours = logits[..., : before.shape[-1]]
         assert float((before - ours).abs().max()) > 0.3, f"{model}: trained far enough to tell"
         for kind, theirs in found.items():
