@@ -13,6 +13,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from sft_shards.formats.shards.files import atomic_write
+
 OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -30,6 +32,18 @@ def make_private(folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file in one step, in a folder that only this user can write; `read_private` believes it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    make_private(path.parent)
+    with atomic_write(path) as file:
+        os.fchmod(file.fileno(), 0o600)  # whatever the umask: what others can write is not believed
+        file.write(content)
 
 
 def read_private(path: Path) -> bytes | None:

@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from sft_shards.formats.cache_folder import cache_folder, make_private, read_private
+from sft_shards.formats.cache_folder import cache_folder, read_private, write_private
 from sft_shards.formats.errors import DataError
-from sft_shards.formats.shards.files import atomic_write, sha256_file
+from sft_shards.formats.shards.files import sha256_file
 from sft_shards.preprocess.versions import versions
 
 FOLDER = "tokenizers"
@@ -53,10 +52,7 @@ def cached(
             return from_bytes(content)
     found = make()
     with suppress(OSError):
-        make_private(path.parent)
-        with atomic_write(path) as file:
-            os.fchmod(file.fileno(), 0o600)  # whatever the umask: what others can write is not believed
-            file.write(to_bytes(found))
+        write_private(path, to_bytes(found))
     return found
 
 

@@ -15,8 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from sft_shards.formats.cache_folder import cache_folder, make_private, read_private
-from sft_shards.formats.shards.files import atomic_write
+from sft_shards.formats.cache_folder import cache_folder, read_private, write_private
 from sft_shards.trainer.mcore.flag_table import FOLDER, installation
 
 SHELL = ("_", "COLUMNS", "LINES", "OLDPWD", "PWD", "SHLVL")
@@ -41,10 +40,7 @@ def keep(argv: Sequence[str], padded: int, environment: Mapping[str, str], *, wa
     """Keep that Megatron accepted a command line. Where the folder cannot be written, nothing is kept."""
     target = _path(argv, padded, environment)
     with suppress(OSError):
-        make_private(target.parent)
-        with atomic_write(target) as file:
-            os.fchmod(file.fileno(), 0o600)  # whatever the umask: what others can write is not believed
-            file.write(json.dumps({"warning": warning}).encode())
+        write_private(target, json.dumps({"warning": warning}).encode())
 
 
 def _path(argv: Sequence[str], padded: int, environment: Mapping[str, str]) -> Path:

@@ -25,8 +25,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sft_shards.formats.cache_folder import cache_folder, make_private, read_private
-from sft_shards.formats.shards.files import atomic_write, sha256_file
+from sft_shards.formats.cache_folder import cache_folder, read_private, write_private
+from sft_shards.formats.shards.files import sha256_file
 from sft_shards.trainer.mcore import compat
 from sft_shards.trainer.mcore.flags import Parser
 
@@ -69,10 +69,7 @@ def keep(parser: argparse.ArgumentParser) -> None:
     if parser._defaults or parser._mutually_exclusive_groups or load() is not None:
         return  # no Megatron so far has either of the two
     with suppress(OSError):
-        make_private(target.parent)
-        with atomic_write(target) as file:
-            os.fchmod(file.fileno(), 0o600)  # whatever the umask: what others can write is not believed
-            file.write(json.dumps([_row(action) for action in parser._actions]).encode())
+        write_private(target, json.dumps([_row(action) for action in parser._actions]).encode())
 
 
 def make() -> None:
