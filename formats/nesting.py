@@ -32,6 +32,24 @@ def parse_json(text: str) -> Any:
     return value
 
 
+def read_json(text: str, where: str, remedy: str = "") -> Any:
+    """Return the value of JSON inside a record's text.
+
+    Args:
+        where: what the text is, for the detail.
+        remedy: what to do, at the end of the detail.
+
+    Raises:
+        RecordError: `broken_json`, `nested_too_deeply`.
+    """
+    try:
+        return parse_json(text)
+    except RecordError:
+        raise
+    except ValueError as error:
+        raise RecordError("broken_json", f"{where}: {error}{remedy and f'; {remedy}'}") from None
+
+
 def check_nesting(value: Any) -> None:
     """Make sure that a JSON-like value is not nested too deeply.
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sft_shards.formats.errors import RecordError, UsageError
-from sft_shards.formats.nesting import check_nesting, parse_json
+from sft_shards.formats.nesting import check_nesting, read_json
 
 RESERVED = frozenset(
     {
@@ -78,12 +78,7 @@ def read_arguments(value: object, where: str) -> dict[str, Any]:
         RecordError: `wrong_type`, `broken_json`, `nested_too_deeply`.
     """
     if isinstance(value, str):
-        try:
-            value = parse_json(value) if value.strip() else None
-        except RecordError:
-            raise
-        except ValueError as error:
-            raise RecordError("broken_json", f"{where}: {error}") from None
+        value = read_json(value, where) if value.strip() else None
     if value is None:
         return {}
     if not isinstance(value, Mapping):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sft_shards.formats import nesting
 from sft_shards.formats.columnar import TextOnlyConversations
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError
+from sft_shards.formats.nesting import parse_json, read_json
 from sft_shards.formats.records.fields import (
     MISSING,
     SYSTEM,
@@ -161,7 +161,7 @@ def read_tools(record: object, fields: FieldMap) -> tuple[dict[str, Any], ...]:
     """
     value = fields.look_up(record, "tools", ("functions",)) if isinstance(record, Mapping) else MISSING
     if isinstance(value, str):
-        value = parse_json(value, "tools") if value.strip() else None
+        value = read_json(value, "tools") if value.strip() else None
     if value is MISSING or value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(tool, Mapping) for tool in value):
@@ -177,20 +177,6 @@ def _tool(number: int, tool: Mapping[str, Any]) -> dict[str, Any]:
         kind = type(tool["function"]).__name__
         raise RecordError("wrong_type", f"function of tool {number} is {kind}, not an object")
     return dict(tool)
-
-
-def parse_json(value: str, where: str) -> Any:
-    """Return the value of JSON inside a text.
-
-    Raises:
-        RecordError: `broken_json`, `nested_too_deeply`.
-    """
-    try:
-        return nesting.parse_json(value)
-    except RecordError:
-        raise
-    except ValueError as error:
-        raise RecordError("broken_json", f"{where}: {error}") from None
 
 
 def tool_call(raw: object) -> dict[str, Any]:
@@ -210,7 +196,7 @@ def tool_call(raw: object) -> dict[str, Any]:
     arguments = function.get("arguments", function.get("parameters", {}))
     if isinstance(arguments, str):
         try:
-            arguments = nesting.parse_json(arguments) if arguments.strip() else {}
+            arguments = parse_json(arguments) if arguments.strip() else {}
         except RecordError:
             raise
         except ValueError:
@@ -275,7 +261,7 @@ def _part_calls(part: Mapping[str, Any]) -> list[dict[str, Any]]:
     if value is None:
         value = {name: part[name] for name in ("id", "name", "arguments", "function") if part.get(name) is not None}
     elif isinstance(value, str):
-        value = parse_json(value, "tool_call")
+        value = read_json(value, "tool_call")
     return [tool_call(call) for call in (value if isinstance(value, list) else [value])]
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from sft_shards.formats.columnar import TextOnlyConversations
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError
+from sft_shards.formats.nesting import read_json
 from sft_shards.formats.records.fields import MISSING, TEMPLATE_INPUTS, FieldMap, text
 from sft_shards.formats.records.json_schemas import JsonSchemas
 from sft_shards.formats.records.messages import message_schemas, read_message_columns
@@ -16,7 +17,6 @@ from sft_shards.formats.records.openai import (
     first_message,
     leading_system,
     messages_of,
-    parse_json,
     read_beside,
     read_tools,
     tool_call,
@@ -70,7 +70,7 @@ class ShareGPT:
             if role == CALL:
                 if beside["tool_calls"]:
                     raise RecordError("wrong_type", "a function_call turn has tool calls beside its value")
-                calls = parse_json(value, "function_call")
+                calls = read_json(value, "function_call")
                 calls = calls if isinstance(calls, list) else [calls]
                 beside["tool_calls"] = tuple(tool_call(call) for call in calls)
                 turns.append(Turn(role="assistant", **beside))

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sft_shards.formats.errors import RecordError
-from sft_shards.formats.nesting import check_nesting, parse_json
+from sft_shards.formats.nesting import check_nesting, read_json
 from sft_shards.formats.records.fields import ARGUMENTS, DOCUMENTS, MISSING, FieldMap
 from sft_shards.formats.template_arguments import read_arguments
 
@@ -40,12 +40,7 @@ def read_template_inputs(record: object, fields: FieldMap) -> dict[str, Any]:
 def _read_documents(value: object, where: str) -> tuple[dict[str, Any], ...]:
     remedy = f"if it is not for the template, name another column, such as --field {where}=NONE"
     if isinstance(value, str):
-        try:
-            value = parse_json(value) if value.strip() else None
-        except RecordError:
-            raise
-        except ValueError as error:
-            raise RecordError("broken_json", f"{where}: {error}; {remedy}") from None
+        value = read_json(value, where, remedy) if value.strip() else None
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(one, Mapping) for one in value):
