@@ -16,7 +16,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from sft_shards.formats.errors import DataError
 from sft_shards.formats.shards import ShardDirectory
-from sft_shards.trainer.data.balance import BalancedSamples, CostedSamples, CostModel, waiting
+from sft_shards.trainer.data.balance import BalancedSamples, CostedSamples, CostModel, deal, waiting
 from sft_shards.trainer.data.cache import Cache
 from sft_shards.trainer.data.mixture import Mixture, Source
 from sft_shards.trainer.data.pack_plan import Plan, make_plan
@@ -109,22 +109,34 @@ class Stage:
         """
         assert self.train is not None
         readers = [self.reader(source.plan, number) for number, source in enumerate(self.train.sources)]
-        return TrainSamples(self.train, readers, count=count, costs=self.costs())
+        return TrainSamples(self.train, readers, count=count, costs=self.costs if self.balances else ())
+
+    @property
+    def balances(self) -> bool:
+        """Whether samples are dealt to ranks by cost: not with one rank, a growing batch size, or padded samples."""
+        packed = self.setup.isolation.packed
+        several = self.setup.layout.data > 1 and not self.setup.args.rampup_batch_size
+        return packed and several and not self.setup.job.no_balance
+
+    @cached_property
+    def costs(self) -> list[NDArray[np.int64]]:
+        """The estimated cost of each pack, int64[packs], by source of the training mixture."""
+        assert self.train is not None
+        model, size = cost_model(self.setup.args), self.setup.layout.seq_length
+        return [model.of(size, source.plan.squares(size)) for source in self.train.sources]
 
     def balanced(self, samples: Any, *, consumed: int) -> Any:
         """Return a training set whose items are dealt to ranks by their cost, where that makes a step faster.
 
-        It is left as it is with one data-parallel rank, a batch size that grows, samples without a `cost`, or padded
-        samples, which all cost the same.
+        It is left as it is if samples are not balanced, or have no `cost`.
 
         Args:
             samples: what `train_samples` returned.
             consumed: items that earlier parts of the run consumed.
         """
-        layout = self.setup.layout
-        useful = layout.data > 1 and self.setup.isolation.packed and not self.setup.args.rampup_batch_size
-        if not useful or self.setup.job.no_balance or not isinstance(samples, CostedSamples):
+        if not self.balances or not isinstance(samples, CostedSamples):
             return samples
+        layout = self.setup.layout
         return BalancedSamples(
             samples, batch=layout.global_batch, ranks=layout.data, rows=layout.micro_batch, consumed=consumed
         )
@@ -134,25 +146,19 @@ class Stage:
 
         They are estimated from the first global batches of the run. None: samples are not balanced.
         """
+        if not self.balances:
+            return None
         layout = self.setup.layout
         batches = max(1, SAMPLES_OF_AN_ESTIMATE // layout.global_batch)
         samples = self.train_samples(batches * layout.global_batch)
-        balanced = self.balanced(samples, consumed=0)
-        if balanced is samples:
+        if not isinstance(samples, CostedSamples):
             return None
-        costs = np.asarray([samples.cost(item) for item in range(len(samples))])
-        order = [balanced.item(place) for place in range(len(samples))]
-        plain, dealt = (
-            [waiting(batch, ranks=layout.data, rows=layout.micro_batch) for batch in each.reshape(batches, -1)]
-            for each in (costs, costs[order])
-        )
-        return float(np.mean(plain)), float(np.mean(dealt))
-
-    def costs(self) -> list[NDArray[np.int64]]:
-        """Return the estimated cost of each pack, int64[packs], by source of the training mixture."""
-        assert self.train is not None
-        model, size = cost_model(self.setup.args), self.setup.layout.seq_length
-        return [model.of(size, source.plan.squares(size)) for source in self.train.sources]
+        items = range(len(samples))
+        costs = np.asarray([samples.cost(item) for item in items], dtype=np.int64).reshape(batches, -1)
+        ranks, rows = layout.data, layout.micro_batch
+        dealt = [batch[deal(batch, ranks=ranks, rows=rows)] for batch in costs]
+        plain, balanced = ([waiting(one, ranks=ranks, rows=rows) for one in each] for each in (costs, dealt))
+        return float(np.mean(plain)), float(np.mean(balanced))
 
     def eval_samples(self, *, period: int, count: int) -> Any:
         """Return the validation set: `count` items that repeat after `period` items."""

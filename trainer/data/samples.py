@@ -21,7 +21,7 @@ class TrainSamples:
     """The samples of a mixture, from its first draw on.
 
     Args:
-        costs: of each source int64[packs], what its samples cost (see `balance`); empty: they cost the same.
+        costs: of each source int64[packs], what its samples cost (see `balance`); empty: nobody asks.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class TrainSamples:
     def cost(self, item: int) -> int:
         """Return the estimated cost of an item."""
         source, number = self.mixture.locate(item)
-        return int(self.costs[source][number]) if self.costs else 1
+        return int(self.costs[source][number])
 
 
 class EvalSamples:
