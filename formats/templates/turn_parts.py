@@ -85,13 +85,9 @@ def _find_reasoning(
 
 def _around(text: str, left: int, anchor: Anchor, right: int, markup: ReasoningMarkup) -> Span | None:
     """Return an anchor of reasoning with the markup around it, within [left, right); None where another is there."""
-    start = anchor.start
-    while start > left and text[start - 1].isspace():
-        start -= 1
+    start = _before_space(text, anchor.start, left)
     if start > left and markup.opener and text.endswith(markup.opener, left, start):
-        start -= len(markup.opener)
-        while start > left and text[start - 1].isspace():
-            start -= 1
+        start = _before_space(text, start - len(markup.opener), left)
         start = start if start == left else _behind_space(text, start)
     elif start > left:
         return None
@@ -106,9 +102,7 @@ def _inlined(text: str, spoken: Spoken, markup: ReasoningMarkup) -> Iterator[Spa
     if not (markup.opener and markup.closer):
         return
     start = spoken.start
-    header = start
-    while header and text[header - 1].isspace():
-        header -= 1
+    header = _before_space(text, start)
     if text.endswith(markup.opener, 0, header) and (end := text.find(markup.closer, start, spoken.stop)) >= 0:
         end = min(_behind_space(text, end + len(markup.closer)), spoken.stop)
         yield start, end
@@ -130,6 +124,13 @@ def _find_calls(text: str, spoken: Spoken, own: Sequence[Anchor], reasoning: Seq
     start = max([spoken.start, *(end for _, end in said if end <= calls[0].start)])
     end = min([spoken.stop, *(start for start, _ in said if start >= calls[-1].end)])
     return start, max(start, end)
+
+
+def _before_space(text: str, position: int, left: int = 0) -> int:
+    """Return where the white space in front of a position begins, not before `left`."""
+    while position > left and text[position - 1].isspace():
+        position -= 1
+    return position
 
 
 def _behind_space(text: str, position: int) -> int:

@@ -400,8 +400,7 @@ def digests_of(conversations: TextOnlyConversations) -> list[bytes]:
         texts, offsets = conversations.texts.to_pylist(), conversations.text_offsets.tolist()
         for row in np.flatnonzero(np.asarray(with_fields)[conversations.sequence_ids]).tolist():
             layout = conversations.role_sequences[conversations.sequence_ids[row]]
-            turns, tools = put_together(layout, texts[offsets[row] : offsets[row + 1]])
-            digests[row] = Conversation(turns=tuple(turns), tools=tuple(tools)).digest()
+            digests[row] = _conversation(layout, texts[offsets[row] : offsets[row + 1]]).digest()
     return digests
 
 
