@@ -127,7 +127,7 @@ class Command(click.Group):
 )
 @click.option(
     "--loss-chunk",
-    type=click.IntRange(min=1),
+    type=int,
     metavar="N",
     help="Trained positions whose logits are held at a time; what is above is computed again in the backward pass "
     "(default: 4096).",

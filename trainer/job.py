@@ -23,7 +23,11 @@ BATCHING = ("packed", "padded")
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Options of the command. Megatron's own flags stay text here, because only workers import Megatron."""
+    """Options of the command. Megatron's own flags stay text here, because only workers import Megatron.
+
+    Raises:
+        UsageError: a value is none that the option can have.
+    """
 
     shards: tuple[str, ...]
     """`DIR` or `DIR:WEIGHT`, in the order given."""
@@ -71,6 +75,10 @@ class Job:
     """Linear layers with an adapter, such as `q,v`; None: all that can have one."""
     flags: tuple[str, ...] = ()
     """Megatron's flags from after `--`; they win over `config`."""
+
+    def __post_init__(self) -> None:
+        if self.loss_chunk < 1:
+            raise UsageError(f"--loss-chunk {self.loss_chunk}: a chunk has at least 1 position")
 
     def given(self, name: str) -> Any:
         """Look up one of Megatron's flags without Megatron's parser.

@@ -26,3 +26,8 @@ def test_the_workers_get_the_same_job() -> None:
     )  # fmt: skip
     assert Job.loads(job.dumps()) == job
     assert "\n" not in job.dumps()
+
+
+def test_a_chunk_of_no_position_is_refused_wherever_it_was_given() -> None:
+    with pytest.raises(UsageError, match="--loss-chunk 0: a chunk has at least 1 position"):
+        Job(shards=("a",), loss_chunk=0)
