@@ -64,6 +64,8 @@ class SkeletonTable:
         """For each literal, what the template does to the text behind it."""
         self._changing = np.zeros(0, dtype=bool)
         """bool[number of literals]: whether it does anything."""
+        self._trimming = np.zeros(0, dtype=bool)
+        """bool[number of literals]: whether it strips white space at most."""
 
     def add(self, skeletons: Iterable[Skeleton]) -> range:
         """Add skeletons, and return their numbers."""
@@ -80,6 +82,8 @@ class SkeletonTable:
         self._literals = string_array(chain.from_iterable(one.literals for one in self._skeletons))
         self._changes = [changes for one in self._skeletons for changes in (*one.changes, ())]
         self._changing = np.asarray(list(map(bool, self._changes)), dtype=bool)
+        trimming = [all(isinstance(one, Trim) for one in own) for own in self._changes]
+        self._trimming = np.asarray(trimming, dtype=bool)
         return range(before, len(self._skeletons))
 
     def fill(
@@ -164,8 +168,7 @@ class SkeletonTable:
             return texts
         values, offsets = utf8_buffers(texts)
         spaced = may_begin_with_space(values, offsets) | may_end_with_space(values, offsets)
-        trimming = np.asarray([all(isinstance(one, Trim) for one in own) for own in self._changes], dtype=bool)
-        rows = np.flatnonzero(changing & (spaced | ~trimming[literal_before])).tolist()
+        rows = np.flatnonzero(changing & (spaced | ~self._trimming[literal_before])).tolist()
         changed = []
         for row in rows:
             text = values[offsets[row] : offsets[row + 1]].tobytes().decode()
