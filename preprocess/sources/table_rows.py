@@ -80,15 +80,20 @@ def row_sizes(column: pa.Array) -> NDArray[np.int64]:
 
     Raises:
         pyarrow.ArrowNotImplementedError: a type in which rows can share their values in another way.
-        pyarrow.ArrowInvalid: the column has too many values. Nulls take no memory, and so any number of them.
+        pyarrow.ArrowInvalid: the column has too many values (nulls take no memory, and so any number of them), or an
+            index outside of its dictionary.
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     if len(column) > VALUES:
         raise pa.ArrowInvalid(f"{len(column):,} values in one record batch, more than {VALUES:,}; write smaller ones")
     kind, types = column.type, pa.types
     sizes = np.full(len(column), FIXED, dtype=np.int64)
     if types.is_dictionary(kind):
+        found = pc.min_max(column.indices).as_py()
+        if found["max"] is not None and not 0 <= found["min"] <= found["max"] < len(column.dictionary):
+            raise pa.ArrowInvalid("an index lies outside of its dictionary")
         values = np.append(row_sizes(column.dictionary), FIXED)
         sizes = values[numbers_of(column.indices, null=0)]
         if column.null_count:

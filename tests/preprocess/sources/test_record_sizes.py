@@ -187,3 +187,13 @@ def test_nulls_without_number_are_refused(tmp_path, kind):
     assert path.stat().st_size < 2000
     with pytest.raises(DataError, match=r"(values|rows) in one record batch, more than 67,108,864"):
         read(path)
+
+
+@pytest.mark.parametrize("index", [2, 170, -1])
+@pytest.mark.parametrize("words", [["a", "b"], []])
+def test_an_index_outside_of_its_dictionary_is_damage(index, words):
+    indices = pa.array([None, index], pa.int32())
+    column = pa.DictionaryArray.from_arrays(indices, pa.array(words, pa.string()), safe=False)
+    with pytest.raises(pa.ArrowInvalid, match="outside of its dictionary"):
+        table_rows.row_sizes(column)
+    assert table_rows.row_sizes(column.slice(0, 1)).tolist() == [8]
