@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from types import MethodType
+from types import GeneratorType, MethodType
 from typing import Any, cast
 
 import jinja2
@@ -308,8 +308,11 @@ def _guarded(name: str, function: Callable[..., Any], known: set[str]) -> Callab
 
     @wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        if holds_traced([*args, *kwargs.values()]):
+        # What another filter yields is looked at before it is handed on.
+        held = [list(one) if isinstance(one, GeneratorType) else one for one in args]
+        if holds_traced([*held, *kwargs.values()]):
             raise Untraceable(name)
-        return function(*args, **kwargs)
+        pairs = zip(args, held, strict=True)
+        return function(*(iter(own) if isinstance(one, GeneratorType) else own for one, own in pairs), **kwargs)
 
     return guarded

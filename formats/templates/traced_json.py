@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import ItemsView, Iterator, KeysView, ValuesView
 from typing import Any
 
 from sft_shards.formats.templates.traced_text import HARMLESS, ToJson, Trace, TracedText, Untraceable, refuse
@@ -82,14 +83,17 @@ def _without_leaves(value: Any, leaves: list[TracedText | TracedJson]) -> Any:
 
 
 def holds_traced(value: Any) -> bool:
-    """Return whether something traced is in a value, however deep in containers; each of these is looked at once."""
+    """Return whether something traced is in a value, however deep in containers; each of these is looked at once.
+
+    An iterator may hold anything, and looking would use it up.
+    """
     seen: set[int] = set()
     stack = [value]
     while stack:
         value = stack.pop()
-        if isinstance(value, (TracedText, TracedJson)):
+        if isinstance(value, (TracedText, TracedJson, Iterator)):
             return True
-        if isinstance(value, (dict, list, tuple)) and id(value) not in seen:
+        if isinstance(value, (dict, list, tuple, KeysView, ValuesView, ItemsView)) and id(value) not in seen:
             seen.add(id(value))
             stack.extend(value.values() if isinstance(value, dict) else value)
     return False

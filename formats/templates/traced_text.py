@@ -377,6 +377,14 @@ class TracedLength:
     def __bool__(self) -> bool:
         return True
 
+    def __str__(self) -> NoReturn:
+        raise Untraceable("str")
+
+    def __format__(self, spec: str) -> NoReturn:
+        raise Untraceable("format")
+
+    __repr__ = __str__
+
     def __getattr__(self, name: str) -> NoReturn:
         raise Untraceable(name)
 
