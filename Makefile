@@ -1,7 +1,7 @@
 # make demo       the whole road on this CPU; make finetune: from a model folder to a model folder, with LoRA and without
 # make test       every test; make test-fast: those that start no process and no Megatron, in under a minute
 # make check      what CI runs: lint, types, words, the other Megatrons and Pythons, every test
-# make fuzz       inputs that nobody wrote, FUZZ_SECONDS=120 for each of five fuzzers; a minute of it is part of make check
+# make fuzz       inputs that nobody wrote, FUZZ_SECONDS=120 for each of five fuzzers; make check tries the same ones each time
 # make lock       requirements.lock, make sbom: the bill of materials, make audit: known vulnerabilities (each asks the network)
 # make chaos      kills and full disks at every change of the disk, of which `make test` tries a few
 # make coverage   every test again, counting the lines that run, in the processes that tests start as well
@@ -43,14 +43,15 @@ coverage: $(READY)
 	$(BIN)/coverage report
 
 check: lint licences versions pythons
-	$(MAKE) fuzz FUZZ_SECONDS=12 FUZZ_SEED=0
+	$(MAKE) fuzz FUZZ_SECONDS= FUZZ_ROUNDS=20 FUZZ_SEED=0
 	$(MAKE) test
 
 # Records, templates, tables, tokenizer folders and shard directories. What fails is left in tests/fuzz/found.
 FUZZ_SECONDS ?= 120
+FUZZ_ROUNDS ?= 2
 FUZZ_SEED ?= $(shell date +%s)
 fuzz: $(READY)
-	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$(FUZZ_SEED) $(BIN)/python -m pytest tests/fuzz --timeout 0 $(PYTEST_FLAGS)
+	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_ROUNDS=$(FUZZ_ROUNDS) FUZZ_SEED=$(FUZZ_SEED) $(BIN)/python -m pytest tests/fuzz --timeout 0 $(PYTEST_FLAGS)
 
 lint: words $(READY)
 	$(BIN)/ruff check .

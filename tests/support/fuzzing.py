@@ -1,8 +1,8 @@
-"""Fuzzers with a budget of time: inputs are bytes, kept in a file while they are tried.
+"""Fuzzers with a budget: inputs are bytes, kept in a file while they are tried.
 
-`FUZZ_SECONDS` says for how long each fuzzer makes inputs up (default: two seconds, which is for the ordinary tests), and
-`FUZZ_SEED` which ones (default: 0; `make fuzz` draws another one for each run). An
-input that fails is left in `tests/fuzz/found/`, and its path is printed; put it into `tests/fuzz/corpus/NAME/`, and it is
+`FUZZ_ROUNDS` says how often each fuzzer makes up 25 inputs (default: 2, which is for the ordinary tests). `FUZZ_SECONDS`
+says for how long instead, and then `FUZZ_ROUNDS` says nothing. `FUZZ_SEED` says which inputs (default: 0; `make fuzz` draws
+another one for each run). With the same seed and rounds the same inputs are tried on every machine. An input that fails is left in `tests/fuzz/found/`, and its path is printed; put it into `tests/fuzz/corpus/NAME/`, and it is
 tried before anything else. One that ends the process (an abort in a library) is there too: it is written before it is
 tried.
 """
@@ -19,10 +19,11 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 FOLDER = Path(__file__).parent.parent / "fuzz"
-SECONDS = float(os.environ.get("FUZZ_SECONDS", "2"))
+ROUNDS = int(os.environ.get("FUZZ_ROUNDS", "2"))
+SECONDS = float(os.environ["FUZZ_SECONDS"]) if os.environ.get("FUZZ_SECONDS") else None
 SEED = int(os.environ.get("FUZZ_SEED", "0"))
 ROUND = 25
-"""Inputs that are made up between two looks at the clock."""
+"""Inputs of one seed."""
 
 
 def corpus(name: str) -> list[Path]:
@@ -31,7 +32,7 @@ def corpus(name: str) -> list[Path]:
 
 
 def fuzz(name: str, check: Callable[[bytes], None], inputs: st.SearchStrategy[bytes]) -> int:
-    """Try inputs until the time is over; gives how many.
+    """Try inputs until the rounds, or the time, are over; gives how many.
 
     Raises:
         AssertionError: one failed; the smallest that was found lies in the file that the message names.
@@ -56,9 +57,9 @@ def fuzz(name: str, check: Callable[[bytes], None], inputs: st.SearchStrategy[by
         phases=[Phase.generate, Phase.shrink],
         suppress_health_check=list(HealthCheck),
     )
-    end = time.monotonic() + SECONDS
-    for number in count(SEED):
-        if time.monotonic() >= end:
+    end = None if SECONDS is None else time.monotonic() + SECONDS
+    for number in range(SEED, SEED + ROUNDS) if end is None else count(SEED):
+        if end is not None and time.monotonic() >= end:
             break
         try:
             seed(number)(options(given(inputs)(attempt)))()
