@@ -43,7 +43,7 @@ coverage: $(READY)
 	$(BIN)/coverage report
 
 check: lint licences versions pythons
-	$(MAKE) fuzz FUZZ_SECONDS= FUZZ_ROUNDS=20 FUZZ_SEED=0
+	$(MAKE) fuzz FUZZ_SECONDS= FUZZ_ROUNDS=10 FUZZ_SEED=0
 	$(MAKE) test
 
 # Records, templates, tables, tokenizer folders and shard directories. What fails is left in tests/fuzz/found.
