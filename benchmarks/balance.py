@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_shards.formats.shards import ShardDirectory
+from sft_shards.formats.shards.packing import pack
 from sft_shards.trainer.data.balance import CostModel, deal, waiting
-from sft_shards.trainer.data.packing import pack
 
 HIDDEN, INNER, GROUPS, CHANNELS = 4096, 14336, 8, 128
 MODEL = CostModel(

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_shards.trainer.data.packing import pack
+from sft_shards.formats.shards.packing import pack
 
 
 def first_fit_decreasing(lengths: list[int], capacity: int) -> int:
@@ -32,7 +32,7 @@ def first_fit_decreasing(lengths: list[int], capacity: int) -> int:
 
 
 def ours(lengths: NDArray[np.int32], capacity: int) -> int:
-    """The number of packs of `trainer.data.packing`, with rows and packs shuffled, checked for completeness."""
+    """The number of packs of `formats.shards.packing`, with rows and packs shuffled, checked for completeness."""
     packs = pack(lengths, capacity, 1234)
     return len(packs.bounds) - 1
 

@@ -1,7 +1,8 @@
-"""What lies on disk: Megatron indexed datasets of tokens and loss masks, and the manifest over them.
+"""What lies on disk: Megatron indexed datasets of tokens and loss masks, the manifest over them, and how they pack.
 
     sequences ──IndexedWriter──▶ tokens/00000.{bin,idx}, loss_mask/00000.{bin,idx}
     Manifest.write ──▶ manifest.json ──ShardDirectory──▶ Split ──▶ (tokens, loss_mask)
+    Split ──selection──▶ rows that are trained on ──packing──▶ Packs
 
 For example:
 

@@ -21,8 +21,8 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from sft_shards.formats.shards.packing import random_words
 from sft_shards.trainer.data.pack_plan import Counts, Plan
-from sft_shards.trainer.data.packing import random_words
 
 
 @dataclass(frozen=True, kw_only=True)

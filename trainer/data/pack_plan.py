@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from sft_shards.formats.errors import DataError
 from sft_shards.formats.shards import Split
+from sft_shards.formats.shards.packing import Packs
+from sft_shards.formats.shards.selection import Targets, all_targets, content, select
 from sft_shards.trainer.data.cache import Arrays, Cache, Key
-from sft_shards.trainer.data.packing import Packs, pack
-from sft_shards.trainer.data.selection import content, select
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ def make_plan(
         batching: `packed` fills a sample with conversations, `padded` gives each conversation a sample.
         seed: of the shuffling in a packed plan.
         cache: where the plan and the selection are kept.
-        seq_length, overlong, every_token: see `sft_shards.trainer.data.selection.select`.
+        seq_length, overlong, every_token: see `sft_shards.formats.shards.selection.select`.
 
     Raises:
         DataError: the split has 2^32 conversations or more, or the cache cannot be used.
@@ -89,10 +89,16 @@ def make_plan(
     identity = content(split)
 
     def build() -> Arrays:
-        chosen = select(split, seq_length=seq_length, overlong=overlong, every_token=every_token, cache=cache)
+        chosen = select(
+            split,
+            seq_length=seq_length,
+            overlong=overlong,
+            every_token=every_token,
+            targets=lambda split: cached_targets(split, cache),
+        )
         if batching == "packed":
-            packs = pack(chosen.positions, seq_length, seed, identity)
-            rows, bounds = chosen.rows[packs.items], packs.bounds
+            packs = chosen.packed(split, seq_length=seq_length, seed=seed)
+            rows, bounds = packs.items, packs.bounds
         else:
             rows, bounds = chosen.rows, np.arange(len(chosen.rows) + 1, dtype=np.uint32)
         counts = Counts(
@@ -123,3 +129,14 @@ def make_plan(
         counts=Counts(**dict(zip(names, found["counts"].tolist(), strict=True))),
         identity=identity,
     )
+
+
+def cached_targets(split: Split, cache: Cache) -> Targets:
+    """Return the targets of a split, from the cache if they are there."""
+
+    def read() -> Arrays:
+        found = all_targets(split)
+        return {"first": found.first, "count": found.count}
+
+    found = cache.arrays("targets", {"version": 1, "split": content(split)}, read)
+    return Targets(first=found["first"], count=found["count"])

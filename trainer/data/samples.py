@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sft_shards.formats.shards.packing import shuffled
 from sft_shards.trainer.data.mixture import Mixture
-from sft_shards.trainer.data.packing import shuffled
 from sft_shards.trainer.data.shards import Reader, Sample
 
 

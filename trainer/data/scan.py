@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from sft_shards.formats.errors import DataError
 from sft_shards.formats.shards import Shard, ShardDirectory, Split
+from sft_shards.formats.shards.selection import content
 from sft_shards.trainer.data.cache import Arrays, Cache, Key
-from sft_shards.trainer.data.selection import content
 
 SPLITS = ("train", "valid")
 """The splits that are trained on or evaluated."""

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from toy_runs import random_pairs, write_shards
 
 from sft_shards.formats.shards import ShardDirectory
+from sft_shards.formats.shards.packing import Packs
 from sft_shards.trainer.data.cache import Cache
 from sft_shards.trainer.data.mixture import Mixture, Source
 from sft_shards.trainer.data.pack_plan import Counts, Plan, make_plan
-from sft_shards.trainer.data.packing import Packs
 
 pytestmark = pytest.mark.unit
 

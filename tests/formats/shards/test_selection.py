@@ -10,10 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_runs import Pair, turn, write_shards
 
-from sft_shards.formats.shards import ShardDirectory
-from sft_shards.trainer.data import selection
-from sft_shards.trainer.data.cache import Cache
-from sft_shards.trainer.data.selection import Selection, select
+from sft_shards.formats.shards import ShardDirectory, selection
+from sft_shards.formats.shards.selection import Selection, select
 
 pytestmark = pytest.mark.unit
 
@@ -26,7 +24,6 @@ def chosen(folder: Path, pairs: list[Pair], *, seq_length: int, overlong: str, e
         seq_length=seq_length,
         overlong=overlong,
         every_token=every_token,
-        cache=Cache(folder / "cache"),
     )
 
 
@@ -82,8 +79,14 @@ def test_selection_agrees_with_counting(
     assert len(made.rows) + made.overlong + made.untrained == len(masks)
 
 
-def test_masks_are_read_once_whatever_the_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = chosen(tmp_path, PAIRS, seq_length=30, overlong="truncate")
-    monkeypatch.setattr(selection, "_all_targets", lambda split: pytest.fail("read again"))
-    again = chosen(tmp_path, PAIRS, seq_length=40, overlong="truncate")
-    np.testing.assert_array_equal(first.rows, again.rows)
+def test_packs_hold_every_selected_row_and_depend_on_the_seed_alone(tmp_path: Path) -> None:
+    found = chosen(tmp_path, PAIRS, seq_length=8, overlong="truncate")
+    split = ShardDirectory(tmp_path).split("train")
+    packs = found.packed(split, seq_length=8, seed=1)
+    assert sorted(packs.items.tolist()) == found.rows.tolist()
+    positions = dict(zip(found.rows.tolist(), found.positions.tolist(), strict=True))
+    filled = [sum(positions[row] for row in part.tolist()) for part in np.split(packs.items, packs.bounds[1:-1])]
+    assert sorted(filled) == [6, 8, 8]
+    again = found.packed(split, seq_length=8, seed=1)
+    assert packs.items.tolist() == again.items.tolist()
+    assert packs.bounds.tolist() == again.bounds.tolist()

@@ -3,24 +3,34 @@
 A conversation of L tokens has L - 1 positions, so a sequence of N positions holds up to N + 1 tokens; a longer
 conversation is cut there or left out. Only the stored mask says whether what remains carries loss. It is read once per
 split, in blocks of whole conversations. The first trained target and the number of trained targets of each
-conversation (8 bytes) are cached; they do not depend on the sequence length.
+conversation (8 bytes) do not depend on the sequence length, so that the trainer keeps them in its cache.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_shards.formats.shards import Split
-from sft_shards.trainer.data.cache import Arrays, Cache
+from sft_shards.formats.shards.directory import Split
+from sft_shards.formats.shards.packing import Packs, pack
 
 BLOCK = 1 << 22
 """Mask entries that are read together, at least one conversation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Targets:
+    """The trained targets of every conversation of a split; token 0 is nobody's target."""
+
+    first: NDArray[np.uint32]
+    """uint32[S]: the first token that carries loss; the number of tokens where none does."""
+    count: NDArray[np.uint32]
+    """uint32[S]: how many tokens carry loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +50,16 @@ class Selection:
     untrained: int
     """Conversations left out because no target within the sequence carries loss."""
 
+    def packed(self, split: Split, *, seq_length: int, seed: int) -> Packs:
+        """Pack the selected conversations into samples; items are row numbers of the split.
+
+        Args:
+            seq_length: positions of a sample.
+            seed: of the shuffling.
+        """
+        packs = pack(self.positions, seq_length, seed, content(split))
+        return Packs(items=self.rows[packs.items], bounds=packs.bounds)
+
 
 def content(split: Split) -> str:
     """Return a hash of a split's tokens and masks, made from the hashes of its files in the manifest."""
@@ -47,14 +67,21 @@ def content(split: Split) -> str:
     return hashlib.sha256(json.dumps([split.name, hashes]).encode()).hexdigest()
 
 
-def select(split: Split, *, seq_length: int, overlong: str, every_token: bool, cache: Cache) -> Selection:
+def select(
+    split: Split,
+    *,
+    seq_length: int,
+    overlong: str,
+    every_token: bool,
+    targets: Callable[[Split], Targets] | None = None,
+) -> Selection:
     """Select what is trained on.
 
     Args:
         seq_length: positions in a sample.
         overlong: `truncate` cuts a conversation of more than seq_length + 1 tokens, `drop` leaves it out.
         every_token: ignore the mask; every target carries loss.
-        cache: where the first target and the number of targets of each conversation are kept.
+        targets: gives the targets of the split, where every token is not one (default: the masks are read).
     """
     lengths = split.lengths()
     kept = np.minimum(lengths, seq_length + 1)  # tokens of each conversation that are used
@@ -63,8 +90,8 @@ def select(split: Split, *, seq_length: int, overlong: str, every_token: bool, c
     if every_token:
         carries, trained = kept > 1, kept - 1
     else:
-        found = cache.arrays("targets", {"version": 1, "split": content(split)}, lambda: _all_targets(split))
-        carries, trained = found["first"] < kept, found["count"]
+        found = (targets or all_targets)(split)
+        carries, trained = found.first < kept, found.count
         cut = np.flatnonzero(long & fits & carries)
         if len(cut):  # their cached numbers count targets beyond the cut
             trained = trained.copy()
@@ -80,9 +107,10 @@ def select(split: Split, *, seq_length: int, overlong: str, every_token: bool, c
     )
 
 
-def _all_targets(split: Split) -> Arrays:
+def all_targets(split: Split) -> Targets:
+    """Read the masks of a split, and return the targets of every conversation."""
     first, count = _targets(split, np.arange(len(split)), split.lengths())
-    return {"first": first, "count": count}
+    return Targets(first=first, count=count)
 
 
 def _targets(

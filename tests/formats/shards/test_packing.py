@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft_shards.trainer.data.packing import Packs, pack, random_words, shuffled
+from sft_shards.formats.shards.packing import Packs, pack, random_words, shuffled
 
 pytestmark = pytest.mark.unit
 
