@@ -1,0 +1,266 @@
+"""What a finished shard directory holds, in numbers: sources, lengths, trained shares, and how it packs.
+
+    manifest ──▶ per source: sequences, tokens, trained tokens
+    indexes and masks ──▶ lengths and trained shares, per sequence length what is cut, how it packs, how full packs are
+
+`stats`, `report` and the Python API print the same numbers. The masks are read once, which is what takes the time
+(about 1 GB/s); selection and packing are those of the trainer (`formats.shards.selection`, `packing`), so that the
+number of samples is the trainer's.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sft_shards.formats.shards import Manifest, ShardDirectory, Split
+from sft_shards.formats.shards.selection import Targets, all_targets, select
+
+SEQ_LENGTHS = (2048, 4096, 8192)
+"""Sequence lengths for which packing is tried if none is named."""
+PERCENTS = (1, 5, 25, 50, 75, 90, 95, 99)
+"""Percentiles that are given."""
+SEED = 1234
+"""The trainer's seed (Megatron's own default), with which packs are shuffled if none is named."""
+SHARES = tuple(range(0, 101, 10))
+"""Bounds of the bins of trained shares, in percent; the last bin holds 100 as well."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distribution:
+    """How one whole number of every sequence is distributed, such as its tokens."""
+
+    count: int
+    """Sequences."""
+    total: int
+    smallest: int
+    largest: int
+    percentiles: dict[int, int]
+    """By percent: the smallest value that so many percent of the sequences do not exceed."""
+    bounds: tuple[int, ...]
+    """Bin i holds values in [bounds[i], bounds[i + 1]), the last bin its upper bound as well."""
+    bins: tuple[int, ...]
+    """Sequences in each bin, one less than bounds."""
+
+    @property
+    def mean(self) -> float:
+        """The arithmetic mean; 0 where there is nothing."""
+        return self.total / self.count if self.count else 0.0
+
+    @classmethod
+    def of(cls, values: NDArray[Any], bounds: Sequence[int]) -> Distribution:
+        """Sum up values, int[n], all of which lie within `bounds`.
+
+        >>> found = Distribution.of(np.array([3, 1, 2, 9]), (0, 4, 10))
+        >>> found.percentiles[50], found.bins, found.mean
+        (2, (3, 1), 3.75)
+        """
+        percentiles = dict.fromkeys(PERCENTS, 0)
+        if len(values):
+            found = np.percentile(values, PERCENTS, method="inverted_cdf")
+            percentiles = dict(zip(PERCENTS, map(int, found), strict=True))
+        return cls(
+            count=len(values),
+            total=int(values.sum(dtype=np.int64)),
+            smallest=int(values.min()) if len(values) else 0,
+            largest=int(values.max()) if len(values) else 0,
+            percentiles=percentiles,
+            bounds=tuple(bounds),
+            bins=tuple(np.histogram(values, bounds)[0].tolist()),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceStatistics:
+    """What one source file became in one split."""
+
+    path: str
+    sequences: int
+    tokens: int
+    trained_tokens: int
+    share: float
+    """Of the tokens of the split."""
+    trained_share: float
+    """Trained tokens of its tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """What becomes of a split at one sequence length, with packed batching."""
+
+    seq_length: int
+    """Positions of a sample; a conversation of L tokens takes L - 1 of them."""
+    overlong: str
+    """What is done with conversations that do not fit: `truncate` or `drop`."""
+    conversations: int
+    """Conversations in the samples."""
+    cut: int
+    """Of these, those whose end is cut off."""
+    dropped: int
+    """Conversations left out because they do not fit (`drop`)."""
+    untrained: int
+    """Conversations left out because no token within the sequence carries loss."""
+    packs: int
+    """Samples of an epoch."""
+    positions: int
+    """Positions of the samples that hold a token."""
+    trained_tokens: int
+    """Positions whose label carries loss."""
+    lost_tokens: int
+    """Trained tokens that no sample has, because of what is cut and left out."""
+
+    @property
+    def fill(self) -> float:
+        """Share of the samples' positions that hold a token."""
+        return self.positions / (self.packs * self.seq_length) if self.packs else 0.0
+
+    def steps(self, global_batch: int) -> int:
+        """Return the steps of an epoch, as `sft-train --epochs 1` takes them.
+
+        Args:
+            global_batch: samples of a step.
+        """
+        return -(-self.packs // global_batch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitStatistics:
+    """One split in numbers."""
+
+    name: str
+    sequences: int
+    tokens: int
+    trained_tokens: int
+    sources: tuple[SourceStatistics, ...]
+    """In the order of the manifest, those that have sequences in the split."""
+    lengths: Distribution
+    """Tokens of each sequence, in bins that double."""
+    trained_shares: Distribution
+    """Trained tokens of each sequence, in whole percent of its tokens, rounded."""
+    fits: tuple[Fit, ...]
+    """By sequence length, in the order asked for."""
+
+    @property
+    def trained_share(self) -> float:
+        """Trained tokens of all tokens."""
+        return self.trained_tokens / self.tokens if self.tokens else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """A shard directory in numbers."""
+
+    directory: str
+    read: int
+    """Records that were read."""
+    written: int
+    """Records that became sequences."""
+    splits: tuple[SplitStatistics, ...]
+    """Those that have sequences, in the order of the manifest."""
+
+
+def statistics(
+    directory: Path, *, seq_lengths: Sequence[int] = SEQ_LENGTHS, overlong: str = "truncate", seed: int = SEED
+) -> Statistics:
+    """Read a directory's manifest, indexes and masks, and sum them up.
+
+    Args:
+        seq_lengths: positions of a sample, for each of which packing is tried.
+        overlong: `truncate` cuts conversations that do not fit, `drop` leaves them out.
+        seed: of the trainer, which shuffles packs; their number does not depend on it.
+
+    Raises:
+        DataError: it is not a complete shard directory, or a file is damaged.
+    """
+    shards = ShardDirectory(directory)
+    manifest = shards.manifest
+    return Statistics(
+        directory=str(directory),
+        read=manifest.counts.read,
+        written=manifest.counts.written,
+        splits=tuple(
+            _split(shards.split(name), manifest, seq_lengths, overlong=overlong, seed=seed) for name in manifest.splits
+        ),
+    )
+
+
+def doubling(largest: int) -> tuple[int, ...]:
+    """Return bounds of bins that double, from 1 to above the largest value, without leading bins below 16.
+
+    >>> doubling(100)
+    (1, 16, 32, 64, 128)
+    """
+    bounds = [1, 16]
+    while bounds[-1] <= largest:
+        bounds.append(bounds[-1] * 2)
+    return tuple(bounds)
+
+
+def source_statistics(manifest: Manifest, split: str) -> tuple[SourceStatistics, ...]:
+    """Sum up what each source file became in a split, from the manifest alone: a shard is of one source."""
+    info = manifest.splits[split]
+    shards = {shard.name: shard for shard in info.shards}
+    sums: dict[str, Counter[str]] = {}
+    for source in manifest.sources:
+        for part in source.parts:
+            if split in part.shards:
+                shard = shards[part.shards[split]]
+                counts = {"sequences": shard.sequences, "tokens": shard.tokens, "trained_tokens": shard.trained_tokens}
+                sums.setdefault(source.path, Counter()).update(counts)
+    return tuple(
+        SourceStatistics(
+            path=path,
+            sequences=counts["sequences"],
+            tokens=counts["tokens"],
+            trained_tokens=counts["trained_tokens"],
+            share=counts["tokens"] / info.tokens,
+            trained_share=counts["trained_tokens"] / counts["tokens"],
+        )
+        for path, counts in sums.items()
+    )
+
+
+def fit(split: Split, targets: Targets, *, seq_length: int, overlong: str = "truncate", seed: int = SEED) -> Fit:
+    """Select and pack the conversations of a split as the trainer does, and sum up what came of it.
+
+    Args:
+        targets: of the split, see `all_targets`.
+        seq_length, overlong, seed: see `statistics`.
+    """
+    chosen = select(split, seq_length=seq_length, overlong=overlong, every_token=False, targets=lambda _: targets)
+    packs = chosen.packed(split, seq_length=seq_length, seed=seed)
+    return Fit(
+        seq_length=seq_length,
+        overlong=overlong,
+        conversations=len(chosen.rows),
+        cut=chosen.cut,
+        dropped=chosen.overlong,
+        untrained=chosen.untrained,
+        packs=len(packs.bounds) - 1,
+        positions=int(chosen.positions.sum(dtype=np.int64)),
+        trained_tokens=chosen.trained_tokens,
+        lost_tokens=int(targets.count.sum(dtype=np.int64)) - chosen.trained_tokens,
+    )
+
+
+def _split(
+    split: Split, manifest: Manifest, seq_lengths: Sequence[int], *, overlong: str, seed: int
+) -> SplitStatistics:
+    lengths, targets = split.lengths(), all_targets(split)
+    percent = np.rint(100.0 * targets.count / lengths).astype(np.int64)
+    return SplitStatistics(
+        name=split.name,
+        sequences=len(split),
+        tokens=split.info.tokens,
+        trained_tokens=split.info.trained_tokens,
+        sources=source_statistics(manifest, split.name),
+        lengths=Distribution.of(lengths, doubling(split.info.longest)),
+        trained_shares=Distribution.of(percent, SHARES),
+        fits=tuple(fit(split, targets, seq_length=each, overlong=overlong, seed=seed) for each in seq_lengths),
+    )
