@@ -32,6 +32,8 @@ class Turn:
     """Alpaca's `input`: a second text of a user turn. Templates that do not know it get it below the content."""
     reasoning: str | None = None
     """Reasoning that the record keeps apart from the content (`reasoning_content`)."""
+    reasoning_alias: bool = False
+    """Whether the record has the reasoning under the key `reasoning`, which templates are then given, too."""
     tool_calls: tuple[dict[str, Any], ...] = ()
     """OpenAI's form: `{"type": "function", "function": {"name": str, "arguments": dict}}`."""
     name: str | None = None
@@ -45,6 +47,7 @@ class Turn:
         """Return the turn as chat templates expect it: a dict without the keys that are not set.
 
         Transformers drops keys whose value is null before it renders; templates would write the word None otherwise.
+        It passes reasoning on as `reasoning_content` and `thinking` whatever the record's key, and keeps that key.
         """
         out: dict[str, Any] = {"role": self.role} | ({} if self.content is None else {"content": self.content})
         if self.context is not None:
@@ -52,6 +55,7 @@ class Turn:
             out |= {"content": text, "instruction": self.content, "input": self.context}
         if self.reasoning is not None:
             out |= {"reasoning_content": self.reasoning, "thinking": self.reasoning}  # gpt-oss reads the second
+            out |= {"reasoning": self.reasoning} if self.reasoning_alias else {}
         if self.tool_calls:
             out["tool_calls"] = list(self.tool_calls)
         if self.name is not None:
@@ -161,6 +165,8 @@ class Conversation:
         if text_only is not None:
             return text_only_digest(*text_only)
         turns = [{"content": None, **turn.message(), "weight": turn.weight} for turn in self.turns]
+        for turn in turns:
+            turn.pop("reasoning", None)  # the same text as `reasoning_content`
         return hashlib.blake2b(as_json([turns, list(self.tools)]).encode("utf-8"), digest_size=16).digest()
 
 

@@ -13,7 +13,7 @@ them holds for all. A role sequence is the layout of a text-only conversation; a
 | `ROLE+WORDS` | the content of a new turn, which begins with these words (a think tag and white space) |
 | `+WORDS` | how the content goes on behind the text before and these words |
 | `input`, `reasoning`, `name`, `tool_call_id` | a field of the turn |
-| `reasoning=JSON`, `weight=0` | none: a field with this constant |
+| `reasoning=JSON`, `reasoning_alias=true`, `weight=0` | none: a field with this constant |
 | `call`, `call_id`, `arguments` | the name of a call, its id, and its arguments as JSON |
 | `arguments=JSON`, `arguments_text` | arguments that are a constant; arguments that are a text |
 | `offer=JSON` | none: a tool on offer. `LEAF_TEXT` and `LEAF_JSON` in it stand for the texts of the next labels |
@@ -36,6 +36,7 @@ from sft_shards.formats.columnar import INPUT, RoleSequence, text_labels
 from sft_shards.formats.conversation import ROLES, Conversation, Turn
 
 LEAF_TEXT, LEAF_JSON = "\0text", "\0json"
+ALIAS = "reasoning_alias=true"
 LONGEST_CONSTANT = 64
 """Characters of a constant or of think tags with white space in a label."""
 NAME = re.compile(r"[A-Za-z0-9_.:/-]+")
@@ -80,6 +81,8 @@ def _take_apart(conversation: Conversation) -> Parts | None:
             return None
         if turn.reasoning is not None and not _add_text("reasoning", turn.reasoning, labels, texts):
             return None
+        if turn.reasoning_alias:
+            labels.append(ALIAS)
         if turn.name is not None and not _add_text("name", turn.name, labels, texts):
             return None
         if turn.tool_call_id is not None and not _add_text("tool_call_id", turn.tool_call_id, labels, texts):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_shards.formats.arrow_arrays import numbers_of
+from sft_shards.formats.arrow_arrays import bools_of, numbers_of
 from sft_shards.formats.columnar import TextOnlyConversations, prefix_sums
+from sft_shards.formats.layouts import ALIAS
 from sft_shards.formats.records.arrow_columns import (
     as_strings,
     first_filled_column,
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 REASONING = ("reasoning_content", "reasoning", "thinking")
-"""Spellings of a message's reasoning; the first that is not null counts."""
+"""Spellings of a message's reasoning, of which those that are not null say the same."""
 TEXT_FIELDS = (*REASONING, "name", "tool_call_id")
 """Keys of a message whose texts are read as columns, too."""
 WEIGHT = "weight"
@@ -68,7 +70,7 @@ def read_message_columns(
     prompts, certain = first_texts(batch, SYSTEM)
     rows = have_nothing_beside(batch, fields.beside()) & certain & (lengths > 0)
     unsupported = ~not_null(texts)  # bool[t], by message
-    beside, weightless, unknown = _fields_beside({name: parts[name] for name in parts if name in special - {*keys}})
+    beside, constants, unknown = _fields_beside({name: parts[name] for name in parts if name in special - {*keys}})
     if unknown is not None:
         unsupported |= unknown
     offsets = prefix_sums(lengths)
@@ -77,9 +79,11 @@ def read_message_columns(
         rows &= unsupported_before[offsets[1:]] == unsupported_before[offsets[:-1]]
     codes, table = encode_roles(names, fields, roles)
     counts = lengths
-    if beside or weightless is not None:
+    if beside or constants:
         # Each field counts as a turn of its own. Two messages "a" and "b", of which the second has a name, "n", and no
         # weight: codes [user, tool, name, weight=0], indices [0, 1, 3] into the texts [a, b, null, n], lengths [4].
+        labels = [*FIELDS.values()]
+        has_text = np.asarray([True, *("=" not in label for label in labels)])
         present = np.zeros((len(texts), 1 + len(FIELDS)), dtype=bool)
         present[:, 0] = True
         every_code = np.broadcast_to(np.asarray([0, *FIELDS], dtype=np.uint8), present.shape).copy()
@@ -87,14 +91,16 @@ def read_message_columns(
         places = np.zeros(present.shape, dtype=np.int64)
         places[:, 0] = np.arange(len(texts))
         for number, (label, part) in enumerate(beside.items(), 1):
-            column = 1 + list(FIELDS.values()).index(label)
+            column = 1 + labels.index(label)
             present[:, column] = not_null(part)
             places[:, column] = number * len(texts) + np.arange(len(texts))
-        if weightless is not None:
-            present[:, -1] = weightless
+        for label, chosen in constants.items():
+            present[:, 1 + labels.index(label)] = chosen
         codes = every_code[present]
-        texts = take_texts([texts, *beside.values()], places[:, :-1][present[:, :-1]])
-        counts, lengths = (np.diff(prefix_sums(found.sum(axis=1))[offsets]) for found in (present[:, :-1], present))
+        texts = take_texts([texts, *beside.values()], places[:, has_text][present[:, has_text]])
+        counts, lengths = (
+            np.diff(prefix_sums(found.sum(axis=1))[offsets]) for found in (present[:, has_text], present)
+        )
         offsets = prefix_sums(lengths)
         text_offsets = prefix_sums(counts)
     else:
@@ -112,35 +118,41 @@ def read_message_columns(
 
 def _fields_beside(
     parts: Mapping[str, pa.Array],
-) -> tuple[dict[str, pa.StringArray], NDArray[np.bool_] | None, NDArray[np.bool_] | None]:
+) -> tuple[dict[str, pa.StringArray], dict[str, NDArray[np.bool_]], NDArray[np.bool_] | None]:
     """Return what messages have beside role and text.
 
     Args:
         parts: for each special key its values, one for each message.
 
     Returns:
-        The texts of each field that any message has, by its label; bool[t], the messages with a weight of 0; bool[t],
-        the messages with something that columns cannot tell. None for the last two if there are none.
+        The texts of each field that any message has, by its label; bool[t], the messages that have a field with a
+        constant, by its label; bool[t], the messages with something that columns cannot tell, or None.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     spelled: dict[str, list[pa.StringArray]] = {}
-    weightless = unknown = None
+    constants: dict[str, NDArray[np.bool_]] = {}
+    unknown = None
     for name, part in sorted(parts.items(), key=lambda one: TEXT_FIELDS.index(one[0]) if one[0] in TEXT_FIELDS else -1):
         if part.null_count == len(part):
             continue
         texts = as_strings(part) if name in TEXT_FIELDS else None
         if texts is not None:
+            if name == "reasoning":
+                constants[ALIAS] = not_empty(texts)
             spelled.setdefault("reasoning" if name in REASONING else name, []).append(texts)
         elif name == WEIGHT and pa.types.is_integer(part.type):
             weights = numbers_of(part, null=1)
-            weightless = weights == 0
+            constants["weight=0"] = weights == 0
             unknown = _either(unknown, (weights != 0) & (weights != 1))
         else:
             unknown = _either(unknown, not_null(part))
+    thoughts = spelled.get("reasoning", [])
+    for one, other in combinations(thoughts, 2):
+        unknown = _either(unknown, bools_of(pc.fill_null(pc.not_equal(one, other), fill_value=False)))
     labels = [label for label in FIELDS.values() if label in spelled]
-    return {label: pc.coalesce(*spelled[label]) for label in labels}, weightless, unknown
+    return {label: pc.coalesce(*spelled[label]) for label in labels}, constants, unknown
 
 
 def _either(one: NDArray[np.bool_] | None, other: NDArray[np.bool_]) -> NDArray[np.bool_]:

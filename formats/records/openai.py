@@ -307,9 +307,13 @@ def read_beside(message: Mapping[str, Any]) -> dict[str, Any]:
         calls = (message["function_call"],)
     if not isinstance(calls, (list, tuple)):
         raise RecordError("wrong_type", f"tool_calls is {type(calls).__name__}, not a list")
-    spelling = next((name for name in REASONING if message.get(name) is not None), None)
+    thoughts = {name: text(message[name], name) for name in REASONING if message.get(name) is not None}
+    reasoning = next(iter(thoughts.values()), None)
+    if any(other and other != reasoning for other in thoughts.values()):
+        raise RecordError("wrong_type", f"{' and '.join(thoughts)} of a message differ: keep one of them")
     return {
-        "reasoning": None if spelling is None else text(message[spelling], spelling),
+        "reasoning": reasoning,
+        "reasoning_alias": bool(thoughts.get("reasoning")),
         "tool_calls": tuple(tool_call(call) for call in calls),
         "name": message["name"] if isinstance(message.get("name"), str) else None,
         "tool_call_id": message["tool_call_id"] if isinstance(message.get("tool_call_id"), str) else None,

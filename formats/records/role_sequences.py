@@ -24,13 +24,14 @@ from numpy.typing import NDArray
 
 from sft_shards.formats.arrow_arrays import bool_array, numbers_of
 from sft_shards.formats.columnar import RoleSequence, TextOnlyConversations, prefix_sums
+from sft_shards.formats.layouts import ALIAS
 from sft_shards.formats.records.fields import FieldMap
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 TEXT_ONLY_ROLES = frozenset({"system", "user", "assistant", "tool"})
-FIELDS = {250: "reasoning", 251: "name", 252: "tool_call_id", 253: "weight=0"}
+FIELDS = {249: "reasoning", 250: ALIAS, 251: "name", 252: "tool_call_id", 253: "weight=0"}
 """Codes of what a turn has beside its text, and their labels (see `layouts`)."""
 LEADING_SYSTEM, UNKNOWN = 254, 255
 """Codes of a system prompt that stands beside the list of messages, and of a role that no text-only record has."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sft_shards.formats.templates.anchors import CALL, CONTENT, REASONING, Anchor
-from sft_shards.formats.templates.sentinels import MARK_CLOSE, MARK_NUMBERED, MARK_OPEN
+from sft_shards.formats.templates.sentinels import MARK_CLOSE, MARK_NUMBERED, MARK_OPEN, REASONING_KEYS
 from sft_shards.formats.templates.thinking import OPENING, TAGS
 
 MARKER = re.compile(f"{MARK_OPEN}(\\d+)\\.(\\d+){MARK_NUMBERED}|{MARK_CLOSE}")
@@ -79,7 +79,8 @@ def _mark_message(message: dict[str, Any], number: int, place: Placement, by_id:
         if isinstance(message.get(key), str):
             out[key] = place(message[key], number, CONTENT)
     if message.get("reasoning_content"):
-        out["reasoning_content"] = out["thinking"] = place(message["reasoning_content"], number, REASONING)
+        marked = place(message["reasoning_content"], number, REASONING)
+        out |= {key: marked for key in REASONING_KEYS if key in message}
     if message.get("tool_calls"):
         out["tool_calls"] = [_mark_call(call, number, by_id) for call in message["tool_calls"]]
     return out

@@ -99,17 +99,19 @@ def _call_forms(
 ) -> Iterator[list[dict[str, Any]]]:
     """Yield messages with their tool calls in other forms, if they have any.
 
-    Templates differ in what they expect: arguments as an object or as a JSON text, null or "" as the content of a turn
-    that is all tool calls.
+    Templates differ in what they expect: arguments as an object or as a JSON text, no content or "" in a turn that is
+    all tool calls. None of them gets null, since transformers leaves such keys out.
     """
     if any(message.get("tool_calls") for message in messages):
-        for as_text in (False, True):
-            for empty in (None, ""):
-                yield [_with_calls_as(message, to_json if as_text else None, empty) for message in messages]
+        yield [_with_calls_as(message, None, {"content": ""}) for message in messages]
+        yield [_with_calls_as(message, to_json, {}) for message in messages]
+        yield [_with_calls_as(message, to_json, {"content": ""}) for message in messages]
 
 
-def _with_calls_as(message: dict[str, Any], to_json: Callable[[Any], str] | None, empty: str | None) -> dict[str, Any]:
-    """Return a message with the arguments of its calls as JSON texts or as they are, and `empty` for no content."""
+def _with_calls_as(
+    message: dict[str, Any], to_json: Callable[[Any], str] | None, default: dict[str, Any]
+) -> dict[str, Any]:
+    """Return a message with the arguments of its calls as JSON texts or as they are, and a default where keys miss."""
     if not message.get("tool_calls"):
         return message
     calls = []
@@ -118,4 +120,4 @@ def _with_calls_as(message: dict[str, Any], to_json: Callable[[Any], str] | None
         if to_json is not None and not isinstance(arguments, str):
             arguments = to_json(arguments)
         calls.append({**call, "function": {**call["function"], "arguments": arguments}})
-    return {**message, "tool_calls": calls, "content": message.get("content") or empty}
+    return {**default, **message, "tool_calls": calls}

@@ -24,6 +24,8 @@ WIDEST = 9999
 """The widest field that a format text without such a width can ask for."""
 REMOVED = ("pprint", "random", "striptags", "urlize", "wordwrap", "xmlattr")
 """Filters that chat templates have no use for: `random` cannot be repeated, the others take time that grows quickly."""
+SEQUENCES_ALONE = ("tojson", "last")
+"""Filters that raise where another filter yields what they are given, as `map` does."""
 ENCODINGS = ("utf-8", "utf8", "ascii", "latin-1")
 LINE_ENDS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 MOST_DIGITS = 4300
@@ -193,7 +195,7 @@ def furnish_filters(filters: dict[str, Any], tests: dict[str, Any], budget: Budg
     for name in REMOVED:
         filters.pop(name, None)
     for name, function in filters.items():
-        filters[name] = _paying(function, _Costs(budget).of(name))
+        filters[name] = _paying(function, _Costs(budget).of(name), reads_iterators=name not in SEQUENCES_ALONE)
     filters["sum"] = _sum
     for name, function in tests.items():
         if name not in FREE_TESTS:
@@ -223,8 +225,14 @@ FREE_TESTS = frozenset(
 )
 
 
-def _paying(function: Callable[..., Any], pay: Callable[..., Any] | None) -> Callable[..., Any]:
-    """Return a filter or test that calls `pay` with its arguments before it runs; `pay` may return another value."""
+def _paying(
+    function: Callable[..., Any], pay: Callable[..., Any] | None, *, reads_iterators: bool = True
+) -> Callable[..., Any]:
+    """Return a filter or test that calls `pay` with its arguments before it runs.
+
+    Args:
+        reads_iterators: whether it reads what another filter yields, which is then paid for as a list.
+    """
     if pay is None:
         return function
     skipped = 1 if getattr(function, "jinja_pass_arg", None) is not None else 0
@@ -232,7 +240,7 @@ def _paying(function: Callable[..., Any], pay: Callable[..., Any] | None) -> Cal
     @wraps(function)
     def paying(*args: Any, **kwargs: Any) -> Any:
         value, rest = args[skipped], args[skipped + 1 :]
-        if isinstance(value, GeneratorType):
+        if reads_iterators and isinstance(value, GeneratorType):
             value = list(value)
         pay(value, *rest, **kwargs)
         return function(*args[:skipped], value, *rest, **kwargs)

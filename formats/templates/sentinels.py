@@ -30,7 +30,9 @@ RESERVED = re.compile("[\ufdd0-\ufdef]")
 """The noncharacters. A text that holds one is rejected (`reserved_character`)."""
 TYPED_MARK = re.compile(rf"({TYPED}|\\ufdd3)|{TYPED_NEXT}|\\ufdd9")
 """A mark as it is, or as templates write it that escape texts (`tojson(ensure_ascii=True)`, a dict printed whole)."""
-OWN_TEXTS = ("content", "reasoning_content", "thinking")
+REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
+"""The keys of a message that hold its reasoning, each the same text."""
+OWN_TEXTS = ("content", *REASONING_KEYS)
 """The keys of an assistant's message that hold what it says itself."""
 
 

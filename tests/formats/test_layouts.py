@@ -49,15 +49,16 @@ def test_a_text_only_conversation_has_its_role_sequence_as_layout(conversation):
 def test_labels_name_what_a_conversation_holds():
     turns = (
         Turn(role="user", content="Hi"),
-        Turn(role="assistant", content=None, reasoning="I look", tool_calls=(CALL,)),
+        Turn(role="assistant", content=None, reasoning="I look", reasoning_alias=True, tool_calls=(CALL,)),
         Turn(role="tool", content="sunny", name="get", tool_call_id="c1"),
         Turn(role="assistant", content="<think>\n\nSo\n</think>\n\nIt is", weight=0),
     )
     layout, texts = take_apart(Conversation(turns=turns, tools=(TOOL,)))
     assert layout[0].startswith('offer={"type": "function", "function": {"name": "')
     assert layout[1:] == (
-        *("text", "text", "json", "user", "assistant=null", "reasoning", "call", "call_id", "arguments"),
-        *("tool", "name", "tool_call_id", "assistant+<think>\n\n", "+\n</think>\n\n", "weight=0"),
+        *("text", "text", "json", "user", "assistant=null", "reasoning", "reasoning_alias=true"),
+        *("call", "call_id", "arguments", "tool", "name", "tool_call_id"),
+        *("assistant+<think>\n\n", "+\n</think>\n\n", "weight=0"),
     )
     assert texts[:3] == ["get", "d", '{"a": {}}']
     assert texts[5:8] == ["get", "c1", '{"a": [1, null]}']
@@ -96,6 +97,6 @@ def test_values_that_json_has_no_type_for_have_no_layout():
 
 def test_every_field_of_a_turn_is_in_the_layout():
     """A field that layouts do not know would be lost without a word."""
-    known = {"role", "content", "context", "reasoning", "tool_calls", "name", "tool_call_id", "weight"}
-    assert {field.name for field in fields(Turn)} == known
+    known = {"role", "content", "context", "reasoning", "reasoning_alias", "tool_calls", "name", "tool_call_id"}
+    assert {field.name for field in fields(Turn)} == {*known, "weight"}
     assert {field.name for field in fields(Conversation)} == {"turns", "tools", "documents", "template_arguments"}

@@ -121,11 +121,25 @@ def test_parts_of_reasoning_and_calls_are_read(parts):
     assert reason([{"role": "user", "content": parts}, question], "openai") == "not_text"
 
 
+def reasoning_of(**keys):
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", **keys}]
+    turn = get("openai").read({"messages": messages}, NO_MAP).turns[1]
+    return turn.reasoning, turn.reasoning_alias
+
+
 @pytest.mark.parametrize("spelling", ["reasoning_content", "reasoning", "thinking"])
 def test_the_first_spelling_of_reasoning_that_is_not_null_counts(spelling):
     keys = {"reasoning_content": None, "reasoning": None, "thinking": None, spelling: "hm"}
-    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", **keys}]
-    assert get("openai").read({"messages": messages}, NO_MAP).turns[1].reasoning == "hm"
+    assert reasoning_of(**keys) == ("hm", spelling == "reasoning")
+
+
+def test_spellings_of_reasoning_must_say_the_same():
+    """Templates read one of them, and which one is theirs to choose."""
+    assert reasoning_of(reasoning_content="hm", reasoning="hm") == ("hm", True)
+    assert reasoning_of(reasoning_content="hm", reasoning="") == ("hm", False)
+    for keys in ({"reasoning_content": "", "reasoning": "hm"}, {"thinking": "hm", "reasoning": "so"}):
+        with pytest.raises(RecordError, match="and reasoning of a message differ|reasoning and thinking of a message"):
+            reasoning_of(**keys)
 
 
 def test_openai_tools_calls_weights_and_reasoning():

@@ -188,6 +188,29 @@ def test_tool_calls_in_the_spelling_that_the_template_takes():
     assert said(MISTRAL_TOOLS, TOOLS) == [call, " Sunny.</s>"]
 
 
+@pytest.mark.parametrize("source", [CHATML.replace("m.content", "m['content'] + m.get('reasoning', '')")])
+def test_the_record_s_own_key_of_reasoning_is_rendered_where_a_template_reads_it(source):
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello", "reasoning": " Greet"}]
+    alias = talk(user("Hi"), assistant("Hello", reasoning=" Greet", reasoning_alias=True))
+    reference, _ = render_jinja_template([messages], chat_template=source)
+    assert ChatTemplate("t", source, TOKENS).render(alias).text == reference[0]
+    assert said(source, alias) == ["Hello Greet<|im_end|>"]
+    rendering = ChatTemplate("t", source, TOKENS).render(talk(user("Hi"), assistant("Hello", reasoning=" Greet")))
+    assert rendering.notes == ("reasoning_dropped",)
+
+
+def test_a_turn_that_is_all_calls_has_no_content_or_an_empty_one_and_never_null():
+    """transformers leaves keys out whose value is null, so a template cannot ask for it."""
+    calls = "{% for c in m.tool_calls %}{{ c.function.name + '!' }}{% endfor %}"
+    source = (
+        "{% for m in messages %}{{ m.role + ':' }}{% if m.tool_calls %}" + calls + "{{ '<|eot_id|>' }}{% endif %}"
+        "{% if m['content'] is not none %}{{ m['content'] + '<|im_end|>' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+    )
+    rendering = ChatTemplate("t", source, TOKENS).render(talk(user("Hi"), assistant(None, tool_calls=(CALL,))))
+    assert rendering.text == "user:Hi<|im_end|>assistant:weather!<|eot_id|><|im_end|>"
+
+
 def test_nothing_that_was_said_may_be_lost():
     def why(source, conversation):
         with pytest.raises(RecordError) as caught:

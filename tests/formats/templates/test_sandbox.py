@@ -169,5 +169,13 @@ def test_the_rest_is_as_transformers_renders_it(source):
     assert run(source).translate(marks) == reference[0]
 
 
+@pytest.mark.parametrize("source", ["{{ [1] | map('string') | tojson }}", "{{ [1] | map('string') | last }}"])
+def test_what_another_filter_yields_is_refused_as_by_transformers(source):
+    with pytest.raises(TypeError):
+        render_jinja_template([[]], chat_template=source)
+    with pytest.raises(RecordError, match="TypeError"):
+        run(source)
+
+
 def test_the_day_is_always_the_same():
     assert run("{{ strftime_now('%d %b %Y') }}") == "26 Jul 2024"

@@ -37,7 +37,7 @@ def turns(keys):
         [{keys[0]: "user"}, {keys[0]: "user", keys[1]: None}, {keys[0]: 1, keys[1]: "x"}, "x", 3, []]
     )
     name = st.sampled_from(
-        ["weight", "name", "content", "value", "reasoning_content", "thinking", "tool_call_id", "loss"]
+        ["weight", "name", "content", "value", "reasoning_content", "thinking", "reasoning", "tool_call_id", "loss"]
     )
     more = st.builds(
         lambda one, key, value: {**one, key: value},
