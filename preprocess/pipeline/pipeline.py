@@ -10,7 +10,7 @@ still tokenized together with all the others. Both give the same bytes, which `V
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from sft_shards.formats.records import RecordFormat, get
 from sft_shards.formats.template_arguments import canonical
@@ -19,7 +19,7 @@ from sft_shards.preprocess.pipeline.batch import Batch
 from sft_shards.preprocess.pipeline.containment import contain
 from sft_shards.preprocess.pipeline.read import BatchReading
 from sft_shards.preprocess.pipeline.reference import ReferencePipeline, limits_of
-from sft_shards.preprocess.pipeline.render import BatchRendering
+from sft_shards.preprocess.pipeline.render import BatchRendering, UnrolledTooLargeError
 from sft_shards.preprocess.pipeline.tokenize import BatchTokenization
 from sft_shards.preprocess.pipeline.truncation import BatchTruncation
 from sft_shards.preprocess.pipeline.verification import Verification
@@ -97,6 +97,25 @@ class Pipeline:
         """Begin a task: which of its records are verified depends on no other task."""
         self._verification.start_task()
 
+    def batches(self, raw: RawBatch, form: str) -> Iterator[Batch]:
+        """Yield the sequences and rejects of consecutive records, in several batches where one would be too large.
+
+        Only unrolled conversations are that much larger than what they were read from.
+
+        Raises:
+            DataError: as `batch`.
+        """
+        while len(raw):
+            end = len(raw)
+            while True:
+                try:
+                    made = self.batch(raw if end == len(raw) else raw.part(0, end), form)
+                    break
+                except UnrolledTooLargeError as error:
+                    end = error.record - raw.first
+            yield made
+            raw = raw.part(end, len(raw))
+
     def batch(self, raw: RawBatch, form: str) -> Batch:
         """Return the sequences and rejects of consecutive records of one format.
 
@@ -105,6 +124,7 @@ class Pipeline:
         Raises:
             DataError: the backend gave other ids than Hugging Face, or `--overlong error` met a sequence that is too
                 long; the record is named.
+            UnrolledTooLargeError: with `--rewritten-turns unroll`.
         """
         format_ = get(form)
         return contain(raw, lambda records: self._batch(records, format_))

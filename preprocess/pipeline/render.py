@@ -28,7 +28,7 @@ from sft_shards.formats.columnar import (
     text_labels,
     utf8_buffers,
 )
-from sft_shards.formats.conversation import ROLES, Conversation
+from sft_shards.formats.conversation import ROLES, Conversation, as_json
 from sft_shards.formats.errors import RecordError, UsageError
 from sft_shards.formats.layouts import example_texts, is_assistants, json_text, put_together, take_apart, turns_of
 from sft_shards.formats.templates import (
@@ -51,8 +51,22 @@ MOST_SKELETONS = 4096
 MOST_HISTORIES = 8
 """Assistant turns of a layout up to which skeletons are made where each turn's history is asked for: longer layouts
 seldom occur twice, and one costs as much as several records."""
+LARGEST_UNROLLED = 1 << 25
+"""Characters of the histories of conversations that are unrolled together, as far as their messages tell."""
 LONGEST_OPENING = 64
 """Characters of a text that are noted as its opening; no control token is longer."""
+
+
+class UnrolledTooLargeError(MemoryError):
+    """The histories of a batch of conversations are too large to be held together.
+
+    Attributes:
+        record: the number of the record in front of which the batch is to be cut.
+    """
+
+    def __init__(self, record: int) -> None:
+        super().__init__(f"the histories of the records up to {record} are too large together")
+        self.record = record
 
 
 class ReferenceRendering:
@@ -76,7 +90,12 @@ class ReferenceRendering:
 
         Args:
             by_rule: whether turns are compared with the rule, as `ChatTemplate.render` says.
+
+        Raises:
+            UnrolledTooLargeError: with `--rewritten-turns unroll`, and not by the rule.
         """
+        if self._policy.rewritten == "unroll" and self._template.rewriting.rewrites and not by_rule:
+            _require_small(conversations)
         rejects = list(conversations.rejects)
         records: list[int] = []
         trained: list[TrainedText] = []
@@ -122,6 +141,24 @@ class ReferenceRendering:
                     return digest
             return digest[:8] + hashlib.blake2b(text.encode(), digest_size=8).digest()
         return digest
+
+
+def _require_small(conversations: ConversationBatch) -> None:
+    """Make sure, before any is rendered, that the histories of conversations can be held together.
+
+    A conversation with n turns of the assistant has n histories, each at most as large as the conversation. Those of
+    one conversation are bounded by `formats.templates.trained_texts.LONGEST_HISTORY`.
+
+    Raises:
+        UnrolledTooLargeError: they cannot.
+    """
+    size = 0
+    for at, (row, one) in enumerate(conversations.each()):
+        if isinstance(one, Conversation):
+            speakers = sum(turn.role == "assistant" for turn in one.turns)
+            size += speakers * len(as_json([one.messages(), list(one.tools)]))
+        if size > LARGEST_UNROLLED and at:
+            raise UnrolledTooLargeError(conversations.first_record + row)
 
 
 def as_batch(

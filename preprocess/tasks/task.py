@@ -108,14 +108,17 @@ def _write(plan: Plan, task: Task, folder: Path, pipeline: Pipeline, report: Rep
     pipeline.start_task()
     try:
         for chunk in reader.batches():
-            batch = pipeline.batch(chunk, task.source.format)
-            writer.append(batch)
-            rejected.update(reject.reason for reject in batch.rejects)
-            notes.update(batch.notes)
+            tokens = rejects = 0
+            for batch in pipeline.batches(chunk, task.source.format):
+                writer.append(batch)
+                rejected.update(reject.reason for reject in batch.rejects)
+                notes.update(batch.notes)
+                tokens += len(batch.ids)
+                rejects += len(batch.rejects)
             records += len(chunk)
             size = min(reader.consumed, task.bytes) - reported
             reported += size
-            report(len(chunk), len(batch.ids), len(batch.rejects), size)
+            report(len(chunk), tokens, rejects, size)
         shards = writer.close()
     except BaseException:
         writer.discard()

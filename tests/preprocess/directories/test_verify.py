@@ -4,6 +4,8 @@ import json
 import os
 import random
 import shutil
+import socket
+import stat
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,6 +108,16 @@ PLACES = (
 )
 
 
+def make_socket(path):
+    """A socket's address holds 107 bytes; the folder's descriptor makes a short one of any path."""
+    folder = os.open(path.parent, os.O_DIRECTORY)
+    try:
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind(f"/proc/self/fd/{folder}/{path.name}")
+    finally:
+        os.close(folder)
+
+
 @pytest.mark.parametrize("quick", [False, True])
 @pytest.mark.parametrize("place", PLACES)
 def test_what_is_no_regular_file_is_found_and_nothing_hangs(copy, tmp_path, place, quick):
@@ -117,6 +129,7 @@ def test_what_is_no_regular_file_is_found_and_nothing_hangs(copy, tmp_path, plac
         "a link ": lambda: path.symlink_to("nothing"),
         "a link  ": lambda: path.symlink_to("/dev/zero"),
         "a FIFO": lambda: os.mkfifo(path),
+        "a socket": lambda: make_socket(path),
         "a folder": lambda: path.mkdir(),
         "a file": lambda: path.write_bytes(b"x"),
     }
@@ -128,6 +141,18 @@ def test_what_is_no_regular_file_is_found_and_nothing_hangs(copy, tmp_path, plac
         line = f"{path}: is {kind.strip()}; a shard directory holds regular files and folders only"
         assert line in found, found
         path.rmdir() if kind == "a folder" else path.unlink()
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_device_is_found_and_not_read(copy, quick):
+    """`/dev/zero` by its own numbers, which has no end."""
+    path = copy / "train" / "tokens" / "00000.bin"
+    path.unlink()
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 5))
+    except PermissionError:
+        pytest.skip("only root makes devices")
+    assert f"{path}: is a device; a shard directory holds regular files and folders only" in findings(copy, quick=quick)
 
 
 def test_whatever_the_manifest_does_not_name_is_found(copy):
