@@ -4,8 +4,9 @@
 
 The tokenizers' folders hold a byte-level tokenizer.json (GPT-2's, Llama 3's) and one of SentencePiece's kind
 (Llama 2's, Mistral's); each template gets its control tokens added. Acceptance is that of the realistic conversations
-with tools. A sequence is wrong if the oracle says so, or if the batch path and the reference path differ. A run that
-was ended goes on where it was. Exit status 1 if any is wrong.
+with tools: of all, and of those that the template can say. It cannot say what it raises for or leaves out, nor a turn
+that it writes without a header or a stop token, or in two pieces. A sequence is wrong if the oracle says so, or if the
+batch path and the reference path differ. A run that was ended goes on where it was. Exit status 1 if any is wrong.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import click
 
 from benchmarks.templates.conversations import conversations
 from benchmarks.templates.runner import Bases, reading_calls, run, verdicts
-from benchmarks.templates.tables import acceptance, by_reason, examples
+from benchmarks.templates.tables import acceptance, by_obstacle, by_reason, examples
 
 logging.getLogger("transformers").setLevel(logging.ERROR)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -52,6 +53,7 @@ def main(
     found = list(verdicts(results, paths, cases))
     click.echo(acceptance(found, reading_calls(paths)))
     click.echo(by_reason(found))
+    click.echo(by_obstacle(found))
     if count:
         click.echo(examples(found, count))
     if any(one.verdict == "wrong" for one in found):

@@ -22,6 +22,7 @@ EMPTY_THINK = re.compile(r"\s*<think>\s*</think>")
 REST_OF_EMPTY_THINK = re.compile(r"\s*</think>")
 """What is left of one whose first half the header has, or had before history was rewritten."""
 OPENED_THINK = re.compile(r"<think>\s*\Z")
+NO_HEADER = "a rewritten turn has no header"
 Places = list[tuple[Variant, Span | None]]
 """What a message says, and where each part of it stands in a rendering."""
 THINK_OPENER = re.compile(
@@ -59,6 +60,7 @@ class Expected:
         endings: token ids one row of which, with loss, has to follow where nothing ends the last turn.
         lost: what the rendering does not contain.
         unjudged: why the rule cannot be asked, "" if it can.
+        obstacle: why no mask of this rendering can be right, so that it has to be refused; "" if one can.
     """
 
     text: str
@@ -68,6 +70,7 @@ class Expected:
     endings: frozenset[tuple[int, ...]]
     lost: tuple[str, ...]
     unjudged: str = ""
+    obstacle: str = ""
 
 
 class Oracle:
@@ -145,15 +148,25 @@ class Oracle:
         ids, spans = self.encoder.encode(whole)
         must = [turn.must for turn in turns if turn.must and not turn.silent]
         last = hidden[-1]["role"] == "assistant" and turns[-1].unclosed
+        lost = tuple(_lost(places))
         return Expected(
             text=self.encoder.reveal(whole),
             ids=ids,
             must=_overlapping(spans, must),
             may=_overlapping(spans, [turn.may for turn in turns]),
             endings=frozenset(self._endings(hidden, tools, whole)) if last else frozenset(),
-            lost=tuple(_lost(places)),
-            unjudged="" if all(turn.must for turn in turns) else "a rewritten turn has no header",
+            lost=lost,
+            unjudged="" if all(turn.must for turn in turns) else NO_HEADER,
+            obstacle="the template leaves something out" if lost else _obstacle(hidden, turns, places),
         )
+
+    def obstacle(self, messages: list[Message], tools: list[Any] | None) -> str:
+        """Return why the template cannot express a conversation, so that it has to be refused; "" if it can."""
+        try:
+            found = self.expect(messages, tools)
+        except Exception:  # whatever a template raises
+            return "the template raises"
+        return "" if any(not one.obstacle for one in found) else found[0].obstacle
 
     def _endings(self, messages: list[Message], tools: Any, whole: str) -> Iterator[tuple[int, ...]]:
         """Yield what ends the last turn, where the rendering does not: what ends it when another message follows."""
@@ -225,13 +238,18 @@ class Oracle:
         return None
 
     def _shorter(self, header: str) -> Iterator[str]:
-        """Yield a header, then without an opener of reasoning, then up to the end of its last control token's line."""
+        """Yield a header, then without an opener of reasoning, without the white space around it, and cut in its line.
+
+        That is at the end of the line of its last control token.
+        """
         yield header
         yield THINK_OPENER.sub("", header)
+        yield header.lstrip()
         tokens = list(self.renderer.control.finditer(header))
         line = header.find("\n", tokens[-1].end()) if tokens else -1
         if line >= 0:
             yield header[: line + 1]
+        yield header.strip()
 
     def _after_empty_think(
         self, messages: list[Message], at: int, tools: Any, whole: str, start: int, rewritten: bool
@@ -265,6 +283,24 @@ def _region(places: Places) -> Span | None:
     """Return where the words of a message stand, reasoning and calls included; None where that cannot be seen."""
     found = [span for _, span in places if span]
     return (min(a for a, _ in found), max(b for _, b in found)) if found else None
+
+
+def _obstacle(messages: list[Message], turns: list[Turn], places: list[Places]) -> str:
+    """Return why no mask of a rendering that has everything can be right, "" if one can."""
+    regions = [_region(one) for one in places]
+    speakers = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
+    for at, turn in zip(speakers, turns, strict=True):
+        own = regions[at]
+        others = [one for number, one in enumerate(regions) if one and number != at]
+        if turn.must is None:
+            return NO_HEADER
+        if own and any(own[0] <= one[0] < own[1] for one in others):
+            return "another message stands inside of a turn"
+        if own and not turn.unclosed and own[1] > turn.must[1]:
+            return "a turn goes on behind its stop token"
+        if turn.unclosed and at < len(messages) - 1:
+            return "a turn is not closed"
+    return ""
 
 
 def _lost(places: list[Places]) -> Iterator[str]:

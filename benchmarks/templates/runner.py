@@ -32,6 +32,7 @@ class Verdict:
         verdict: "exact", "refused", "wrong" or "unjudged".
         reason: the reject's reason, or what is wrong.
         detail: the reject's detail, or both masks as ⟦ ⟧ in the text.
+        obstacle: why the template cannot express a conversation that was refused; "" if it can.
     """
 
     template: str
@@ -42,6 +43,7 @@ class Verdict:
     verdict: str
     reason: str
     detail: str = ""
+    obstacle: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +66,16 @@ def judge_template(path: Path, bases: Bases, cases: Sequence[Case]) -> list[Verd
         folder = Path(name)
         base = bases.sentencepiece if family.sentencepiece else bases.byte_level
         make_tokenizer(base, source, family, folder, for_tools=for_tools)
+        oracle = Oracle(folder, family.stops)
         try:
             pipelines = Pipelines(folder)
-            found = judge_cases(Oracle(folder, family.stops), pipelines, cases)
+            found = judge_cases(oracle, pipelines, cases)
         except (UsageError, DataError) as error:
             found = [("refused", "job refused", str(error).replace(name, "FOLDER"))] * len(cases)
+        obstacles = [
+            oracle.obstacle(case.record["messages"], case.record.get("tools")) if verdict == "refused" else ""
+            for case, (verdict, _, _) in zip(cases, found, strict=True)
+        ]
     about = {"template": path.stem, "family": family.name}
     return [
         Verdict(
@@ -79,8 +86,9 @@ def judge_template(path: Path, bases: Bases, cases: Sequence[Case]) -> list[Verd
             verdict=verdict,
             reason=why,
             detail=more,
+            obstacle=obstacle,
         )
-        for case, (verdict, why, more) in zip(cases, found, strict=True)
+        for case, (verdict, why, more), obstacle in zip(cases, found, obstacles, strict=True)
     ]
 
 

@@ -14,24 +14,30 @@ def acceptance(found: Sequence[Verdict], with_calls: Set[str]) -> str:
     Args:
         with_calls: names of the templates that read tool calls; only these can accept conversations with tools.
     """
-    head = ["family", "templates", "exact", "refused", "wrong", "read calls", "with tools", "parallel calls aside"]
+    head = ["family", "templates", "exact", "refused", "wrong", "read calls", "with tools", "of what they can say"]
     lines = ["| " + " | ".join([*head, "why not"]) + " |", "|---" * (len(head) + 1) + "|"]
     for family in sorted({one.family for one in found}, key=str.lower):
         own = [one for one in found if one.family == family]
         counts = Counter(one.verdict for one in own)
         agentic = [one for one in own if one.agentic and one.template in with_calls]
-        why = Counter(one.reason for one in agentic if one.verdict != "exact")
+        why = Counter(one.reason for one in agentic if one.verdict != "exact" and not one.obstacle)
         cells = [
             family,
             len({one.template for one in own}),
             *(counts[kind] for kind in ("exact", "refused", "wrong")),
             len({one.template for one in agentic}),
             _share(agentic),
-            _share([one for one in agentic if not one.parallel]),
+            _share([one for one in agentic if not one.obstacle]),
             ", ".join(f"`{reason}` {count}" for reason, count in why.most_common(3)),
         ]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
+
+
+def by_obstacle(found: Sequence[Verdict]) -> str:
+    """Return how often templates could not express a conversation, and why not."""
+    counts = Counter(one.obstacle for one in found if one.obstacle)
+    return "\n".join(f"{count:6} cannot be said: {obstacle}" for obstacle, count in counts.most_common())
 
 
 def _share(found: Sequence[Verdict]) -> str:

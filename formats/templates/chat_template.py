@@ -330,6 +330,7 @@ class ChatTemplate:
                     shown=self._shown,
                     stop=self._stop,
                     control=self._control,
+                    every_prompt=self.distrusted,
                 )
             except RecordError as error:
                 if not self.renderer.has_generation or error.reason == "turn_interrupted":
@@ -410,17 +411,13 @@ class ChatTemplate:
 
     def _agrees_on_probes(self) -> bool:
         """Return whether the turns of probes of every kind stand where the rule says; a probe may be refused."""
-        judge, self.distrusted = self.distrusted, True
-        try:
-            for probe in probes():
-                try:
-                    self._rendered(probe)
-                except RecordError as error:
-                    if error.reason == "turn_differs":
-                        return False
-            return True
-        finally:
-            self.distrusted = judge
+        for probe in probes():
+            try:
+                self._rendered(probe, by_rule=True)
+            except RecordError as error:
+                if error.reason == "turn_differs":
+                    return False
+        return True
 
     def require_parts(self, policy: TrainOn) -> None:
         """Refuse what can be done for no record.

@@ -17,7 +17,8 @@ class GenerationPrompt:
     always: str = ""
     """The header, where the template writes it at the end of a rendering whether it is asked for or not."""
     bare: str = ""
-    """What stands in front of answers in history: the header, or as much of it as opens no reasoning."""
+    """What stands in front of answers in history: the header, or as much of it as opens no reasoning, or the same with
+    other white space in front of it."""
     lead: str = ""
     """What stands between the generation prompt and the answer (a space, say); the model generates it."""
     gap: str = ""
@@ -49,5 +50,6 @@ def learn_generation_prompt(
     bare = without_think_opener(header)
     if not whole.startswith(prompt) and whole.startswith(without):
         shown = before[len(without) :]
-        bare = shown if shown.strip() and header.startswith(shown) else bare
+        begins = header.startswith(shown) or header.lstrip() == shown.lstrip()
+        bare = shown if shown.strip() and begins else bare
     return GenerationPrompt(header=header, always=always, bare=bare, lead=lead, gap=before.rpartition(question)[2])

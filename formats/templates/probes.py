@@ -46,17 +46,21 @@ def probes() -> tuple[Conversation, ...]:
         Turn(role="assistant", content="<think>\nOne more than before\n</think>\n\nFive"),
     )
 
-    def agentic(**more: Any) -> tuple[Turn, ...]:
+    def agentic(steps: int = 1, **more: Any) -> tuple[Turn, ...]:
         return (
             Turn(role="user", content="Weather in Basel"),
-            Turn(role="assistant", content=more.get("beside"), reasoning=more.get("reasoning"), tool_calls=(CALL,)),
-            Turn(role="tool", content="sunny", name="probe_weather", tool_call_id="probe0001"),
+            *(
+                Turn(role="assistant", content=more.get("beside"), reasoning=more.get("reasoning"), tool_calls=(CALL,)),
+                Turn(role="tool", content="sunny", name="probe_weather", tool_call_id="probe0001"),
+            )
+            * steps,
             Turn(role="assistant", content="It is clear", reasoning=more.get("reasoning")),
         )
 
     with_tools = (
         agentic(),
         agentic(beside="Looking it up"),
+        agentic(2),
         agentic(reasoning="Let me see"),
         (*agentic(), *plain),
         plain,

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from itertools import count
 from typing import Any
 
@@ -34,7 +33,7 @@ from sft_shards.formats.templates.thinking import (
 )
 
 MESSAGE_END = re.compile(r"\s*(<\|end\|>)")
-"""What ends each message in gpt-oss's history, where the model itself generates `<|return|>`."""
+"""What ends each message in gpt-oss's history but the last, where the model itself generates `<|return|>`."""
 Render = Callable[[list[dict[str, Any]]], str]
 
 
@@ -139,6 +138,7 @@ def by_marks(
     shown: GenerationPrompt,
     stop: re.Pattern[str],
     control: re.Pattern[str],
+    every_prompt: bool = False,
 ) -> tuple[Spoken, ...]:
     """Return the assistant turns of a rendering, located by markers.
 
@@ -151,6 +151,8 @@ def by_marks(
         shown: what the template writes in front of answers.
         stop: matches the tokens that end a turn.
         control: matches every control token.
+        every_prompt: whether each turn's own prompt is looked for first, since the header that a template writes for
+            one question is not the one that it writes everywhere.
 
     Raises:
         RecordError: `turn_start_unknown`, `turn_end_unknown`, `turn_interrupted`.
@@ -169,6 +171,9 @@ def by_marks(
         if len(called) > 1 and stop.search(text, called[0].end, called[-1].start):
             lost = lost_calls(text, number, conversation.turns[number].tool_calls, 1)
             raise RecordError("turn_not_rendered", lost)
+        if every_prompt and header:
+            fed = _behind_prompt(text, lefts[number], own[number], number, prompt)
+            starts[number] = starts[number] if fed is None else fed
         if starts[number] is None and header:
             starts[number] = _without_header(text, number, lefts[number], own[number], header, bare, prompt)
     # Markers of the first placement enclose white space too, so only the others leave a question about it.
@@ -274,11 +279,9 @@ def _without_header(
     `<think>` itself that the header ends with. Else it is behind the header that answers have in the template's
     history: without the opener of reasoning, which templates leave out where they drop reasoning.
     """
-    with suppress(RecordError):
-        fed = prompt(number)
-        for known in (fed, without_think_opener(fed)):
-            if text.startswith(known) and left <= len(known) <= own[-1].start + (own[0].kind != CALL) * len(text):
-                return len(known)
+    fed = _behind_prompt(text, left, own, number, prompt, without_think_opener)
+    if fed is not None:
+        return fed
     found = text.rfind(bare, left, own[0].start) if bare and bare != header else -1
     if found < 0:
         if opened := find_opened_think(text, left, own[0].start) if own[0].kind == REASONING else None:
@@ -291,6 +294,31 @@ def _without_header(
         )
         raise RecordError("turn_start_unknown", detail)
     return found + len(bare)
+
+
+def _behind_prompt(
+    text: str,
+    left: int,
+    own: Sequence[Anchor],
+    number: int,
+    prompt: Callable[[int], str],
+    *shorter: Callable[[str], str],
+) -> int | None:
+    """Return where a turn begins behind what inference feeds, where the text begins with this; else None.
+
+    Args:
+        left: where the text before the turn ends.
+        own: the turn's anchors.
+        shorter: take parts off a prompt; the text may begin with what is left.
+    """
+    try:
+        fed = prompt(number)
+    except RecordError:
+        return None
+    for known in (fed, *(change(fed) for change in shorter)):
+        if text.startswith(known) and left <= len(known) <= own[-1].start + (own[0].kind != CALL) * len(text):
+            return len(known)
+    return None
 
 
 def _after_prompt(text: str, number: int, left: int, first: Anchor, prompt: Callable[[int], str]) -> int:
@@ -319,7 +347,7 @@ def _find_stop(
     Between the turn's text and that token there may be nothing but white space and other control tokens, unless the
     turn has tool calls or nothing but reasoning, whose markup stands there.
     """
-    closing = MESSAGE_END.match(text, last.end, right)
+    closing = MESSAGE_END.match(text, last.end, right) if right < len(text) else None
     if last.kind == CONTENT and closing and not stop.match(text, closing.start(1)):
         return closing.start(), closing.start()  # history ends with another token than what was generated
     found = stop.search(text, last.end, right)

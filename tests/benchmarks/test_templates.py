@@ -115,6 +115,24 @@ def test_calls_and_texts_that_are_not_rendered_are_lost(module, make) -> None:
     assert expected.lost == ("answer of turn 0",)
 
 
+def test_what_a_template_cannot_say_is_told_from_what_was_refused_without_need(module, make) -> None:
+    name = "{% for c in m.tool_calls or [] %}{{ c.function.name }}{{ c.function.arguments | string }}{% endfor %}"
+    text, end = "{{ m.content or '' }}", "<|im_end|>"
+    result = "{% if m.tool_calls %}{{ (messages[loop.index] or {}).content }}{% endif %}"
+    prompt = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+
+    def obstacle(*parts: str) -> str:
+        turn = "{% if m.role != 'tool' %}<|im_start|>{{ m.role }}\n" + "".join(parts) + "{% endif %}"
+        oracle = make("{% for m in messages %}" + turn + "{% endfor %}" + prompt)
+        return oracle.obstacle([QUESTION, *module("conversations").calls("Bern", content="Let me look")], None)
+
+    assert obstacle(text, name, end, result) == ""
+    assert obstacle(text, name, end) == "the template leaves something out"
+    assert obstacle(name, end, text, end, result) == "a turn goes on behind its stop token"
+    assert obstacle(name, result, text, end) == "another message stands inside of a turn"
+    assert obstacle("{{ raise_exception('no') }}") == "the template raises"
+
+
 def test_a_turn_whose_reasoning_history_leaves_out_carries_no_loss(make) -> None:
     oracle = make(DROPS_REASONING)
     answer = {"role": "assistant", "content": "So", "reasoning_content": "Why"}
@@ -166,4 +184,5 @@ def test_the_machinery_runs_templates_of_ours_and_goes_on(module, tmp_path: Path
     assert "| Qwen3 | 1 |" in tables.acceptance(found, runner.reading_calls(paths))
     assert runner.reading_calls(paths) == frozenset()
     assert "job refused" in tables.by_reason(found)
+    assert "5 cannot be said: the template leaves something out" in tables.by_obstacle(found)  # CHATML writes no calls
     assert "## refused: job refused" in tables.examples(found, 1)

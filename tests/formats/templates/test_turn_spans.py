@@ -1,5 +1,7 @@
 """Where turns start and stop, and which generation blocks are believed."""
 
+from dataclasses import replace
+
 import pytest
 from template_texts import CHATML, GENERATION, TOKENS
 from tokenizers import Tokenizer
@@ -7,7 +9,7 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 from sft_shards.formats.conversation import Conversation, Turn
-from sft_shards.formats.errors import RecordError
+from sft_shards.formats.errors import RecordError, UsageError
 from sft_shards.formats.records import get
 from sft_shards.formats.records.fields import FieldMap
 from sft_shards.formats.templates import ChatTemplate, TemplateTokens
@@ -318,3 +320,40 @@ def test_a_name_that_stands_twice_in_its_call():
         "{{ ' to=' + c.function.name + '<call ' + c.function.name + '>' }}{% endfor %}{{ ",
     )
     assert said(source, AGENTIC)[0] == " to=weather<call weather><|im_end|>"
+
+
+def test_a_turn_begins_where_its_own_prompt_ends_though_the_header_stands_behind_it():
+    """DeepSeek V3: behind a result the prompt ends without a header, and history writes one before the next call."""
+    source = (
+        "{% for m in messages %}{% if m.tool_calls %}"
+        "{{ '<|im_start|>assistant\\n!' + m.tool_calls[0].function.name + '<|im_end|>' }}"
+        "{% elif m.role == 'assistant' %}"
+        "{{ ('' if messages[loop.index0 - 1].role == 'tool' else '<|im_start|>assistant\\n') + m.content + '<|im_end|>' }}"
+        "{% else %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '\\n' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt and messages[-1].role != 'tool' %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    )
+    step = (assistant(None, tool_calls=(CALL,)), Turn(role="tool", content="sunny", name="weather"))
+    talk = Conversation(turns=(user("Weather?"), *step, *step, assistant("It is clear.")), tools=(TOOL,))
+    assert ChatTemplate("t", source, TOKENS).distrusted
+    assert said(source, talk) == [
+        "!weather<|im_end|>",
+        "<|im_start|>assistant\n!weather<|im_end|>",
+        "It is clear.<|im_end|>",
+    ]
+
+
+def test_a_header_with_other_white_space_in_front_of_it_than_the_prompt_s():
+    """vLLM's Llama 4 template for JSON ends its prompts with a newline that history does not have."""
+    source = CHATML.replace("<|im_end|>\\n", "<|im_end|>").replace(
+        "{{ '<|im_start|>assistant", "{{ '\\n<|im_start|>assistant"
+    )
+    assert said(source, TWO) == ["Hello<|im_end|>", "Sure<|im_end|>"]
+
+
+def test_an_answer_that_ends_as_no_model_ends_it_is_refused_with_a_remedy():
+    """A copy of gpt-oss's template that writes `<|end|>` behind the last answer too, where the model stops on another."""
+    source = CHATML.replace("<|im_end|>\\n", "<|end|>")
+    tokens = TemplateTokens(control=("<|im_start|>", "<|end|>", "<|return|>"), stop=("<|return|>",))
+    with pytest.raises(UsageError, match=r"'<\|end\|>' follows answers: if the model stops on it, list it"):
+        said(source, TWO, tokens)
+    assert said(source, TWO, replace(tokens, stop=("<|end|>",))) == ["Hello<|end|>", "Sure<|end|>"]
