@@ -24,7 +24,8 @@ from sft_shards.formats.shards.files import sha256_inside
 from sft_shards.formats.shards.manifest import NAME, REJECTS, SIGNATURE, TEMPLATE
 from sft_shards.preprocess.sources.partition import combined_sha256
 from sft_shards.preprocess.tasks.workdir import WORK
-from sft_shards.preprocess.tasks.writer import read_rejects, read_rows, turns_of
+from sft_shards.formats.shards.rows import read_rows
+from sft_shards.preprocess.tasks.writer import read_rejects, turns_of
 
 CHUNK = 1 << 24
 """Tokens that are read at a time."""

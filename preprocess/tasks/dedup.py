@@ -27,7 +27,8 @@ from sft_shards.preprocess.pipeline.truncation import UNROLLED, count_unrolled
 from sft_shards.preprocess.tasks.digests import Digests
 from sft_shards.preprocess.tasks.plan import Plan, Task
 from sft_shards.preprocess.tasks.workdir import WORK, read_receipt, task_folder, task_name
-from sft_shards.preprocess.tasks.writer import ROWS, TaskWriter, read_rejects, read_rows, turns_of
+from sft_shards.formats.shards.rows import read_rows
+from sft_shards.preprocess.tasks.writer import ROWS, TaskWriter, read_rejects, turns_of
 
 REASON = "duplicate"
 

@@ -33,7 +33,8 @@ from sft_shards.preprocess.sources.streams import hash_range
 from sft_shards.preprocess.tasks.diff import differences, joined
 from sft_shards.preprocess.tasks.plan import Plan, Task
 from sft_shards.preprocess.tasks.workdir import WORK, Receipt, StagedShard
-from sft_shards.preprocess.tasks.writer import KINDS, ROWS, read_rejects, read_rows, reject_line, shift_rows
+from sft_shards.formats.shards.rows import read_rows
+from sft_shards.preprocess.tasks.writer import KINDS, ROWS, read_rejects, reject_line, shift_rows
 
 NAME = "extend.json"
 MAY_DIFFER = ("inputs", "sources")

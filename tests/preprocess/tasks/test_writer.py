@@ -10,13 +10,14 @@ import pytest
 
 from sft_shards.formats.errors import DataError
 from sft_shards.preprocess.pipeline.batch import TrainedTurns
-from sft_shards.preprocess.tasks.writer import read_rows, shift_rows, turns_of, write_rows
+from sft_shards.formats.shards.rows import read_rows
+from sft_shards.preprocess.tasks.writer import shift_rows, turns_of, write_rows
 
 COUNT_THREADS = """
 import os, sys
 from pathlib import Path
 import pyarrow.parquet
-from sft_shards.preprocess.tasks.writer import read_rows
+from sft_shards.formats.shards.rows import read_rows
 before = len(os.listdir("/proc/self/task"))
 assert read_rows(Path(sys.argv[1])).num_rows == 3
 print(len(os.listdir("/proc/self/task")) - before)
