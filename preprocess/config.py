@@ -133,6 +133,18 @@ class JobConfig:
             except UsageError as error:
                 raise UsageError(f"sources: {one.path}: {error}") from None
 
+    @classmethod
+    def of_options(cls, options: Mapping[str, Any]) -> JobConfig:
+        """Return the configuration that these options give, by the names of the fields.
+
+        Raises:
+            UsageError: there is no such option, or a value is unknown or contradicts another.
+        """
+        for name in options:
+            if name not in cls.__dataclass_fields__:
+                raise UsageError(f"{name}: no option of a job; {nearest(name, cls.__dataclass_fields__)}")
+        return cls(**options)
+
     def of(self, options: Mapping[str, Any]) -> JobConfig:
         """Return the configuration for a source with options of its own, by name."""
         merged: dict[str, Any] = {

@@ -193,9 +193,16 @@ class Job:
         return plan, tokenizer
 
 
-def run(config: JobConfig, output: Path, *, workers: int | None = None) -> Manifest:
+def run(
+    config: JobConfig,
+    output: Path,
+    *,
+    workers: int | None = None,
+    overwrite: bool = False,
+    max_rejects: str | None = None,
+) -> Manifest:
     """Run a job on this machine, from raw files to a complete shard directory. Raises what `Job.run` raises."""
-    job = Job(config=config, output=output, workers=workers)
+    job = Job(config=config, output=output, workers=workers, overwrite=overwrite, max_rejects=max_rejects)
     return Local().run(job)
 
 

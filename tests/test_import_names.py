@@ -137,7 +137,7 @@ def test_training_on_two_nodes_of_slurm(folder: Folder, tmp_path: Path) -> None:
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what is installed from: setuptools leaves build folders behind."""
     copy = tmp_path_factory.mktemp("source")
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("__init__.py", "py.typed", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
     for name in ("formats", "preprocess", "trainer"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -161,12 +161,11 @@ def test_the_wheel_holds_one_top_level_name_and_every_module(source: Path, tmp_p
     names = zipfile.ZipFile(wheel).namelist()
     top = {name.split("/")[0] for name in names}
     assert {name for name in top if not name.endswith(".dist-info")} == {"sft_shards"}
-    tracked = subprocess.run(
-        ["git", "ls-files", "formats", "preprocess", "trainer"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    ours = ("__init__.py", "py.typed", "formats", "preprocess", "trainer")
+    tracked = subprocess.run(["git", "ls-files", *ours], cwd=ROOT, capture_output=True, text=True, check=False)
     if tracked.returncode:  # an unpacked archive has no git
-        files = {path.relative_to(source) for room in ("formats", "preprocess", "trainer")
-                 for path in (source / room).rglob("*") if path.is_file()}  # fmt: skip
+        files = {path.relative_to(source) for name in ours
+                 for path in (source / name, *(source / name).rglob("*")) if path.is_file()}  # fmt: skip
     else:
         files = {Path(line) for line in tracked.stdout.splitlines() if (ROOT / line).exists()}
     assert {name for name in names if name.startswith("sft_shards/")} == {f"sft_shards/{path}" for path in files}
@@ -185,6 +184,8 @@ def test_an_installation_runs_in_such_a_folder(folder: Folder, source: Path, tmp
     python = home / "bin" / "python"
     pip("--python", python, "install", "--ignore-installed", *OFFLINE, *(["--editable"] if editable else []), source)
     where = "from sft_shards.preprocess import cli; from sft_shards.trainer import cli as other; print(cli.__file__)"
+    if not editable:  # an editable one is found last, after a folder of the same name in the working directory
+        where += "; import sft_shards; sft_shards.open"
     for environment in BESIDE:
         found = folder.run(python, "-c", where, **environment)
         assert Path(found.strip()).is_relative_to(source if editable else site)

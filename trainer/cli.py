@@ -17,10 +17,11 @@ from sft_shards.formats.scripts import all_checked, checked
 from sft_shards.formats.terminal import say
 from sft_shards.trainer import compatibility, options, stage_registry, yaml_config
 from sft_shards.trainer.chat.cli import chat
+from sft_shards.trainer.data.pack_plan import BATCHING, OVERLONG
 from sft_shards.trainer.data.shards import open_shards, parse_shards
 from sft_shards.trainer.doctor.cli import doctor
 from sft_shards.trainer.isolation.choose import ISOLATIONS
-from sft_shards.trainer.job import BATCHING, DEVICES, OVERLONG, Job, parse_epochs
+from sft_shards.trainer.job import DEVICES, Job, parse_epochs
 from sft_shards.trainer.launch.preemption import StoppedError
 from sft_shards.trainer.launch.target import Target
 from sft_shards.trainer.model import hf_config, hub

@@ -17,8 +17,6 @@ from sft_shards.formats.errors import UsageError
 LAUNCHER = "SFT_SHARDS_LAUNCHER"
 """Environment of workers: the process id of the command that started them."""
 DEVICES = ("gpu", "cpu")
-OVERLONG = ("truncate", "drop")
-BATCHING = ("packed", "padded")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +32,7 @@ class Job:
     stage: str = "sft"
     """Name of a stage, see `sft_shards.trainer.stage_registry`."""
     batching: str = "packed"
-    """One of `BATCHING`: `packed` fills a sample with conversations, `padded` gives each conversation a sample."""
+    """`packed` or `padded`, see `sft_shards.trainer.data.pack_plan.BATCHING`."""
     isolation: str = "auto"
     """One of `sft_shards.trainer.isolation.choose.ISOLATIONS`."""
     failures: dict[str, str] = field(default_factory=dict)
@@ -54,7 +52,7 @@ class Job:
     device: str = "gpu"
     """One of `DEVICES`."""
     overlong: str = "truncate"
-    """One of `OVERLONG`: what happens to a conversation of more than `--seq-length` + 1 tokens."""
+    """`truncate` or `drop`: what happens to a conversation of more than `--seq-length` + 1 tokens."""
     config: dict[str, Any] = field(default_factory=dict)
     """Megatron's flags from the YAML file, by name without leading dashes: bool, int, float, str or a list of these."""
     config_path: str = ""

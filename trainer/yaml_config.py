@@ -18,8 +18,9 @@ from typing import Any
 import yaml
 
 from sft_shards.formats.errors import UsageError
+from sft_shards.trainer.data.pack_plan import BATCHING, OVERLONG
 from sft_shards.trainer.isolation.choose import ISOLATIONS
-from sft_shards.trainer.job import BATCHING, DEVICES, OVERLONG
+from sft_shards.trainer.job import DEVICES
 
 CHOICES = {"device": DEVICES, "overlong": OVERLONG, "batching": BATCHING, "isolation": ISOLATIONS}
 OWN = (

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from sft_shards.formats.errors import DataError, first_line
 from sft_shards.formats.shards import ShardDirectory
-from sft_shards.formats.terminal import printable, printable_text
 from sft_shards.formats.shards.rows import TURNS, read_rows
+from sft_shards.formats.terminal import printable, printable_text
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 

@@ -22,9 +22,9 @@ from sft_shards.formats.shards.contents import entries, kind_of, size_inside
 from sft_shards.formats.shards.directory import Shard
 from sft_shards.formats.shards.files import sha256_inside
 from sft_shards.formats.shards.manifest import NAME, REJECTS, SIGNATURE, TEMPLATE
+from sft_shards.formats.shards.rows import read_rows
 from sft_shards.preprocess.sources.partition import combined_sha256
 from sft_shards.preprocess.tasks.workdir import WORK
-from sft_shards.formats.shards.rows import read_rows
 from sft_shards.preprocess.tasks.writer import read_rejects, turns_of
 
 CHUNK = 1 << 24

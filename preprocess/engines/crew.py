@@ -9,12 +9,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from pathlib import Path
+from types import ModuleType
 
 from sft_shards.formats.errors import DataError
 from sft_shards.preprocess.engines import worker
@@ -59,6 +61,17 @@ def _interrupts_ignored() -> Iterator[None]:
             signal.signal(signal.SIGINT, before)
 
 
+@contextmanager
+def _main_hidden() -> Iterator[None]:
+    """Keep a process that starts from importing the program that calls this package, whose calls would run again."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 class _Worker:
     """One worker process and our end of its connection."""
 
@@ -68,7 +81,7 @@ class _Worker:
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=worker.main, args=(str(output), theirs), daemon=True)
         try:
-            with _interrupts_ignored():
+            with _interrupts_ignored(), _main_hidden():
                 self.process.start()
         finally:
             theirs.close()

@@ -22,12 +22,12 @@ from sft_shards.formats.columnar import prefix_sums
 from sft_shards.formats.shards import SPLITS, IndexedReader
 from sft_shards.formats.shards.files import fsync_directory, sync_folders
 from sft_shards.formats.shards.manifest import REJECTS
+from sft_shards.formats.shards.rows import read_rows
 from sft_shards.preprocess.pipeline.batch import Batch, Reject, count_trained
 from sft_shards.preprocess.pipeline.truncation import UNROLLED, count_unrolled
 from sft_shards.preprocess.tasks.digests import Digests
 from sft_shards.preprocess.tasks.plan import Plan, Task
 from sft_shards.preprocess.tasks.workdir import WORK, read_receipt, task_folder, task_name
-from sft_shards.formats.shards.rows import read_rows
 from sft_shards.preprocess.tasks.writer import ROWS, TaskWriter, read_rejects, turns_of
 
 REASON = "duplicate"

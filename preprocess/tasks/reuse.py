@@ -27,13 +27,13 @@ from sft_shards.formats.shards.contents import is_file_inside, open_inside, read
 from sft_shards.formats.shards.files import sha256_inside, sha256_of, sync, write_json
 from sft_shards.formats.shards.manifest import NAME as MANIFEST
 from sft_shards.formats.shards.manifest import REJECTS
+from sft_shards.formats.shards.rows import read_rows
 from sft_shards.formats.shards.schema import SchemaError, build, parse
 from sft_shards.preprocess.sources import kind_of
 from sft_shards.preprocess.sources.streams import hash_range
 from sft_shards.preprocess.tasks.diff import differences, joined
 from sft_shards.preprocess.tasks.plan import Plan, Task
 from sft_shards.preprocess.tasks.workdir import WORK, Receipt, StagedShard
-from sft_shards.formats.shards.rows import read_rows
 from sft_shards.preprocess.tasks.writer import KINDS, ROWS, read_rejects, reject_line, shift_rows
 
 NAME = "extend.json"

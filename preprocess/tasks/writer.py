@@ -33,6 +33,7 @@ from sft_shards.preprocess.tasks.workdir import StagedShard
 KINDS = ("tokens", "loss_mask")
 ROWS = "rows.parquet"
 
+
 class ShardWriter:
     """Writes one shard of one split: tokens, loss masks, and the record that each sequence came from."""
 

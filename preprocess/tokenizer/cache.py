@@ -23,8 +23,8 @@ from sft_shards.formats.shards.files import sha256_file
 from sft_shards.preprocess.versions import versions
 
 FOLDER = "tokenizers"
-READERS = ("backends", "loaded", "metadata", "token_bytes")
-"""The modules here that decide what an entry holds; their own text is part of its name."""
+READERS = ("backends.py", "loaded.py", "metadata.py", "../../formats/token_bytes.py")
+"""The modules that decide what an entry holds, from here; their own text is part of its name."""
 
 T = TypeVar("T")
 
@@ -57,6 +57,6 @@ def cached(
 
 
 def _key(files: Mapping[str, str]) -> str:
-    readers = [sha256_file(Path(__file__).with_name(f"{module}.py")) for module in READERS]
+    readers = [sha256_file(Path(__file__).parent / module) for module in READERS]
     parts = [sorted(files.items()), sorted(versions().items()), readers]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sft_shards.formats.errors import DataError
+from sft_shards.formats.token_bytes import TokenBytes, token_bytes
 from sft_shards.preprocess.tokenizer.metadata import TokenizerMetadata, load
-from sft_shards.preprocess.tokenizer.token_bytes import TokenBytes, token_bytes
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as HuggingFaceTokenizer

@@ -30,8 +30,8 @@ from sft_shards.preprocess.tokenizer.loaded import LoadedTokenizer
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as HuggingFaceTokenizer
 
+    from sft_shards.formats.token_bytes import TokenBytes
     from sft_shards.preprocess.config import JobConfig
-    from sft_shards.preprocess.tokenizer.token_bytes import TokenBytes
 
 FILES = (
     "tokenizer.json",

@@ -17,6 +17,11 @@ from sft_shards.formats.shards.packing import Packs
 from sft_shards.formats.shards.selection import Targets, all_targets, content, select
 from sft_shards.trainer.data.cache import Arrays, Cache, Key
 
+OVERLONG = ("truncate", "drop")
+"""What happens to a conversation that does not fit; see `formats.shards.selection.select`."""
+BATCHING = ("packed", "padded")
+"""`packed` fills a sample with conversations, `padded` gives each conversation a sample."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from sft_shards.formats.errors import DataError
-from sft_shards.preprocess.pipeline.batch import TrainedTurns
 from sft_shards.formats.shards.rows import read_rows
+from sft_shards.preprocess.pipeline.batch import TrainedTurns
 from sft_shards.preprocess.tasks.writer import shift_rows, turns_of, write_rows
 
 COUNT_THREADS = """

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
+from sft_shards.formats.token_bytes import ALPHABET, _byte_level, token_bytes
 from sft_shards.preprocess.tokenizer.loaded import _serialize
-from sft_shards.preprocess.tokenizer.token_bytes import ALPHABET, _byte_level, token_bytes
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.unit
