@@ -124,13 +124,3 @@ NOTES = {
     "unrolled_tokens": "tokens of these sequences",
 }
 """By name, what the notes of a manifest count."""
-
-
-def explain(reason: str) -> str:
-    """Give meaning and remedy of a reason in one line; "" for one of another package.
-
-    >>> explain("overlong")
-    'the sequence is longer than --max-length; raise it, or choose another --overlong'
-    """
-    known = REASONS.get(reason)
-    return f"{known.meaning}; {known.remedy}" if known else ""

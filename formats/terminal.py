@@ -14,10 +14,15 @@ from __future__ import annotations
 import os
 import re
 import sys
+from contextlib import suppress
 from typing import IO
 
 BODY = "│ "
 """Stands before each line of a text that is shown between lines of ours."""
+UNLIMITED = 1000
+"""Columns of what is no terminal."""
+USUAL = 80
+"""Columns of a terminal that does not say how many it has."""
 _OBEYED = (
     "\x00-\x1f\x7f-\x9f"  # C0, DEL and C1
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional marks, embeddings, overrides and isolates
@@ -52,6 +57,15 @@ def status(line: object) -> None:
 def coloured(stream: IO[str]) -> bool:
     """Return whether what is printed there may have colours: it is a terminal, and NO_COLOR is not set."""
     return stream.isatty() and not os.environ.get("NO_COLOR")
+
+
+def width_of(stream: IO[str]) -> int:
+    """Return the columns of the terminal that a stream is; `UNLIMITED` where it is none, and nobody folds its lines."""
+    if not stream.isatty():
+        return UNLIMITED
+    with suppress(OSError, ValueError):
+        return os.get_terminal_size(stream.fileno()).columns or USUAL
+    return USUAL
 
 
 def printable_text(text: str) -> str:

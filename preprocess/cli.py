@@ -10,14 +10,14 @@ import copy
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from sft_shards.formats.errors import DataError, UsageError
-from sft_shards.formats.reasons import explain
-from sft_shards.formats.terminal import coloured, say, status
+from sft_shards.formats.terminal import coloured, say, status, width_of
 from sft_shards.preprocess import runtime
 from sft_shards.preprocess.directories.cli import COMMANDS
 from sft_shards.preprocess.engines.engine import ENGINES, engine_class, engine_options, make_engine
@@ -42,7 +42,12 @@ if TYPE_CHECKING:
 ELSEWHERE = ("kubernetes",)
 """Engines that plan a job on another machine, whose files are not those of this one."""
 OUTPUT = option("--output", type=DIRECTORY, required=True, help="Shard directory that was planned.")
-LIMIT = option("--max-rejects", type=Limit(), default_words="any number", help="Fail if more records are left out.")
+LIMIT = option(
+    "--max-rejects",
+    type=Limit(),
+    default_words="half of a source, where that is over 100 records; overlong ones and duplicates do not count",
+    help="Fail if more records are left out; 100% allows any number.",
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
 WORKERS = option(
     "--workers",
@@ -72,6 +77,7 @@ def run(context: click.Context, /, **options: Any) -> None:
     INPUT is a file, glob, folder, OWNER/NAME[:SPLIT] on the Hub, or - for standard input. Stopped anywhere, the same
     command goes on where it was; on the directory that it finished, it does nothing and succeeds.
     """
+    began = time.monotonic()
     settings = resolve(context, options)
     engine = make_engine(settings.values["engine"], settings.values)
     _refuse_options_of_other_engines(settings)
@@ -80,9 +86,10 @@ def run(context: click.Context, /, **options: Any) -> None:
     if settings.values["dry_run"]:
         _dry_run(job, engine.script(job), as_json)
         return
+    new = job.is_new
     manifest = engine.run(job)
     if manifest is not None:
-        _report(job.output, manifest, as_json)
+        _report(job.output, manifest, as_json, time.monotonic() - began if new else None)
 
 
 def _add_engine_options() -> None:
@@ -246,40 +253,26 @@ def finalize(output: Path, max_rejects: str | None, wait: float, as_json: bool) 
     _report(output, finalize_only(output, max_rejects=max_rejects), as_json)
 
 
-def _report(output: Path, manifest: Manifest, as_json: bool) -> None:
-    """Print what a finished directory holds, and what went wrong that is no fault of the records."""
-    _print_counts(output, manifest, as_json)
+def _report(output: Path, manifest: Manifest, as_json: bool, seconds: float | None = None) -> None:
+    """Print what a finished directory holds, what was lost, and what went wrong that is no fault of the records.
+
+    Args:
+        seconds: what the job took, where this call made all of it.
+    """
+    from sft_shards.preprocess.directories.summary import lines, summarize
+
+    summary = summarize(output, manifest, seconds=seconds)
+    if as_json:
+        click.echo(json.dumps(summary.as_dict(), ensure_ascii=False))
+    else:
+        colour = coloured(sys.stdout)
+        for line in lines(summary, colour=colour, width=width_of(sys.stdout)):
+            click.echo(line, color=colour)
     if "internal_error" in manifest.counts.rejected:
         from sft_shards.preprocess.tasks.bugs import bug_reports
 
         for line in bug_reports(output):
             _say(line)
-
-
-def _print_counts(output: Path, manifest: Manifest, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(_summary(manifest)))
-        return
-    for name, split in manifest.splits.items():
-        share = split.trained_tokens / split.tokens
-        say(
-            f"{name}: {split.sequences:,} sequences, {split.tokens:,} tokens, {split.trained_tokens:,} carry loss "
-            f"({share:.1%}), longest {split.longest:,}, {len(split.shards)} shard(s)"
-        )
-    if manifest.notes.counts.get("unrolled_sequences"):
-        sequences, tokens = (manifest.notes.counts[f"unrolled_{one}"] for one in ("sequences", "tokens"))
-        say(f"unrolled: {sequences:,} sequences with {tokens:,} tokens more than one for each conversation")
-    for reason, count in manifest.counts.rejected.items():
-        why = explain(reason)
-        say(f"left out: {count:,} {reason} (see {output}/rejects.jsonl)" + (f": {why}" if why else ""))
-    say(f"wrote {output} with template {manifest.template.name}; look at it: sft-preprocess inspect {output}")
-
-
-def _summary(manifest: Manifest) -> dict[str, Any]:
-    raw = manifest.as_dict()
-    for split in raw["splits"].values():
-        split["shards"] = len(split["shards"])
-    return {key: raw[key] for key in ("counts", "splits", "notes")} | {"template": manifest.template.name}
 
 
 for command in COMMANDS:

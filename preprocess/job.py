@@ -17,6 +17,7 @@ from pathlib import Path
 
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.shards import Manifest
+from sft_shards.formats.shards.files import write_json
 from sft_shards.formats.terminal import printable
 from sft_shards.preprocess.config import JobConfig
 from sft_shards.preprocess.engines.engine import Begin, RunTasks
@@ -33,7 +34,7 @@ from sft_shards.preprocess.tasks.prepare import check_fit, prepared
 from sft_shards.preprocess.tasks.replacement import publish, recover, settle, start_over, working_folder
 from sft_shards.preprocess.tasks.rerun import made_already
 from sft_shards.preprocess.tasks.template_file import planned_config, template_text
-from sft_shards.preprocess.tasks.workdir import PLAN, WORK, clear, is_finished
+from sft_shards.preprocess.tasks.workdir import PLAN, RUN, WORK, clear, is_finished, is_settled
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 Announce = Callable[[Plan, Tokenizer], None]
@@ -61,7 +62,7 @@ class Job:
     workers: int | None = None
     """Processes that share the tasks on one machine; None for the engine's own default."""
     max_rejects: str | None = None
-    """The most records that may be left out: a number, or a percentage such as "1%"; None for any."""
+    """The most records that may be left out: a number, or a percentage such as "1%"; None for `losses.SHARE`."""
     announce: Announce = _silent
     """Is called with the plan before the first task runs."""
     say: Callable[[str], None] = _quiet
@@ -79,6 +80,12 @@ class Job:
     def folder(self) -> Path:
         """Where the plan and what tasks leave lies until the directory is complete: `output`, or beside it."""
         return working_folder(self.output, overwrite=self.overwrite)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing of it is on disk yet: no complete directory, and no work of a job that was stopped."""
+        state = look(self.folder)
+        return not state.is_complete and not state.has_work
 
     def finished(self) -> Manifest | None:
         """Return the manifest where this very job finished the directory before, and it is not to be overwritten.
@@ -117,6 +124,7 @@ class Job:
             return manifest
         with self._held() as folder:
             plan, tokenizer = self._write_plan(folder)
+            write_json(folder / WORK / RUN, {}, scratch=folder / WORK)
             if begin is not None:
                 begin(plan, tokenizer, folder)
             self.announce(plan, tokenizer)
@@ -151,7 +159,7 @@ class Job:
         if self.overwrite or not look(self.output).is_complete:
             check_fit(self.output, overwrite=self.overwrite)
         with tempfile.TemporaryDirectory() as scratch:
-            plan, tokenizer = self._make_plan(Path(scratch))
+            plan, tokenizer = self._make_plan(Path(scratch), anew=True)
             self.announce(plan, tokenizer)
             return plan
 
@@ -165,8 +173,14 @@ class Job:
         named = (*self.config.inputs, self.config.tokenizer, self.config.template)
         check_apart(self.output, [name for name in (*named, self.older) if name is not None])
 
-    def _make_plan(self, scratch: Path) -> tuple[Plan, Tokenizer]:
-        sources = planned_sources(self.config, lambda: spool(scratch, replace=self.overwrite))
+    def _make_plan(self, scratch: Path, *, anew: bool) -> tuple[Plan, Tokenizer]:
+        """Look at the inputs and load the tokenizer.
+
+        Args:
+            scratch: where standard input is put.
+            anew: whether other standard input than was put there may take its place.
+        """
+        sources = planned_sources(self.config, lambda: spool(scratch, replace=anew))
         check_apart(self.output, [source.file for source in sources if source.path != STDIN])
         for source in sources:
             unread = f"; keys of messages that are not read: {joined(source.unread, 8)}" if source.unread else ""
@@ -179,9 +193,12 @@ class Job:
 
     def _write_plan(self, folder: Path) -> tuple[Plan, Tokenizer]:
         new = not (folder / WORK / PLAN).is_file()
+        settled = not new and is_settled(folder)
         try:
-            plan, tokenizer = self._make_plan(folder / WORK)
-            if self.overwrite and not plan.is_written(folder):
+            plan, tokenizer = self._make_plan(folder / WORK, anew=self.overwrite or settled)
+            if (self.overwrite or settled) and not plan.is_written(folder):
+                if settled:
+                    self.say(f"{self.output}: starting over, since the job before came to nothing")
                 start_over(folder)
             plan.write(folder, tokenizer)
             if self.older is not None:

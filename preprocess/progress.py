@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-from contextlib import suppress
 from types import TracebackType
+
+from sft_shards.formats.terminal import UNLIMITED, width_of
 
 EVERY = 15.0
 """Seconds between two lines where standard error is not a terminal."""
 WIDTH = 20
 """Characters of the bar."""
-UNLIMITED = 1000
-"""Characters of a line that nobody folds."""
-USUAL = 80
-"""Columns of a terminal that does not say how many it has."""
 
 
 class Progress:
@@ -94,16 +90,9 @@ class Progress:
 
     def _show(self, end: str, *, finished: bool = False) -> None:
         self._lines += 1
-        width = _columns() - 1 if self._terminal else UNLIMITED
+        width = width_of(sys.stderr) - 1
         line = self.line(time.monotonic() - self._begin, width=width, finished=finished)
         print(f"\r\x1b[K{line}" if self._terminal else line, end=end, file=sys.stderr, flush=True)
-
-
-def _columns() -> int:
-    """Return the width of the terminal that standard error is."""
-    with suppress(OSError, ValueError):
-        return os.get_terminal_size(sys.stderr.fileno()).columns or USUAL
-    return USUAL
 
 
 def clock(seconds: float) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from sft_shards.formats.errors import DataError, UsageError
-from sft_shards.formats.terminal import coloured, say
+from sft_shards.formats.terminal import coloured, say, width_of
 from sft_shards.preprocess.options import DIRECTORY, JsonText, Output, Whole, arguments, option
 
 
@@ -164,7 +164,7 @@ def list_directories(directories: tuple[Path, ...], as_json: bool) -> None:
     from sft_shards.preprocess.directories.compare import summary, table
 
     found = [summary(directory) for directory in directories]
-    click.echo(json.dumps(found, ensure_ascii=False) if as_json else table(found))
+    click.echo(json.dumps(found, ensure_ascii=False) if as_json else table(found, width=width_of(sys.stdout)))
 
 
 @click.command()
@@ -195,7 +195,7 @@ def merge(directories: tuple[Path, ...], output: Path, overwrite: bool) -> None:
     from sft_shards.preprocess.directories.merge import merge as merge_directories
 
     merge_directories(directories, output, overwrite=overwrite)
-    click.echo(table([summary(output)]))
+    click.echo(table([summary(output)], width=width_of(sys.stdout)))
 
 
 COMMANDS = (inspect, verify, formats, list_directories, diff, merge)

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from sft_shards.formats.shards import Manifest, SourceInfo
-from sft_shards.formats.terminal import printable
+from sft_shards.formats.terminal import UNLIMITED
+from sft_shards.preprocess.directories import tables
+from sft_shards.preprocess.directories.tables import Column
 from sft_shards.preprocess.tasks.diff import differences
 
 
@@ -39,25 +41,33 @@ def summary(directory: Path) -> dict[str, Any]:
     }
 
 
-def table(summaries: Sequence[dict[str, Any]]) -> str:
-    """Format summaries as a table with a line for each split."""
-    rows: list[tuple[str, ...]] = [
-        ("directory", "split", "shards", "sequences", "tokens", "trained", "longest", "tokenizer", "template")
+COLUMNS = (
+    Column(title="directory", gives_way=True),
+    Column(title="split"),
+    *(Column(title=title, right=True) for title in ("shards", "sequences", "tokens", "trained", "longest")),
+    Column(title="tokenizer", gives_way=True),
+    Column(title="template", gives_way=True),
+)
+
+
+def table(summaries: Sequence[dict[str, Any]], *, width: int = UNLIMITED) -> str:
+    """Format summaries as a table with a line for each split.
+
+    Args:
+        width: columns of the terminal.
+    """
+    rows = [
+        (
+            one["directory"],
+            split,
+            *(f"{info[key]:,}" for key in ("shards", "sequences", "tokens", "trained_tokens", "longest")),
+            one["tokenizer"],
+            one["template"],
+        )
+        for one in summaries
+        for split, info in one["splits"].items()
     ]
-    for one in summaries:
-        for split, info in one["splits"].items():
-            numbers = (f"{info[key]:,}" for key in ("shards", "sequences", "tokens", "trained_tokens", "longest"))
-            names = map(printable, (one["directory"], split, one["tokenizer"], one["template"]))
-            directory, shown, tokenizer, template = names
-            rows.append((directory, shown, *numbers, tokenizer, template))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if 2 <= column <= 6 else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
+    return "\n".join(tables.table(COLUMNS, rows, width=width))
 
 
 def compare(one: Path, other: Path) -> list[str]:

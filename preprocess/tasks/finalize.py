@@ -29,12 +29,12 @@ from sft_shards.formats.shards import (
 from sft_shards.formats.shards.contents import folder_inside, size_inside
 from sft_shards.formats.shards.files import atomic_write, fsync_directory, sha256_file, sync_folders
 from sft_shards.formats.shards.manifest import REJECTS
-from sft_shards.preprocess.pipeline.containment import INTERNAL_ERROR
 from sft_shards.preprocess.pipeline.reference import configured_template
 from sft_shards.preprocess.sources.partition import combined_sha256
 from sft_shards.preprocess.tasks.dedup import deduplicate
+from sft_shards.preprocess.tasks.losses import check_losses
 from sft_shards.preprocess.tasks.plan import Plan, Task
-from sft_shards.preprocess.tasks.workdir import WORK, Receipt, read_receipt, task_folder, task_name
+from sft_shards.preprocess.tasks.workdir import WORK, Receipt, read_receipt, refuse, task_folder, task_name
 from sft_shards.preprocess.tasks.writer import ROWS, read_rejects, reject_line, shift_rows
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
@@ -50,7 +50,7 @@ def finalize(
     Args:
         folder: where the tasks left their work, and where the directory is completed.
         output: the output folder as messages name it.
-        max_rejects: the most records that may be left out: a number, or a percentage such as "1%"; None for any.
+        max_rejects: the most records that may be left out, see `losses.check_losses`.
 
     Raises:
         DataError: tasks are missing, too many records were left out, or nothing is left to train on.
@@ -68,7 +68,11 @@ def finalize(
     records = sum(receipt.records for receipt in receipts.values())
     rejects = _merge_rejects(plan, bases, folder)
     counts = Counts(read=records, written=records - rejected.total(), rejected=dict(sorted(rejected.items())))
-    check_rejects(counts, max_rejects, folder)
+    try:
+        check_losses(counts, _records(plan, receipts), max_rejects, folder)
+    except DataError as error:
+        refuse(folder, str(error))
+        raise
     splits = {split: _place(split, plan, receipts, bases, folder) for split in SPLITS}
     tokenizer.copy_files(folder, "tokenizer", scratch=folder / WORK)
     template = _template(plan, tokenizer)
@@ -89,16 +93,12 @@ def finalize(
     return manifest
 
 
-def check_limit(limit: str, counts: Counts) -> bool:
-    """Whether the records left out are no more than `--max-rejects` allows.
-
-    >>> check_limit("1%", Counts(read=100, written=99, rejected={"overlong": 1}))
-    True
-    """
-    rejected = sum(counts.rejected.values())
-    if limit.endswith("%"):
-        return rejected * 100 <= float(limit[:-1]) * counts.read
-    return rejected <= int(limit)
+def _records(plan: Plan, receipts: Receipts) -> Counter[str]:
+    """Count the records of each source, by its path."""
+    read: Counter[str] = Counter()
+    for task in plan.tasks:
+        read[task.source.path] += receipts[task.number].records
+    return read
 
 
 def missing_tasks(plan: Plan, output: Path) -> list[int]:
@@ -150,20 +150,6 @@ def _merge_rejects(plan: Plan, bases: Mapping[int, int], output: Path) -> FileIn
                 merged.write(reject_line(line.source, record, line.reason, line.detail).encode("utf-8"))
     path = output / REJECTS
     return FileInfo(bytes=path.stat().st_size, sha256=sha256_file(path))
-
-
-def check_rejects(counts: Counts, limit: str | None, output: Path) -> None:
-    """Raise a DataError if more records were left out than `limit` allows, or all of them."""
-    reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts.rejected.items()) or "there were none"
-    if INTERNAL_ERROR in counts.rejected:
-        reasons += f"; {INTERNAL_ERROR} is a bug in sft-shards: report it"
-    if counts.written == 0:
-        raise DataError(f"{output}: all {counts.read:,} records were left out ({reasons}); see {output}/{REJECTS}")
-    if limit is not None and not check_limit(limit, counts):
-        raise DataError(
-            f"{output}: {sum(counts.rejected.values()):,} of {counts.read:,} records were left out ({reasons}), "
-            f"more than --max-rejects {limit}; see {output}/{REJECTS}, then run again with --overwrite"
-        )
 
 
 def _place(split: str, plan: Plan, receipts: Receipts, bases: Mapping[int, int], output: Path) -> SplitInfo:

@@ -23,7 +23,7 @@ UNFINISHED = re.compile(
     | ({"|".join(SPLITS)}) / ((tokens|loss_mask)/[0-9]+\.(bin|idx) | rows/[0-9]+\.parquet)
     | (.+/)? \.nfs[0-9a-f]+
     | {re.escape(WORK)} / (
-        lock | stdin | stdin-[^/]+ | rows-[^/]+ | \.[^/]+\.tmp | (plan|merge|extend)\.json
+        lock | run | refused | stdin | stdin-[^/]+ | rows-[^/]+ | \.[^/]+\.tmp | (plan|merge|extend)\.json
       | (tokenizer|slurm|ray)/[^/]+
       | (tasks/[0-9]+|attempt-[^/]+)/.+
       )

@@ -22,8 +22,8 @@ from sft_shards.preprocess.sources import find_sources
 from sft_shards.preprocess.sources.stdin import spool
 from sft_shards.preprocess.sources.streams import hash_range
 from sft_shards.preprocess.tasks.diff import differences
-from sft_shards.preprocess.tasks.finalize import check_rejects
 from sft_shards.preprocess.tasks.lock import job_lock
+from sft_shards.preprocess.tasks.losses import check_losses
 from sft_shards.preprocess.tasks.output import OutputState, look
 from sft_shards.preprocess.tasks.replacement import settle
 from sft_shards.preprocess.tasks.template_file import planned_config, template_text
@@ -61,7 +61,7 @@ def made_already(
             f"{output}: already holds a complete shard directory of another job ({'; '.join(changed[:SHOWN])}{more}); "
             "choose another --output, or give --overwrite"
         )
-    check_rejects(manifest.counts, max_rejects, output)
+    check_losses(manifest.counts, {one.path: one.records for one in manifest.sources}, max_rejects, output)
     return manifest
 
 

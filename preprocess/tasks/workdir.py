@@ -11,6 +11,8 @@
     .work/tasks/NNNNN/        a finished task: shards, rejects.jsonl, receipt.json
     .work/slurm/              the batch script and the logs of its array
     .work/ray/                what lost workers of Ray wrote to standard error
+    .work/run                 there where the job is one of `run`, which holds the folder as long as it works
+    .work/refused             why a job whose tasks are all finished was not published
 
 Everything unfinished lies below `.work`, temporary files included, so that a finished directory does not show how
 often its job was killed.
@@ -26,13 +28,15 @@ from pathlib import Path
 from sft_shards.formats.errors import DataError
 from sft_shards.formats.shards import SPLITS, FileInfo
 from sft_shards.formats.shards.contents import is_file_inside, read_inside
-from sft_shards.formats.shards.files import write_json
+from sft_shards.formats.shards.files import atomic_write, write_json
 from sft_shards.formats.shards.schema import SchemaError, build, parse
 
 WORK = ".work"
 PLAN = "plan.json"
 TASKS = "tasks"
 LOCK = "lock"
+RUN = "run"
+REFUSED = "refused"
 RECEIPT = "receipt.json"
 SCHEMA = 1
 """Version of the fields of a receipt."""
@@ -112,6 +116,26 @@ def read_receipt(output: Path, number: int) -> Receipt | None:
             f"{output / name}: not a receipt of schema version {SCHEMA} ({error}); start again with --overwrite"
         ) from None
     return receipt
+
+
+def refuse(output: Path, why: str) -> None:
+    """Note that a job is not published, and why; its tasks are kept for the same call with other limits."""
+    with atomic_write(output / WORK / REFUSED, scratch=output / WORK) as file:
+        file.write(f"{why}\n".encode("utf-8", "backslashreplace"))
+
+
+def is_settled(output: Path) -> bool:
+    """Whether another job may take the place of the unfinished one in a folder, whose lock the caller holds.
+
+    That is so where it was refused, and where it is one of `run` (nobody else has its tasks) and holds no sequence.
+    """
+    if is_file_inside(output, f"{WORK}/{REFUSED}"):
+        return True
+    if not is_file_inside(output, f"{WORK}/{RUN}"):
+        return False
+    numbers = [int(entry.name) for entry in _entries(output / WORK / TASKS) if entry.name.isdecimal()]
+    receipts = [read_receipt(output, number) for number in numbers]
+    return not any(receipt.shards for receipt in receipts if receipt is not None)
 
 
 def clear(output: Path, keep: Collection[str] = ()) -> None:

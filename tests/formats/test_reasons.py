@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sft_shards.formats.reasons import NOTES, REASONS, explain
+from sft_shards.formats.reasons import NOTES, REASONS
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.unit
@@ -62,7 +62,3 @@ def test_the_document_repeats_both_tables():
 
 def _section(text, head):
     return text[text.index(head) :].partition("\n\n")[0]
-
-
-def test_a_reason_of_another_package_has_no_explanation():
-    assert explain("too_sad") == ""

@@ -21,7 +21,7 @@ def shown(monkeypatch, *, terminal, columns=80, error=None):
     """What a job of two tasks prints; it ends with an error if there is one."""
     screen = Screen(terminal)
     monkeypatch.setattr("sys.stderr", screen)
-    monkeypatch.setattr(progress, "_columns", lambda: columns)
+    monkeypatch.setattr(progress, "width_of", lambda stream: columns if stream.isatty() else 1000)
     monkeypatch.setattr(progress, "EVERY", 0.0)
     try:
         with Progress(tasks=2, size=4_000_000_000) as counted:
