@@ -1,4 +1,4 @@
-"""How one training step is spread over processes: tensor, pipeline and data parallel sizes, and batch sizes.
+"""How one training step is spread over processes: tensor, pipeline, context and data parallel sizes, and batch sizes.
 
     found = from_flags(args, world=16)      # --tensor-model-parallel-size 4 --global-batch-size 32
     found.tensor, found.data, found.global_batch        # 4, 4, 32
@@ -20,11 +20,13 @@ class ParallelLayout:
     """Numbers of processes and samples in one training step."""
 
     world: int
-    """All processes: tensor x pipeline x data."""
+    """All processes: tensor x pipeline x context x data."""
     tensor: int
     """Tensor parallel size (TP)."""
     pipeline: int
     """Pipeline parallel size (PP)."""
+    context: int
+    """Context parallel size (CP): how many processes share the positions of a sample."""
     data: int
     """Data parallel size (DP): how many micro-batches run at the same time."""
     seq_length: int
@@ -35,6 +37,18 @@ class ParallelLayout:
     """Samples of an optimizer step, over all processes."""
     eval_batch: int
     """Samples of an evaluation step, over all processes."""
+
+    @property
+    def multiple(self) -> int:
+        """Positions of which each conversation in a pack takes a multiple: every context rank gets two equal parts.
+
+        Parts need not divide by TP where sequence parallelism spreads the positions of a whole sample again.
+        """
+        return 2 * self.context if self.context > 1 else 1
+
+    def __str__(self) -> str:
+        context = f" x CP {self.context}" if self.context > 1 else ""
+        return f"TP {self.tensor} x PP {self.pipeline}{context} x DP {self.data}"
 
 
 def from_flags(args: Namespace, world: int, *, epochs: bool = False) -> ParallelLayout:
@@ -61,15 +75,16 @@ def from_flags(args: Namespace, world: int, *, epochs: bool = False) -> Parallel
         raise UsageError("--epochs needs a batch size that does not change; give --train-samples instead")
     if args.lr is None:
         raise UsageError("--lr is missing: give a learning rate after -- or in the YAML file")
-    if args.context_parallel_size > 1:
-        raise UsageError("--context-parallel-size above 1 is not supported; use --tensor-model-parallel-size")
     tensor, pipeline = args.tensor_model_parallel_size, args.pipeline_model_parallel_size
+    context = args.context_parallel_size
+    _check_context(args)
     experts = (getattr(args, "expert_tensor_parallel_size", None) or tensor) * (
         getattr(args, "expert_model_parallel_size", None) or 1
     )
-    _divides(world, tensor * pipeline, f"TP {tensor} x PP {pipeline}")
+    shown = f"TP {tensor} x PP {pipeline}{f' x CP {context}' if context > 1 else ''}"
+    _divides(world, tensor * pipeline * context, shown)
     _divides(world, experts * pipeline, f"EP x expert TP {experts} x PP {pipeline}")
-    data = world // (tensor * pipeline)
+    data = world // (tensor * pipeline * context)
     micro = args.micro_batch_size
     batch = args.global_batch_size or micro * data
     if micro < 1 or batch < 1 or batch % (micro * data):
@@ -81,12 +96,36 @@ def from_flags(args: Namespace, world: int, *, epochs: bool = False) -> Parallel
         world=world,
         tensor=tensor,
         pipeline=pipeline,
+        context=context,
         data=data,
         seq_length=args.seq_length,
         micro_batch=micro,
         global_batch=batch,
         eval_batch=getattr(args, "eval_global_batch_size", None) or batch,
     )
+
+
+def _check_context(args: Namespace) -> None:
+    """Raise UsageError if context parallelism is asked for and the positions of a sample cannot be spread."""
+    context, tensor, length = args.context_parallel_size, args.tensor_model_parallel_size, args.seq_length
+    if context < 1:
+        raise UsageError(f"--context-parallel-size {context}: it is at least 1; leave it out for none")
+    if context == 1:
+        return
+    multiple, shown = 2 * context, f"2 x CP {context}"
+    if getattr(args, "sequence_parallel", False) and tensor > 1:
+        multiple, shown = multiple * tensor, f"{shown} x TP {tensor} (--sequence-parallel)"
+    if length % multiple:
+        above = -(-length // multiple) * multiple
+        raise UsageError(f"--seq-length {length} is not a multiple of {multiple} = {shown}; make it {above}")
+    if not args.calculate_per_token_loss:
+        raise UsageError(
+            "--context-parallel-size above 1 needs calculate-per-token-loss: its ranks hold parts of one conversation, "
+            "whose means cannot be averaged; leave the flag as it is"
+        )
+    for name in ("mtp_num_layers", "hybrid_context_parallel", "hierarchical_context_parallel_sizes"):
+        if getattr(args, name, None):
+            raise UsageError(f"--{name.replace('_', '-')} is not supported with --context-parallel-size; leave it out")
 
 
 def _divides(world: int, size: int, layout: str) -> None:

@@ -89,6 +89,7 @@ class Stage:
                 every_token=self.every_token,
                 seed=self.setup.args.seed,
                 cache=self.setup.cache,
+                multiple=self.setup.layout.multiple,
             )
             sources.append(Source(name=name, weight=weight, plan=plan))
         return Mixture(sources, seed=self.setup.args.seed) if sources else None
@@ -187,6 +188,7 @@ class Stage:
         names = tuple(source.name for source in self.valid.sources) if self.valid else ()
         return ForwardStep(
             packed=self.setup.isolation.packed,
+            context=self.setup.layout.context,
             loss_chunk=self.setup.job.loss_chunk,
             sources=names if len(names) > 1 else (),
         )

@@ -47,8 +47,8 @@ def lines(setup: Setup, stage: Stage, *, vocabulary: int, padded: int, eval_iter
         f"isolation: {setup.isolation.kind} ({setup.isolation.reason})",
         evaluation,
         f"model vocabulary: {padded:,} rows for {vocabulary:,} ids",
-        f"{where}: {layout.world} process(es), TP {layout.tensor} x PP {layout.pipeline} x DP {layout.data}; "
-        f"{layout.seq_length:,} positions, micro-batch {layout.micro_batch}, global batch {layout.global_batch}",
+        f"{where}: {layout.world} process(es), {layout}; {layout.seq_length:,} positions, "
+        f"micro-batch {layout.micro_batch}, global batch {layout.global_batch}",
         *_balance(stage),
         f"{steps:,} steps of {layout.global_batch} = {samples:,} samples = {samples / epoch:.2f} epochs of {epoch:,}",
     ]
@@ -68,6 +68,7 @@ def _content(mixture: Mixture, seq_length: int) -> str:
     return (
         f"{packs:,} samples, {counts.positions / (packs * seq_length):.2%} full: {counts.conversations:,} "
         f"conversations, {counts.positions:,} positions, {counts.trained_tokens:,} of them trained"
+        f"{f'; {counts.gaps:,} positions of padding between them' if counts.gaps else ''}"
     )
 
 

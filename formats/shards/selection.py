@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,15 +51,21 @@ class Selection:
     untrained: int
     """Conversations left out because no target within the sequence carries loss."""
 
-    def packed(self, split: Split, *, seq_length: int, seed: int) -> Packs:
+    def packed(self, split: Split, *, seq_length: int, seed: int, multiple: int = 1) -> Packs:
         """Pack the selected conversations into samples; items are row numbers of the split.
 
         Args:
             seq_length: positions of a sample.
             seed: of the shuffling.
+            multiple: each conversation takes a multiple of so many positions; it divides `seq_length`.
         """
-        packs = pack(self.positions, seq_length, seed, content(split))
+        packs = pack(rounded_up(self.positions, multiple), seq_length, seed, content(split))
         return Packs(items=self.rows[packs.items], bounds=packs.bounds)
+
+
+def rounded_up(positions: NDArray[Any], multiple: int) -> NDArray[np.int64]:
+    """Return int64[n]: the next multiple of each number; 3 and 4 become 4 and 4 for multiples of 4."""
+    return -(-positions.astype(np.int64) // multiple) * multiple
 
 
 def content(split: Split) -> str:

@@ -10,6 +10,6 @@ def args(**given: Any) -> argparse.Namespace:
         "train_samples": None, "lr": 0.1, "context_parallel_size": 1, "tensor_model_parallel_size": 1,
         "pipeline_model_parallel_size": 1, "micro_batch_size": 1, "global_batch_size": None,
         "make_vocab_size_divisible_by": 128, "rampup_batch_size": None, "vocab_size": None, "padded_vocab_size": None, "tokenizer_type": None,
-        "tokenizer_model": None,
+        "tokenizer_model": None, "calculate_per_token_loss": True,
     }  # fmt: skip
     return argparse.Namespace(**{**known, **given})

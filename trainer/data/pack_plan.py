@@ -1,7 +1,8 @@
 """The pack plan of a split: which conversations share which sample, as two small cached arrays.
 
 Tokens are never copied, so that a new sequence length, seed or mixture is only a new plan and costs seconds. With
-`padded` batching every pack holds one conversation.
+`padded` batching every pack holds one conversation. With context parallelism each conversation takes a multiple of
+some number of positions, because every rank gets equal parts of it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from sft_shards.formats.errors import DataError
 from sft_shards.formats.shards import Split
 from sft_shards.formats.shards.packing import Packs
-from sft_shards.formats.shards.selection import Targets, all_targets, content, select
+from sft_shards.formats.shards.selection import Targets, all_targets, content, rounded_up, select
 from sft_shards.trainer.data.cache import Arrays, Cache, Key
 
 OVERLONG = ("truncate", "drop")
@@ -33,6 +34,8 @@ class Counts:
     """In the plan."""
     positions: int
     """Positions (a conversation of L tokens has L - 1) that they fill."""
+    gaps: int
+    """Padding behind conversations within packs, in positions, which makes each a multiple of some number of them."""
     trained_tokens: int
     """Positions whose label carries loss."""
     cut: int
@@ -56,6 +59,8 @@ class Plan:
     counts: Counts
     identity: str
     """Hash of the split's tokens and masks, see `selection.content`."""
+    multiple: int = 1
+    """Each conversation takes a multiple of so many positions of its pack."""
 
     def __len__(self) -> int:
         return len(self.packs.bounds) - 1
@@ -63,7 +68,8 @@ class Plan:
     def squares(self, seq_length: int) -> NDArray[np.int64]:
         """Return int64[packs]: of each pack the sum of the squares of its conversations' positions.
 
-        Conversations of 4 and 3 tokens have 3 and 2 positions, so their pack has 13; padding is not counted.
+        Conversations of 4 and 3 tokens have 3 and 2 positions, so their pack has 13 (with multiples of 4: 32); padding
+        behind the last one is not counted.
 
         Args:
             seq_length: positions of a sample; no conversation has more.
@@ -71,17 +77,26 @@ class Plan:
         if not len(self):
             return np.zeros(0, dtype=np.int64)
         lengths = self.split.lengths()[self.packs.items].astype(np.int64)
-        positions = np.minimum(lengths - 1, seq_length)
+        positions = rounded_up(np.minimum(lengths - 1, seq_length), self.multiple)
         return np.add.reduceat(positions * positions, self.packs.bounds[:-1].astype(np.int64))
 
 
 def make_plan(
-    split: Split, *, seq_length: int, overlong: str, batching: str, every_token: bool, seed: int, cache: Cache
+    split: Split,
+    *,
+    seq_length: int,
+    overlong: str,
+    batching: str,
+    every_token: bool,
+    seed: int,
+    cache: Cache,
+    multiple: int = 1,
 ) -> Plan:
     """Return the plan of a split, from the cache if it is there.
 
     Args:
         batching: `packed` fills a sample with conversations, `padded` gives each conversation a sample.
+        multiple: in a packed plan each conversation takes a multiple of so many positions; it divides `seq_length`.
         seed: of the shuffling in a packed plan.
         cache: where the plan and the selection are kept.
         seq_length, overlong, every_token: see `sft_shards.formats.shards.selection.select`.
@@ -91,7 +106,8 @@ def make_plan(
     """
     if len(split) >= 1 << 32:
         raise DataError(f"{split.name}: {len(split)} conversations are too many for one directory; use several")
-    identity = content(split)
+    assert seq_length % multiple == 0
+    identity, multiple = content(split), multiple if batching == "packed" else 1
 
     def build() -> Arrays:
         chosen = select(
@@ -102,7 +118,7 @@ def make_plan(
             targets=lambda split: cached_targets(split, cache),
         )
         if batching == "packed":
-            packs = chosen.packed(split, seq_length=seq_length, seed=seed)
+            packs = chosen.packed(split, seq_length=seq_length, seed=seed, multiple=multiple)
             rows, bounds = packs.items, packs.bounds
         else:
             rows, bounds = chosen.rows, np.arange(len(chosen.rows) + 1, dtype=np.uint32)
@@ -110,6 +126,7 @@ def make_plan(
             stored=len(split),
             conversations=len(chosen.rows),
             positions=int(chosen.positions.sum(dtype=np.int64)),
+            gaps=int((rounded_up(chosen.positions, multiple) - chosen.positions).sum()),
             trained_tokens=chosen.trained_tokens,
             cut=chosen.cut,
             overlong=chosen.overlong,
@@ -119,13 +136,14 @@ def make_plan(
 
     names = [each.name for each in fields(Counts)]
     key: Key = {
-        "version": 1,
+        "version": 2,
         "split": identity,
         "seq_length": seq_length,
         "overlong": overlong,
         "batching": batching,
         "every_token": every_token,
         "seed": seed if batching == "packed" else None,
+        "multiple": multiple,
     }
     found = cache.arrays("plan", key, build)
     return Plan(
@@ -133,6 +151,7 @@ def make_plan(
         packs=Packs(items=found["rows"], bounds=found["bounds"]),
         counts=Counts(**dict(zip(names, found["counts"].tolist(), strict=True))),
         identity=identity,
+        multiple=multiple,
     )
 
 

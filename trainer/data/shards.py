@@ -16,6 +16,14 @@ A pack of (7 8 9, mask 0 1 1) and (5 6, mask 0 1) with seq_length 4 and padding 
     loss_mask     1 1 1 0
     position_ids  0 1 0 0
 
+With context parallelism each conversation takes a multiple of some number of positions (see `pack_plan`). The padding
+in the gap behind it belongs to its segment, so position_ids go on. The same with multiples of 2 and seq_length 6:
+
+    tokens        7 8 5 0 0 0
+    labels        8 9 6 0 0 0
+    loss_mask     1 1 1 0 0 0
+    position_ids  0 1 0 1 0 1
+
 A sample takes 4 + 4 + 1 + 4 bytes a position, because it is copied between processes and to the GPU, where the forward
 step widens it.
 """
@@ -48,7 +56,7 @@ class Sample(TypedDict):
     loss_mask: NDArray[np.uint8]
     """uint8[N], 0 or 1, aligned with `labels`: whether the label carries loss."""
     position_ids: NDArray[np.int32]
-    """int32[N]: position within the conversation, from 0."""
+    """int32[N]: position within the conversation and the gap behind it, from 0."""
     source: np.int64
     """Number of the directory that the whole sample comes from."""
 
@@ -123,6 +131,8 @@ class Reader:
         self.every_token = every_token
         self.source = np.int64(source)
         self._ramp = np.arange(seq_length, dtype=np.int32)
+        self._padding = np.full(plan.multiple, pad_id, dtype=np.int32)
+        self._untrained = np.zeros(plan.multiple, dtype=np.uint8)
 
     def conversations(self, number: int) -> list[Pair]:
         """Return the conversations of pack `number`, uncut."""
@@ -135,14 +145,17 @@ class Reader:
         tokens, labels = np.empty(size, dtype=np.int32), np.empty(size, dtype=np.int32)
         loss_mask, position_ids = np.empty(size, dtype=np.uint8), np.empty(size, dtype=np.int32)
         parts = [(ids[: size + 1], mask[1 : size + 1]) for ids, mask in conversations]
-        at = sum(len(mask) for _, mask in parts)
-        if parts:  # one numpy call for each array, not for each conversation: a pack has many
-            np.concatenate([ids[:-1] for ids, _ in parts], out=tokens[:at], casting="unsafe")
-            np.concatenate([ids[1:] for ids, _ in parts], out=labels[:at], casting="unsafe")
-            np.concatenate([mask for _, mask in parts], out=loss_mask[:at])
-            np.concatenate([self._ramp[: len(mask)] for _, mask in parts], out=position_ids[:at])
         if self.every_token:
-            loss_mask[:at] = 1
+            parts = [(ids, np.ones_like(mask)) for ids, mask in parts]
+        gaps = [-len(mask) % self.plan.multiple for _, mask in parts]
+        at = sum(len(mask) for _, mask in parts) + sum(gaps)
+        if parts:  # one numpy call for each array, not for each conversation: a pack has many
+            padding, untrained = self._padding, self._untrained
+            np.concatenate(_apart([ids[:-1] for ids, _ in parts], gaps, padding), out=tokens[:at], casting="unsafe")
+            np.concatenate(_apart([ids[1:] for ids, _ in parts], gaps, padding), out=labels[:at], casting="unsafe")
+            np.concatenate(_apart([mask for _, mask in parts], gaps, untrained), out=loss_mask[:at])
+            ramps = [self._ramp[: len(mask) + gap] for (_, mask), gap in zip(parts, gaps, strict=True)]
+            np.concatenate(ramps, out=position_ids[:at])
         tokens[at:] = self.pad_id
         labels[at:] = self.pad_id
         loss_mask[at:] = 0
@@ -157,3 +170,10 @@ class Reader:
 
     def __getitem__(self, number: int) -> Sample:
         return self.sample(self.conversations(number))
+
+
+def _apart(pieces: list[NDArray[Any]], gaps: list[int], filler: NDArray[Any]) -> list[NDArray[Any]]:
+    """Return the pieces with as much of `filler` behind each as its gap is wide."""
+    if not any(gaps):
+        return pieces
+    return [part for piece, gap in zip(pieces, gaps, strict=True) for part in (piece, filler[:gap])]

@@ -1,7 +1,7 @@
 """Keep conversations that share a sample from attending to each other.
 
     trial (each node's GPU) ──consensus──▶ what failed ──choose──▶ te, flash, torch or sdpa ──kernels──▶ attention
-    position_ids ──segments──▶ where each conversation begins
+    position_ids ──segments──▶ where each conversation begins ──context_shares──▶ what each context rank computes
 
 Two conversations of two and one positions in one row, attended to by torch:
 

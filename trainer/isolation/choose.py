@@ -13,6 +13,7 @@ the four that passed its trial on this machine: in some ROCm images Transformer 
 
 from __future__ import annotations
 
+import math
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -85,25 +86,47 @@ def choose(
     shown = "; ".join(f"{kind}: {unusable[kind]}" for kind in kinds)
     if asked != "auto":
         problem = UsageError if kinds[0] in excluded else DataError
-        raise problem(f"--isolation {asked}: {unusable[kinds[0]]}; leave it out, or use --isolation sdpa")
+        others = "" if kinds[0] == KERNELS[-1] else "; leave it out, or use --isolation sdpa"
+        raise problem(f"--isolation {asked}: {unusable[kinds[0]]}{others}")
     raise UsageError(f"no attention can be used ({shown}); see docs/packing.md")
+
+
+def _heads_apart(args: Namespace, given: frozenset[str]) -> str:
+    """Return why context-parallel ranks cannot exchange positions for heads, or ""."""
+    context, tensor, heads = args.context_parallel_size, args.tensor_model_parallel_size, args.num_attention_heads
+    if context == 1:
+        return ""
+    if "cp_comm_type" in given:
+        return "--cp-comm-type is for Transformer Engine"
+    if heads % (tensor * context):
+        return (
+            f"{heads} attention heads do not divide by TP {tensor} x CP {context}, whose ranks exchange heads without "
+            f"Transformer Engine; use --context-parallel-size {math.gcd(heads // tensor, context)}"
+        )
+    if args.attention_dropout:
+        return "--attention-dropout would drop alike on all ranks of --context-parallel-size"
+    return ""
 
 
 def _excluded(kind: str, device: str, args: Namespace, given: frozenset[str]) -> str:
     """Return why the flags of a run exclude a kind, or ""."""
     asked = args.transformer_impl if "transformer_impl" in given else ""
+    window = getattr(args, "window_size", None) is not None
     if kind == TE:
         if device == "cpu":
             return "--device cpu does not use Transformer Engine"
-        return "--transformer-impl local does not use Transformer Engine" if asked == "local" else ""
+        if asked == "local":
+            return "--transformer-impl local does not use Transformer Engine"
+        return (
+            "it has no --window-size with --context-parallel-size" if window and args.context_parallel_size > 1 else ""
+        )
     if device == "cpu" and kind != "sdpa":
         return "--device cpu has no such kernel"
     if asked and asked != "local":
         return f"--transformer-impl {asked} has an attention of its own"
     if getattr(args, "softmax_type", "vanilla") != "vanilla":
         return f"--softmax-type {args.softmax_type} needs Transformer Engine"
-    dropout, window = bool(args.attention_dropout), getattr(args, "window_size", None) is not None
-    return unsupported(kind, dropout=dropout, window=window)
+    return unsupported(kind, dropout=bool(args.attention_dropout), window=window) or _heads_apart(args, given)
 
 
 def _require_one_row(args: Namespace) -> None:

@@ -45,6 +45,8 @@ def install() -> None:
             if func is torch.Tensor.type and len(args) == 1 and not kwargs:
                 # Megatron asserts on the name of the type, such as torch.cuda.FloatTensor
                 return str(func(*args)).replace("torch.", "torch.cuda.", 1)
+            if kwargs.get("pin_memory"):
+                kwargs["pin_memory"] = False
             if kwargs.get("device") is not None:
                 kwargs["device"] = _placed(kwargs["device"])
             return func(*(_placed(arg) for arg in args), **kwargs)

@@ -1,7 +1,8 @@
 """The forward step: one micro-batch from the data set through the model.
 
-Every rank reads its own batch. Items are pure functions of their number, so the tensor and pipeline ranks of one
-data-parallel rank read the same batch, and nothing is broadcast. Megatron does not shift labels; they and the mask come
+Every rank reads its own batch. Items are pure functions of their number, so the tensor, pipeline and context ranks of
+one data-parallel rank read the same batch, and nothing is broadcast; a context rank keeps its share of the positions.
+Megatron does not shift labels; they and the mask come
 shifted from `sft_shards.trainer.data.shards`.
 """
 
@@ -14,8 +15,10 @@ from functools import partial
 from typing import Any
 
 import torch
+from megatron.core import parallel_state
 
-from sft_shards.trainer.isolation.segments import find_segments
+from sft_shards.trainer.isolation.context_shares import ContextShares, context_shares
+from sft_shards.trainer.isolation.segments import Segments, find_segments
 from sft_shards.trainer.mcore.core_attention import packed_seq_params
 from sft_shards.trainer.mcore.loss import Reduced, loss_func
 from sft_shards.trainer.mcore.trained_logits import Selection, selecting, trained_positions
@@ -27,6 +30,8 @@ class ForwardStep:
 
     packed: bool
     """Whether a row holds several conversations, which attention must be told."""
+    context: int = 1
+    """Context-parallel ranks, each of which computes a share of every row."""
     loss_chunk: int | None = None
     """Trained positions whose logits are held at a time; None: logits of all positions are computed and held."""
     sources: tuple[str, ...] = ()
@@ -39,10 +44,14 @@ class ForwardStep:
             `tokens`, `labels`, `position_ids` int64[b, s]; int64[1, b x s] where rows are packed, which are then laid
             one behind the other. `loss_mask` float32[b, s] and `source` int64[b]. `packed_seq_params`, or None where
             attention is causal and padding follows the only conversation, so no trained position sees it. `trained`
-            int64[n], see `trained_positions`.
+            int64[n], see `trained_positions`. With context parallelism s are the positions of this rank's share.
         """
         batch = next(data_iterator)
-        packed = packed_seq_params(find_segments(batch["position_ids"], "cuda")) if self.packed else None
+        segments = find_segments(batch["position_ids"], "cuda") if self.packed else None
+        shares = None
+        if self.context > 1:
+            batch, shares = self._shared(batch, segments)
+        packed = packed_seq_params(segments, shares) if segments is not None else None
         moved: dict[str, Any] = {name: value.cuda(non_blocking=True) for name, value in batch.items()}
         for name in ("tokens", "labels", "position_ids"):
             moved[name] = moved[name].long().reshape(1 if self.packed else len(moved[name]), -1)
@@ -50,6 +59,23 @@ class ForwardStep:
         moved["packed_seq_params"] = packed
         moved["trained"] = trained_positions(batch["loss_mask"]).cuda(non_blocking=True)
         return moved
+
+    def _shared(
+        self, batch: dict[str, torch.Tensor], segments: Segments | None
+    ) -> tuple[dict[str, torch.Tensor], ContextShares]:
+        """Return this context rank's share of a micro-batch, and the shares of all.
+
+        Args:
+            batch: on the CPU, as the data set gives it.
+            segments: of the rows, one behind the other; None: each row is one.
+        """
+        rows, size = batch["tokens"].shape
+        if segments is None:
+            segments = Segments(bounds=None, lengths=(size,) * rows)
+        rank = parallel_state.get_context_parallel_rank()
+        shares = context_shares(segments, ranks=self.context, rank=rank, device="cuda")
+        mine = {name: value.flatten()[shares.mine].view(rows, -1) for name, value in batch.items() if value.dim() > 1}
+        return {**batch, **mine}, shares
 
     def _selecting(self, positions: torch.Tensor) -> contextlib.AbstractContextManager[None]:
         if self.loss_chunk is None:

@@ -21,7 +21,7 @@ from sft_shards.trainer.data.pack_plan import Counts, Plan, make_plan
 
 pytestmark = pytest.mark.unit
 
-NO_COUNTS = Counts(stored=0, conversations=0, positions=0, trained_tokens=0, cut=0, overlong=0, untrained=0)
+NO_COUNTS = Counts(stored=0, conversations=0, positions=0, gaps=0, trained_tokens=0, cut=0, overlong=0, untrained=0)
 
 
 def source(name: str, packs: int, weight: str = "1") -> Source:
@@ -113,6 +113,10 @@ def test_plans_are_cached_by_content(tmp_path: Path) -> None:
     assert len(plan("a", batching="padded")) == 40
     assert len(plan("a", seq_length=30)) > len(first)
     assert plan("a", seq_length=30, overlong="drop").counts.overlong > 0
+    wide = plan("a", multiple=16)
+    assert (wide.multiple, first.multiple, first.counts.gaps) == (16, 1, 0)
+    assert wide.counts.gaps > 0
+    assert len(wide) > len(first)
     assert plan("a", every_token=True).counts.trained_tokens == first.counts.positions
 
 

@@ -23,7 +23,16 @@ from sft_shards.trainer.data.shards import Reader
 pytestmark = pytest.mark.unit
 
 
-def plan(folder: Path, pairs: list[Pair], *, seq_length: int, batching: str = "packed", seed: int = 5) -> Plan:
+def plan(
+    folder: Path,
+    pairs: list[Pair],
+    *,
+    seq_length: int,
+    batching: str = "packed",
+    seed: int = 5,
+    multiple: int = 1,
+    every_token: bool = False,
+) -> Plan:
     if not (folder / "manifest.json").exists():
         write_shards(folder, {"train": pairs}, shards=3)
     return make_plan(
@@ -31,9 +40,10 @@ def plan(folder: Path, pairs: list[Pair], *, seq_length: int, batching: str = "p
         seq_length=seq_length,
         overlong="truncate",
         batching=batching,
-        every_token=False,
+        every_token=every_token,
         seed=seed,
         cache=Cache(folder / "cache"),
+        multiple=multiple,
     )
 
 
@@ -57,6 +67,30 @@ def test_labels_and_mask_shift_together_and_positions_start_again(tmp_path: Path
     assert made["position_ids"].tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 0, 1]
     assert made["tokens"].dtype == made["labels"].dtype == made["position_ids"].dtype == np.int32
     assert made["loss_mask"].dtype == np.uint8
+
+
+def test_conversations_take_multiples_of_positions(tmp_path: Path) -> None:
+    first, second = turn([11, 12], [21, 22]), turn([13], [23])  # 6 and 4 positions
+    pairs = [first, second, turn([14], [24, 25])]  # 5
+    made = plan(tmp_path, pairs, seq_length=16, multiple=4)
+    sizes = sorted((8, 4, 8)[row] for row in made.packs.items.tolist())
+    assert (sizes, len(made), made.counts.positions, made.counts.gaps) == ([4, 8, 8], 2, 15, 2 + 0 + 3)
+    assert sorted(made.squares(16).tolist()) in ([16, 128], [64, 80])
+    samples = [reader(made, 16)[number] for number in range(2)]
+    for sample in samples:
+        starts = np.flatnonzero(sample["position_ids"] == 0)
+        assert not (starts % 4).any()
+    found = [part for sample in samples for part in parts(sample)]
+    padding = (PAD, PAD, 0)
+    columns = list(zip([2, 11, 12, 3, 21, 22], [11, 12, 3, 21, 22, STOP], [0, 0, 0, 1, 1, 1], strict=True))
+    assert [*columns, padding, padding] in found, "a gap carries no loss and belongs to the segment before it"
+    every = reader(plan(tmp_path, pairs, seq_length=16, multiple=4, every_token=True), 16, every_token=True)
+    assert sum(int(every[number]["loss_mask"].sum()) for number in range(2)) == 15, "gaps carry no loss then, either"
+
+
+def test_padded_samples_have_no_gaps(tmp_path: Path) -> None:
+    made = plan(tmp_path, [turn([11, 12], [21, 22])], seq_length=16, batching="padded", multiple=4)
+    assert (made.multiple, made.counts.gaps) == (1, 0)
 
 
 def test_one_token_more_than_the_sequence_fits(tmp_path: Path) -> None:

@@ -20,6 +20,9 @@ def chosen(*, given: tuple[str, ...] = (), flags: dict[str, Any] | None = None, 
         "pipeline_model_parallel_size": 1,
         "window_size": None,
         "attention_dropout": 0.0,
+        "context_parallel_size": 1,
+        "tensor_model_parallel_size": 1,
+        "num_attention_heads": 8,
     }
     options = {"asked": "auto", "batching": "packed", "device": "gpu", "failures": {}, **asked}
     return choose(args=Namespace(**{**usual, **(flags or {})}), given=frozenset(given), **options)
@@ -28,6 +31,7 @@ def chosen(*, given: tuple[str, ...] = (), flags: dict[str, Any] | None = None, 
 LOCAL = {"given": ("transformer_impl",), "flags": {"transformer_impl": "local"}}
 ENGINE = {"given": ("transformer_impl",), "flags": {"transformer_impl": "transformer_engine"}}
 PP2 = {"pipeline_model_parallel_size": 2}
+CP4 = {"context_parallel_size": 4}
 WITHOUT_TE = {"te": "it hung"}
 
 
@@ -47,6 +51,14 @@ WITHOUT_TE = {"te": "it hung"}
         ({"batching": "padded", "flags": {**PP2, "micro_batch_size": 4}}, "te", "the first choice"),
         ({"flags": {"micro_batch_size": 4}}, "te", "the first choice"),
         (LOCAL, "flash", "te: --transformer-impl local"),
+        ({"flags": CP4}, "te", "the first choice"),
+        ({"flags": CP4, "device": "cpu"}, "sdpa", "the CPU has no other"),
+        ({"flags": {**CP4, "num_attention_heads": 6}}, "te", "the first choice"),
+        (
+            {"flags": {**CP4, "window_size": (3, 0)}},
+            "flash",
+            "te: it has no --window-size with --context-parallel-size",
+        ),
         ({"failures": WITHOUT_TE, "flags": {"window_size": (3, 0)}}, "flash", "te: it hung"),
         ({"failures": {"te": "x", "flash": "x"}, "flags": {"attention_dropout": 0.1}}, "sdpa", "no dropout"),
     ],
@@ -74,6 +86,13 @@ def test_what_is_chosen(asked: dict[str, Any], kind: str, reason: str) -> None:
         ({"asked": "sdpa", "flags": {"window_size": (3, 0)}}, UsageError, "no sliding window"),
         ({"asked": "torch", "flags": {"attention_dropout": 0.1}}, UsageError, "no dropout"),
         ({"asked": "sdpa", "flags": {"softmax_type": "learnable"}}, UsageError, "--softmax-type learnable"),
+        (
+            {"device": "cpu", "flags": {**CP4, "num_attention_heads": 6}},
+            UsageError,
+            "6 attention heads do not divide by TP 1 x CP 4.* use --context-parallel-size 2",
+        ),
+        ({"asked": "sdpa", "flags": {**CP4, "attention_dropout": 0.1}}, UsageError, "drop alike on all ranks"),
+        ({"asked": "sdpa", "flags": CP4, "given": ("cp_comm_type",)}, UsageError, "--cp-comm-type is for Transformer"),
         ({"device": "cpu", "flags": {"window_size": (3, 0)}}, UsageError, "no attention can be used .*sliding window"),
     ],
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from saved_weights import saved_weights
 from toy_runs import TOY_MODEL, Run, losses, random_pairs, run_forked, write_shards
 
 pytestmark = pytest.mark.megatron
@@ -31,24 +32,6 @@ LAYOUTS: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "padded, micro-batch 4, DP 2": ("padded", 2, ("--micro-batch-size=4",)),
     "padded, TP 2": ("padded", 2, TP2),
 }
-
-
-def weights(folder: Path) -> dict[str, np.ndarray]:
-    """Every parameter in the last checkpoint of a folder, by its place in the model."""
-    from torch.distributed.checkpoint import FileSystemReader, load
-    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-
-    (path,) = folder.glob(f"iter_{STEPS:07d}")
-    entries = FileSystemReader(path).read_metadata().state_dict_metadata
-    import torch
-
-    wanted = {
-        name: torch.empty(entry.size, dtype=entry.properties.dtype)
-        for name, entry in entries.items()
-        if isinstance(entry, TensorStorageMetadata) and not name.startswith(("optimizer", "rng", "rerun"))
-    }
-    load(wanted, checkpoint_id=path, no_dist=True)
-    return {name: tensor.numpy() for name, tensor in wanted.items() if tensor.is_floating_point()}
 
 
 def test_losses_and_gradients_are_the_same_on_every_layout(tmp_path: Path) -> None:
@@ -75,24 +58,18 @@ def test_losses_and_gradients_are_the_same_on_every_layout(tmp_path: Path) -> No
 
     assert f"train: {PACKS} samples" in outputs[0], "a step is an epoch"
     assert "128 rows for 120 ids" in outputs[0]
-    first, begin = losses(outputs[0]), weights_at(tmp_path / "start")
+    first, begin = losses(outputs[0]), saved_weights(tmp_path / "start", 1)
     assert len(first) == STEPS
     assert first[STEPS] < first[1] - 0.1, "it learns"
-    reference = weights(tmp_path / "0")
+    reference = saved_weights(tmp_path / "0", STEPS)
     assert len(reference) == 8
     assert all(np.abs(reference[name] - begin[name]).max() > 1e-4 for name in reference)
     for number, (name, output) in enumerate(zip(LAYOUTS, outputs, strict=True)):
         np.testing.assert_allclose(list(losses(output).values()), list(first.values()), rtol=2e-6, err_msg=name)
-        found = weights(tmp_path / str(number))
+        found = saved_weights(tmp_path / str(number), STEPS)
         assert found.keys() == reference.keys(), name
         for tensor, value in found.items():
             moved = np.abs(reference[tensor] - begin[tensor]).max()
             assert np.abs(value - reference[tensor]).max() < 2e-4 * moved, f"{name}: {tensor}"
     # What the test would miss if trained lengths were alike: a mean per micro-batch is another objective.
     assert max(abs(losses(other)[step] - first[step]) for step in first) > 1e-3
-
-
-def weights_at(folder: Path) -> dict[str, np.ndarray]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(globals(), "STEPS", 1)
-        return weights(folder)
