@@ -32,6 +32,7 @@ REDUCED = {
 def test_there_is_one_for_each_model_and_gpu() -> None:
     names = {path.stem for path in RECIPES}
     assert {f"{model}.{gpu}" for model in MODELS for gpu in ("mi300x", "mi355x")} < names
+    assert {f"llama3.1-8b-128k.{gpu}" for gpu in ("mi300x", "mi355x")} < names
     assert {f"llama3.3-70b.mi300x-{nodes}n" for nodes in (2, 4)} | {"llama3.1-8b.mi300x-4n"} < names
 
 
@@ -43,7 +44,10 @@ def test_a_recipe_says_where_its_numbers_come_from_and_how_it_is_run(path: Path)
     assert f"examples/megatron/configs/{'MI300X' if 'mi300x' in path.stem else 'MI355X'}/" in text
     assert f"--config configs/{path.name} " in text
     assert "Not run on an AMD GPU" in text
-    assert yaml.safe_load(text)["hf-config"] == f"models/{path.stem.split('.mi')[0].removesuffix('-lora')}.json"
+    assert (
+        yaml.safe_load(text)["hf-config"]
+        == f"models/{path.stem.split('.mi')[0].removesuffix('-lora').removesuffix('-128k')}.json"
+    )
     assert yaml_config.read(str(path)).megatron["bf16"] is True
 
 
@@ -59,8 +63,13 @@ def test_megatron_takes_them_at_full_size_and_they_fit(tmp_path: Path) -> None:
     for name, row in rows.items():
         assert row["share"] < 0.9, name
         line = next(line for line in shown.splitlines() if line.startswith(f"| `{name}` |"))
-        for cell in (row["layout"], f"{row['weights_gb']} GB", f"{row['activations_gb']} GB", f"{row['share']:.0%} of"):
+        sizes = [f"{row[name]} GB" for name in ("weights_gb", "activations_gb", "logits_gb")]
+        for cell in (row["layout"], *sizes, f"{row['share']:.0%} of"):
             assert f"| {cell}" in line, name
+    # A chunk of 4,096 positions by 128,256 ids, 8 bytes each, whatever the length of a sample
+    assert rows["llama3.1-8b-128k.mi300x"]["logits_gb"] == rows["llama3.1-8b.mi300x"]["logits_gb"] == 4.2
+    assert rows["llama3.1-8b-128k.mi300x"]["positions"] == 131072
+    assert rows["llama3.1-8b-128k.mi300x"]["weights_gb"] == rows["llama3.1-8b.mi300x"]["weights_gb"], "CP shards it too"
     # 8.03 billion parameters: 2 + 4 bytes each for weights and gradients, 12 over 8 ranks for the optimizer
     assert rows["llama3.1-8b.mi300x"]["weights_gb"] == pytest.approx(8.03 * 7.5, abs=0.1)
     # 70.55 billion frozen, 2 bytes each over 4 ranks; 207 million in adapters, of which a rank holds half
