@@ -3,9 +3,10 @@
     RenderedBatch ──▶ TokenizedBatch
 
 The reference implementation takes Hugging Face's ids and offsets, one text at a time. The batch implementation takes
-the ids of a backend and places them by the bytes that they stand for (see `masks`). It hands on to the reference texts
-with a control token that somebody typed, texts that the tokenizer would normalize, and texts whose bytes the tokens do
-not add up to. For the last ones the ids must still be the same: if they are not, the job ends.
+the ids of a backend and places them by the bytes that they stand for (see `masks`), those of the text in normal form
+where the tokenizer normalizes (see `normalization`). It hands on to the reference texts with a control token that
+somebody typed, texts whose normal form is doubtful, and texts whose bytes the tokens do not add up to. For the last
+ones the ids must still be the same: if they are not, the job ends.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_shards.formats.errors import DataError, RecordError, UsageError
-from sft_shards.preprocess.pipeline.batch import Reject, RenderedBatch, TokenizedBatch, sequence_keys
+from sft_shards.preprocess.pipeline.batch import Notes, Reject, RenderedBatch, TokenizedBatch, sequence_keys
 from sft_shards.preprocess.pipeline.masks import LocatedTokens, mask_from_offsets, masks_from_bytes
+from sft_shards.preprocess.pipeline.normalization import NormalizedBatch, normalize
 from sft_shards.preprocess.pipeline.ragged import whole_records
 from sft_shards.preprocess.pipeline.render import text_strings
 from sft_shards.preprocess.tokenizer.backends import Backend, TokenIds
 from sft_shards.preprocess.tokenizer.byte_lengths import ByteLengths, byte_lengths, pack, unpack_lengths
-from sft_shards.preprocess.tokenizer.nfc import may_change
 from sft_shards.preprocess.tokenizer.offsets import OffsetEncoder, TokensWithOffsets
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
@@ -140,20 +141,25 @@ class BatchTokenization:
         if table is None:
             self.fallbacks += len(rendered)
             return self._reference.tokenize(rendered)
-        supported = _supported(rendered, table)
+        normalized = _normalized(rendered, table)
+        supported = _supported(rendered, normalized)
         if supported.all():
-            return self._tokenize_supported(rendered, table)
+            return self._tokenize_supported(rendered, normalized, table)
         rest = rendered.select(np.flatnonzero(~supported))
         self.fallbacks += len(rest)
         judged = self._reference.tokenize(replace(rest, rejects=rendered.rejects))
         if not supported.any():
             return judged
-        tokenized = self._tokenize_supported(rendered.select(np.flatnonzero(supported)), table)
+        rows = np.flatnonzero(supported)
+        tokenized = self._tokenize_supported(rendered.select(rows), _selected(normalized, rows), table)
         return TokenizedBatch.merge([tokenized, judged])
 
-    def _tokenize_supported(self, rendered: RenderedBatch, table: ByteLengths) -> TokenizedBatch:
-        tokens = encode(self._backend, rendered, table)
-        masks = masks_from_bytes(tokens, rendered.spans, rendered.span_owners, train_straddling=self._train_straddling)
+    def _tokenize_supported(
+        self, rendered: RenderedBatch, normalized: NormalizedBatch, table: ByteLengths
+    ) -> TokenizedBatch:
+        texts = normalized.rendered
+        tokens = encode(self._backend, texts, table)
+        masks = masks_from_bytes(tokens, texts.spans, texts.span_owners, train_straddling=self._train_straddling)
         tokenized = TokenizedBatch(
             records=rendered.records,
             ids=tokens.ids,
@@ -163,7 +169,7 @@ class BatchTokenization:
             straddling=masks.straddling,
             digests=rendered.digests,
             rejects=rendered.rejects,
-            notes=rendered.notes,
+            notes=_with_changed(rendered.notes, rendered.records[normalized.changed & tokens.matches]),
             turns=rendered.turns,
         )
         if tokens.matches.all():
@@ -177,12 +183,37 @@ class BatchTokenization:
         return TokenizedBatch.merge([matching, judged])
 
 
-def _supported(rendered: RenderedBatch, table: ByteLengths) -> NDArray[np.bool_]:
+def _normalized(rendered: RenderedBatch, table: ByteLengths) -> NormalizedBatch:
+    """Return the texts as the tokenizer's own first step would make them."""
+    if table.normalization is not None:
+        return normalize(rendered, table.normalization)
+    every = np.ones(len(rendered), dtype=bool)
+    return NormalizedBatch(rendered=rendered, supported=every, changed=~every)
+
+
+def _selected(normalized: NormalizedBatch, rows: NDArray[np.int64]) -> NormalizedBatch:
+    """Return the texts at some positions, rising."""
+    return NormalizedBatch(
+        rendered=normalized.rendered.select(rows),
+        supported=normalized.supported[rows],
+        changed=normalized.changed[rows],
+    )
+
+
+def _supported(rendered: RenderedBatch, normalized: NormalizedBatch) -> NDArray[np.bool_]:
     """Return bool[n]: the texts that a backend may be given."""
-    supported = np.asarray((np.diff(rendered.typed_offsets) == 0) & (np.diff(rendered.text_offsets) > 0))
-    if table.normalizes:
-        supported[may_change(rendered.text, rendered.text_offsets)] = False
-    return ~whole_records(rendered.records, ~supported)
+    plain = (np.diff(rendered.typed_offsets) == 0) & (np.diff(rendered.text_offsets) > 0)
+    return ~whole_records(rendered.records, ~(normalized.supported & plain))
+
+
+def _with_changed(notes: Notes, records: NDArray[np.int64]) -> Notes:
+    """Return notes with one more for each of some records, which may be there several times."""
+    if not len(records):
+        return notes
+    out = dict(notes)
+    for record in records.tolist():
+        out[record] = (*out.get(record, ()), "normalized_or_lossy")
+    return out
 
 
 def encode(backend: Backend, rendered: RenderedBatch, table: ByteLengths) -> LocatedTokens:

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sft_shards.preprocess.tokenizer.nfc import Normalization
+from sft_shards.preprocess.tokenizer.token_bytes import TokenBytes
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 
@@ -33,8 +35,8 @@ class ByteLengths:
     """Whether a space is put in front of every piece between control tokens (SentencePiece)."""
     openers: tuple[str, ...]
     """Control tokens before which a text is cut whatever stands there."""
-    normalizes: bool
-    """Whether the text is brought to NFC first."""
+    normalization: Normalization | None
+    """How the text is brought to NFC first; None where it is not."""
 
     def packed_sums(self, ids: NDArray[np.int32], starts: NDArray[np.int64]) -> NDArray[np.uint64]:
         """Return uint64[T + 1]: the packed sums of all tokens before each, and of all tokens.
@@ -62,7 +64,7 @@ class ByteLengths:
         raw = np.frombuffer(text.encode(), dtype=np.uint8)
         expected = pack(len(raw), raw.sum(dtype=np.uint64))
         same = bool(self.packed_sums(ids, np.zeros(1, dtype=np.int64))[-1] == expected)
-        return same and not (self.normalizes and unicodedata.normalize("NFC", text) != text)
+        return same and not (self.normalization is not None and unicodedata.normalize("NFC", text) != text)
 
 
 def pack(lengths: Any, sums: Any) -> Any:
@@ -90,5 +92,12 @@ def byte_lengths(tokenizer: Tokenizer) -> ByteLengths | None:
         control=found.control,
         prepends_space=found.prepends_space,
         openers=found.openers,
-        normalizes=found.normalizes,
+        normalization=Normalization(_added(found)) if found.normalizes else None,
     )
+
+
+def _added(found: TokenBytes) -> set[str]:
+    """Return every added token."""
+    raw, bounds = found.data.tobytes(), found.offsets.tolist()
+    numbers = np.flatnonzero(found.control).tolist()
+    return {raw[bounds[number] : bounds[number + 1]].decode() for number in numbers} - {""}

@@ -1,8 +1,8 @@
-"""Find the texts that normalization form C leaves unchanged, without normalizing them.
+"""Normalization form C of many texts at once, by looking only at the few characters that it may change.
 
-A tokenizer that brings texts to NFC first gives such a text the ids that it would have without that step, so the step
-can be left out for it. What is known of a character holds for all versions of Unicode that know it (Unicode's stability
-policy), so a text with a character that Python's tables do not know yet is not taken for one of them.
+A tokenizer that brings texts to NFC first gives a text in NFC the ids that it would have without that step, so the step
+can be left out where the text is normalized here. What is known of a character holds for all versions of Unicode that
+know it (Unicode's stability policy); a character that Python's tables do not know yet is left to the tokenizer.
 
 It works on UTF-8 in flat arrays: most texts are cleared by looking at the first bytes of their characters.
 """
@@ -10,6 +10,8 @@ It works on UTF-8 in flat arrays: most texts are cleared by looking at the first
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
@@ -27,21 +29,94 @@ SYLLABLES = (range(0x3400, 0x4DB6), range(0x4E00, 0x9FA6), range(0xAC00, 0xD7A4)
 """In the basic plane, large blocks in which every character is inert: Han, Hangul, private use."""
 PICTURES = range(0x1F000, 0x1FC00)
 """Beyond the basic plane, the blocks in which every character is inert."""
+MOST_KNOWN = 1 << 16
+"""Clusters whose normal form is remembered."""
 
 
-def may_change(values: NDArray[np.uint8], offsets: NDArray[np.int32] | NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return which of several texts NFC would change, or might change where something stands before them.
+@dataclass(frozen=True, kw_only=True)
+class Clusters:
+    """Runs of characters that are not inert, each with the inert character in front of it, in texts in UTF-8.
 
-    Of the texts "naive", "naïve" and "nai" + U+0308 + "ve" that is [2].
+    A text is normalized by normalizing each of its clusters by itself: nothing composes across the border before an
+    inert character. "cafe" + U+0301 + "s" has one cluster, "e" + U+0301.
+    """
+
+    begins: NDArray[np.int64]
+    """int64[c], rising: the byte at which each begins; where the run begins its text, it has no character in front."""
+    ends: NDArray[np.int64]
+    """int64[c]: the byte behind each."""
+    known: NDArray[np.bool_]
+    """bool[c]: whether Python's tables certainly know all of its characters."""
+
+
+def find_clusters(values: NDArray[np.uint8], offsets: NDArray[np.int32] | NDArray[np.int64]) -> Clusters:
+    """Return the clusters of several texts, none of which spans two.
 
     Args:
         values: u8[B], the texts in UTF-8, one after the other.
         offsets: int[n + 1], where each begins in them, with the end of the last.
     """
-    places, _ = _not_inert(values)
-    doubted = np.unique(np.searchsorted(offsets, places, side="right") - 1)
-    found = [row for row in doubted.tolist() if not _stays(values[offsets[row] : offsets[row + 1]])]
-    return np.asarray(found, dtype=np.int64)
+    places, classes = _not_inert(values)
+    if not len(places):
+        return Clusters(begins=places, ends=places, known=np.zeros(0, dtype=bool))
+    leads = values[places]
+    ends = places + 1 + (leads >= FIRST_LEAD_BYTE) + (leads >= 0xE0) + (leads >= 0xF0)
+    starts_text = np.isin(places, offsets)
+    starts_run = np.concatenate([[True], places[1:] != ends[:-1]]) | starts_text
+    known = np.logical_and.reduceat(classes != UNKNOWN, np.flatnonzero(starts_run))
+    begins, ends = places[starts_run], ends[np.append(starts_run[1:], True)]
+    bare = starts_text[starts_run]
+    for _ in range(4):  # a character has at most four bytes
+        before = begins - 1
+        begins = np.where(bare, begins, before)
+        bare = bare | ((values[begins] & 0xC0) != 0x80)
+    return Clusters(begins=begins, ends=ends, known=known)
+
+
+class Normalization:
+    """Normalizes clusters as `tokenizers` does, which cuts texts at added tokens before.
+
+    Args:
+        tokens: every added token.
+    """
+
+    def __init__(self, tokens: Collection[str]) -> None:
+        self._characters = {character for token in tokens for character in token}
+        self._last = {token[-1] for token in tokens}
+        self._can = all(map(is_inert, self._characters))
+        self._known: dict[bytes, bytes | None] = {}
+
+    def normalize(self, cluster: bytes) -> bytes | None:
+        """Return a cluster in NFC; None where that depends on more than the cluster.
+
+        It does where an added token may end in the cluster or come into being there, and where a character is so new
+        that not all tables know it.
+        """
+        if cluster not in self._known:
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            self._known[cluster] = self._normalize(cluster.decode())
+        return self._known[cluster]
+
+    def _normalize(self, cluster: str) -> bytes | None:
+        got = _nfc()(cluster)
+        unknown = "Cn" in set(map(unicodedata.category, cluster))
+        if unknown or got != unicodedata.normalize(FORM, cluster):
+            return None
+        if got != cluster:
+            base_changes = got[0] != cluster[0]
+            made = self._characters & {*(got if base_changes else got[1:])}
+            if made or not self._can or (base_changes and cluster[0] in self._last):
+                return None
+        return got.encode()
+
+
+@lru_cache(maxsize=1)
+def _nfc() -> Callable[[str], str]:
+    from tokenizers.normalizers import NFC
+
+    normalize: Callable[[str], str] = NFC().normalize_str
+    return normalize
 
 
 def is_inert(text: str) -> bool:
@@ -52,15 +127,6 @@ def is_inert(text: str) -> bool:
 def normalize_known(text: str) -> str:
     """Return a text in NFC, without the characters that Python's tables do not know."""
     return unicodedata.normalize(FORM, "".join([one for one in text if unicodedata.category(one) != "Cn"]))
-
-
-def _stays(values: NDArray[np.uint8]) -> bool:
-    """Return whether NFC leaves one text unchanged for certain; it has characters that are not inert."""
-    places, classes = _not_inert(values)
-    text = values.tobytes().decode()
-    if places[0] == 0 or (UNKNOWN in classes and "Cn" in set(map(unicodedata.category, set(text)))):
-        return False
-    return unicodedata.is_normalized(FORM, text)
 
 
 def _not_inert(values: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
