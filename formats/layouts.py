@@ -48,11 +48,12 @@ LONGEST_OFFER = 1000
 """Characters of a tool on offer in a label, without its texts."""
 
 Parts = tuple[RoleSequence, list[str]]
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
 def json_text(value: Any) -> str:
     """Return a value as JSON, as templates' `tojson` writes it."""
-    return json.dumps(value, ensure_ascii=False)
+    return _ENCODER.encode(value)
 
 
 def take_apart(conversation: Conversation) -> Parts | None:
@@ -69,7 +70,7 @@ def _take_apart(conversation: Conversation) -> Parts | None:
     if conversation.documents or conversation.template_arguments:
         return None
     if conversation.tools:
-        offers = _offers(conversation.tools)
+        offers = take_tools_apart(conversation.tools)
         if offers is None:
             return None
         labels += offers[0]
@@ -153,19 +154,23 @@ def _add_call(call: Mapping[str, Any], labels: list[str], texts: list[str]) -> b
             return False
         labels.append("call_id")
         texts.append(call["id"])
+    label, text = take_arguments_apart(arguments)
+    labels.append(label)
+    if text:
+        texts.append(text)
+    return bool(label)
+
+
+def take_arguments_apart(arguments: Any) -> tuple[str, str]:
+    """Return the label of a call's arguments and their text, "" where the label has none; no label where none fits."""
     if isinstance(arguments, str):
-        labels.append("arguments_text")
-        texts.append(arguments)
-        return bool(arguments.strip())
+        return ("arguments_text", arguments) if arguments.strip() else ("", "")
     if arguments == {}:
-        labels.append("arguments={}")
-        return True
-    labels.append("arguments")
-    texts.append(json_text(arguments))
-    return isinstance(arguments, dict)
+        return "arguments={}", ""
+    return ("arguments", json_text(arguments)) if isinstance(arguments, dict) else ("", "")
 
 
-def _offers(tools: Sequence[Mapping[str, Any]]) -> Parts | None:
+def take_tools_apart(tools: Sequence[Mapping[str, Any]]) -> Parts | None:
     """Return labels and texts of tools on offer; the same tools stand in many records, so they are kept."""
     return _marshalled_offers(marshal.dumps(list(tools), 2))  # in a fifth of the time of JSON
 

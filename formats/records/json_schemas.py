@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 FieldKind = str | tuple[tuple[str, str], ...]
 """What a field holds: one of the kinds below, or a list of messages, given by the kinds of their fields."""
-TEXT, INTEGER, NULL, EMPTY_LIST = "text", "integer", "null", "empty_list"
+TEXT, INTEGER, NULL, EMPTY_LIST, CALLS, PARTS = "text", "integer", "null", "empty_list", "calls", "parts"
+"""Of these, `CALLS` are a message's `tool_calls` with arguments that are a text, and `PARTS` a content's text parts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,8 @@ class JsonSchemas:
     field has to be known."""
     value_field: str = ""
     """Where a record is a bare value and not an object: the field that it is wrapped in before it is read."""
+    json_fields: tuple[str, ...] = ()
+    """Fields of any type, which a reader adds to the columns as texts in JSON; "" where a record has none."""
 
 
 @lru_cache(maxsize=1024)
@@ -41,6 +44,9 @@ def schema(fields: tuple[tuple[str, FieldKind], ...]) -> pa.Schema:
     import pyarrow as pa
 
     types = {TEXT: pa.string(), INTEGER: pa.int64(), NULL: pa.null(), EMPTY_LIST: pa.list_(pa.null())}
+    function = pa.struct([("name", pa.string()), ("arguments", pa.string())])
+    types[CALLS] = pa.list_(pa.struct([("id", pa.string()), ("function", function)]))
+    types[PARTS] = pa.list_(pa.struct([("type", pa.string()), ("text", pa.string())]))
 
     def arrow_type(kind: FieldKind) -> pa.DataType:
         return types[kind] if isinstance(kind, str) else pa.list_(pa.struct([(key, types[one]) for key, one in kind]))
@@ -54,6 +60,7 @@ def schemas_for(
     tolerant: Mapping[str, FieldKind],
     must_be_empty: Iterable[str],
     fields: FieldMap,
+    json_fields: tuple[str, ...] = (),
 ) -> JsonSchemas | None:
     """Return the schemas for records like this one.
 
@@ -62,11 +69,12 @@ def schemas_for(
         tolerant: the kinds of the same fields in records that may hold other fields too.
         must_be_empty: other fields that have no value in a text-only record, beside those of `FieldMap.beside`.
         fields: which columns the user renamed.
+        json_fields: other fields that are read as texts in JSON.
 
     Returns:
         None where this record is not text-only.
     """
-    empty = (*fields.beside(), *must_be_empty)
+    empty = {*fields.beside(), *must_be_empty} - {*json_fields}
     others: dict[str, FieldKind] = {**dict.fromkeys(empty, NULL), **dict.fromkeys(SYSTEM, TEXT)}
     for name in record.keys() & others.keys() - strict.keys():
         value = record[name]
@@ -75,5 +83,7 @@ def schemas_for(
         others[name] = TEXT if value == "" or name in SYSTEM else EMPTY_LIST if value == [] else NULL
     known = record.keys() <= strict.keys()
     return JsonSchemas(
-        strict=schema(tuple(strict.items())) if known else None, tolerant=schema(tuple({**others, **tolerant}.items()))
+        strict=schema(tuple(strict.items())) if known else None,
+        tolerant=schema(tuple({**dict(sorted(others.items())), **tolerant}.items())),
+        json_fields=json_fields,
     )

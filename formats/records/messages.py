@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from sft_shards.formats.arrow_arrays import bools_of, numbers_of
 from sft_shards.formats.columnar import TextOnlyConversations, prefix_sums
-from sft_shards.formats.layouts import ALIAS
+from sft_shards.formats.layouts import ALIAS, MOST_LABELS
 from sft_shards.formats.records.arrow_columns import (
+    all_columns,
     as_strings,
     first_filled_column,
     first_texts,
@@ -21,11 +22,31 @@ from sft_shards.formats.records.arrow_columns import (
     is_list,
     not_empty,
     not_null,
+    read_contents,
     take_texts,
 )
 from sft_shards.formats.records.fields import SYSTEM, FieldMap
-from sft_shards.formats.records.json_schemas import INTEGER, NULL, TEXT, JsonSchemas, schema, schemas_for
-from sft_shards.formats.records.role_sequences import FIELDS, LEADING_SYSTEM, encode_roles, group_turns
+from sft_shards.formats.records.json_schemas import (
+    CALLS,
+    INTEGER,
+    NULL,
+    PARTS,
+    TEXT,
+    JsonSchemas,
+    schema,
+    schemas_for,
+)
+from sft_shards.formats.records.role_sequences import CALLS as CALLS_OF_TURNS
+from sft_shards.formats.records.role_sequences import (
+    CONSTANTS,
+    FIELDS,
+    LEADING_SYSTEM,
+    UNKNOWN,
+    RoleSequenceTable,
+    encode_roles,
+    group_turns,
+)
+from sft_shards.formats.records.tool_columns import CallColumns, read_calls, with_offers
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,7 +55,30 @@ REASONING = ("reasoning_content", "reasoning", "thinking")
 """Spellings of a message's reasoning, of which those that are not null say the same."""
 TEXT_FIELDS = (*REASONING, "name", "tool_call_id")
 """Keys of a message whose texts are read as columns, too."""
-WEIGHT = "weight"
+WEIGHT, TOOL_CALLS, TOOLS = "weight", "tool_calls", "tools"
+NO_ARGUMENTS = next(code for code, label in CALLS_OF_TURNS.items() if label == "arguments={}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Items:
+    """What some messages have, one item for each label. A message's own items follow each other by `orders`."""
+
+    owners: NDArray[np.int64]
+    """int64[k]: the message of each."""
+    orders: NDArray[np.int64]
+    """int64[k]."""
+    codes: NDArray[np.uint8]
+    """u8[k]: codes of roles, fields and calls."""
+    places: NDArray[np.int64]
+    """int64[k]: where the text of each stands among all texts; -1 where it has none."""
+
+    @classmethod
+    def merge(cls, parts: Sequence[Items]) -> Items:
+        """Put the items of all messages into their order."""
+        owners, orders = (np.concatenate([getattr(part, name) for part in parts]) for name in ("owners", "orders"))
+        order = np.lexsort((orders, owners))
+        codes, places = (np.concatenate([getattr(part, name) for part in parts]) for name in ("codes", "places"))
+        return cls(owners=owners[order], orders=orders[order], codes=codes[order], places=places[order])
 
 
 def read_message_columns(
@@ -45,14 +89,16 @@ def read_message_columns(
     keys: tuple[str, str],
     roles: Mapping[str, str | None],
     special: frozenset[str],
+    text_parts: Sequence[str] = (),
 ) -> TextOnlyConversations | None:
-    """Return the text-only conversations among records with a list of messages; see `ColumnarFormat.read_columns`.
+    """Return conversations with a layout among records with a list of messages; see `ColumnarFormat.read_columns`.
 
     Args:
         lists: names that the list of messages may have in a record.
         keys: the keys of a message's role and of its text.
         roles: role as records spell it → one of ours, or None for one that is never text-only.
         special: other keys that make a message more than a role and a text.
+        text_parts: types of the parts of a content that are text; none where a content has no parts.
     """
     import pyarrow as pa
 
@@ -63,77 +109,133 @@ def read_message_columns(
     parts = dict(zip((field.name for field in messages.type), messages.flatten(), strict=True))
     if len(parts) < len(messages.type) or not parts.keys() >= set(keys):
         return None
-    names, texts = as_strings(parts[keys[0]]), as_strings(parts[keys[1]])
-    if names is None or texts is None:
+    names, contents = as_strings(parts[keys[0]]), read_contents(parts[keys[1]], text_parts)
+    if names is None or contents is None:
         return None
+    texts, unsupported = contents
     lengths = numbers_of(column.value_lengths(), null=0).astype(np.int64)
     prompts, certain = first_texts(batch, SYSTEM)
-    rows = have_nothing_beside(batch, fields.beside()) & certain & (lengths > 0)
-    unsupported = ~not_null(texts)  # bool[t], by message
-    beside, constants, unknown = _fields_beside({name: parts[name] for name in parts if name in special - {*keys}})
-    if unknown is not None:
-        unsupported |= unknown
-    offsets = prefix_sums(lengths)
+    tools = _tools_in_json(batch)
+    rows = have_nothing_beside(batch, [name for name in fields.beside() if tools is None or name != TOOLS])
+    rows &= certain & (lengths > 0)
+    beside, constants, unknown, calls = _fields_beside(
+        {name: parts[name] for name in parts if name in special - {*keys}}, len(texts)
+    )
+    unsupported = unsupported | unknown
+    codes, table = encode_roles(names, fields, roles)
+    offsets, counts = prefix_sums(lengths), lengths
+    silent = _silent(texts, codes, table, beside, calls)
+    unsupported |= ~not_null(texts) & (silent == 0)
+    if calls is not None:
+        unsupported[np.repeat(np.arange(len(texts)), calls.counts)[calls.codes[:, 2] == 0]] = True
     if unsupported.any():
         unsupported_before = prefix_sums(unsupported)
         rows &= unsupported_before[offsets[1:]] == unsupported_before[offsets[:-1]]
-    codes, table = encode_roles(names, fields, roles)
-    counts = lengths
-    if beside or constants:
-        # Each field counts as a turn of its own. Two messages "a" and "b", of which the second has a name, "n", and no
-        # weight: codes [user, tool, name, weight=0], indices [0, 1, 3] into the texts [a, b, null, n], lengths [4].
-        labels = [*FIELDS.values()]
-        has_text = np.asarray([True, *("=" not in label for label in labels)])
-        present = np.zeros((len(texts), 1 + len(FIELDS)), dtype=bool)
-        present[:, 0] = True
-        every_code = np.broadcast_to(np.asarray([0, *FIELDS], dtype=np.uint8), present.shape).copy()
-        every_code[:, 0] = codes
-        places = np.zeros(present.shape, dtype=np.int64)
-        places[:, 0] = np.arange(len(texts))
-        for number, (label, part) in enumerate(beside.items(), 1):
-            column = 1 + labels.index(label)
-            present[:, column] = not_null(part)
-            places[:, column] = number * len(texts) + np.arange(len(texts))
-        for label, chosen in constants.items():
-            present[:, 1 + labels.index(label)] = chosen
-        codes = every_code[present]
-        texts = take_texts([texts, *beside.values()], places[:, has_text][present[:, has_text]])
-        counts, lengths = (
-            np.diff(prefix_sums(found.sum(axis=1))[offsets]) for found in (present[:, has_text], present)
+    if beside or constants or calls is not None or silent.any():
+        items = Items.merge(list(_items(codes, silent, beside, constants, calls)))
+        texts = take_texts(
+            [texts, *beside.values(), *([calls.texts] if calls else [])], items.places[items.places >= 0]
         )
-        offsets = prefix_sums(lengths)
-        text_offsets = prefix_sums(counts)
-    else:
-        text_offsets = offsets
+        codes = items.codes
+        lengths, counts = (
+            np.diff(prefix_sums(np.bincount(found, minlength=offsets[-1]))[offsets])
+            for found in (items.owners, items.owners[items.places >= 0])
+        )
+        rows &= lengths <= MOST_LABELS
     prompted = not_empty(prompts)
     if prompted.any():
         # A system prompt beside the list becomes the first turn. Three records of 2 messages, the second prompted:
         # first_turns [2], indices [0, 1, 7, 2, 3, 4, 5] (prompts follow the 6 texts), lengths [2, 3, 2].
-        codes = np.insert(codes, offsets[:-1][prompted], LEADING_SYSTEM)
-        first_texts_ = text_offsets[:-1][prompted]
+        codes = np.insert(codes, prefix_sums(lengths)[:-1][prompted], LEADING_SYSTEM)
+        first_texts_ = prefix_sums(counts)[:-1][prompted]
         indices = np.insert(np.arange(len(texts)), first_texts_, len(texts) + np.flatnonzero(prompted))
         texts, lengths, counts = take_texts([texts, prompts], indices), lengths + prompted, counts + prompted
-    return group_turns(rows, lengths, codes, table, texts, counts)
+    found = group_turns(rows, lengths, codes, table, texts, counts)
+    return found if tools is None else with_offers(found, tools)
+
+
+def _tools_in_json(batch: pa.RecordBatch) -> pa.StringArray | None:
+    """Return the column of tools where it is one of texts."""
+    found = all_columns(batch, (TOOLS,))
+    return as_strings(found[0]) if len(found) == 1 else None
+
+
+def _silent(
+    texts: pa.StringArray,
+    codes: NDArray[np.uint8],
+    table: RoleSequenceTable,
+    beside: Mapping[str, pa.StringArray],
+    calls: CallColumns | None,
+) -> NDArray[np.uint8]:
+    """Return u8[t]: for an assistant's content that is null or empty, beside calls or reasoning, the code of that."""
+    if calls is None and "reasoning" not in beside:
+        return np.zeros(len(texts), dtype=np.uint8)
+    filled = not_empty(beside["reasoning"]) if "reasoning" in beside else np.zeros(len(texts), dtype=bool)
+    if calls is not None:
+        filled |= calls.counts > 0
+    found = filled & table.spells("assistant")[codes] & ~not_empty(texts)
+    null, empty = CONSTANTS
+    return np.where(found, np.where(not_null(texts), empty, null), 0).astype(np.uint8)
+
+
+def _items(
+    codes: NDArray[np.uint8],
+    silent: NDArray[np.uint8],
+    beside: Mapping[str, pa.StringArray],
+    constants: Mapping[str, NDArray[np.bool_]],
+    calls: CallColumns | None,
+) -> Iterator[Items]:
+    """Yield the items of messages by kind: roles, contents that are constants, fields, fields with a constant, calls.
+
+    Of two messages "a" and "b" the second has a name, "n", and no weight. The texts [a, b, null, n] have these items:
+    codes [user, tool, name, weight=0], owners [0, 1, 1, 1], places [0, 1, 3, -1].
+    """
+    count = len(codes)
+    every = np.arange(count)
+
+    def items(owners: NDArray[np.int64], order: Any, code: Any, places: Any) -> Items:
+        orders, codes_, places_ = (np.broadcast_to(one, owners.shape) for one in (order, code, places))
+        return Items(owners=owners, orders=orders, codes=codes_.astype(np.uint8), places=places_)
+
+    yield items(every, 0, codes, np.where(silent > 0, -1, every))
+    own = np.flatnonzero(silent)
+    yield items(own, 1, silent[own], -1)
+    field_codes = {label: code for code, label in FIELDS.items()}
+    for number, (label, texts) in enumerate(beside.items(), 1):
+        own = np.flatnonzero(not_null(texts))
+        yield items(own, field_codes[label], field_codes[label], number * count + own)
+    for label, chosen in constants.items():
+        yield items(np.flatnonzero(chosen), field_codes[label], field_codes[label], -1)
+    if calls is not None:
+        owners, number = np.repeat(every, calls.counts), np.arange(len(calls.codes))
+        behind = (1 + len(beside)) * count
+        for part in range(3):
+            own = np.flatnonzero(calls.codes[:, part])
+            with_text = calls.codes[own, part] != NO_ARGUMENTS
+            places = np.where(with_text, behind + part * len(number) + own, -1)
+            yield items(owners[own], UNKNOWN + 1 + 3 * own + part, calls.codes[own, part], places)
 
 
 def _fields_beside(
-    parts: Mapping[str, pa.Array],
-) -> tuple[dict[str, pa.StringArray], dict[str, NDArray[np.bool_]], NDArray[np.bool_] | None]:
+    parts: Mapping[str, pa.Array], count: int
+) -> tuple[dict[str, pa.StringArray], dict[str, NDArray[np.bool_]], NDArray[np.bool_], CallColumns | None]:
     """Return what messages have beside role and text.
 
     Args:
         parts: for each special key its values, one for each message.
+        count: of messages.
 
     Returns:
         The texts of each field that any message has, by its label; bool[t], the messages that have a field with a
-        constant, by its label; bool[t], the messages with something that columns cannot tell, or None.
+        constant, by its label; bool[t], the messages with something that columns cannot tell; the calls, or None.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     spelled: dict[str, list[pa.StringArray]] = {}
     constants: dict[str, NDArray[np.bool_]] = {}
-    unknown = None
+    calls = None
+    unknown = np.zeros(count, dtype=bool)
     for name, part in sorted(parts.items(), key=lambda one: TEXT_FIELDS.index(one[0]) if one[0] in TEXT_FIELDS else -1):
         if part.null_count == len(part):
             continue
@@ -145,31 +247,55 @@ def _fields_beside(
         elif name == WEIGHT and pa.types.is_integer(part.type):
             weights = numbers_of(part, null=1)
             constants["weight=0"] = weights == 0
-            unknown = _either(unknown, (weights != 0) & (weights != 1))
+            unknown |= (weights != 0) & (weights != 1)
+        elif name == TOOL_CALLS and (found := read_calls(part)) is not None:
+            calls = found if len(found.codes) else None
         else:
-            unknown = _either(unknown, not_null(part))
-    thoughts = spelled.get("reasoning", [])
-    for one, other in combinations(thoughts, 2):
-        unknown = _either(unknown, bools_of(pc.fill_null(pc.not_equal(one, other), fill_value=False)))
+            unknown |= not_null(part)
+    for one, other in combinations(spelled.get("reasoning", []), 2):
+        unknown |= bools_of(pc.fill_null(pc.not_equal(one, other), fill_value=False))
     labels = [label for label in FIELDS.values() if label in spelled]
-    return {label: pc.coalesce(*spelled[label]) for label in labels}, constants, unknown
-
-
-def _either(one: NDArray[np.bool_] | None, other: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return other if one is None else one | other
+    return {label: pc.coalesce(*spelled[label]) for label in labels}, constants, unknown, calls
 
 
 def _in_columns(key: str, value: Any) -> bool:
     """Return whether columns can hold a value of a special key."""
+    if key == TOOL_CALLS and type(value) is list:
+        return all(type(call) is dict and _is_function(call.get("function")) for call in value)
     return value is None or (key in TEXT_FIELDS and type(value) is str) or (key == WEIGHT and type(value) is int)
 
 
+def _is_function(value: Any) -> bool:
+    return type(value) is dict and type(value.get("arguments")) is str
+
+
+def _content_kind(messages: Sequence[Mapping[str, Any]], key: str, *, in_parts: bool) -> str | None:
+    """Return what the contents of a record are: texts, or lists of text parts; None where columns cannot hold them."""
+    contents = [message[key] for message in messages if message.get(key) is not None]
+    kinds = {*map(type, contents)}
+    if kinds <= {str}:
+        return TEXT
+    if not in_parts or kinds != {list} or not all(type(part) is dict for content in contents for part in content):
+        return None
+    texts = (part.get(name) for content in contents for part in content for name in ("type", "text"))
+    return PARTS if {*map(type, texts)} <= {str} else None
+
+
 def message_schemas(
-    record: Any, fields: FieldMap, *, lists: Sequence[str], keys: tuple[str, str], special: frozenset[str]
+    record: Any,
+    fields: FieldMap,
+    *,
+    lists: Sequence[str],
+    keys: tuple[str, str],
+    special: frozenset[str],
+    in_parts: bool = False,
 ) -> JsonSchemas | None:
     """Return the schemas for records like this one, which has a list of messages or is one.
 
     The arguments are those of `read_message_columns`; see `ColumnarFormat.json_schemas`.
+
+    Args:
+        in_parts: whether a content may be a list of parts.
     """
     is_bare_list = type(record) is list
     if not is_bare_list and type(record) is not dict:
@@ -183,14 +309,14 @@ def message_schemas(
     other_keys = set().union(*messages) - {*keys}
     if not all(_in_columns(key, message.get(key)) for message in messages for key in other_keys & special):
         return None
-    if not all(isinstance(message.get(key), (str, type(None))) for message in messages for key in keys):
+    kind = _content_kind(messages, keys[1], in_parts=in_parts)
+    if kind is None or not all(isinstance(message.get(keys[0]), (str, type(None))) for message in messages):
         return None
-    role_and_text = tuple((key, TEXT) for key in keys)
+    role_and_text = ((keys[0], TEXT), (keys[1], kind))
     if is_bare_list:
         strict = schema(((name, role_and_text),))
         return None if other_keys else JsonSchemas(strict=strict, tolerant=None, value_field=name)
-    must_be_null = tuple(
-        (key, TEXT if key in TEXT_FIELDS else INTEGER if key == WEIGHT else NULL) for key in sorted(special - {*keys})
-    )
-    found = schemas_for(record, {name: role_and_text}, {name: (*role_and_text, *must_be_null)}, lists, fields)
+    kinds = {**dict.fromkeys(TEXT_FIELDS, TEXT), WEIGHT: INTEGER, TOOL_CALLS: CALLS}
+    others = tuple((key, kinds.get(key, NULL)) for key in sorted(special - {*keys}))
+    found = schemas_for(record, {name: role_and_text}, {name: (*role_and_text, *others)}, lists, fields, (TOOLS,))
     return replace(found, strict=None) if found is not None and other_keys else found

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sft_shards.formats.columnar import TextOnlyConversations
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError
-from sft_shards.formats.nesting import parse_json, read_json
+from sft_shards.formats.nesting import read_json
 from sft_shards.formats.records.fields import (
     MISSING,
     SYSTEM,
@@ -22,6 +22,7 @@ from sft_shards.formats.records.json_schemas import JsonSchemas
 from sft_shards.formats.records.messages import REASONING, message_schemas, read_message_columns
 from sft_shards.formats.records.role_sequences import TEXT_ONLY_ROLES
 from sft_shards.formats.records.template_inputs import read_template_inputs
+from sft_shards.formats.records.tools import read_tools, tool_call
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,14 +75,16 @@ class OpenAI:
     def json_schemas(self, record: object, fields: FieldMap) -> JsonSchemas | None:
         """See `ColumnarFormat.json_schemas`."""
         names = _column_names(fields)
-        return names and message_schemas(record, fields, lists=names[0], keys=names[1], special=SPECIAL)
+        return names and message_schemas(record, fields, lists=names[0], keys=names[1], special=SPECIAL, in_parts=True)
 
     def read_columns(self, batch: pa.RecordBatch, fields: FieldMap) -> TextOnlyConversations | None:
         """See `ColumnarFormat.read_columns`."""
         names = _column_names(fields)
         if names is None:
             return None
-        return read_message_columns(batch, fields, lists=names[0], keys=names[1], roles=_KNOWN, special=SPECIAL)
+        return read_message_columns(
+            batch, fields, lists=names[0], keys=names[1], roles=_KNOWN, special=SPECIAL, text_parts=TEXT_PARTS
+        )
 
 
 _KNOWN = {role: role for role in TEXT_ONLY_ROLES} | {"function": "tool"}
@@ -151,60 +154,6 @@ def leading_system(record: object, fields: FieldMap) -> list[Turn]:
     refuse_media(record)
     system = optional_text(fields.look_up(record, SYSTEM[0], SYSTEM[1:]), "system")
     return [Turn(role="system", content=system)] if system else []
-
-
-def read_tools(record: object, fields: FieldMap) -> tuple[dict[str, Any], ...]:
-    """Return the tools on offer, each as `{"type": "function", "function": {…}}`; they may be a JSON text.
-
-    Raises:
-        RecordError: `broken_json`, `nested_too_deeply`, `wrong_type`.
-    """
-    value = fields.look_up(record, "tools", ("functions",)) if isinstance(record, Mapping) else MISSING
-    if isinstance(value, str):
-        value = read_json(value, "tools") if value.strip() else None
-    if value is MISSING or value is None:
-        return ()
-    if not isinstance(value, list) or not all(isinstance(tool, Mapping) for tool in value):
-        raise RecordError("wrong_type", "tools is not a list of objects")
-    return tuple(_tool(number, tool) for number, tool in enumerate(value))
-
-
-def _tool(number: int, tool: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a tool on offer in OpenAI's form. In a table, a field that only other tools have is null."""
-    if tool.get("function") is None and tool.get("name") is not None:
-        return {"type": "function", "function": {name: value for name, value in tool.items() if name != "function"}}
-    if "function" in tool and not isinstance(tool["function"], Mapping):
-        kind = type(tool["function"]).__name__
-        raise RecordError("wrong_type", f"function of tool {number} is {kind}, not an object")
-    return dict(tool)
-
-
-def tool_call(raw: object) -> dict[str, Any]:
-    """Return a tool call in OpenAI's form.
-
-    Arguments that are a JSON text are parsed, since templates print them as JSON. A text that is not JSON (code for an
-    interpreter, say) stays a text.
-
-    Raises:
-        RecordError: `wrong_type`, `nested_too_deeply`.
-    """
-    if not isinstance(raw, Mapping):
-        raise RecordError("wrong_type", f"a tool call is {type(raw).__name__}, not an object")
-    function = raw.get("function", raw)
-    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
-        raise RecordError("wrong_type", "a tool call has no function name")
-    arguments = function.get("arguments", function.get("parameters", {}))
-    if isinstance(arguments, str):
-        try:
-            arguments = parse_json(arguments) if arguments.strip() else {}
-        except RecordError:
-            raise
-        except ValueError:
-            pass
-    out: dict[str, Any] = {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
-    if isinstance(raw.get("id"), str):
-        out["id"] = raw["id"]
-    return out
 
 
 def _read_content(value: object, role: str) -> dict[str, Any]:

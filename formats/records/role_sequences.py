@@ -31,11 +31,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TEXT_ONLY_ROLES = frozenset({"system", "user", "assistant", "tool"})
+CONSTANTS = {242: "=null", 243: '=""'}
+"""Codes behind that of an assistant whose content is a constant, and what its label ends with (see `layouts`)."""
+CALLS = {244: "call", 245: "call_id", 246: "arguments", 247: "arguments={}", 248: "arguments_text"}
+"""Codes of what a call has, and their labels."""
 FIELDS = {249: "reasoning", 250: ALIAS, 251: "name", 252: "tool_call_id", 253: "weight=0"}
-"""Codes of what a turn has beside its text, and their labels (see `layouts`)."""
+"""Codes of what a turn has beside its text, and their labels."""
 LEADING_SYSTEM, UNKNOWN = 254, 255
 """Codes of a system prompt that stands beside the list of messages, and of a role that no text-only record has."""
-FIRST_CODE_OF_ITS_OWN = min(FIELDS)
+SPECIAL: Mapping[int, str | None] = {**FIELDS, **CALLS, LEADING_SYSTEM: "system", UNKNOWN: None}
+FIRST_CODE_OF_ITS_OWN = min(CONSTANTS)
 """Roles have lower codes."""
 PACKED = 7
 """Codes that fit into an integer of eight bytes beside their number."""
@@ -52,15 +57,26 @@ class RoleSequenceTable(dict[bytes, RoleSequence | None]):
 
     def __init__(self, roles: Sequence[str | None]) -> None:
         super().__init__()
-        self._roles = roles
+        self._roles = [role if role in TEXT_ONLY_ROLES else None for role in roles]
 
     def __missing__(self, codes: bytes) -> RoleSequence | None:
-        special = {**FIELDS, LEADING_SYSTEM: "system", UNKNOWN: None}
-        found = [special[code] if code in special else self._roles[code] for code in codes]
-        labels = TEXT_ONLY_ROLES | {*FIELDS.values()}
-        roles = tuple(role for role in found if role is not None and role in labels)
-        known = roles if len(roles) == len(found) and "assistant" in roles else None
-        return self.setdefault(codes, known)
+        return self.setdefault(codes, self._layout(codes))
+
+    def _layout(self, codes: bytes) -> RoleSequence | None:
+        labels: list[str] = []
+        for code in codes:
+            if code in CONSTANTS:
+                labels[-1] += CONSTANTS[code]
+                continue
+            label = SPECIAL[code] if code in SPECIAL else self._roles[code]
+            if label is None:
+                return None
+            labels.append(label)
+        return tuple(labels) if any(label.partition("=")[0] == "assistant" for label in labels) else None
+
+    def spells(self, role: str) -> NDArray[np.bool_]:
+        """Return bool[256]: whether a code stands for a role."""
+        return np.asarray([code < len(self._roles) and self._roles[code] == role for code in range(256)])
 
 
 def encode_roles(

@@ -18,11 +18,10 @@ from sft_shards.formats.records.openai import (
     leading_system,
     messages_of,
     read_beside,
-    read_tools,
-    tool_call,
     unread_keys,
 )
 from sft_shards.formats.records.template_inputs import read_template_inputs
+from sft_shards.formats.records.tools import read_tools, tool_call
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sft_shards.formats.arrow_arrays import string_array
 from sft_shards.formats.columnar import prefix_sums
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.records import JsonSchemas
-from sft_shards.preprocess.sources.raw_records import JsonBatch
+from sft_shards.preprocess.sources.raw_records import SPACE, JsonBatch
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,6 +40,8 @@ MAX_DEPTH = 64
 """Nesting of arrays and objects that every JSON parser accepts."""
 INFINITY = re.compile(rb"Inf\s*[,\]}]")
 """A spelling of infinity that pyarrow accepts and no other parser; a text that holds it is taken for it too."""
+ESCAPED_LETTER = re.compile(rb"\\u00[67]")
+"""How a letter of ASCII begins that is escaped, which a key may hold as well."""
 FAILED_ROW = re.compile(r" in row (\d+)")
 """How pyarrow's error messages name the row at which it stopped."""
 
@@ -165,11 +168,16 @@ class _Reading:
         columns = position = None
         if schemas.strict is not None and (self._try_strict or schemas.tolerant is None):
             columns, position = _read_json(raw, schemas.strict, "error")
+        json_texts: dict[str, list[str]] = {}
         if columns is None and schemas.tolerant is not None:
             _check_ignored_fields(texts)
+            json_texts = {name: _json_texts(texts, name) for name in schemas.json_fields}
             columns, position = _read_json(raw, schemas.tolerant, "ignore")
         if columns is None or columns.num_rows != len(texts):
             raise _Unsupported(position if position is not None and position < len(texts) else None)
+        for name, values in json_texts.items():
+            if any(values):
+                columns = columns.append_column(name, string_array(values))
         return ColumnChunk(rows=rows, columns=columns)
 
 
@@ -210,6 +218,62 @@ def _check_ignored_fields(texts: JsonBatch) -> None:
         raise _Unsupported(int(np.searchsorted(first, deep[0], side="right")) - 1)
     if found := INFINITY.search(texts.raw):
         raise _Unsupported(int(np.searchsorted(texts.begins, found.start(), side="right")) - 1)
+
+
+def _json_texts(texts: JsonBatch, name: str) -> list[str]:
+    """Return for each object the JSON of a field's value; "" where it has no such field, or null.
+
+    A text in JSON is returned as that text: `[1]` and `"[1]"` both give `[1]`. Whoever takes a value parses it.
+
+    Raises:
+        _Unsupported: one of them is not JSON.
+    """
+    key = json.dumps(name).encode()
+    escaped = ESCAPED_LETTER.search(texts.raw) is not None
+    out = [""] * len(texts)
+    if not escaped and re.search(re.escape(key), texts.raw) is None:
+        return out
+    for row, raw in enumerate(texts.texts(range(len(texts)))):
+        try:
+            if escaped and ESCAPED_LETTER.search(raw):
+                out[row] = _parsed_value(raw, name)
+            elif key in raw:
+                out[row] = _value_at_an_end(raw, key) or _parsed_value(raw, name)
+        except ValueError:
+            raise _Unsupported(row) from None
+    return out
+
+
+def _value_at_an_end(raw: bytes, key: bytes) -> str:
+    """Return the JSON of a field's value where its key is an object's last or first one; "" where it may be neither.
+
+    If what stands between the last place of the key and the object's last brace is JSON, it is the value: the object is
+    JSON too, so the key is one of its own, and the last of this name. In `{"messages": […], "tools": […]}` no more than
+    its end is looked at.
+
+    Args:
+        raw: an object, if it is JSON; no letter in it is escaped.
+    """
+    at = raw.rfind(key)
+    before, after = raw[:at].rstrip(SPACE)[-1:], raw[at + len(key) : -1].strip(SPACE)
+    if before not in (b",", b"{") or not after.startswith(b":"):
+        return ""
+    text = after[1:].strip(SPACE).decode()
+    if text[:1] + text[-1:] == "[]":
+        return text
+    if before == b"{" and raw[:at].rstrip(SPACE) == b"{" and raw.count(key) == 1 and text[:1] == "[":
+        return text[: json.JSONDecoder().raw_decode(text)[1]]
+    return ""
+
+
+def _parsed_value(raw: bytes, name: str) -> str:
+    """Return the JSON of a field's value in an object."""
+    value = json.loads(raw).get(name)
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else json.dumps(value)
+    text.encode()  # a ValueError for half a surrogate pair
+    return text
 
 
 def _read_json(

@@ -71,7 +71,7 @@ def test_rows_say_which_records_are_read():
 
 def test_only_what_is_not_text_only_is_read_one_by_one():
     batch, _ = stages()
-    records = [messages("a", "b"), messages("a", "b") | {"tools": TOOLS}, messages("a", " "), messages("a", "b")]
+    records = [messages("a", "b"), messages("a", "b") | {"functions": TOOLS}, messages("a", " "), messages("a", "b")]
     read = batch.read(as_json(records), get("openai"))
     assert batch.fallbacks == 2
     assert read.text_only.rows.tolist() == [0, 3]

@@ -1,0 +1,157 @@
+"""Calls of tools and tools on offer, from Arrow columns: a list of calls for each message, and the tools in JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sft_shards.formats.arrow_arrays import bool_array, numbers_of, string_array
+from sft_shards.formats.columnar import TextOnlyConversations
+from sft_shards.formats.conversation import Conversation, Turn
+from sft_shards.formats.errors import RecordError
+from sft_shards.formats.layouts import MOST_LABELS, NAME, Parts, take_arguments_apart, take_tools_apart
+from sft_shards.formats.nesting import MAX_NESTING
+from sft_shards.formats.records.arrow_columns import as_strings, is_list, not_empty, not_null, take_texts
+from sft_shards.formats.records.fields import FieldMap
+from sft_shards.formats.records.role_sequences import CALLS
+from sft_shards.formats.records.tools import read_arguments, read_tools
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CODES = {label: code for code, label in CALLS.items()}
+MOST_BRACKETS = MAX_NESTING // 2
+"""Brackets in arguments up to which they are certainly not nested too deeply."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallColumns:
+    """The calls of some messages. Each has three codes: the call's, its id's (0 where it has none), its arguments'."""
+
+    counts: NDArray[np.int64]
+    """int64[t]: how many calls each message has."""
+    codes: NDArray[np.uint8]
+    """u8[c, 3]: of each call; those of its arguments are 0 where it is not supported."""
+    texts: pa.StringArray
+    """The names of all calls, then their ids, then their arguments: 3c texts, "" where there is none."""
+
+
+def read_calls(column: pa.Array) -> CallColumns | None:
+    """Return the calls of messages, a list for each; None for a column of another type."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not is_list(column.type) or not pa.types.is_struct(column.type.value_type):
+        return None
+    calls = _children(column.flatten())
+    if "function" not in calls or not pa.types.is_struct(calls["function"].type):
+        return None
+    function = _children(calls["function"])
+    if not function.keys() >= {"name", "arguments"}:
+        return None
+    ids = calls.get("id")
+    found = [as_strings(function["name"]), as_strings(function["arguments"])]
+    if ids is None or ids.null_count == len(ids):
+        found.append(pa.nulls(len(calls["function"]), pa.string()))
+    else:
+        found.append(as_strings(ids))
+    if any(one is None for one in found):
+        return None
+    names, arguments, ids = found
+    labels, texts = _taken_apart(arguments)
+    with_id = not_null(ids)
+    supported = _are_names(names) & (~with_id | _are_not_blank(ids))
+    codes = np.zeros((len(names), 3), dtype=np.uint8)
+    codes[:, 0] = CODES["call"]
+    codes[with_id, 1] = CODES["call_id"]
+    codes[:, 2] = np.where(supported, labels, 0)
+    return CallColumns(
+        counts=numbers_of(column.value_lengths(), null=0).astype(np.int64),
+        codes=codes,
+        texts=pa.concat_arrays([pc.fill_null(names, ""), pc.fill_null(ids, ""), texts]),
+    )
+
+
+def _children(structs: pa.StructArray) -> dict[str, pa.Array]:
+    return dict(zip((field.name for field in structs.type), structs.flatten(), strict=True))
+
+
+def _are_names(names: pa.StringArray) -> NDArray[np.bool_]:
+    encoded = names.dictionary_encode()
+    good = [name is not None and NAME.fullmatch(name) is not None for name in encoded.dictionary.to_pylist()]
+    return np.asarray([*good, False], dtype=bool)[numbers_of(encoded.indices, null=-1)]
+
+
+def _are_not_blank(texts: pa.StringArray) -> NDArray[np.bool_]:
+    return np.asarray([text is not None and bool(text.strip()) for text in texts.to_pylist()], dtype=bool)
+
+
+def _taken_apart(arguments: pa.StringArray) -> tuple[NDArray[np.uint8], pa.StringArray]:
+    """Return the code of each call's arguments, u8[c], 0 where they are not supported, and the texts of all."""
+    codes = np.zeros(len(arguments), dtype=np.uint8)
+    texts = [""] * len(arguments)
+    for place, text in enumerate(arguments.to_pylist()):
+        if text is None or text.count("[") + text.count("{") > MOST_BRACKETS:
+            continue
+        label, taken = take_arguments_apart(read_arguments(text))
+        if label and _is_unicode(taken):
+            codes[place], texts[place] = CODES[label], taken
+    return codes, string_array(texts)
+
+
+def _is_unicode(text: str) -> bool:
+    """Return whether a text holds no half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def with_offers(found: TextOnlyConversations, tools: pa.StringArray) -> TextOnlyConversations:
+    """Return conversations with the tools that they offer, without those whose tools have no labels.
+
+    Args:
+        tools: of each record, which `found.rows` counts: tools in JSON, blank or null where there are none.
+    """
+    offering = not_empty(tools)[found.rows]
+    if not offering.any():
+        return found
+    texts = tools.filter(bool_array(np.isin(np.arange(len(tools)), found.rows[offering]))).to_pylist()
+    offers = [_offers(text) for text in texts]
+    keep = np.ones(len(found.rows), dtype=bool)
+    keep[offering] = [one is not None for one in offers]
+    found = found.filter(keep)
+    taken = [one for one in offers if one is not None]
+    numbers: dict[tuple[str, ...], int] = {(): 0}
+    own = np.zeros(len(found.rows), dtype=np.int64)
+    own[offering[keep]] = [numbers.setdefault(labels, len(numbers)) for labels, _ in taken]
+    pairs, sequence_ids = np.unique(found.sequence_ids * len(numbers) + own, return_inverse=True)
+    labels = list(numbers)
+    layouts = [
+        labels[pair % len(numbers)] + tuple(found.role_sequences[pair // len(numbers)]) for pair in pairs.tolist()
+    ]
+    counts = np.zeros(len(found.rows), dtype=np.int64)
+    counts[offering[keep]] = [len(own_texts) for _, own_texts in taken]
+    leaves = string_array(text for _, own_texts in taken for text in own_texts)
+    firsts = np.repeat(found.text_offsets[:-1], counts)
+    order = np.insert(np.arange(len(found.texts)), firsts, len(found.texts) + np.arange(len(leaves)))
+    joined = replace(
+        found, role_sequences=layouts, sequence_ids=sequence_ids, texts=take_texts([found.texts, leaves], order)
+    )
+    return joined.filter(np.asarray([len(layout) <= MOST_LABELS for layout in layouts])[sequence_ids])
+
+
+@lru_cache(maxsize=1024)
+def _offers(text: str) -> Parts | None:
+    """Return the labels and texts of tools in JSON; None where they have none, or are refused."""
+    try:
+        tools = read_tools({"tools": text}, FieldMap())
+        Conversation(turns=(Turn(role="assistant", content="x"),), tools=tools)
+        return take_tools_apart(tools) if tools else ((), [])
+    except (RecordError, TypeError, ValueError, AttributeError, KeyError):
+        return None
