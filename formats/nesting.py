@@ -60,7 +60,9 @@ def check_nesting(value: Any) -> None:
     for _ in range(MAX_NESTING + 1):
         inner: list[Any] = []
         for one in level:
-            if isinstance(one, Mapping):
+            if type(one) is str:
+                continue
+            if type(one) is dict or isinstance(one, Mapping):
                 inner.extend(one.values())
             elif isinstance(one, (list, tuple)):
                 inner.extend(one)

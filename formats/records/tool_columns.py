@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from sft_shards.formats.arrow_arrays import bool_array, numbers_of, string_array
 from sft_shards.formats.columnar import TextOnlyConversations
-from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.layouts import MOST_LABELS, NAME, Parts, take_arguments_apart, take_tools_apart
 from sft_shards.formats.nesting import MAX_NESTING
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 CODES = {label: code for code, label in CALLS.items()}
 MOST_BRACKETS = MAX_NESTING // 2
-"""Brackets in arguments up to which they are certainly not nested too deeply."""
+"""Brackets in JSON up to which it is certainly not nested too deeply."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,10 +147,11 @@ def with_offers(found: TextOnlyConversations, tools: pa.StringArray) -> TextOnly
 
 @lru_cache(maxsize=1024)
 def _offers(text: str) -> Parts | None:
-    """Return the labels and texts of tools in JSON; None where they have none, or are refused."""
+    """Return the labels and texts of tools in JSON; None where they have none, or may be refused."""
+    if text.count("[") + text.count("{") > MOST_BRACKETS:
+        return None
     try:
-        tools = read_tools({"tools": text}, FieldMap())
-        Conversation(turns=(Turn(role="assistant", content="x"),), tools=tools)
-        return take_tools_apart(tools) if tools else ((), [])
+        taken = take_tools_apart(read_tools({"tools": text}, FieldMap()))
     except (RecordError, TypeError, ValueError, AttributeError, KeyError):
         return None
+    return taken if taken is not None and _is_unicode("".join([*taken[0], *taken[1]])) else None

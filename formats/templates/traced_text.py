@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from json.encoder import encode_basestring, encode_basestring_ascii
 from typing import Any, NoReturn
 
 from sft_shards.formats.templates.sentinels import TRACE_CLOSE, TRACE_OPEN, TRACE_STRIP
@@ -54,8 +55,10 @@ class ToJson:
 
     def __call__(self, text: str) -> str:
         """Return the text as JSON, or the JSON in the form that was asked for."""
+        if not self.of_json:  # what `json.dumps` does with a text, in a third of the time
+            return encode_basestring_ascii(text) if self.ensure_ascii else encode_basestring(text)
         written = json.dumps(
-            json.loads(text) if self.of_json else text,
+            json.loads(text),
             ensure_ascii=self.ensure_ascii,
             indent=self.indent,
             separators=self.separators,

@@ -20,6 +20,7 @@ from itertools import accumulate, chain, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from sft_shards.formats.arrow_arrays import bools_of
 from sft_shards.formats.columnar import (
     INPUT,
     RoleSequence,
@@ -30,7 +31,15 @@ from sft_shards.formats.columnar import (
 )
 from sft_shards.formats.conversation import ROLES, Conversation, as_json
 from sft_shards.formats.errors import RecordError, UsageError
-from sft_shards.formats.layouts import example_texts, is_assistants, json_text, put_together, take_apart, turns_of
+from sft_shards.formats.layouts import (
+    example_texts,
+    is_assistants,
+    json_text,
+    put_together,
+    take_apart,
+    take_thoughts_apart,
+    turns_of,
+)
 from sft_shards.formats.templates import (
     ChatTemplate,
     Skeleton,
@@ -43,7 +52,15 @@ from sft_shards.formats.templates import (
 )
 from sft_shards.formats.templates.rendering import CALL, CALL_END
 from sft_shards.formats.templates.trained_texts import LONGEST_HISTORY
-from sft_shards.preprocess.pipeline.batch import NO_SPANS, ConversationBatch, Notes, Reject, RenderedBatch, TrainedTurns
+from sft_shards.preprocess.pipeline.batch import (
+    NO_SPANS,
+    ConversationBatch,
+    Notes,
+    Reject,
+    RenderedBatch,
+    TrainedTurns,
+    merge_text_only,
+)
 from sft_shards.preprocess.pipeline.skeleton_table import SkeletonTable
 
 MOST_SKELETONS = 4096
@@ -53,6 +70,8 @@ MOST_HISTORIES = 8
 seldom occur twice, and one costs as much as several records."""
 LARGEST_UNROLLED = 1 << 25
 """Characters of the histories of conversations that are unrolled together, as far as their messages tell."""
+THINK = "think>"
+"""What each think tag ends with."""
 LONGEST_OPENING = 64
 """Characters of a text that are noted as its opening; no control token is longer."""
 
@@ -250,7 +269,7 @@ class BatchRendering:
 
     def render(self, conversations: ConversationBatch) -> RenderedBatch:
         """Render every conversation; one that the template refuses is rejected."""
-        parts = [self._fill(conversations.first_record, conversations.text_only)]
+        parts = [self._fill(conversations.first_record, self._with_thoughts(conversations.text_only))]
         rest = conversations.without(parts[0].records - conversations.first_record)
         if len(rest):
             parts.append(self._fill_others(rest))
@@ -259,6 +278,26 @@ class BatchRendering:
             return replace(RenderedBatch.merge(parts), rejects=conversations.rejects)
         self.fallbacks += len(rest)
         return RenderedBatch.merge([*parts, self._reference.render(rest)])
+
+    def _with_thoughts(self, conversations: TextOnlyConversations) -> TextOnlyConversations:
+        """Return conversations with their think blocks in the layouts, where the template looks for think tags."""
+        import pyarrow.compute as pc
+
+        if not len(conversations.rows) or not any(THINK in one for one in self._forbidden):
+            return conversations
+        holding = bools_of(pc.match_substring(conversations.texts, THINK))
+        if not holding.any():
+            return conversations
+        thinking = np.logical_or.reduceat(holding, conversations.text_offsets[:-1])
+        some = conversations.filter(thinking)
+        texts, offsets = some.texts.to_pylist(), some.text_offsets.tolist()
+        found = {}
+        for row, number, (first, last) in zip(some.rows, some.sequence_ids, pairwise(offsets), strict=True):
+            taken = take_thoughts_apart(some.role_sequences[number], texts[first:last])
+            if taken is not None:
+                found[int(row)] = taken
+        rest = conversations.filter(~np.isin(conversations.rows, list(found)))
+        return merge_text_only([rest, TextOnlyConversations.from_rows(found)])
 
     def _fill_others(self, conversations: ConversationBatch) -> RenderedBatch:
         """Fill what is not in columns: the conversations that have a layout."""

@@ -1,6 +1,6 @@
 """Layouts: what is taken apart is put together again, and what has no layout is known."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given
@@ -9,7 +9,7 @@ from rich_conversations import CONVERSATION
 from sft_shards.formats.columnar import text_labels
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError
-from sft_shards.formats.layouts import example_texts, put_together, take_apart
+from sft_shards.formats.layouts import example_texts, put_together, take_apart, take_thoughts_apart
 
 pytestmark = pytest.mark.unit
 CALL = {"type": "function", "function": {"name": "get", "arguments": {"a": [1, None]}}, "id": "c1"}
@@ -26,6 +26,19 @@ def test_what_is_taken_apart_is_put_together_again(conversation):
     assert all(text.strip() for text in texts)
     turns, tools = put_together(layout, texts)
     assert (tuple(turns), tuple(tools)) == (conversation.turns, conversation.tools)
+
+
+@given(CONVERSATION)
+def test_thoughts_are_taken_apart_behind_all_else(conversation):
+    """Without the words "think>" a layout leaves them in the texts, as columns do."""
+    marked = [
+        replace(turn, content=turn.content and turn.content.replace("think>", "thinkX")) for turn in conversation.turns
+    ]
+    parts = take_apart(replace(conversation, turns=tuple(marked)))
+    if parts is not None:
+        layout, texts = parts
+        contents = [text.replace("thinkX", "think>") for text in texts]
+        assert take_thoughts_apart(layout, contents) == take_apart(conversation)
 
 
 @given(CONVERSATION)

@@ -69,7 +69,7 @@ def test_a_record_with_tools_is_tokenized_with_the_others(make_tokenizer, kind):
             return self.backend.encode(texts)
 
     pipeline = make_pipeline(make_tokenizer(kind), wrap=Watching)
-    raw = as_json([messages("a", "b"), messages("c", "d") | {"tools": TOOLS}, messages("e", "f")])
+    raw = as_json([messages("a", "b"), messages("c", "d") | {"functions": TOOLS}, messages("e", "f")])
     batch = pipeline.batch(raw, "openai")
     assert given_ == [3]
     assert pipeline.fallbacks == {"read": 1, "render": 1, "tokenize": 0, "truncate": 0}
@@ -79,7 +79,7 @@ def test_a_record_with_tools_is_tokenized_with_the_others(make_tokenizer, kind):
 
 @pytest.mark.usefixtures("_no_verification")
 def test_a_record_that_is_read_by_itself_is_rendered_with_the_others(make_tokenizer):
-    """A list of parts as content is beyond the columns; what it says is text alone."""
+    """A list of parts beside texts is beyond the columns; what it says is text alone."""
     parts = {
         "messages": [
             {"role": "user", "content": [{"type": "text", "text": "a"}]},
