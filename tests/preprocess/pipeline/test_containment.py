@@ -41,13 +41,13 @@ def records():
     """Thirty text-only records, of which two raise where they are read one by one."""
     all_ = [messages(f"Question {number}", f"Answer {number}") for number in range(30)]
     for number in (0, 17):
-        all_[number] = {**messages("Why?", BAD), "tools": [{"type": "function", "function": {"name": "f"}}]}
+        all_[number] = {**messages("Why?", BAD), "functions": [{"name": "f"}]}
     return all_
 
 
 def batches():
     rows = records()
-    table = pa.RecordBatch.from_pylist([{"tools": None, **row} for row in rows])
+    table = pa.RecordBatch.from_pylist([{"functions": None, **row} for row in rows])
     return {"json": as_json(rows, 100), "table": TableBatch(100, table), "values": RawBatch(100, rows)}
 
 
