@@ -207,12 +207,12 @@ def _items(
     for label, chosen in constants.items():
         yield items(np.flatnonzero(chosen), field_codes[label], field_codes[label], -1)
     if calls is not None:
-        owners, number = np.repeat(every, calls.counts), np.arange(len(calls.codes))
+        owners = np.repeat(every, calls.counts)
         behind = (1 + len(beside)) * count
         for part in range(3):
             own = np.flatnonzero(calls.codes[:, part])
             with_text = calls.codes[own, part] != NO_ARGUMENTS
-            places = np.where(with_text, behind + part * len(number) + own, -1)
+            places = np.where(with_text, behind + part * len(calls.codes) + own, -1)
             yield items(owners[own], UNKNOWN + 1 + 3 * own + part, calls.codes[own, part], places)
 
 

@@ -76,7 +76,8 @@ class RoleSequenceTable(dict[bytes, RoleSequence | None]):
 
     def spells(self, role: str) -> NDArray[np.bool_]:
         """Return bool[256]: whether a code stands for a role."""
-        return np.asarray([code < len(self._roles) and self._roles[code] == role for code in range(256)])
+        spelled = [code < len(self._roles) and self._roles[code] == role for code in range(256)]
+        return np.asarray(spelled, dtype=bool)
 
 
 def encode_roles(

@@ -52,15 +52,12 @@ def read_calls(column: pa.Array) -> CallColumns | None:
     function = _children(calls["function"])
     if not function.keys() >= {"name", "arguments"}:
         return None
+    names, arguments = as_strings(function["name"]), as_strings(function["arguments"])
     ids = calls.get("id")
-    found = [as_strings(function["name"]), as_strings(function["arguments"])]
-    if ids is None or ids.null_count == len(ids):
-        found.append(pa.nulls(len(calls["function"]), pa.string()))
-    else:
-        found.append(as_strings(ids))
-    if any(one is None for one in found):
+    no_ids = ids is None or ids.null_count == len(ids)
+    ids = pa.nulls(len(calls["function"]), pa.string()) if no_ids else as_strings(ids)
+    if names is None or arguments is None or ids is None:
         return None
-    names, arguments, ids = found
     labels, texts = _taken_apart(arguments)
     with_id = not_null(ids)
     supported = _are_names(names) & (~with_id | _are_not_blank(ids))
@@ -82,7 +79,7 @@ def _children(structs: pa.StructArray) -> dict[str, pa.Array]:
 def _are_names(names: pa.StringArray) -> NDArray[np.bool_]:
     encoded = names.dictionary_encode()
     good = [name is not None and NAME.fullmatch(name) is not None for name in encoded.dictionary.to_pylist()]
-    return np.asarray([*good, False], dtype=bool)[numbers_of(encoded.indices, null=-1)]
+    return np.take(np.asarray([*good, False], dtype=bool), numbers_of(encoded.indices, null=-1))
 
 
 def _are_not_blank(texts: pa.StringArray) -> NDArray[np.bool_]:
@@ -142,7 +139,8 @@ def with_offers(found: TextOnlyConversations, tools: pa.StringArray) -> TextOnly
     joined = replace(
         found, role_sequences=layouts, sequence_ids=sequence_ids, texts=take_texts([found.texts, leaves], order)
     )
-    return joined.filter(np.asarray([len(layout) <= MOST_LABELS for layout in layouts])[sequence_ids])
+    short = np.asarray([len(layout) <= MOST_LABELS for layout in layouts], dtype=bool)
+    return joined.filter(short[sequence_ids])
 
 
 @lru_cache(maxsize=1024)

@@ -168,16 +168,17 @@ class _Reading:
         columns = position = None
         if schemas.strict is not None and (self._try_strict or schemas.tolerant is None):
             columns, position = _read_json(raw, schemas.strict, "error")
-        json_texts: dict[str, list[str]] = {}
+        json_fields: tuple[str, ...] = ()
         if columns is None and schemas.tolerant is not None:
             _check_ignored_fields(texts)
-            json_texts = {name: _json_texts(texts, name) for name in schemas.json_fields}
+            json_fields = schemas.json_fields
             columns, position = _read_json(raw, schemas.tolerant, "ignore")
         if columns is None or columns.num_rows != len(texts):
             raise _Unsupported(position if position is not None and position < len(texts) else None)
-        for name, values in json_texts.items():
-            if any(values):
-                columns = columns.append_column(name, string_array(values))
+        for field in json_fields:
+            found = _json_texts(texts, field)
+            if any(found):
+                columns = columns.append_column(field, string_array(found))
         return ColumnChunk(rows=rows, columns=columns)
 
 
