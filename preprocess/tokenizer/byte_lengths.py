@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sft_shards.formats.token_bytes import TokenBytes
 from sft_shards.preprocess.tokenizer.nfc import Normalization
-from sft_shards.preprocess.tokenizer.token_bytes import TokenBytes
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 
