@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_shards.formats.arrow_arrays import bools_of, numbers_of
+from sft_shards.formats.arrow_arrays import bool_array, bools_of, numbers_of
 from sft_shards.formats.columnar import TextOnlyConversations, prefix_sums
 from sft_shards.formats.layouts import ALIAS, MOST_LABELS
 from sft_shards.formats.records.arrow_columns import (
@@ -253,7 +253,7 @@ def _fields_beside(
         else:
             unknown |= not_null(part)
     for one, other in combinations(spelled.get("reasoning", []), 2):
-        unknown |= bools_of(pc.fill_null(pc.not_equal(one, other), fill_value=False))
+        unknown |= bools_of(pc.coalesce(pc.not_equal(one, other), bool_array(np.zeros(count, dtype=bool))))
     labels = [label for label in FIELDS.values() if label in spelled]
     return {label: pc.coalesce(*spelled[label]) for label in labels}, constants, unknown, calls
 

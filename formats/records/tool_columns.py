@@ -36,13 +36,12 @@ class CallColumns:
     codes: NDArray[np.uint8]
     """u8[c, 3]: of each call; those of its arguments are 0 where it is not supported."""
     texts: pa.StringArray
-    """The names of all calls, then their ids, then their arguments: 3c texts, "" where there is none."""
+    """The names of all calls, then their ids, then their arguments: 3c texts, null or "" where there is none."""
 
 
 def read_calls(column: pa.Array) -> CallColumns | None:
     """Return the calls of messages, a list for each; None for a column of another type."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     if not is_list(column.type) or not pa.types.is_struct(column.type.value_type):
         return None
@@ -68,7 +67,7 @@ def read_calls(column: pa.Array) -> CallColumns | None:
     return CallColumns(
         counts=numbers_of(column.value_lengths(), null=0).astype(np.int64),
         codes=codes,
-        texts=pa.concat_arrays([pc.fill_null(names, ""), pc.fill_null(ids, ""), texts]),
+        texts=pa.concat_arrays([names, ids, texts]),
     )
 
 
