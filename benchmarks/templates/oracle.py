@@ -202,8 +202,12 @@ class Oracle:
         before = max((span[1] for span in regions[:at] if span), default=0)
         after = next((span[0] for span in regions[at + 1 :] if span), len(whole))
         own = regions[at]
+        fed = THINK_OPENER.sub("", prompt) if prompt else ""
+        first = own[0] if own else len(whole)
         if prompt is not None and whole.startswith(prompt):
             start: int | None = len(prompt)
+        elif fed and whole.startswith(fed) and before <= len(fed) <= first:
+            start = len(fed)
         else:
             start = self._behind_header(messages[:at], tools, prompt, whole, before, own)
         if start is None:
@@ -231,7 +235,7 @@ class Oracle:
         without = self.renderer.rendered(fed, tools) if fed else None
         header = prompt[len(without) :] if prompt and without is not None and prompt.startswith(without) else ""
         headers = [one for one in (header, self.header, self.always) if one.strip()]
-        for one in [shorter for header in headers for shorter in self._shorter(header)]:
+        for one in [shorter for header in headers for shorter in self._shorter(header) if shorter.strip()]:
             found = whole.rfind(one, before, own[0])
             if found >= 0:
                 return found + len(one)

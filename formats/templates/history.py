@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from sft_shards.formats.conversation import Conversation
+from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.templates.probes import last_turns, padded, probes
 from sft_shards.formats.templates.rendering import Rendering, Spoken
@@ -73,21 +73,23 @@ class Rewriting:
     """Kinds of conversations (see `kinds`) in which a turn is rewritten, or that the template refuses."""
     differs: frozenset[frozenset[str]]
     """Kinds of conversations in which a turn is rewritten by more than the loss of its reasoning."""
-    shown: frozenset[tuple[bool, bool]]
-    """Which turns have their reasoning written where they are the last: whether they call tools, and whether the
-    reasoning stands inside of the content."""
+    shown: frozenset[tuple[bool, bool, bool]]
+    """Forms (see `form_of`) of turns whose reasoning is written where they are the last."""
 
     def forgets(self, conversation: Conversation, spoken: Spoken) -> bool:
         """Return whether a turn's reasoning was generated, and the template left it out because others follow."""
-        turn = conversation.turns[spoken.turn]
         is_last = spoken.turn == len(conversation.turns) - 1
-        form = bool(turn.tool_calls), not (turn.reasoning or "").strip()
-        return spoken.reasoning_dropped and not is_last and form in self.shown
+        return spoken.reasoning_dropped and not is_last and form_of(conversation.turns[spoken.turn]) in self.shown
 
     def changes(self, conversation: Conversation) -> bool:
         """Return whether a conversation is of a kind of which turns are rewritten by more than lost reasoning."""
         own = kinds(conversation)
         return any(kind <= own for kind in self.differs)
+
+
+def form_of(turn: Turn) -> tuple[bool, bool, bool]:
+    """Return whether a turn calls tools, has its reasoning inside of its content, and has it as `reasoning` too."""
+    return bool(turn.tool_calls), not (turn.reasoning or "").strip(), turn.reasoning_alias
 
 
 def kinds(conversation: Conversation) -> frozenset[str]:
@@ -129,13 +131,12 @@ def rewriting(template: Renders) -> Rewriting:
             differs.add(kinds(probe))
     shown = set()
     for probe in last_turns():
-        last = probe.turns[-1]
         try:
             dropped = template.render(probe).spoken[-1].reasoning_dropped
         except RecordError:
             dropped = False  # it is not known to be left out, so a turn without it is not trained
         if not dropped:
-            shown.add((bool(last.tool_calls), last.reasoning is None))
+            shown.add(form_of(probe.turns[-1]))
     return Rewriting(rewrites=frozenset(rewrites), differs=frozenset(differs), shown=frozenset(shown))
 
 

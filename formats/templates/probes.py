@@ -1,4 +1,7 @@
-"""Conversations on which a template is tried when it is loaded: one of every kind that training data has."""
+"""Conversations on which a template is tried when it is loaded: one of every kind that training data has.
+
+Reasoning stands under all its keys, so that templates show it whichever they read.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +38,9 @@ def probes() -> tuple[Conversation, ...]:
     )
     reasoned = (
         Turn(role="user", content="Two and two"),
-        Turn(role="assistant", content="Four", reasoning="Adding them"),
+        Turn(role="assistant", content="Four", reasoning="Adding them", reasoning_alias=True),
         Turn(role="user", content="And one more"),
-        Turn(role="assistant", content="Five", reasoning="One more than before"),
+        Turn(role="assistant", content="Five", reasoning="One more than before", reasoning_alias=True),
     )
     inlined = (
         Turn(role="user", content="Two and two"),
@@ -47,14 +50,15 @@ def probes() -> tuple[Conversation, ...]:
     )
 
     def agentic(steps: int = 1, **more: Any) -> tuple[Turn, ...]:
+        own = {"reasoning": more.get("reasoning"), "reasoning_alias": "reasoning" in more}
         return (
             Turn(role="user", content="Weather in Basel"),
             *(
-                Turn(role="assistant", content=more.get("beside"), reasoning=more.get("reasoning"), tool_calls=(CALL,)),
+                Turn(role="assistant", content=more.get("beside"), tool_calls=(CALL,), **own),
                 Turn(role="tool", content="sunny", name="probe_weather", tool_call_id="probe0001"),
             )
             * steps,
-            Turn(role="assistant", content="It is clear", reasoning=more.get("reasoning")),
+            Turn(role="assistant", content="It is clear", **own),
         )
 
     with_tools = (
@@ -96,7 +100,9 @@ def reasoning_probes(with_tools: bool) -> tuple[tuple[Conversation, Conversation
 
     return tuple(
         (
-            conversation((replace(turns[0], reasoning=reasoning), *turns[1:]), with_tools or len(turns) > 1),
+            conversation(
+                (replace(turns[0], reasoning=reasoning, reasoning_alias=True), *turns[1:]), with_tools or len(turns) > 1
+            ),
             conversation(turns, with_tools or len(turns) > 1),
             reasoning,
         )
@@ -108,15 +114,18 @@ def reasoning_probes(with_tools: bool) -> tuple[tuple[Conversation, Conversation
 def last_turns() -> tuple[Conversation, ...]:
     """Return conversations that end with an assistant's reasoning: before an answer or a call, beside or inside."""
     asked = Turn(role="user", content="Weather in Basel")
-    beside, inside = "Let me see", "<think>\nLet me see\n</think>\n\n"
-    return (
-        Conversation(turns=(asked, Turn(role="assistant", content="It is clear", reasoning=beside))),
-        Conversation(turns=(asked, Turn(role="assistant", content=inside + "It is clear"))),
-        Conversation(turns=(asked, Turn(role="assistant", reasoning=beside, tool_calls=(CALL,))), tools=(TOOL,)),
-        Conversation(
-            turns=(asked, Turn(role="assistant", content=inside + "Looking it up", tool_calls=(CALL,))), tools=(TOOL,)
-        ),
+    inside = "<think>\nLet me see\n</think>\n\n"
+    beside = (
+        replace(turn, reasoning="Let me see", reasoning_alias=alias)
+        for turn in (Turn(role="assistant", content="It is clear"), Turn(role="assistant", tool_calls=(CALL,)))
+        for alias in (False, True)
     )
+    last = (
+        *beside,
+        Turn(role="assistant", content=inside + "It is clear"),
+        Turn(role="assistant", content=inside + "Looking it up", tool_calls=(CALL,)),
+    )
+    return tuple(Conversation(turns=(asked, turn), tools=(TOOL,) if turn.tool_calls else ()) for turn in last)
 
 
 @cache

@@ -176,3 +176,18 @@ def test_unroll_refuses_a_turn_that_no_prompt_leads_to():
     with pytest.raises(RecordError) as caught:
         train(template, plain, TrainOn(rewritten="unroll"))
     assert caught.value.reason == "turn_not_generated"
+
+
+def test_reasoning_that_a_template_reads_under_one_key_is_forgotten_only_where_it_has_that_key():
+    """Solar Open reads `reasoning` alone, and writes it in the last turns alone."""
+    source = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}{% if m.reasoning and loop.last %}"
+        "{{ '<think>' + m.reasoning + '</think>' }}{% endif %}{{ m.content + '<|im_end|>\\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    )
+    template = ChatTemplate("solar", source, TOKENS)
+    alias = replace(
+        REASONED, turns=tuple(replace(turn, reasoning_alias=bool(turn.reasoning)) for turn in REASONED.turns)
+    )
+    assert said(train(template, alias, TrainOn())) == ["<think>Why not</think>Sure<|im_end|>"]
+    assert said(train(template, REASONED, TrainOn())) == ["Hello!<|im_end|>", "Sure<|im_end|>"]
