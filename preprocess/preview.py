@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import chain, islice
 
 import numpy as np
 
@@ -15,16 +16,17 @@ from sft_shards.formats.errors import DataError, RecordError
 from sft_shards.formats.terminal import printable, quoted
 from sft_shards.preprocess.directories.show import MaskedSpan, coloured, masked_spans
 from sft_shards.preprocess.pipeline.pipeline import Pipeline
-from sft_shards.preprocess.sources import RawBatch, sample
+from sft_shards.preprocess.sources import PartReader, RawBatch, sample
 from sft_shards.preprocess.tasks.plan import Plan
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 TRIED = 20
 """Records of the first file that are tried; the first one that becomes a sequence is shown."""
-ESTIMATED = 200
-"""Records of the first file from which the cost of unrolling is estimated, at most."""
+ESTIMATED, PLACES = 200, 8
+"""Records from which the cost of unrolling is estimated, and places of the input where they stand, at most."""
 ENOUGH = 100_000
-"""Tokens after which the estimate is good enough."""
+"""Tokens of conversations, unrolled or not, after which the estimate is good enough. Those of their histories do not
+count: one long conversation has more of these than all others, and would end the sample."""
 CHARACTERS = 400
 """Characters of a span that are shown; a longer one is cut in its middle."""
 
@@ -37,9 +39,9 @@ def announcement(plan: Plan, tokenizer: Tokenizer, *, colour: bool) -> Iterator[
     """
     given = ", ".join(f"{name}={json.dumps(value)}" for name, value in plan.config.template_arg.items())
     yield printable(f"template {plan.template}{f' with {given}' if given else ''}; ids by {plan.engine_check}")
-    pipeline = Pipeline(plan.config, plan.template, tokenizer, source=plan.template_source)
+    whole = Pipeline(plan.config, plan.template, tokenizer, source=plan.template_source)
     source = plan.sources[0]
-    pipeline = pipeline.of(source.options)
+    pipeline = whole.of(source.options)
     for number, record in sample(source, TRIED, plan.config.max_record_bytes):
         if isinstance(record, RecordError):
             continue
@@ -56,27 +58,34 @@ def announcement(plan: Plan, tokenizer: Tokenizer, *, colour: bool) -> Iterator[
                 yield quoted(coloured([_shortened(span) for span in spans], colour=colour))
             break
     if plan.config.rewritten_turns == "unroll":
-        yield _unrolling(plan, pipeline)
+        yield _unrolling(plan, whole)
 
 
 def _unrolling(plan: Plan, pipeline: Pipeline) -> str:
-    """Say what unrolling costs, estimated from the first records of the first file."""
-    source = plan.sources[0]
-    records = tokens = sequences = more = 0
-    for number, record in sample(source, ESTIMATED, plan.config.max_record_bytes):
-        if tokens > ENOUGH:
-            break
-        with suppress(DataError):
-            if not isinstance(record, RecordError):
-                batch = pipeline.batch(RawBatch(number, [record]), source.format)
+    """Say what unrolling costs, estimated from records at places all over the input."""
+    count = min(PLACES, len(plan.tasks))
+    places = [plan.tasks[at * len(plan.tasks) // count] for at in range(count)]
+    records, weight, share = 0, 0, 0.0
+    for task in places:
+        own, tokens, more = pipeline.of(task.source.options), 0, 0
+        with suppress(DataError):  # it will end the job, and the task that meets it says where
+            reader = PartReader(task.source, task.part, plan.config.max_record_bytes)
+            for raw in islice(chain.from_iterable(reader.batches()), ESTIMATED // count):
+                if isinstance(raw[1], RecordError):
+                    continue
+                batch = own.batch(RawBatch(raw[0], [raw[1]]), task.source.format)
                 records += 1
-                tokens += len(batch.ids)
-                sequences += batch.notes["unrolled_sequences"]
+                tokens += len(batch.ids) - batch.notes["unrolled_tokens"]
                 more += batch.notes["unrolled_tokens"]
-    share = more / max(tokens - more, 1)
-    return printable(
-        f"unrolled: about {share:.0%} more tokens, estimated from the first {records:,} records of {source.path} "
-        f"({sequences:,} more sequences with {more:,} tokens)"
+                if tokens > ENOUGH // count:
+                    break
+        if tokens:
+            size = max(task.part.end - task.part.begin, 1)
+            share += size * more / tokens
+            weight += size
+    return (
+        f"unrolled: about {share / max(weight, 1):,.0%} more tokens, estimated from {records:,} records at {count} "
+        f"{'places' if count > 1 else 'place'} of the input"
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import random
+import re
 import shutil
 import signal
 from collections import Counter
@@ -152,8 +153,19 @@ def test_the_summary_and_the_announcement_name_the_cost(folder, made, tmp_path):
     notes = Manifest.read(tmp_path / "out").notes.counts
     cost = f"{notes['unrolled_sequences']:,} sequences with {notes['unrolled_tokens']:,} tokens"
     assert f"unrolled: {cost} more than one for each conversation" in done.stdout
-    assert "more tokens, estimated from the first 53 records of" in done.stderr
+    assert "more tokens, estimated from 53 records at 1 place of the input" in done.stderr
     shown = call("inspect", tmp_path / "out", "--row", 1).stdout
     assert "carry loss, of turn 1\n" in shown
     as_json = json.loads(call("inspect", tmp_path / "out", "--row", 1, "--json").stdout)
     assert as_json["turns"] == [1]
+
+
+def test_one_long_conversation_at_the_beginning_does_not_decide_what_is_announced(folder, tmp_path):
+    round_ = [{"role": role, "content": "word " * 20} for role in ("user", "assistant")]
+    write(folder / "long.jsonl", [{"messages": round_ * 80}, *({"messages": round_} for _ in range(300))])
+    options = ["--tokenizer", TOKENIZER, "--template", folder / "template.jinja", "--rewritten-turns", "unroll"]
+    done = call("run", folder / "long.jsonl", *options, "--shard-tokens", 5000, "--output", tmp_path / "out")
+    notes = Manifest.read(tmp_path / "out").notes.counts
+    tokens = sum(row["tokens"] for row in rows(tmp_path / "out")) - notes["unrolled_tokens"]
+    announced = int(re.search(r"about ([\d,]+)% more tokens", done.stderr)[1].replace(",", "")) / 100
+    assert announced == pytest.approx(notes["unrolled_tokens"] / tokens, rel=0.5)
