@@ -149,10 +149,13 @@ class SourceInfo:
     """In the order of the file."""
     options: Mapping[str, object] = field(default_factory=dict)
     """Options of its own, which came before the job's, by name; not written where there are none."""
+    unread: tuple[str, ...] = ()
+    """Keys of its messages that nothing reads, each with how many of the first records have it; not written where
+    there are none."""
 
     def as_dict(self) -> dict[str, Any]:
         """Give the JSON object that the manifest holds."""
-        return {name: value for name, value in asdict(self).items() if value or name != "options"}
+        return {name: value for name, value in asdict(self).items() if value or name not in ("options", "unread")}
 
 
 @dataclass(frozen=True, kw_only=True)

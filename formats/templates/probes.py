@@ -50,7 +50,7 @@ def probes() -> tuple[Conversation, ...]:
     )
 
     def agentic(steps: int = 1, **more: Any) -> tuple[Turn, ...]:
-        own = {"reasoning": more.get("reasoning"), "reasoning_alias": "reasoning" in more}
+        own: dict[str, Any] = {"reasoning": more.get("reasoning"), "reasoning_alias": "reasoning" in more}
         return (
             Turn(role="user", content="Weather in Basel"),
             *(

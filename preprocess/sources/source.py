@@ -29,13 +29,13 @@ class Source:
     format: str = ""
     """The name of its record format, set when the job is planned."""
     unread: tuple[str, ...] = field(default=(), compare=False)
-    """Keys of its messages that are not read, and in how many of the first records; not kept in the plan."""
+    """Keys of its messages that are not read, and in how many of the first records, as one text for each key."""
     options: Mapping[str, object] = field(default_factory=dict)
     """Options of its own (`JobConfig.of`), which come before the job's."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return all fields, for the plan."""
-        return _with_options(asdict(self), self.options)
+        return _without_empty(asdict(self))
 
     def published(self) -> dict[str, Any]:
         """Return what the manifest says of the source: nothing that depends on the machine or the clock."""
@@ -45,8 +45,10 @@ class Source:
             "compression": self.compression,
             "format": self.format,
             "bytes": self.bytes,
+            "options": dict(self.options),
+            "unread": self.unread,
         }
-        return _with_options(found, self.options)
+        return _without_empty(found)
 
     def check(self) -> None:
         """Make sure that the file is the one that was planned.
@@ -62,7 +64,6 @@ class Source:
             raise DataError(f"{self.path}: changed since the job was planned; plan again with --overwrite")
 
 
-def _with_options(found: dict[str, Any], options: Mapping[str, object]) -> dict[str, Any]:
-    """Return fields of a source with its own options, where it has any."""
-    rest = {name: value for name, value in found.items() if name not in ("options", "unread")}
-    return rest | {"options": dict(options)} if options else rest
+def _without_empty(found: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a source without options and unread keys where there are none."""
+    return {name: value for name, value in found.items() if value or name not in ("options", "unread")}

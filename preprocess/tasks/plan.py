@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sft_shards.formats.errors import DataError, RecordError, UsageError
-from sft_shards.formats.records import MessageFormat, detect
+from sft_shards.formats.records import MessageFormat, detect, get
 from sft_shards.formats.shards.contents import folder_inside, is_file_inside, read_inside
 from sft_shards.formats.shards.files import atomic_write, sha256_inside, write_json
 from sft_shards.formats.shards.manifest import check_source, check_tokenizer_names
@@ -221,22 +221,22 @@ def make_plan(
 
 
 def _planned(source: Source, config: JobConfig) -> Source:
-    name = config.format
+    form = None if config.format == AUTO else get(config.format)
     unread: tuple[str, ...] = ()
-    if name == AUTO:
+    if form is None or isinstance(form, MessageFormat):
         seen = sample(source, SAMPLE, config.max_record_bytes)
         found = [(at, record) for at, record in seen if not isinstance(record, RecordError)]
-        if seen and not found:
-            at, broken = seen[0]
-            raise UsageError(
-                f"{source.path}: none of the first {len(seen)} records can be read (record {at}: {broken}); mend it"
-            )
-        form = detect(found, config.fields, source.path)
-        name = form.name
+        if form is None:
+            if seen and not found:
+                at, broken = seen[0]
+                raise UsageError(
+                    f"{source.path}: none of the first {len(seen)} records can be read (record {at}: {broken}); mend it"
+                )
+            form = detect(found, config.fields, source.path)
         if isinstance(form, MessageFormat):
             counts = Counter(key for _, record in found for key in form.unread(record, config.fields))
             unread = tuple(f"{key} (in {count} of {len(found)})" for key, count in sorted(counts.items()))
-    return replace(source, format=name, unread=unread)
+    return replace(source, format=form.name, unread=unread)
 
 
 def _template(config: JobConfig, tokenizer: Tokenizer, formats: set[str]) -> str:

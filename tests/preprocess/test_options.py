@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from preprocess_jobs import INPUTS, TOKENIZER, error_line
 
 from sft_shards.formats.errors import UsageError
+from sft_shards.formats.shards import Manifest
 from sft_shards.preprocess.cli import cli
 from sft_shards.preprocess.config import JobConfig
 from sft_shards.preprocess.engines.engine import ENGINES, engine_class, engine_options
@@ -215,6 +216,10 @@ def test_keys_that_are_not_read_are_named_when_a_job_begins(preprocess, tmp_path
     status, _, err = preprocess("run", path, "--tokenizer", TOKENIZER, "--output", output, "--dry-run")
     assert status == 0, err
     assert "chat.jsonl: openai (jsonl); keys of messages that are not read: id (in 2 of 2)" in err
+    for options in ([], ["--format", "openai", "--overwrite"]):
+        status, _, err = preprocess("run", path, "--tokenizer", TOKENIZER, "--output", output, *options)
+        assert status == 0, err
+        assert [source.unread for source in Manifest.read(output).sources] == [("id (in 2 of 2)",)]
 
 
 @pytest.mark.parametrize("command", ["run", "plan"])
