@@ -15,9 +15,11 @@ from sft_shards.formats.columnar import INPUT, RoleSequence, text_only_digest
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.nesting import check_nesting
 
-__all__ = ["ROLES", "Conversation", "Turn"]
+__all__ = ["PLAIN_TEXT", "ROLES", "Conversation", "Turn"]
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
+PLAIN_TEXT = "plain_text"
+"""The role of the only turn of a record that is a text and no conversation (see `templates.plain_text`)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,7 +27,7 @@ class Turn:
     """One message of a conversation."""
 
     role: str
-    """One of `ROLES`."""
+    """One of `ROLES`, or `PLAIN_TEXT`."""
     content: str | None = None
     """The text as it stood in the record, untouched; None only where an assistant turn is all tool calls."""
     context: str | None = None
@@ -71,11 +73,12 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conversation:
-    """Turns in order, with the tools on offer.
+    """Turns in order, with the tools on offer; or one plain text.
 
     Raises:
         RecordError: `unknown_role`, `no_assistant_turn`, `empty_assistant_turn` (an assistant turn that says
-            nothing would teach the model to say nothing), `nested_too_deeply` or `lone_surrogate`.
+            nothing would teach the model to say nothing), `empty` (a plain text is blank), `nested_too_deeply`
+            or `lone_surrogate`.
     """
 
     turns: tuple[Turn, ...]
@@ -86,6 +89,27 @@ class Conversation:
     """What the chat template is given beside, by name, such as `enable_thinking`; see `template_arguments`."""
 
     def __post_init__(self) -> None:
+        if self.is_plain_text:
+            if not (self.turns[0].content or "").strip():
+                raise RecordError("empty", "the text is blank")
+        else:
+            self._check_turns()
+        check_nesting([turn.tool_calls for turn in self.turns if turn.tool_calls])
+        check_nesting(self.tools)
+        check_nesting(self.documents)
+        try:
+            "".join(self._words()).encode("utf-8")
+        except UnicodeEncodeError:
+            raise RecordError(
+                "lone_surrogate", "the text holds half of a surrogate pair, which is no character"
+            ) from None
+
+    @property
+    def is_plain_text(self) -> bool:
+        """Whether this is a text and no conversation: no template renders it, and every token carries loss."""
+        return len(self.turns) == 1 and self.turns[0].role == PLAIN_TEXT
+
+    def _check_turns(self) -> None:
         for number, turn in enumerate(self.turns):
             if turn.role not in ROLES:
                 raise RecordError("unknown_role", f"turn {number} is by {turn.role!r}, none of {', '.join(ROLES)}")
@@ -96,15 +120,6 @@ class Conversation:
         if not any(turn.role == "assistant" for turn in self.turns):
             roles = ", ".join(turn.role for turn in self.turns) or "none"
             raise RecordError("no_assistant_turn", f"roles: {roles}")
-        check_nesting([turn.tool_calls for turn in self.turns if turn.tool_calls])
-        check_nesting(self.tools)
-        check_nesting(self.documents)
-        try:
-            "".join(self._words()).encode("utf-8")
-        except UnicodeEncodeError:
-            raise RecordError(
-                "lone_surrogate", "the text holds half of a surrogate pair, which is no character"
-            ) from None
 
     def _words(self) -> Iterator[str]:
         """Yield every text, with values of several texts as JSON."""

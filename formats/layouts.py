@@ -33,7 +33,7 @@ from itertools import pairwise
 from typing import Any
 
 from sft_shards.formats.columnar import INPUT, RoleSequence, has_text, text_labels
-from sft_shards.formats.conversation import ROLES, Conversation, Turn
+from sft_shards.formats.conversation import PLAIN_TEXT, ROLES, Conversation, Turn
 
 LEAF_TEXT, LEAF_JSON = "\0text", "\0json"
 ALIAS = "reasoning_alias=true"
@@ -43,6 +43,8 @@ NAME = re.compile(r"[A-Za-z0-9_.:/-]+")
 """Names of tools and calls: what JSON writes as it is."""
 CALL_KEYS = {"type", "function", "id"}
 FUNCTION_KEYS = {"name", "arguments"}
+STARTS = (*ROLES, PLAIN_TEXT)
+"""Labels that begin a turn."""
 MOST_LABELS = 400
 LONGEST_OFFER = 1000
 """Characters of a tool on offer in a label, without its texts."""
@@ -252,7 +254,7 @@ def put_together(
         value: Any = json.loads(words) if sign == "=" else None if name == "offer" else next(rest)
         if name == "offer":
             tools.append(_filled(value, labels, rest, read_json))
-        elif name in ROLES:
+        elif name in STARTS:
             turns.append({"role": name, "content": words + value if sign == "+" else value, "tool_calls": []})
         elif name == "call":
             function = {"name": value, "arguments": None}
@@ -287,7 +289,7 @@ def _filled(shape: Any, labels: Iterator[str], texts: Iterator[Any], read_json: 
 def turns_of(layout: RoleSequence) -> list[tuple[str, int, int]]:
     """Return the role of each turn, and which labels, [start, end), are its own."""
     names = ["" if label.startswith("+") else _split(label)[0] for label in layout]
-    starts = [place for place, name in enumerate(names) if name in ROLES]
+    starts = [place for place, name in enumerate(names) if name in STARTS]
     return [(names[start], start, end) for start, end in pairwise([*starts, len(layout)])]
 
 

@@ -96,7 +96,7 @@ REASONS = {
         meaning="a text spells a control token, which the tokenizer or the template cannot keep as text",
         remedy="remove it, or give --allow-control-tokens",
     ),
-    "empty": Reason(meaning="the rendered text has no tokens", remedy="fill the conversation"),
+    "empty": Reason(meaning="the text is blank, or has no tokens", remedy="fill the record"),
     "overlong": Reason(
         meaning="the sequence is longer than --max-length", remedy="raise it, or choose another --overlong"
     ),

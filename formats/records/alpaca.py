@@ -42,7 +42,10 @@ SPELLINGS = {  # other names that the columns of each field have in data sets
 
 
 class Alpaca:
-    """`{"instruction": str, "input": str, "output": str, "system": str, "history": [[user, assistant], …]}`."""
+    """`{"instruction": str, "input": str, "output": str, "system": str, "history": [[user, assistant], …]}`.
+
+    An entry of the history may also be an object such as `{"query": str, "response": str}`.
+    """
 
     name = "alpaca"
     fields: tuple[str, ...] = (*SPELLINGS, *TEMPLATE_INPUTS)
@@ -147,6 +150,8 @@ def _history(value: object) -> list[tuple[str, str]]:
         raise RecordError("wrong_type", f"history is {type(value).__name__}, not a list of [user, assistant] pairs")
     pairs = []
     for number, pair in enumerate(value):
+        if isinstance(pair, Mapping):
+            pair = [_get(pair, name, FieldMap()) for name in ("instruction", "output")]
         if not isinstance(pair, (list, tuple)) or len(pair) != 2:
             raise RecordError("wrong_type", f"history entry {number} is not a [user, assistant] pair")
         pairs.append((text(pair[0], "history"), text(pair[1], "history")))

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from sft_shards.formats.errors import UsageError
 from sft_shards.formats.records.base import RecordFormat
 from sft_shards.formats.records.fields import FieldMap
-from sft_shards.formats.records.registry import formats
+from sft_shards.formats.records.plain_text import plain_text
+from sft_shards.formats.records.registry import YIELDING, formats
 
 
 def detect(sample: Iterable[tuple[int, object]], fields: FieldMap, where: str) -> RecordFormat:
@@ -28,6 +29,7 @@ def detect(sample: Iterable[tuple[int, object]], fields: FieldMap, where: str) -
             first.setdefault(fits[0], number)
         elif unknown is None:
             unknown = number, record
+    first = {name: number for name, number in first.items() if name not in YIELDING} or first
     if len(first) == 1:
         return formats()[next(iter(first))]
     if first:
@@ -36,10 +38,16 @@ def detect(sample: Iterable[tuple[int, object]], fields: FieldMap, where: str) -
     if unknown is None:
         raise UsageError(f"{where}: no readable record; is it JSONL, a JSON array or Parquet?")
     number, record = unknown
+    hint = "; --format text trains on every token of it" if _has_text(record, fields) else ""
     keys = (
         f"columns {', '.join(map(str, record))}" if isinstance(record, Mapping) else f"a bare {type(record).__name__}"
     )
     raise UsageError(
         f"{where}: record {number} has {keys}, which is none of {', '.join(formats())}; "
-        "name the format with --format and its columns with --field"
+        f"name the format with --format and its columns with --field{hint}"
     )
+
+
+def _has_text(record: object, fields: FieldMap) -> bool:
+    """Return whether a record has a plain text. It is not taken for one: many data sets have rendered prompts there."""
+    return isinstance(plain_text(record, fields), str)

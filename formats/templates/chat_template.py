@@ -21,6 +21,7 @@ from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError, UsageError, nearest
 from sft_shards.formats.template_arguments import RESERVED as RESERVED_NAMES
 from sft_shards.formats.template_arguments import canonical
+from sft_shards.formats.templates import plain_text
 from sft_shards.formats.templates.anchors import Anchors
 from sft_shards.formats.templates.closings import Closings, learn_closings, what_follows
 from sft_shards.formats.templates.control_tokens import ControlTokens
@@ -58,12 +59,19 @@ class TemplateTokens:
 
     variables: Mapping[str, str] = field(default_factory=dict)
     """`bos_token`, `eos_token` and so on, as `apply_chat_template` passes them."""
+    opening: str = ""
+    """What the tokenizer puts in front of texts by default: its BOS, or nothing."""
     control: tuple[str, ...] = ()
     """Every special token."""
     added: tuple[str, ...] = ()
     """Every other added token."""
     stop: tuple[str, ...] = ()
     """The tokens that a model of this tokenizer stops on."""
+
+    @property
+    def around_plain_text(self) -> tuple[str, str]:
+        """What stands in front of a plain text and behind it: BOS, if the tokenizer has it so, and EOS."""
+        return self.opening, self.variables.get("eos_token", "")
 
 
 class ChatTemplate:
@@ -227,6 +235,8 @@ class ChatTemplate:
                 `typed_control_token` (the template decides by one), or one of the reasons of `turn_spans` (its turns
                 cannot be located for certain).
         """
+        if conversation.is_plain_text:
+            return plain_text.render(conversation, self.tokens.around_plain_text, self._typed)
         return self.suited(conversation)._rendered(conversation, by_rule)
 
     def _rendered(self, conversation: Conversation, by_rule: bool = False) -> Rendering:

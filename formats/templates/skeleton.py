@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from sft_shards.formats.columnar import RoleSequence, text_labels
 from sft_shards.formats.layouts import put_together, turns_of
-from sft_shards.formats.templates.chat_template import ChatTemplate
+from sft_shards.formats.templates.chat_template import ChatTemplate, TemplateTokens
 from sft_shards.formats.templates.metered_code import MeteredCodeGenerator
 from sft_shards.formats.templates.metered_methods import TEXT_METHODS
 from sft_shards.formats.templates.rendering import Rendering, Span
@@ -89,6 +89,13 @@ class Skeleton:
     """What is counted of every conversation that is filled in, by the names of `NOTES`."""
     turns: tuple[int, ...] = ()
     """Numbers of the turns that carry loss."""
+
+
+def plain_text_skeleton(tokens: TemplateTokens) -> Skeleton:
+    """Return the skeleton of every plain text: one gap (see `plain_text`)."""
+    literals = tokens.around_plain_text
+    spans = np.asarray([[0, 0, 1, len("".join(literals).encode())]], dtype=np.int64)
+    return Skeleton(literals=literals, gaps=(0,), spans=spans, absent=frozenset(), changes=((),))
 
 
 class Tracer:

@@ -77,6 +77,11 @@ def train(
         RecordError: the template refuses the conversation, its turns cannot be located for certain, or `turn_rewritten`
             or `history_too_long` (see `--rewritten-turns`).
     """
+    if conversation.is_plain_text:
+        rendering = template.render(conversation)
+        text = TrainedText(rendering=rendering, spans=[(0, len(rendering.text))], turns=())
+        typed = ("typed_control_tokens",) if rendering.typed else ()
+        return TrainedConversation(whole=rendering, texts=(text,), notes=typed)
     template = template.suited(conversation)
     rendering = template.render(conversation, by_rule=by_rule)
     notes = (*rendering.notes, *(("typed_control_tokens",) if rendering.typed else ()))

@@ -29,7 +29,7 @@ from sft_shards.formats.columnar import (
     text_labels,
     utf8_buffers,
 )
-from sft_shards.formats.conversation import ROLES, Conversation, as_json
+from sft_shards.formats.conversation import PLAIN_TEXT, ROLES, Conversation, as_json
 from sft_shards.formats.errors import RecordError, UsageError
 from sft_shards.formats.layouts import (
     example_texts,
@@ -51,6 +51,7 @@ from sft_shards.formats.templates import (
     train,
 )
 from sft_shards.formats.templates.rendering import CALL, CALL_END
+from sft_shards.formats.templates.skeleton import plain_text_skeleton
 from sft_shards.formats.templates.trained_texts import LONGEST_HISTORY
 from sft_shards.preprocess.pipeline.batch import (
     NO_SPANS,
@@ -364,6 +365,8 @@ class BatchRendering:
 
         There are none where an example shows that the template cannot be traced.
         """
+        if layout == (PLAIN_TEXT,):
+            return [plain_text_skeleton(self._template.tokens)]
         texts = example_texts(layout)
         try:
             conversation = _conversation(layout, texts)
@@ -471,7 +474,7 @@ def _ranges(bounds: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.in
 def digests_of(conversations: TextOnlyConversations) -> list[bytes]:
     """Return `Conversation.digest` of each conversation; those with fields beside their texts are built for it."""
     digests = list(conversations.digests())
-    with_fields = [not {*layout} <= {*ROLES, INPUT} for layout in conversations.role_sequences]
+    with_fields = [not {*layout} <= {*ROLES, INPUT, PLAIN_TEXT} for layout in conversations.role_sequences]
     if any(with_fields):
         texts, offsets = conversations.texts.to_pylist(), conversations.text_offsets.tolist()
         for row in np.flatnonzero(np.asarray(with_fields)[conversations.sequence_ids]).tolist():

@@ -36,6 +36,8 @@ from sft_shards.preprocess.versions import versions
 
 SAMPLE = 200
 """Records of each file from which `--format auto` finds out the format."""
+TEXT = "text"
+"""The format of plain text, which no template renders."""
 BYTES_PER_TOKEN = 4
 """Bytes of input that count as one token when sources are cut into tasks."""
 
@@ -244,8 +246,8 @@ def _template(config: JobConfig, tokenizer: Tokenizer, formats: set[str]) -> str
         return config.template
     if tokenizer.chat_template is not None:
         return TOKENIZER
-    if config.template == AUTO and formats == {"alpaca"}:
-        return "alpaca"
+    if config.template == AUTO and formats <= {"alpaca", TEXT}:
+        return "alpaca"  # a plain text is not rendered
     raise UsageError(f"tokenizer {config.tokenizer}: has no chat template; choose one with --template, such as chatml")
 
 

@@ -135,7 +135,13 @@ class Tokenizer:
             if not self.metadata.adds_bos:
                 variables["bos_token"] = ""
         metadata = self.metadata
-        return TemplateTokens(variables=variables, control=metadata.control, added=metadata.added, stop=metadata.stop)
+        return TemplateTokens(
+            variables=variables,
+            opening=metadata.variables["bos_token"] if metadata.adds_bos else "",
+            control=metadata.control,
+            added=metadata.added,
+            stop=metadata.stop,
+        )
 
     @cached_property
     def backend(self) -> HuggingFaceTokenizer:

@@ -32,6 +32,7 @@ TEXT = st.lists(WORDS | st.text(CHARACTERS | st.characters(), max_size=8), max_s
 ROLE = st.sampled_from(["system", "user", "assistant", "tool", "robot", "human", "gpt"])
 EXTRA = st.sampled_from([{}, {}, {"name": "x"}, {"weight": 0}, {"tool_calls": None}, {"content": None}, {"other": 1}])
 BESIDE = st.sampled_from([{}, {}, {"system": "S"}, {"tools": "[]"}, {"images": []}, {"id": 7}])
+FORMS = ("alpaca", "chatml", "openai", "sharegpt", "rounds", "text")
 TOOLS = [{"type": "function", "function": {"name": "weather", "description": "d", "parameters": {}}}]
 
 
@@ -41,6 +42,12 @@ def record_of(form: str, texts: Any, roles: Any, extra: Any, beside: Any) -> dic
     if form == "chatml":
         turns = zip(roles, texts, strict=False)
         return {"text": "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in turns), **beside}
+    if form == "text":
+        return {"text": "".join(texts), **beside}
+    if form == "rounds":
+        rounds = [{"human": asked, "assistant": said} for asked, said in zip(texts[::2], texts[1::2], strict=False)]
+        rounds[-1].update(extra)
+        return {"conversation": rounds, **beside}
     keys = ("from", "value") if form == "sharegpt" else ("role", "content")
     messages = [{keys[0]: role, keys[1]: text} for role, text in zip(roles, texts, strict=False)]
     messages[-1].update(extra)
@@ -49,13 +56,13 @@ def record_of(form: str, texts: Any, roles: Any, extra: Any, beside: Any) -> dic
 
 RECORD = st.builds(
     record_of,
-    st.sampled_from(["alpaca", "chatml", "openai", "sharegpt"]),
+    st.sampled_from(FORMS),
     st.lists(TEXT, min_size=3, max_size=5),
     st.just(["user", "assistant"] * 3) | st.just(["human", "gpt"] * 3) | st.lists(ROLE, min_size=5, max_size=5),
     EXTRA,
     BESIDE,
 )
-FORM = st.sampled_from(["alpaca", "chatml", "openai", "sharegpt"])
+FORM = st.sampled_from(FORMS)
 
 
 def messages(*texts: str) -> dict[str, Any]:

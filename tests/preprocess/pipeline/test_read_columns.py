@@ -133,6 +133,25 @@ CHATML_TEXT = st.lists(
     st.tuples(ROLE, TEXT, st.sampled_from(["\n", "\n", "", " \n", "x", "<|im_end|>"])), max_size=3
 ).map(lambda found: "".join(f"<|im_start|>{role}\n{text}<|im_end|>{after}" for role, text, after in found))
 CHATML = st.builds(lambda text, other: {"text": text, **other}, CHATML_TEXT, OTHER)
+ROUND = st.fixed_dictionaries({"human": TEXT, "assistant": TEXT})
+ODD_ROUND = (
+    st.fixed_dictionaries(
+        {"input": TEXT | st.none(), "output": TEXT | st.just(3)}, optional={"system": TEXT | st.none()}
+    )
+    | st.builds(
+        lambda one, key, value: {**one, key: value},
+        ROUND,
+        st.sampled_from(["system", "weight", "loss", "output_with_loss", "input", "response", "id"]),
+        st.none() | st.sampled_from([0, 1, 2, True, False]) | TEXT,
+    )
+    | st.sampled_from(["x", 3, {}, {"human": "q"}])
+)
+ROUNDS = st.lists(ROUND | ROUND | ODD_ROUND, max_size=3)
+PLAIN = st.builds(
+    lambda one, other: {**one, **other},
+    st.fixed_dictionaries({"text": TEXT | st.none() | st.just(3)}, optional={"content": TEXT}),
+    OTHER,
+)
 RECORDS = {
     "openai": listed("messages", ("role", "content")) | listed("conversation", ("role", "content")),
     "openai bare": turns(("role", "content")),
@@ -140,6 +159,10 @@ RECORDS = {
     "alpaca": ALPACA,
     "chatml": CHATML,
     "chatml bare": CHATML_TEXT,
+    "rounds": st.builds(lambda found, other, more: {"conversation": found, **other, **more}, ROUNDS, OTHER, PROMPTS),
+    "rounds bare": ROUNDS,
+    "text": PLAIN,
+    "text bare": TEXT,
 }
 
 
@@ -297,6 +320,8 @@ USUAL = {
     "sharegpt": {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
     "alpaca": {"instruction": "q", "input": "", "output": "a"},
     "chatml": {"text": "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\na<|im_end|>\n"},
+    "rounds": {"conversation": [{"human": "q", "assistant": "a"}]},
+    "text": {"text": "Once upon a time"},
 }
 
 
@@ -314,7 +339,8 @@ def test_the_usual_records_are_read_together(form, more):
     records = JsonBatch.of_texts(0, lines)
     assert rows_read_together(form, records) == [[0, 1, 2]]
     assert sorted(found_in(form, records)) == [0, 1, 2]
-    assert sorted(found_in(form, JsonBatch.of_texts(0, [*lines, b'{"other": 1}', *lines, b'"x"']))) == [
+    alone = b"7" if form == "text" else b'"x"'
+    assert sorted(found_in(form, JsonBatch.of_texts(0, [*lines, b'{"other": 1}', *lines, alone]))) == [
         0,
         1,
         2,
@@ -336,7 +362,13 @@ def test_a_system_prompt_beside_the_conversation_is_its_first_turn(form):
 
 
 @pytest.mark.parametrize(
-    ("form", "bare"), [("openai", USUAL["openai"]["messages"]), ("chatml", USUAL["chatml"]["text"])]
+    ("form", "bare"),
+    [
+        ("openai", USUAL["openai"]["messages"]),
+        ("chatml", USUAL["chatml"]["text"]),
+        ("rounds", USUAL["rounds"]["conversation"]),
+        ("text", USUAL["text"]["text"]),
+    ],
 )
 def test_records_that_are_a_bare_value_are_read_together(form, bare):
     records = JsonBatch.of_texts(0, [json.dumps(bare, indent=1).encode()] * 3)
@@ -353,6 +385,10 @@ def test_records_that_are_a_bare_value_are_read_together(form, bare):
         ("alpaca", {"system": "persona"}, {"persona": "S", "instruction": "q", "output": "a"}),
         ("chatml", {"text": "raw"}, {"raw": USUAL["chatml"]["text"], "text": "no"}),
         ("sharegpt", {"messages": "talk"}, {"talk": USUAL["sharegpt"]["conversations"]}),
+        ("rounds", {"messages": "talk", "answer": "said"}, {"talk": [{"input": "q", "said": "a", "output": "no"}]}),
+        ("rounds", {"answer": "a.b"}, {"conversation": [{"input": "q", "a": {"b": "x"}}]}),
+        ("text", {"text": "raw"}, {"raw": "x", "text": "no"}),
+        ("text", {"text": "a.b"}, {"a": {"b": "x"}}),
     ],
 )
 def test_columns_that_the_user_named(form, columns, record):
