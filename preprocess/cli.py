@@ -19,7 +19,7 @@ import click
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.terminal import coloured, say, status, width_of
 from sft_shards.preprocess import runtime
-from sft_shards.preprocess.directories.cli import COMMANDS
+from sft_shards.preprocess.directories.cli import COMMANDS as ON_DIRECTORIES
 from sft_shards.preprocess.engines.engine import ENGINES, engine_class, engine_options, make_engine
 from sft_shards.preprocess.inputs import check_inputs
 from sft_shards.preprocess.options import (
@@ -32,6 +32,7 @@ from sft_shards.preprocess.options import (
     option,
     resolve,
 )
+from sft_shards.preprocess.trials.cli import COMMANDS as ON_INPUTS
 
 if TYPE_CHECKING:
     from sft_shards.formats.shards import Manifest
@@ -275,7 +276,7 @@ def _report(output: Path, manifest: Manifest, as_json: bool, seconds: float | No
             _say(line)
 
 
-for command in COMMANDS:
+for command in (*ON_INPUTS, *ON_DIRECTORIES):
     cli.add_command(command)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ import click
 
 from sft_shards.formats.errors import UsageError, nearest
 from sft_shards.formats.template_arguments import parse_arguments
+from sft_shards.formats.terminal import coloured
 from sft_shards.preprocess.source_options import SourceOptions, parse_sources
 
 if TYPE_CHECKING:
@@ -143,6 +145,16 @@ def sources(context: click.Context, parameter: click.Parameter, values: Iterable
 def option(*names: str, **settings: Any) -> Callable[..., Any]:
     """Declare an option in the form of `Option`."""
     return click.option(*names, cls=Option, **settings)
+
+
+COLOR = option(
+    "--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Whether to use colours."
+)
+
+
+def wants_colour(color: str) -> bool:
+    """Whether standard output gets colours, by the value of `--color`."""
+    return color == "always" or (color == "auto" and coloured(sys.stdout))
 
 
 JOB = (
@@ -350,11 +362,16 @@ def _names_of_a_job() -> set[str]:
     return {str(parameter.name) for parameter in getattr(command, "__click_params__")}  # noqa: B009
 
 
-def resolve(context: click.Context, options: dict[str, Any]) -> Settings:
+def resolve(
+    context: click.Context, options: dict[str, Any], *, needed: Sequence[str] = ("output", "tokenizer")
+) -> Settings:
     """Put the options of the YAML file where the call is silent.
 
+    Args:
+        needed: options that the call or the file must give.
+
     Raises:
-        UsageError: the file cannot be used, or there is no --output or no --tokenizer.
+        UsageError: the file cannot be used, or one that is needed is given in neither.
     """
     values = dict(options)
     path: Path | None = values.pop("config_file")
@@ -363,9 +380,9 @@ def resolve(context: click.Context, options: dict[str, Any]) -> Settings:
     if path is not None:
         in_file = {name: value for name, value in _read(path, context).items() if name not in given}
     values |= in_file
-    for needed in ("output", "tokenizer"):
-        if not values[needed]:
-            raise UsageError(f"no --{needed}; give it in the call or in --config")
+    for name in needed:
+        if not values[name]:
+            raise UsageError(f"no --{name}; give it in the call or in --config")
     return Settings(values=values, given=frozenset(given | set(in_file)), in_file=frozenset(in_file), file=path)
 
 

@@ -55,7 +55,7 @@ def announcement(plan: Plan, tokenizer: Tokenizer, *, colour: bool) -> Iterator[
             ends = np.cumsum(batch.lengths)[:-1]
             for ids, mask in zip(np.split(batch.ids, ends), np.split(batch.loss_mask, ends), strict=True):
                 spans = masked_spans(ids, mask, tokenizer)
-                yield quoted(coloured([_shortened(span) for span in spans], colour=colour))
+                yield quoted(coloured([shortened(span) for span in spans], colour=colour))
             break
     if plan.config.rewritten_turns == "unroll":
         yield _unrolling(plan, whole)
@@ -89,7 +89,8 @@ def _unrolling(plan: Plan, pipeline: Pipeline) -> str:
     )
 
 
-def _shortened(part: MaskedSpan) -> MaskedSpan:
+def shortened(part: MaskedSpan) -> MaskedSpan:
+    """Return a span whose text is at most about `CHARACTERS` long, cut in its middle."""
     if len(part.text) <= CHARACTERS:
         return part
     half = CHARACTERS // 2

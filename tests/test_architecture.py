@@ -74,7 +74,7 @@ def test_layers(path: Path) -> None:
 # Modules and subfolders of a room, from top to bottom: each may import what stands to the right of its `>`.
 DIRECTIONS = {
     "preprocess": (
-        "cli > preview, job > directories, engines > tasks > pipeline > sources, tokenizer"
+        "cli > trials > preview, job > directories, engines > tasks > pipeline > sources, tokenizer"
         " > options > config, inputs, runtime, progress, versions > source_options"
     ),
     "trainer": (

@@ -1,6 +1,8 @@
-"""Commands on finished shard directories: show, verify, compare, merge.
+"""Commands on finished shard directories: show, rejects, statistics, verify, compare, merge.
 
-    shard directory ──show──▶ one sequence, and what of it carries loss
+    shard directory ──rows──▶ row numbers ──show──▶ sequences and packs, and what of them carries loss
+                    ──statistics──▶ sources, lengths, packing ──stats──▶ text
+                    ──rejects──▶ records that were left out, out of their files
                     ──verify──▶ findings
     several         ──compare──▶ summaries, differences       ──merge──▶ one shard directory
 

@@ -1,35 +1,138 @@
-"""The commands of `sft-preprocess` on finished shard directories, and the list of formats."""
+"""The commands of `sft-preprocess` on finished shard directories."""
 
 from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from sft_shards.formats.errors import DataError, UsageError
-from sft_shards.formats.terminal import coloured, say, width_of
-from sft_shards.preprocess.options import DIRECTORY, JsonText, Output, Whole, arguments, option
+from sft_shards.formats.terminal import say, width_of
+from sft_shards.preprocess.options import COLOR, DIRECTORY, Output, Whole, option, wants_colour
+
+SPLIT = option("--split", default="train", help="Split to look into.")
+OVERLONG = option(
+    "--overlong",
+    type=click.Choice(["truncate", "drop"]),
+    default="truncate",
+    help="What sft-train does with conversations that do not fit.",
+)
 
 
 @click.command()
 @click.argument("directory", type=DIRECTORY)
-@option("--split", default="train", help="Split to look into.")
-@option("--row", type=int, default=0, default_words="0", help="Number of the sequence, from 0.")
-@option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Whether to use colours.")
-@click.option("--json", "as_json", is_flag=True, help="Print ids, mask and text as JSON.")
-def inspect(directory: Path, split: str, row: int, color: str, as_json: bool) -> None:
-    """Show one sequence, with what carries loss marked."""
-    from sft_shards.preprocess.directories.show import show
+@SPLIT
+@option("--row", type=Whole(0), default=0, default_words="0", help="Number of the first sequence to look at, from 0.")
+@option("-n", "count", type=Whole(1), default=1, help="Sequences to show.")
+@click.option("--random", "order", flag_value="random", help="Choose them by chance.")
+@click.option("--longest", "order", flag_value="longest", help="The ones with the most tokens first.")
+@click.option("--shortest", "order", flag_value="shortest", help="The ones with the fewest tokens first.")
+@option("--seed", type=Whole(0), default_words="0 for --random, sft-train's own 1234 for --pack", help="Of the chance.")
+@option("--source", default="", metavar="TEXT", help="Only of sources that have this in their path.")
+@option("--record", type=Whole(0), metavar="N", help="Only of this record of the source, counted from 0.")
+@option("--grep", default="", metavar="REGEX", help="Only those in whose text this is found.")
+@click.option("--tokens", is_flag=True, help="Show a line for each token: place, id, + for loss, text.")
+@option("--pack", type=Whole(0), metavar="N", help="Show this training sample with all of its conversations.")
+@option("--seq-length", type=Whole(1), metavar="L", help="Positions of a sample, for --pack.")
+@OVERLONG
+@COLOR
+@click.option("--json", "as_json", is_flag=True, help="Print ids, mask and text as JSON, a line for each sequence.")
+def inspect(
+    directory: Path,
+    split: str,
+    row: int,
+    count: int,
+    order: str | None,
+    seed: int | None,
+    source: str,
+    record: int | None,
+    grep: str,
+    tokens: bool,
+    pack: int | None,
+    seq_length: int | None,
+    overlong: str,
+    color: str,
+    as_json: bool,
+) -> None:
+    """Show sequences, or a packed sample, with what carries loss marked.
 
-    colour = color == "always" or (color == "auto" and coloured(sys.stdout))
-    try:
-        text = show(directory, split, row, colour=colour, as_json=as_json)
-    except IndexError as error:
-        raise UsageError(f"{directory}: {error}") from None
-    click.echo(text, color=colour)
+    Trained text stands between ⟦ ⟧, and is green where there are colours.
+    """
+    from sft_shards.preprocess.directories.rows import RowQuery
+    from sft_shards.preprocess.directories.show import Viewer
+
+    if (pack is None) != (seq_length is None):
+        raise UsageError("--pack N and --seq-length L belong together; give both")
+    colour = wants_colour(color)
+    viewer = Viewer(directory, split, colour=colour and not as_json, tokens=tokens)
+    if pack is not None and seq_length is not None:
+        sample = viewer.sample(pack, seq_length=seq_length, overlong=overlong, seed=seed)
+        for line in [viewer.pack_as_json(sample)] if as_json else viewer.pack(sample):
+            click.echo(line, color=colour)
+        return
+    query = RowQuery(
+        first=row, count=count, order=order or "row", seed=seed or 0, source=source, record=record, pattern=grep
+    )
+    for number in viewer.rows(query):
+        for line in [viewer.row_as_json(number)] if as_json else viewer.row(number, several=count > 1):
+            click.echo(line, color=colour)
+
+
+@click.command()
+@click.argument("directory", type=DIRECTORY)
+@option("--reason", default="", help="Only records that were left out for this reason.")
+@option("--source", default="", metavar="TEXT", help="Only of sources that have this in their path.")
+@option("-n", "count", type=Whole(0), default_words="1; 5 with --reason", help="Records to show of each reason.")
+@COLOR
+@click.option("--json", "as_json", is_flag=True, help="Print counts and records as JSON.")
+def rejects(directory: Path, reason: str, source: str, count: int | None, color: str, as_json: bool) -> None:
+    """Say how many records were left out and why, and show them as they stand in their files.
+
+    DIRECTORY is finished, or that of a job which was refused because it lost too much.
+    """
+    from sft_shards.preprocess.directories.rejects import find_rejects, lines
+
+    most = count if count is not None else 5 if reason else 1
+    found = find_rejects(directory, reason=reason, source=source, count=most)
+    if as_json:
+        click.echo(json.dumps(found.as_dict(), ensure_ascii=False, default=str))
+        return
+    colour = wants_colour(color)
+    for line in lines(found, colour=colour, width=width_of(sys.stdout)):
+        click.echo(line, color=colour)
+
+
+@click.command()
+@click.argument("directory", type=DIRECTORY)
+@option(
+    "--seq-length",
+    "seq_lengths",
+    type=Whole(1),
+    multiple=True,
+    metavar="L",
+    default_words="2048, 4096 and 8192",
+    help="Positions of a sample for which packing is tried; may be repeated.",
+)
+@OVERLONG
+@option("--global-batch", type=Whole(1), default=128, help="Samples of a step, for the steps of an epoch.")
+@COLOR
+@click.option("--json", "as_json", is_flag=True, help="Print the statistics as JSON.")
+def stats(
+    directory: Path, seq_lengths: tuple[int, ...], overlong: str, global_batch: int, color: str, as_json: bool
+) -> None:
+    """Sum up sources, lengths and trained shares, and say how each sequence length packs."""
+    from sft_shards.preprocess.directories.statistics import SEQ_LENGTHS, statistics
+    from sft_shards.preprocess.directories.stats import as_dict, lines
+
+    found = statistics(directory, seq_lengths=seq_lengths or SEQ_LENGTHS, overlong=overlong)
+    if as_json:
+        click.echo(json.dumps(as_dict(found, global_batch=global_batch), ensure_ascii=False))
+        return
+    colour = wants_colour(color)
+    for line in lines(found, global_batch=global_batch, colour=colour, width=width_of(sys.stdout)):
+        click.echo(line, color=colour)
 
 
 @click.command()
@@ -74,88 +177,6 @@ def verify(directory: Path, quick: bool, allowed_signers: Path | None, signature
         raise SystemExit(1)
 
 
-@click.command()
-@click.argument("data", nargs=-1, metavar="[DATA]...")
-@option(
-    "--try-template",
-    metavar="FILE",
-    default_words="none is tried",
-    help="Say what would be exact, rewritten or refused of DATA under this template: a file or a name.",
-)
-@option(
-    "--tokenizer", metavar="NAME_OR_DIR", help="with --try-template: folder of a tokenizer, or its name on the Hub."
-)
-@option(
-    "--template-arg",
-    multiple=True,
-    type=JsonText(),
-    callback=arguments,
-    metavar="NAME=JSON",
-    help="with --try-template: give the template an argument; may be repeated.",
-)
-@option("--format", "form", default="auto", help="with --try-template: record format of DATA.")
-@option("--records", type=Whole(1), default=1000, help="with --try-template: how many records of each file are tried.")
-@click.option("--json", "as_json", is_flag=True, help="Print the names, or what was found, as JSON.")
-def formats(
-    data: tuple[str, ...],
-    try_template: str | None,
-    tokenizer: str | None,
-    template_arg: dict[str, object],
-    form: str,
-    records: int,
-    as_json: bool,
-) -> None:
-    """List the record formats and templates that are known, or try a template on DATA."""
-    if try_template is not None:
-        _try_template(data, try_template, tokenizer, template_arg, form, records, as_json)
-    elif data or tokenizer or template_arg:
-        raise UsageError("formats: DATA, --tokenizer and --template-arg are for --try-template FILE; add it")
-    else:
-        _list_formats(as_json)
-
-
-def _try_template(
-    data: tuple[str, ...],
-    template: str,
-    tokenizer: str | None,
-    template_arg: dict[str, object],
-    form: str,
-    records: int,
-    as_json: bool,
-) -> None:
-    from sft_shards.preprocess.config import JobConfig
-    from sft_shards.preprocess.directories import template_trial
-
-    if not tokenizer:
-        raise UsageError("--try-template: no --tokenizer, whose control tokens and stop tokens a template needs")
-    config = JobConfig(inputs=data, tokenizer=tokenizer, template=template, template_arg=template_arg, format=form)
-    trial = template_trial.try_template(config, records)
-    if as_json:
-        click.echo(json.dumps(asdict(trial), ensure_ascii=False))
-        return
-    for line in template_trial.lines(trial):
-        click.echo(line)
-
-
-def _list_formats(as_json: bool) -> None:
-    from sft_shards.formats.records import formats as known
-    from sft_shards.formats.templates import sources
-
-    records = {name: form.fields for name, form in known().items()}
-    if as_json:
-        click.echo(
-            json.dumps(
-                {"records": {name: list(fields) for name, fields in records.items()}, "templates": list(sources())}
-            )
-        )
-        return
-    for name, fields in records.items():
-        say(f"records   {name:12} fields: {', '.join(fields)}")
-    say("template  tokenizer    the tokenizer's own chat template")
-    for name in sources():
-        say(f"template  {name}")
-
-
 @click.command("list")
 @click.argument("directories", type=DIRECTORY, nargs=-1, required=True, metavar="DIR...")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
@@ -198,4 +219,4 @@ def merge(directories: tuple[Path, ...], output: Path, overwrite: bool) -> None:
     click.echo(table([summary(output)], width=width_of(sys.stdout)))
 
 
-COMMANDS = (inspect, verify, formats, list_directories, diff, merge)
+COMMANDS = (inspect, rejects, stats, verify, list_directories, diff, merge)

@@ -1,8 +1,12 @@
-"""`inspect`: one sequence, decoded, with what carries loss in another colour than the rest."""
+"""`inspect`: sequences and packs, decoded, with what carries loss marked as a trained text.
+
+`masked_spans` and `coloured` are the one way in which a mask is shown: `preview`, `inspect` and `report` use it.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +15,12 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_shards.formats.errors import DataError, first_line
+from sft_shards.formats.errors import UsageError
 from sft_shards.formats.shards import ShardDirectory
-from sft_shards.formats.shards.rows import TURNS, read_rows
-from sft_shards.formats.terminal import printable, printable_text
+from sft_shards.formats.terminal import printable, printable_text, quoted
+from sft_shards.preprocess.directories.packs import PackedSample, packed_sample
+from sft_shards.preprocess.directories.rows import Origin, Origins, RowQuery, chosen_rows
+from sft_shards.preprocess.directories.statistics import SEED
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 
@@ -48,66 +54,157 @@ def masked_spans(ids: NDArray[Any], loss_mask: NDArray[np.uint8], tokenizer: Tok
 
 
 def coloured(parts: list[MaskedSpan], *, colour: bool) -> str:
-    """Join spans to one text: trained ones in green and the rest dim, or trained ones between ⟦ ⟧ without colours.
+    """Join spans to one text: trained ones between ⟦ ⟧, and with colours green as well, the rest dim.
 
-    Nothing in the texts can colour or bracket them in another way.
+    Colour is never the only sign. Nothing in the texts can colour or bracket them in another way.
     """
-    texts = [printable_text(part.text) for part in parts]
-    if not colour:
-        texts = [text.replace("⟦", r"\u27e6").replace("⟧", r"\u27e7") for text in texts]
-        return "".join(f"⟦{text}⟧" if part.trained else text for part, text in zip(parts, texts, strict=True))
-    return "".join(
-        click.style(text, fg="green", bold=True) if part.trained else click.style(text, dim=True)
-        for part, text in zip(parts, texts, strict=True)
-    )
+    pieces = []
+    for part in parts:
+        text = printable_text(part.text).replace("⟦", r"\u27e6").replace("⟧", r"\u27e7")
+        text = f"⟦{text}⟧" if part.trained else text
+        if colour:
+            text = click.style(text, fg="green", bold=True) if part.trained else click.style(text, dim=True)
+        pieces.append(text)
+    return "".join(pieces)
 
 
-def show(directory: Path, split: str, row: int, *, colour: bool, as_json: bool) -> str:
-    """Format one sequence of a shard directory, for people or as JSON.
+def token_lines(
+    ids: NDArray[Any], loss_mask: NDArray[np.uint8], tokenizer: Tokenizer, *, colour: bool
+) -> Iterator[str]:
+    """Give a line for each token: its place, its id, `+` where it carries loss, and its text.
+
+    A token of some bytes of a character is shown by the replacement character; only together are they a text.
+    """
+    width = len(str(max(len(ids) - 1, 0)))
+    wide = len(str(int(ids.max()))) if len(ids) else 1
+    for place, (number, trained) in enumerate(zip(ids.tolist(), loss_mask.tolist(), strict=True)):
+        text = printable(tokenizer.decode(np.array([number])))
+        line = f"{place:>{width}}  {number:>{wide}}  {'+' if trained else ' '}  |{text}|"
+        yield click.style(line, fg="green" if trained else None, dim=not trained) if colour else line
+
+
+class Viewer:
+    """Shows what lies in one split of a shard directory.
+
+    Args:
+        colour: show what carries loss in green as well.
+        tokens: show a line for each token in place of the text.
 
     Raises:
         UsageError: there is no such split.
-        IndexError: there is no such row.
         DataError: the directory is not complete, or damaged.
     """
-    shards = ShardDirectory(directory)
-    opened = shards.split(split)
-    tokens, loss_mask = opened[row]
-    tokenizer = Tokenizer(str(directory / "tokenizer"))
-    parts = masked_spans(tokens, loss_mask, tokenizer)
-    source, record, turns = _origin(directory, split, row, shards)
-    if as_json:
-        value = {
-            "split": split,
+
+    def __init__(self, directory: Path, split: str, *, colour: bool = False, tokens: bool = False) -> None:
+        self.directory = directory
+        self.split = ShardDirectory(directory).split(split)
+        self.tokenizer = Tokenizer(str(directory / "tokenizer"))
+        self.origins = Origins(directory, self.split)
+        self.colour = colour
+        self.tokens = tokens
+
+    def rows(self, query: RowQuery) -> Iterator[int]:
+        """Yield the rows that a query asks for.
+
+        Raises:
+            UsageError: there is none, or the query is wrong.
+        """
+        found = False
+        try:
+            for row in chosen_rows(self.split, self.origins, query, self.tokenizer.decode):
+                found = True
+                yield row
+        except IndexError as error:
+            raise UsageError(f"{self.directory}: {error}") from None
+        if not found:
+            raise UsageError(f"{self.directory}: no row of split {self.split.name} is as asked for")
+
+    def row(self, row: int, *, several: bool = False) -> Iterator[str]:
+        """Give one sequence in lines for people.
+
+        Args:
+            several: others follow, so that its lines stand behind a bar.
+        """
+        ids, loss_mask = self.split[row]
+        origin = self.origins[row]
+        yield self._head(
+            f"{self.split.name} row {row} of {len(self.split):,}: {_named(origin)}; "
+            f"{len(ids):,} tokens, {int(loss_mask.sum()):,} carry loss{_turns(origin)}"
+        )
+        yield from self._body(ids, loss_mask, bar=several)
+
+    def row_as_json(self, row: int) -> str:
+        """Give one sequence as JSON."""
+        return json.dumps({"split": self.split.name, **self._object(row, *self.split[row])}, ensure_ascii=False)
+
+    def sample(self, number: int, *, seq_length: int, overlong: str, seed: int | None = None) -> PackedSample:
+        """Return a pack; see `packed_sample`.
+
+        Args:
+            seed: of the trainer (default: `statistics.SEED`).
+        """
+        seed = SEED if seed is None else seed
+        return packed_sample(self.split, number, seq_length=seq_length, overlong=overlong, seed=seed)
+
+    def pack(self, sample: PackedSample) -> Iterator[str]:
+        """Give a pack in lines for people, segment after segment."""
+        count = f"{len(sample.segments):,} conversation{'s' if len(sample.segments) > 1 else ''}"
+        yield self._head(
+            f"{self.split.name} pack {sample.number} of {sample.packs:,}: {count}, "
+            f"{sample.positions:,} of {sample.seq_length:,} positions, {sample.trained_tokens:,} carry loss"
+        )
+        for place, segment in enumerate(sample.segments):
+            cut = f", {segment.cut:,} tokens cut off" if segment.cut else ""
+            yield self._head(
+                f"segment {place}: positions {segment.begin} to {segment.begin + segment.positions - 1}, row "
+                f"{segment.row}: {_named(self.origins[segment.row])}; {segment.trained_tokens:,} carry loss{cut}"
+            )
+            yield from self._body(segment.tokens, segment.loss_mask, bar=True)
+
+    def pack_as_json(self, sample: PackedSample) -> str:
+        """Give a pack as JSON."""
+        segments = [
+            {
+                "begin": segment.begin,
+                "positions": segment.positions,
+                "cut": segment.cut,
+                **self._object(segment.row, segment.tokens, segment.loss_mask),
+            }
+            for segment in sample.segments
+        ]
+        head = {"split": self.split.name, "pack": sample.number, "packs": sample.packs, "seq_length": sample.seq_length}
+        counts = {"positions": sample.positions, "trained_tokens": sample.trained_tokens}
+        return json.dumps({**head, **counts, "segments": segments}, ensure_ascii=False)
+
+    def _head(self, text: str) -> str:
+        return click.style(printable(text), bold=True) if self.colour else printable(text)
+
+    def _body(self, ids: NDArray[Any], loss_mask: NDArray[np.uint8], *, bar: bool) -> Iterator[str]:
+        if self.tokens:
+            yield from token_lines(ids, loss_mask, self.tokenizer, colour=self.colour)
+        else:
+            text = coloured(masked_spans(ids, loss_mask, self.tokenizer), colour=self.colour)
+            yield quoted(text) if bar else text
+
+    def _object(self, row: int, ids: NDArray[Any], loss_mask: NDArray[np.uint8]) -> dict[str, Any]:
+        origin = self.origins[row]
+        spans = masked_spans(ids, loss_mask, self.tokenizer)
+        return {
             "row": row,
-            "source": source,
-            "record": record,
-            **({} if turns is None else {"turns": turns}),
-            "tokens": tokens.tolist(),
+            "source": origin.source,
+            "record": origin.record,
+            **({} if origin.turns is None else {"turns": origin.turns}),
+            "tokens": ids.tolist(),
             "loss_mask": loss_mask.tolist(),
-            "text": [{"text": part.text, "trained": part.trained} for part in parts],
+            "text": [{"text": span.text, "trained": span.trained} for span in spans],
         }
-        return json.dumps(value, ensure_ascii=False)
-    head = f"{printable(split)} row {row} of {len(opened):,}: {printable(source)}, record {record}; "
-    head += f"{len(tokens):,} tokens, {int(loss_mask.sum()):,} carry loss"
-    if turns:
-        head += f", of turn{'s' if len(turns) > 1 else ''} {', '.join(map(str, turns))}"
-    return f"{click.style(head, bold=True) if colour else head}\n{coloured(parts, colour=colour)}"
 
 
-def _origin(directory: Path, split: str, row: int, shards: ShardDirectory) -> tuple[str, int, list[int] | None]:
-    """Look up the source file of a row, the number of its record there, and the turns that it trains, if it says so.
+def _named(origin: Origin) -> str:
+    return f"{origin.source}, record {origin.record}"
 
-    Raises:
-        DataError: the file of rows is damaged.
-    """
-    import pyarrow as pa
 
-    shard, inner = shards.split(split).locate(row)
-    rows = directory / split / "rows" / f"{shard.info.name}.parquet"
-    try:
-        table = read_rows(rows, ["source", "record"], root=directory, count=shard.info.sequences)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{rows}: cannot be read ({first_line(error)}); see 'sft-preprocess verify'") from None
-    one = table.slice(inner, 1).to_pylist()[0]
-    return one["source"], one["record"], one.get(TURNS)
+def _turns(origin: Origin) -> str:
+    if not origin.turns:
+        return ""
+    return f", of turn{'s' if len(origin.turns) > 1 else ''} {', '.join(map(str, origin.turns))}"

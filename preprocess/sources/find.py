@@ -54,6 +54,19 @@ def find_sources(
     return [replace(open_source(file, name), options=own) for file, (name, own) in found.items()]
 
 
+def named_files(inputs: Sequence[str]) -> list[FoundFile]:
+    """Return the files that inputs name, each once, with their names; standard input is none.
+
+    Raises:
+        UsageError: an input that is not there, or a folder or glob with nothing readable.
+    """
+    found: dict[Path, str] = {}
+    for given in inputs:
+        for file, name in _files(given, None):
+            found.setdefault(file, name)
+    return list(found.items())
+
+
 def open_source(file: Path, name: str) -> Source:
     """Look at a file, and return it as a source.
 

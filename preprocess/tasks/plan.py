@@ -193,7 +193,11 @@ def make_plan(
         UsageError: no template where one is needed, or a tokenizer that cannot be used.
         DataError: an input that is damaged.
     """
-    name = config.template if template_source else _template(config, tokenizer, {source.format for source in sources})
+    name = (
+        config.template
+        if template_source
+        else chosen_template(config, tokenizer, {source.format for source in sources})
+    )
     template = configured_template(config, name, tokenizer, template_source)
     template.require_parts(config.policy)
     for source in sources:
@@ -241,7 +245,12 @@ def _planned(source: Source, config: JobConfig) -> Source:
     return replace(source, format=form.name, unread=unread)
 
 
-def _template(config: JobConfig, tokenizer: Tokenizer, formats: set[str]) -> str:
+def chosen_template(config: JobConfig, tokenizer: Tokenizer, formats: set[str]) -> str:
+    """Return the name of the template, with `auto` resolved for inputs of some formats.
+
+    Raises:
+        UsageError: none is named, and the tokenizer has none.
+    """
     if config.template not in (AUTO, TOKENIZER):
         return config.template
     if tokenizer.chat_template is not None:

@@ -14,7 +14,7 @@ from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.shards import ShardDirectory
 from sft_shards.preprocess.directories.compare import compare, summary, table
 from sft_shards.preprocess.directories.merge import merge
-from sft_shards.preprocess.directories.show import show
+from sft_shards.preprocess.directories.show import Viewer
 from sft_shards.preprocess.directories.verify import verify
 from sft_shards.preprocess.job import run
 from sft_shards.trainer.data.cache import Cache
@@ -42,7 +42,7 @@ def check(tmp_path_factory):
             "quick": lambda: verify(folder, quick=True),
             "list": lambda: table([summary(folder)]),
             "diff": lambda: [*compare(other, folder), *compare(folder, other)],
-            "inspect": lambda: show(folder, "train", 0, colour=False, as_json=False),
+            "inspect": lambda: list(Viewer(folder, "train").row(0)),
             "merge": lambda: merge([other, folder], copy_of_nothing(root / "merged")),
             "layout": lambda: check_layout([ShardDirectory(folder)]),
             "values": lambda: check_values([ShardDirectory(folder)], Cache(copy_of_nothing(root / "cache"))),
