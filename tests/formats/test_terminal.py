@@ -54,7 +54,8 @@ def test_nothing_is_printed_past_it():
     known = {
         "formats/terminal.py",
         "preprocess/cli.py",  # JSON, the script of --dry-run, the announcement
-        "preprocess/directories/cli.py",  # JSON, one sequence, tables
+        "preprocess/directories/cli.py",  # JSON, sequences, tables
+        "preprocess/trials/cli.py",  # JSON, records, tables
         "preprocess/engines/kubernetes.py",
         "preprocess/progress.py",  # numbers
         "trainer/chat/cli.py",
@@ -88,7 +89,9 @@ def directory(preprocess, bpe_folder, tmp_path):
 def test_commands_print_nothing_that_is_obeyed(directory, preprocess, tmp_path):
     output, *run = directory
     printed = [*run]
-    for command in (["inspect", output], ["list", output], ["diff", output, output], ["verify", output, "--quick"]):
+    looks = [[name, output] for name in ("inspect", "list", "rejects", "stats")]
+    looks += [["inspect", output, "--tokens"], ["inspect", output, "--pack", 0, "--seq-length", 64]]
+    for command in (*looks, ["diff", output, output], ["verify", output, "--quick"], ["check", tmp_path]):
         printed += preprocess(*command)[1:]
     printed += preprocess("inspect", output, "--split", HOSTILE)[1:]
     printed += preprocess("run", tmp_path / HOSTILE, "--output", tmp_path / "o", "--tokenizer", HOSTILE)[1:]
