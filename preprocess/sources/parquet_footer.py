@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import IO, Any
 
 from sft_shards.preprocess.sources.thrift import ThriftError, ThriftReader
@@ -39,7 +40,7 @@ class ColumnChunk:
     """Bytes decompressed."""
 
 
-def column_chunks(file: IO[bytes]) -> list[list[ColumnChunk]]:
+def column_chunks(file: IO[bytes]) -> Sequence[Sequence[ColumnChunk]]:
     """Return the column chunks of each row group of a Parquet file.
 
     Raises:
@@ -52,8 +53,13 @@ def column_chunks(file: IO[bytes]) -> list[list[ColumnChunk]]:
     if tail[4:] != MAGIC or size > length - TAIL:
         raise ThriftError("is not at the end of the file")
     file.seek(length - TAIL - size)
-    footer = ThriftReader(file.read(size)).struct()
-    return [[_chunk(column) for column in _structs(_field(group, 1, list))] for group in _structs(footer.get(4, []))]
+    return _parsed(file.read(size))
+
+
+@lru_cache(maxsize=1)
+def _parsed(footer: bytes) -> Sequence[Sequence[ColumnChunk]]:
+    groups = _structs(ThriftReader(footer).struct().get(4, []))
+    return tuple(tuple(_chunk(column) for column in _structs(_field(group, 1, list))) for group in groups)
 
 
 def _chunk(column: dict[int, Any]) -> ColumnChunk:

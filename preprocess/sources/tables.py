@@ -133,7 +133,7 @@ class Parquet(Table):
 
         with pq.ParquetFile(path) as file:
             metadata = file.metadata
-        groups = _column_chunks(path, metadata)[first:last]
+        groups = _column_chunks(path, metadata, first, last)
         in_dictionaries = sorted({column.path for columns in groups for column in columns if _in_dictionary(column)})
         # Without pre-buffering and with a small buffer, pages are read one by one and not a row group at a time.
         with pq.ParquetFile(
@@ -145,17 +145,17 @@ class Parquet(Table):
                 yield from file.iter_batches(rows, row_groups=[number], use_threads=False)
 
 
-def _column_chunks(path: str, metadata: Any) -> list[list[ColumnChunk]]:
-    """Return the column chunks of each row group, which must be those of the schema that pyarrow read."""
+def _column_chunks(path: str, metadata: Any, first: int, last: int) -> Sequence[Sequence[ColumnChunk]]:
+    """Return the column chunks of some row groups, which must be those of the schema that pyarrow read."""
     import pyarrow as pa
 
     schema = [metadata.schema.column(place).path for place in range(len(metadata.schema))]
     with open(path, "rb") as file:
         try:
-            groups = column_chunks(file)
+            groups = column_chunks(file)[first:last]
         except ThriftError as error:
             raise pa.ArrowInvalid(f"the footer {error}") from None
-    for number, columns in enumerate(groups):
+    for number, columns in enumerate(groups, first):
         if [column.path for column in columns] != schema:
             raise pa.ArrowInvalid(f"row group {number} has other columns than the schema")
     return groups

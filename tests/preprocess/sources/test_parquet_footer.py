@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sft_shards.preprocess.sources import parquet_footer
+from sft_shards.preprocess.sources import PartReader, cut, find_sources, parquet_footer, whole_of
 from sft_shards.preprocess.sources.parquet_footer import column_chunks
 
 TEXT = ["some text", "some text", None] * 500
@@ -66,6 +66,31 @@ def test_it_is_what_pyarrow_shows(tmp_path, options):
             assert (column.stored, column.size) == (shown.total_compressed_size, shown.total_uncompressed_size)
             places = [place for place in (shown.data_page_offset, shown.dictionary_page_offset) if place is not None]
             assert column.first_page == min(places)
+
+
+@pytest.mark.unit
+def test_the_parts_of_a_file_share_what_its_footer_says_and_another_file_has_its_own(tmp_path, monkeypatch):
+    parsed = []
+
+    class Counting(parquet_footer.ThriftReader):
+        def __init__(self, footer):
+            parsed.append(len(footer))
+            super().__init__(footer)
+
+    monkeypatch.setattr(parquet_footer, "ThriftReader", Counting)
+    parquet_footer._parsed.cache_clear()
+    path = tmp_path / "a.parquet"
+    pq.write_table(TABLE, path, row_group_size=500)
+    (source,) = find_sources([str(path)])
+    parts = cut(source, 1)
+    rows = [row["number"] for part in parts for batch in PartReader(source, part).batches() for _, row in batch]
+    assert rows == list(range(len(TEXT)))
+    assert len(parts) == 3
+    assert len(parsed) == 1
+    pq.write_table(TABLE.slice(0, 600), path, row_group_size=500)
+    (source,) = find_sources([str(path)])
+    assert sum(len(batch) for batch in PartReader(source, whole_of(source)).batches()) == 600
+    assert len(parsed) == 2
 
 
 @pytest.mark.process

@@ -168,7 +168,7 @@ def test_texts_made_of_the_ones_before_are_read_a_few_at_a_time(tmp_path, monkey
     metadata = pq.ParquetFile(path).metadata
     assert path.stat().st_size < 1 << 20
     monkeypatch.setattr(tables, "BATCH_BYTES", 1 << 20)
-    (columns,) = tables._column_chunks(str(path), metadata)
+    (columns,) = tables._column_chunks(str(path), metadata, 0, 1)
     assert tables._rows_together(metadata.row_group(0), columns) * 100_000 <= 1 << 20
     assert [row["a"] for row in read(path, 1 << 20)] == texts
 
