@@ -1,15 +1,14 @@
-"""Text-only conversations in columns: many at once, without a Python object for each.
+"""Conversations in columns: many at once, without a Python object for each.
 
-A conversation is text-only where it is nothing but roles and texts: no tools, no tool calls, no reasoning kept apart,
-no names, no weight of 0. Most training data is. As columns, a batch of them is three small integer arrays and one
-Arrow array of texts, so that reading, rendering and hashing are a few numpy and Arrow calls for thousands of records.
-The price is that this form holds nothing else; `Conversation` is the general form.
+A conversation is a layout, which says what each of its texts is, and the texts (see `layouts`). As columns, a batch of
+conversations is three small integer arrays and one Arrow array of texts, so that reading, rendering and hashing are a
+few numpy and Arrow calls for thousands of records. What has no layout is held as a `Conversation`, the general form.
 
 Three conversations in columns, "u" standing for user, "a" for assistant:
 
-    rows            [0, 2, 3]                             record 1 is not text-only, and missing here
-    role_sequences  [(user, assistant), (system, user, assistant)]
-    sequence_ids    [0, 1, 0]                             record 2 has a system prompt
+    rows            [0, 2, 3]                             record 1 has no layout, and is missing here
+    layouts         [(user, assistant), (system, user, assistant)]
+    layout_ids      [0, 1, 0]                             record 2 has a system prompt
     texts           ["Hi", "Hello", "Be brief", "Hi", "Yo", "Bye", "Ciao"]
     text_offsets    [0, 2, 5, 7]                          record 2 has texts[2:5]
 """
@@ -31,9 +30,9 @@ from sft_shards.formats.arrow_arrays import bool_array, string_array
 if TYPE_CHECKING:
     import pyarrow as pa
 
-RoleSequence = tuple[str, ...]
-"""The roles of a text-only conversation, one for each text. An Alpaca input is a text of its own, with role `INPUT`.
-Labels of fields beside the texts, such as reasoning, may stand among them (see `layouts`)."""
+Layout = tuple[str, ...]
+"""What a conversation's texts are, in order: of a text-only one, its roles. An Alpaca input is a text of its own, with
+the label `INPUT`. Labels of other fields, such as reasoning, may stand among them (see `layouts`)."""
 INPUT = "input"
 
 
@@ -43,46 +42,46 @@ def has_text(label: str) -> bool:
 
 
 @lru_cache(maxsize=1 << 14)
-def text_labels(layout: RoleSequence) -> tuple[str, ...]:
+def text_labels(layout: Layout) -> tuple[str, ...]:
     """Return the labels of a layout that have a text, in the order of the texts."""
     return tuple(filter(has_text, layout))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TextOnlyConversations:
-    """The text-only conversations among some records, in columns."""
+class ConversationColumns:
+    """The conversations with a layout among some records, in columns."""
 
     rows: NDArray[np.int64]
     """int64[n], rising: the position of each conversation's record among the records that were read."""
-    role_sequences: Sequence[RoleSequence]
-    """The role sequences that occur."""
-    sequence_ids: NDArray[np.int64]
-    """int64[n], aligned with `rows`: index into `role_sequences`."""
+    layouts: Sequence[Layout]
+    """The layouts that occur."""
+    layout_ids: NDArray[np.int64]
+    """int64[n], aligned with `rows`: index into `layouts`."""
     texts: pa.StringArray
-    """The texts of all conversations, in order: as many for each as its role sequence has roles. No nulls; in the data
-    buffer each text begins where the one before it ends."""
+    """The texts of all conversations, in order: one for each label of their layouts that has a text. No nulls; in the
+    data buffer each text begins where the one before it ends."""
 
     @property
     def text_offsets(self) -> NDArray[np.int64]:
         """int64[n + 1]: conversation i has `texts[text_offsets[i]:text_offsets[i + 1]]`."""
-        lengths = np.asarray([len(text_labels(roles)) for roles in self.role_sequences], dtype=np.int64)
-        return prefix_sums(lengths[self.sequence_ids])
+        lengths = np.asarray([len(text_labels(roles)) for roles in self.layouts], dtype=np.int64)
+        return prefix_sums(lengths[self.layout_ids])
 
     @classmethod
-    def from_rows(cls, found: Mapping[int, tuple[RoleSequence, Sequence[str]]]) -> TextOnlyConversations:
-        """Put conversations, each with its role sequence and texts by row (rising), into columns."""
+    def from_rows(cls, found: Mapping[int, tuple[Layout, Sequence[str]]]) -> ConversationColumns:
+        """Put conversations, each with its layout and texts by row (rising), into columns."""
 
-        ids: dict[RoleSequence, int] = {}
-        sequence_ids = [ids.setdefault(roles, len(ids)) for roles, _ in found.values()]
+        ids: dict[Layout, int] = {}
+        layout_ids = [ids.setdefault(roles, len(ids)) for roles, _ in found.values()]
         return cls(
             rows=np.fromiter(found, dtype=np.int64, count=len(found)),
-            role_sequences=list(ids),
-            sequence_ids=np.asarray(sequence_ids, dtype=np.int64),
+            layouts=list(ids),
+            layout_ids=np.asarray(layout_ids, dtype=np.int64),
             texts=string_array(chain.from_iterable(texts for _, texts in found.values())),
         )
 
     @classmethod
-    def concatenate(cls, parts: Sequence[TextOnlyConversations]) -> TextOnlyConversations:
+    def concatenate(cls, parts: Sequence[ConversationColumns]) -> ConversationColumns:
         """Put the conversations of several parts one after the other; their rows must rise from part to part."""
         import pyarrow as pa
 
@@ -90,31 +89,29 @@ class TextOnlyConversations:
             return parts[0]
         if not parts:
             return cls.from_rows({})
-        shifts = prefix_sums(np.asarray([len(part.role_sequences) for part in parts]))
+        shifts = prefix_sums(np.asarray([len(part.layouts) for part in parts]))
         return cls(
             rows=np.concatenate([part.rows for part in parts]),
-            role_sequences=[roles for part in parts for roles in part.role_sequences],
-            sequence_ids=np.concatenate(
-                [part.sequence_ids + shift for part, shift in zip(parts, shifts, strict=False)]
-            ),
+            layouts=[roles for part in parts for roles in part.layouts],
+            layout_ids=np.concatenate([part.layout_ids + shift for part, shift in zip(parts, shifts, strict=False)]),
             texts=pa.concat_arrays([part.texts for part in parts]),
         )
 
-    def filter(self, keep: NDArray[np.bool_]) -> TextOnlyConversations:
+    def filter(self, keep: NDArray[np.bool_]) -> ConversationColumns:
         """Return the conversations that `keep`, bool[n], marks."""
 
         if keep.all():
             return self
         texts = self.texts.filter(bool_array(np.repeat(keep, np.diff(self.text_offsets))))
-        return replace(self, rows=self.rows[keep], sequence_ids=self.sequence_ids[keep], texts=texts)
+        return replace(self, rows=self.rows[keep], layout_ids=self.layout_ids[keep], texts=texts)
 
     def digests(self) -> Iterator[bytes]:
         """Yield `Conversation.digest` of each conversation."""
         values, offsets = utf8_buffers(self.texts)
         characters = prefix_sums((values & 0xC0) != 0x80)  # every byte but UTF-8's continuation bytes starts one
         lengths = list(map(str, np.diff(characters[offsets]).tolist()))
-        roles, raw, bounds = list(map(",".join, self.role_sequences)), values.tobytes(), offsets.tolist()
-        for number, (first, last) in zip(self.sequence_ids.tolist(), pairwise(self.text_offsets.tolist()), strict=True):
+        roles, raw, bounds = list(map(",".join, self.layouts)), values.tobytes(), offsets.tolist()
+        for number, (first, last) in zip(self.layout_ids.tolist(), pairwise(self.text_offsets.tolist()), strict=True):
             yield _digest(roles[number], lengths[first:last], raw[bounds[first] : bounds[last]])
 
 
@@ -144,7 +141,7 @@ def utf8_buffers(texts: pa.StringArray) -> tuple[NDArray[np.uint8], NDArray[np.i
     return values[offsets[0] : offsets[-1]], offsets - offsets[0] if offsets[0] else offsets
 
 
-def text_only_digest(roles: RoleSequence, texts: Sequence[str]) -> bytes:
+def text_only_digest(roles: Layout, texts: Sequence[str]) -> bytes:
     """Return `Conversation.digest` of a text-only conversation, without building it."""
     return _digest(",".join(roles), [str(len(text)) for text in texts], "".join(texts).encode())
 
@@ -155,7 +152,7 @@ def _digest(roles: str, lengths: Sequence[str], texts: bytes) -> bytes:
     return hashlib.blake2b(head + b"|" + texts, digest_size=16).digest()
 
 
-def text_only_messages(roles: RoleSequence, texts: Sequence[Any]) -> list[dict[str, Any]]:
+def text_only_messages(roles: Layout, texts: Sequence[Any]) -> list[dict[str, Any]]:
     """Return `Conversation.messages` of a text-only conversation, without building it."""
     messages: list[dict[str, Any]] = []
     for role, text in zip(roles, texts, strict=True):

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sft_shards.formats.columnar import INPUT, RoleSequence, text_only_digest
+from sft_shards.formats.columnar import INPUT, Layout, text_only_digest
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.nesting import check_nesting
 
@@ -135,11 +135,11 @@ class Conversation:
         """Return the turns as chat templates expect them."""
         return [turn.message() for turn in self.turns]
 
-    def text_only(self) -> tuple[RoleSequence, list[str]] | None:
+    def text_only(self) -> tuple[Layout, list[str]] | None:
         """Return the role sequence and the texts, or None where the conversation holds anything else."""
         return None if self.documents or self.template_arguments else self._roles_and_texts()
 
-    def _roles_and_texts(self) -> tuple[RoleSequence, list[str]] | None:
+    def _roles_and_texts(self) -> tuple[Layout, list[str]] | None:
         roles: list[str] = []
         texts: list[str] = []
         for turn in self.turns:
@@ -156,7 +156,7 @@ class Conversation:
         return None if self.tools else (tuple(roles), texts)
 
     @classmethod
-    def from_text_only(cls, roles: RoleSequence, texts: Sequence[str]) -> Conversation:
+    def from_text_only(cls, roles: Layout, texts: Sequence[str]) -> Conversation:
         """Build the conversation that `text_only` takes apart.
 
         Raises:

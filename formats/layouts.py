@@ -32,7 +32,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
-from sft_shards.formats.columnar import INPUT, RoleSequence, has_text, text_labels
+from sft_shards.formats.columnar import INPUT, Layout, has_text, text_labels
 from sft_shards.formats.conversation import PLAIN_TEXT, ROLES, Conversation, Turn
 
 LEAF_TEXT, LEAF_JSON = "\0text", "\0json"
@@ -49,7 +49,7 @@ MOST_LABELS = 400
 LONGEST_OFFER = 1000
 """Characters of a tool on offer in a label, without its texts."""
 
-Parts = tuple[RoleSequence, list[str]]
+Parts = tuple[Layout, list[str]]
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
@@ -98,7 +98,7 @@ def _take_apart(conversation: Conversation) -> Parts | None:
     return (tuple(labels), texts) if len(labels) <= MOST_LABELS else None
 
 
-def take_thoughts_apart(layout: RoleSequence, texts: Sequence[str]) -> Parts | None:
+def take_thoughts_apart(layout: Layout, texts: Sequence[str]) -> Parts | None:
     """Return a layout and texts with the think blocks that contents begin with taken apart, as `take_apart` does.
 
     Args:
@@ -234,7 +234,7 @@ def _leaf(key: str, value: Any, labels: list[str], texts: list[str]) -> Any:
 
 
 def put_together(
-    layout: RoleSequence, texts: Sequence[Any], read_json: Callable[[Any], Any] = json.loads
+    layout: Layout, texts: Sequence[Any], read_json: Callable[[Any], Any] = json.loads
 ) -> tuple[list[Turn], list[dict[str, Any]]]:
     """Return the turns and tools that `take_apart` took apart.
 
@@ -286,7 +286,7 @@ def _filled(shape: Any, labels: Iterator[str], texts: Iterator[Any], read_json: 
     return shape
 
 
-def turns_of(layout: RoleSequence) -> list[tuple[str, int, int]]:
+def turns_of(layout: Layout) -> list[tuple[str, int, int]]:
     """Return the role of each turn, and which labels, [start, end), are its own."""
     names = ["" if label.startswith("+") else _split(label)[0] for label in layout]
     starts = [place for place, name in enumerate(names) if name in STARTS]
@@ -298,7 +298,7 @@ def is_assistants(label: str) -> bool:
     return label in ("assistant", "reasoning") or label.startswith(("assistant+", "+"))
 
 
-def example_texts(layout: RoleSequence) -> list[str]:
+def example_texts(layout: Layout) -> list[str]:
     """Return texts that a conversation of this layout can have, no two alike."""
     return [
         json_text({f"x{number}": f"y{number}"}) if label in ("arguments", "json") else f"x{number}"

@@ -1,7 +1,7 @@
 """Record formats: raw records to conversations.
 
     records ──detect──▶ RecordFormat ──read──────────▶ Conversation, or a RecordError that is counted
-                                     ──read_columns──▶ TextOnlyConversations: many records at once, from Arrow columns
+                                     ──read_columns──▶ ConversationColumns: many records at once, from Arrow columns
 
 In five lines:
 

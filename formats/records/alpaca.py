@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sft_shards.formats.columnar import INPUT, RoleSequence, TextOnlyConversations
+from sft_shards.formats.columnar import INPUT, ConversationColumns, Layout
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.records.arrow_columns import (
@@ -97,7 +97,7 @@ class Alpaca:
             must_be_empty += [column for column in columns if column != chosen]
         return schemas_for(record, wanted, wanted, must_be_empty, fields)
 
-    def read_columns(self, batch: pa.RecordBatch, fields: FieldMap) -> TextOnlyConversations | None:
+    def read_columns(self, batch: pa.RecordBatch, fields: FieldMap) -> ConversationColumns | None:
         """See `ColumnarFormat.read_columns`. Records of one round only.
 
         Each record has up to four texts: system, instruction, input, output. Which of them it has gives its role
@@ -105,7 +105,7 @@ class Alpaca:
 
             has system        [0, 0, 1]
             has input         [0, 1, 0]
-            sequence_ids      [0, 1, 2]     2 * system + input, an index into `ROLE_SEQUENCES`
+            layout_ids      [0, 1, 2]     2 * system + input, an index into `ROLE_SEQUENCES`
             text indices      [3, 9 | 4, 7, 10 | 2, 5, 11]     text k of record i has index i + 3 * k
         """
         columns = _text_columns(fields)
@@ -118,16 +118,16 @@ class Alpaca:
         rows = np.logical_and.reduce([bare, not_null(texts[1]), not_null(texts[3]), *certain])
         present = np.stack([has_system, rows, has_input, rows], axis=1) & rows[:, None]
         indices = np.arange(batch.num_rows)[:, None] + batch.num_rows * np.arange(len(texts))
-        return TextOnlyConversations(
+        return ConversationColumns(
             rows=np.flatnonzero(rows),
-            role_sequences=ROLE_SEQUENCES,
-            sequence_ids=(2 * has_system + has_input)[rows],
+            layouts=ROLE_SEQUENCES,
+            layout_ids=(2 * has_system + has_input)[rows],
             texts=take_texts(texts, indices[present]),
         )
 
 
-ONE_ROUND: RoleSequence = ("user", "assistant")
-WITH_INPUT: RoleSequence = ("user", INPUT, "assistant")
+ONE_ROUND: Layout = ("user", "assistant")
+WITH_INPUT: Layout = ("user", INPUT, "assistant")
 ROLE_SEQUENCES = (ONE_ROUND, WITH_INPUT, ("system", *ONE_ROUND), ("system", *WITH_INPUT))
 
 

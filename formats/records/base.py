@@ -1,14 +1,14 @@
 """What a record format must be able to do, and what it may do to be fast.
 
 `RecordFormat` is the contract that packages of other people implement and register (see `registry`): one record in,
-one conversation out. `ColumnarFormat` adds the batch path, which reads text-only records as Arrow columns.
+one conversation out. `ColumnarFormat` adds the batch path, which reads records as Arrow columns.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from sft_shards.formats.columnar import TextOnlyConversations
+from sft_shards.formats.columnar import ConversationColumns
 from sft_shards.formats.conversation import Conversation
 from sft_shards.formats.records.fields import FieldMap
 from sft_shards.formats.records.json_schemas import JsonSchemas
@@ -49,18 +49,18 @@ class MessageFormat(RecordFormat, Protocol):
 
 @runtime_checkable
 class ColumnarFormat(RecordFormat, Protocol):
-    """A record format that can also read many text-only records at once, from Arrow columns."""
+    """A record format that can also read many records at once, from Arrow columns."""
 
     def json_schemas(self, record: object, fields: FieldMap) -> JsonSchemas | None:
         """Return the Arrow schemas with which JSON records like this one are read into columns.
 
         Returns:
-            None where this record is not text-only itself.
+            None where columns cannot hold this record itself.
         """
         ...
 
-    def read_columns(self, batch: pa.RecordBatch, fields: FieldMap) -> TextOnlyConversations | None:
-        """Return the text-only conversations of a batch.
+    def read_columns(self, batch: pa.RecordBatch, fields: FieldMap) -> ConversationColumns | None:
+        """Return the conversations of a batch that columns can tell.
 
         A row may be given only where `layouts.put_together` makes of its labels and texts what `read(record, fields)`
         gives. Rows that need a closer look, and rows with an error, are left out; they are read one by one. One

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_shards.formats.arrow_arrays import string_array
-from sft_shards.formats.columnar import TextOnlyConversations, utf8_buffers
+from sft_shards.formats.columnar import ConversationColumns, utf8_buffers
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.records.arrow_columns import (
@@ -77,7 +77,7 @@ class ChatML:
             return JsonSchemas(strict=schema(tuple(wanted.items())), tolerant=None, value_field=names[0])
         return schemas_for(record, wanted, wanted, (), fields) if type(record) is dict and names[0] in record else None
 
-    def read_columns(self, batch: pa.RecordBatch, fields: FieldMap) -> TextOnlyConversations | None:
+    def read_columns(self, batch: pa.RecordBatch, fields: FieldMap) -> ConversationColumns | None:
         """See `ColumnarFormat.read_columns`."""
         texts, certain = first_texts(batch, fields.column("text"))
         bare = have_nothing_beside(batch, fields.beside(TEMPLATE_INPUTS))
@@ -88,7 +88,7 @@ class ChatML:
         return fields.look_up(record, "text") if isinstance(record, Mapping) else record
 
 
-def _read_texts(texts: pa.StringArray, rows: NDArray[np.bool_], fields: FieldMap) -> TextOnlyConversations:
+def _read_texts(texts: pa.StringArray, rows: NDArray[np.bool_], fields: FieldMap) -> ConversationColumns:
     """Read those texts that are whole turns with nothing but white space in between.
 
     `<|im_start|>` and `<|im_end|>` are searched for in the bytes of all texts at once. Take three texts, of which the

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_shards.formats.arrow_arrays import bool_array, bools_of, numbers_of
-from sft_shards.formats.columnar import TextOnlyConversations, prefix_sums
+from sft_shards.formats.columnar import ConversationColumns, prefix_sums
 from sft_shards.formats.layouts import ALIAS, MOST_LABELS
 from sft_shards.formats.records.arrow_columns import (
     all_columns,
@@ -90,7 +90,7 @@ def read_message_columns(
     roles: Mapping[str, str | None],
     special: frozenset[str],
     text_parts: Sequence[str] = (),
-) -> TextOnlyConversations | None:
+) -> ConversationColumns | None:
     """Return conversations with a layout among records with a list of messages; see `ColumnarFormat.read_columns`.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sft_shards.formats.columnar import TextOnlyConversations
+from sft_shards.formats.columnar import ConversationColumns
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.nesting import read_json
@@ -77,7 +77,7 @@ class OpenAI:
         names = _column_names(fields)
         return names and message_schemas(record, fields, lists=names[0], keys=names[1], special=SPECIAL, in_parts=True)
 
-    def read_columns(self, batch: pa.RecordBatch, fields: FieldMap) -> TextOnlyConversations | None:
+    def read_columns(self, batch: pa.RecordBatch, fields: FieldMap) -> ConversationColumns | None:
         """See `ColumnarFormat.read_columns`."""
         names = _column_names(fields)
         if names is None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sft_shards.formats.columnar import TextOnlyConversations
+from sft_shards.formats.columnar import ConversationColumns
 from sft_shards.formats.conversation import PLAIN_TEXT, Conversation, Turn
 from sft_shards.formats.records.arrow_columns import first_texts, have_nothing_beside, not_null, take_texts
 from sft_shards.formats.records.fields import MEDIA, FieldMap, refuse_media, text
@@ -57,14 +57,14 @@ class PlainText:
         wanted: dict[str, FieldKind] = {found[0]: TEXT}
         return schemas_for(record, wanted, wanted, [name for name in names if name != found[0]], fields)
 
-    def read_columns(self, batch: pa.RecordBatch, fields: FieldMap) -> TextOnlyConversations | None:
+    def read_columns(self, batch: pa.RecordBatch, fields: FieldMap) -> ConversationColumns | None:
         """See `ColumnarFormat.read_columns`."""
         texts, certain = first_texts(batch, fields.column("text", SPELLINGS))
         rows = certain & not_null(texts) & have_nothing_beside(batch, MEDIA)
-        return TextOnlyConversations(
+        return ConversationColumns(
             rows=np.flatnonzero(rows),
-            role_sequences=[(PLAIN_TEXT,)],
-            sequence_ids=np.zeros(int(rows.sum()), dtype=np.int64),
+            layouts=[(PLAIN_TEXT,)],
+            layout_ids=np.zeros(int(rows.sum()), dtype=np.int64),
             texts=take_texts([texts], np.flatnonzero(rows)),
         )
 

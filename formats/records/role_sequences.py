@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_shards.formats.arrow_arrays import bool_array, numbers_of
-from sft_shards.formats.columnar import RoleSequence, TextOnlyConversations, prefix_sums
+from sft_shards.formats.columnar import ConversationColumns, Layout, prefix_sums
 from sft_shards.formats.layouts import ALIAS
 from sft_shards.formats.records.fields import FieldMap
 
@@ -38,7 +38,7 @@ CALLS = {244: "call", 245: "call_id", 246: "arguments", 247: "arguments={}", 248
 FIELDS = {249: "reasoning", 250: ALIAS, 251: "name", 252: "tool_call_id", 253: "weight=0"}
 """Codes of what a turn has beside its text, and their labels."""
 LEADING_SYSTEM, UNKNOWN = 254, 255
-"""Codes of a system prompt that stands beside the list of messages, and of a role that no text-only record has."""
+"""Codes of a system prompt that stands beside the list of messages, and of a role that columns do not hold."""
 SPECIAL: Mapping[int, str | None] = {**FIELDS, **CALLS, LEADING_SYSTEM: "system", UNKNOWN: None}
 FIRST_CODE_OF_ITS_OWN = min(CONSTANTS)
 """Roles have lower codes."""
@@ -48,21 +48,21 @@ LONG = np.uint64(0xFF << 56)
 """Keys from here on are running numbers of longer role sequences."""
 
 
-class RoleSequenceTable(dict[bytes, RoleSequence | None]):
-    """Role sequences by their codes, one byte for each role; None for one that is not text-only.
+class RoleSequenceTable(dict[bytes, Layout | None]):
+    """Layouts by their codes, one byte for each label; None for one with a role that columns do not hold.
 
     Args:
-        roles: what each code stands for; None for a role that no text-only record has.
+        roles: what each code stands for; None for a role that columns do not hold.
     """
 
     def __init__(self, roles: Sequence[str | None]) -> None:
         super().__init__()
         self._roles = [role if role in TEXT_ONLY_ROLES else None for role in roles]
 
-    def __missing__(self, codes: bytes) -> RoleSequence | None:
+    def __missing__(self, codes: bytes) -> Layout | None:
         return self.setdefault(codes, self._layout(codes))
 
-    def _layout(self, codes: bytes) -> RoleSequence | None:
+    def _layout(self, codes: bytes) -> Layout | None:
         labels: list[str] = []
         for code in codes:
             if code in CONSTANTS:
@@ -103,11 +103,11 @@ def group_turns(
     table: RoleSequenceTable,
     texts: pa.StringArray,
     text_counts: NDArray[np.int64] | None = None,
-) -> TextOnlyConversations:
-    """Return the conversations of those rows that have a text-only role sequence, or a layout with `FIELDS`.
+) -> ConversationColumns:
+    """Return the conversations of those rows whose roles are known.
 
     Args:
-        rows: bool[n]: the rows that may be text-only.
+        rows: bool[n]: the rows that columns can tell.
         lengths: int64[n]: how many turns each row has, fields counted too.
         codes: u8[sum(lengths)]: the role of each turn, or the code of a field.
         texts: the text of each turn and field.
@@ -118,10 +118,10 @@ def group_turns(
     ids, distinct = _distinct(lengths, codes)
     known = [table[one] for one in distinct]
     keep = rows & np.asarray([roles is not None for roles in known], dtype=bool)[ids]
-    return TextOnlyConversations(
+    return ConversationColumns(
         rows=np.flatnonzero(keep),
-        role_sequences=[roles or () for roles in known],
-        sequence_ids=ids[keep],
+        layouts=[roles or () for roles in known],
+        layout_ids=ids[keep],
         texts=texts if keep.all() else texts.filter(bool_array(np.repeat(keep, counts))),
     )
 

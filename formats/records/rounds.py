@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sft_shards.formats.arrow_arrays import numbers_of
-from sft_shards.formats.columnar import TextOnlyConversations, prefix_sums
+from sft_shards.formats.columnar import ConversationColumns, prefix_sums
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.records.arrow_columns import (
@@ -104,7 +104,7 @@ class Rounds:
         others = frozenset(key for names in keys.values() for key in names) | BESIDE
         return message_schemas(record, fields, lists=lists, keys=(found[0], found[1]), special=others)
 
-    def read_columns(self, batch: pa.RecordBatch, fields: FieldMap) -> TextOnlyConversations | None:
+    def read_columns(self, batch: pa.RecordBatch, fields: FieldMap) -> ConversationColumns | None:
         """See `ColumnarFormat.read_columns`. Records in which nothing stands beside questions and answers.
 
         Two records, of two rounds and of one:

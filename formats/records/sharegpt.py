@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sft_shards.formats.columnar import TextOnlyConversations
+from sft_shards.formats.columnar import ConversationColumns
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.nesting import read_json
@@ -87,7 +87,7 @@ class ShareGPT:
         lists = _list_columns(fields)
         return message_schemas(record, fields, lists=lists, keys=KEYS, special=SPECIAL) if lists else None
 
-    def read_columns(self, batch: pa.RecordBatch, fields: FieldMap) -> TextOnlyConversations | None:
+    def read_columns(self, batch: pa.RecordBatch, fields: FieldMap) -> ConversationColumns | None:
         """See `ColumnarFormat.read_columns`."""
         lists = _list_columns(fields)
         if not lists:

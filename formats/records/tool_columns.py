@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_shards.formats.arrow_arrays import bool_array, numbers_of, string_array
-from sft_shards.formats.columnar import TextOnlyConversations
+from sft_shards.formats.columnar import ConversationColumns
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.layouts import MOST_LABELS, NAME, Parts, take_arguments_apart, take_tools_apart
 from sft_shards.formats.nesting import MAX_NESTING
@@ -107,7 +107,7 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def with_offers(found: TextOnlyConversations, tools: pa.StringArray) -> TextOnlyConversations:
+def with_offers(found: ConversationColumns, tools: pa.StringArray) -> ConversationColumns:
     """Return conversations with the tools that they offer, without those whose tools have no labels.
 
     Args:
@@ -125,21 +125,17 @@ def with_offers(found: TextOnlyConversations, tools: pa.StringArray) -> TextOnly
     numbers: dict[tuple[str, ...], int] = {(): 0}
     own = np.zeros(len(found.rows), dtype=np.int64)
     own[offering[keep]] = [numbers.setdefault(labels, len(numbers)) for labels, _ in taken]
-    pairs, sequence_ids = np.unique(found.sequence_ids * len(numbers) + own, return_inverse=True)
+    pairs, layout_ids = np.unique(found.layout_ids * len(numbers) + own, return_inverse=True)
     labels = list(numbers)
-    layouts = [
-        labels[pair % len(numbers)] + tuple(found.role_sequences[pair // len(numbers)]) for pair in pairs.tolist()
-    ]
+    layouts = [labels[pair % len(numbers)] + tuple(found.layouts[pair // len(numbers)]) for pair in pairs.tolist()]
     counts = np.zeros(len(found.rows), dtype=np.int64)
     counts[offering[keep]] = [len(own_texts) for _, own_texts in taken]
     leaves = string_array(text for _, own_texts in taken for text in own_texts)
     firsts = np.repeat(found.text_offsets[:-1], counts)
     order = np.insert(np.arange(len(found.texts)), firsts, len(found.texts) + np.arange(len(leaves)))
-    joined = replace(
-        found, role_sequences=layouts, sequence_ids=sequence_ids, texts=take_texts([found.texts, leaves], order)
-    )
+    joined = replace(found, layouts=layouts, layout_ids=layout_ids, texts=take_texts([found.texts, leaves], order))
     short = np.asarray([len(layout) <= MOST_LABELS for layout in layouts], dtype=bool)
-    return joined.filter(short[sequence_ids])
+    return joined.filter(short[layout_ids])
 
 
 @lru_cache(maxsize=1024)

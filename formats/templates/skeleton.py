@@ -23,7 +23,7 @@ import jinja2.runtime
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_shards.formats.columnar import RoleSequence, text_labels
+from sft_shards.formats.columnar import Layout, text_labels
 from sft_shards.formats.layouts import put_together, turns_of
 from sft_shards.formats.templates.chat_template import ChatTemplate, TemplateTokens
 from sft_shards.formats.templates.metered_code import MeteredCodeGenerator
@@ -109,7 +109,7 @@ class Tracer:
 
     def trace(
         self,
-        layout: RoleSequence,
+        layout: Layout,
         texts: Sequence[str],
         rendering: Rendering,
         spans: Sequence[Span],
@@ -153,7 +153,7 @@ class Tracer:
             changes=tuple(changes),
         )
 
-    def looked_for_in_histories(self, layout: RoleSequence) -> frozenset[str] | None:
+    def looked_for_in_histories(self, layout: Layout) -> frozenset[str] | None:
         """Return the strings that the template looks for in texts when it renders what inference meets turn by turn.
 
         For each assistant's turn these are the messages before it, with the generation prompt, and the messages up to
@@ -172,7 +172,7 @@ class Tracer:
                     absent |= trace.absent
         return frozenset(absent)
 
-    def _run(self, layout: RoleSequence, trace: Trace, *, prompt: bool = False) -> str:
+    def _run(self, layout: Layout, trace: Trace, *, prompt: bool = False) -> str:
         """Return what the template writes for traced texts, with gaps, in the first form of the messages that it takes.
 
         It raises whatever the template raises.

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_shards.formats.arrow_arrays import number_array
-from sft_shards.formats.columnar import TextOnlyConversations, prefix_sums
+from sft_shards.formats.columnar import ConversationColumns, prefix_sums
 from sft_shards.formats.conversation import Conversation
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.layouts import put_together
@@ -62,24 +62,24 @@ class ConversationBatch:
 
     first_record: int
     """The record number of row 0: row i has the record `first_record + i`."""
-    text_only: TextOnlyConversations
-    """The text-only conversations, in columns. None of their texts is blank (empty, or white space alone)."""
+    columns: ConversationColumns
+    """The conversations that were read in columns. None of their texts is blank (empty, or white space alone)."""
     others: Mapping[int, Conversation]
     """All other conversations by row, rising."""
     rejects: Sequence[Reject] = ()
     """Records that could not be read, in order."""
 
     def __len__(self) -> int:
-        return len(self.text_only.rows) + len(self.others)
+        return len(self.columns.rows) + len(self.others)
 
     def each(self) -> Iterator[tuple[int, Conversation | RecordError]]:
-        """Yield each row with its conversation, rows rising; text-only ones are built, which may fail."""
+        """Yield each row with its conversation, rows rising; those in columns are built, which may fail."""
         found: dict[int, Conversation | RecordError] = dict(self.others)
-        texts, offsets = self.text_only.texts.to_pylist(), self.text_only.text_offsets.tolist()
-        rows = zip(self.text_only.rows.tolist(), self.text_only.sequence_ids.tolist(), strict=True)
+        texts, offsets = self.columns.texts.to_pylist(), self.columns.text_offsets.tolist()
+        rows = zip(self.columns.rows.tolist(), self.columns.layout_ids.tolist(), strict=True)
         for (row, number), (first, last) in zip(rows, pairwise(offsets), strict=True):
             try:
-                turns, tools = put_together(self.text_only.role_sequences[number], texts[first:last])
+                turns, tools = put_together(self.columns.layouts[number], texts[first:last])
                 found[row] = Conversation(turns=tuple(turns), tools=tuple(tools))
             except RecordError as error:
                 found[row] = error.kept()
@@ -89,33 +89,33 @@ class ConversationBatch:
         """Return the conversations of all other rows, and the rejects."""
         gone = {*rows.tolist()}
         others = {row: one for row, one in self.others.items() if row not in gone}
-        text_only = self.text_only.filter(~np.isin(self.text_only.rows, rows))
-        return replace(self, text_only=text_only, others=others)
+        columns = self.columns.filter(~np.isin(self.columns.rows, rows))
+        return replace(self, columns=columns, others=others)
 
     @classmethod
     def merge(cls, parts: Sequence[ConversationBatch]) -> ConversationBatch:
         """Join batches of different rows of the same records."""
         return cls(
             first_record=parts[0].first_record,
-            text_only=merge_text_only([part.text_only for part in parts]),
+            columns=merge_columns([part.columns for part in parts]),
             others=dict(sorted(item for part in parts for item in part.others.items())),
             rejects=_merged_rejects(parts),
         )
 
 
-def merge_text_only(parts: Sequence[TextOnlyConversations]) -> TextOnlyConversations:
-    """Join text-only conversations of different rows; the result is in the order of the rows."""
+def merge_columns(parts: Sequence[ConversationColumns]) -> ConversationColumns:
+    """Join conversations of different rows; the result is in the order of the rows."""
 
     parts = [part for part in parts if len(part.rows)] or list(parts[:1])
     if len(parts) == 1:
         return parts[0]
-    joined = TextOnlyConversations.concatenate(parts)
+    joined = ConversationColumns.concatenate(parts)
     order = np.argsort(joined.rows)
     indices = take_rows(np.arange(len(joined.texts)), joined.text_offsets, order)
     return replace(
         joined,
         rows=joined.rows[order],
-        sequence_ids=joined.sequence_ids[order],
+        layout_ids=joined.layout_ids[order],
         texts=joined.texts.take(number_array(indices)),
     )
 

@@ -3,7 +3,7 @@
     RawBatch ──▶ ConversationBatch
 
 The reference implementation hands one record at a time to its format, which says what is wrong with it. The batch
-implementation reads text-only records as Arrow columns, if the format can (`ColumnarFormat`): rows of a table are
+implementation reads records as Arrow columns, if the format can (`ColumnarFormat`): rows of a table are
 columns already, JSON texts are read into columns by `json_columns`. It hands the other records to the reference; what
 turns out to be text-only there joins the columns again.
 """
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sft_shards.formats.columnar import TextOnlyConversations, utf8_buffers
+from sft_shards.formats.columnar import ConversationColumns, utf8_buffers
 from sft_shards.formats.conversation import Conversation
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.records import ColumnarFormat, FieldMap, RecordFormat
@@ -55,12 +55,12 @@ class ReferenceReading:
                 found[row] = format_.read(value, self._fields)
             except RecordError as error:
                 rejects.append(Reject.of(raw.first + row, error.kept()))
-        nothing = TextOnlyConversations.from_rows({})
-        return ConversationBatch(first_record=raw.first, text_only=nothing, others=found, rejects=rejects)
+        nothing = ConversationColumns.from_rows({})
+        return ConversationBatch(first_record=raw.first, columns=nothing, others=found, rejects=rejects)
 
 
 class BatchReading:
-    """Reads text-only records as columns.
+    """Reads records as columns.
 
     Args:
         fields: which columns and roles the user renamed.
@@ -76,20 +76,20 @@ class BatchReading:
 
     def read(self, raw: RawBatch, format_: RecordFormat) -> ConversationBatch:
         """Read records; one that cannot be used is rejected."""
-        text_only = TextOnlyConversations.from_rows({})
+        columns = ConversationColumns.from_rows({})
         if isinstance(format_, ColumnarFormat):
-            text_only = _without_blank_texts(read_text_only(raw, format_, self._fields))
-        batch = ConversationBatch(first_record=raw.first, text_only=text_only, others={})
-        if len(text_only.rows) == len(raw):
+            columns = _without_blank_texts(read_in_columns(raw, format_, self._fields))
+        batch = ConversationBatch(first_record=raw.first, columns=columns, others={})
+        if len(columns.rows) == len(raw):
             return batch
-        rest = np.setdiff1d(np.arange(len(raw)), text_only.rows, assume_unique=True).tolist()
+        rest = np.setdiff1d(np.arange(len(raw)), columns.rows, assume_unique=True).tolist()
         self.fallbacks += len(rest)
         one_by_one = self._reference.read(raw, format_, rest)
-        return ConversationBatch.merge([batch, _text_only_in_columns(one_by_one)])
+        return ConversationBatch.merge([batch, _in_columns(one_by_one)])
 
 
-def read_text_only(raw: RawBatch, format_: ColumnarFormat, fields: FieldMap) -> TextOnlyConversations:
-    """Return the text-only conversations among records, as far as columns can tell; rows are positions in `raw`.
+def read_in_columns(raw: RawBatch, format_: ColumnarFormat, fields: FieldMap) -> ConversationColumns:
+    """Return the conversations among records that columns can tell; rows are positions in `raw`.
 
     A conversation with a blank text may be among them even if the format refuses it (see `ColumnarFormat`).
     """
@@ -98,7 +98,7 @@ def read_text_only(raw: RawBatch, format_: ColumnarFormat, fields: FieldMap) -> 
         chunk = format_.read_columns(columns, fields)
         if chunk is not None:
             found.append(replace(chunk, rows=np.asarray(rows, dtype=np.int64)[chunk.rows]))
-    return TextOnlyConversations.concatenate(found)
+    return ConversationColumns.concatenate(found)
 
 
 def _columns(
@@ -112,17 +112,17 @@ def _columns(
             yield chunk.rows, chunk.columns
 
 
-def _without_blank_texts(text_only: TextOnlyConversations) -> TextOnlyConversations:
+def _without_blank_texts(columns: ConversationColumns) -> ConversationColumns:
     """Leave out conversations with a blank text: only the format's `read` knows what becomes of these."""
-    blank = are_blank(*utf8_buffers(text_only.texts))
+    blank = are_blank(*utf8_buffers(columns.texts))
     if not blank.any():
-        return text_only
-    return text_only.filter(~np.logical_or.reduceat(blank, text_only.text_offsets[:-1]))
+        return columns
+    return columns.filter(~np.logical_or.reduceat(blank, columns.text_offsets[:-1]))
 
 
-def _text_only_in_columns(batch: ConversationBatch) -> ConversationBatch:
+def _in_columns(batch: ConversationBatch) -> ConversationBatch:
     """Move the conversations that are text-only, and have no blank text, from `others` to the columns."""
     found = {row: parts for row, one in batch.others.items() if (parts := one.text_only()) is not None}
     found = {row: (roles, texts) for row, (roles, texts) in found.items() if all(map(str.strip, texts))}
     others = {row: one for row, one in batch.others.items() if row not in found}
-    return replace(batch, text_only=TextOnlyConversations.from_rows(found), others=others)
+    return replace(batch, columns=ConversationColumns.from_rows(found), others=others)

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from sft_shards.formats.arrow_arrays import bools_of
 from sft_shards.formats.columnar import (
     INPUT,
-    RoleSequence,
-    TextOnlyConversations,
+    ConversationColumns,
+    Layout,
     prefix_sums,
     text_labels,
     utf8_buffers,
@@ -60,7 +60,7 @@ from sft_shards.preprocess.pipeline.batch import (
     Reject,
     RenderedBatch,
     TrainedTurns,
-    merge_text_only,
+    merge_columns,
 )
 from sft_shards.preprocess.pipeline.skeleton_table import SkeletonTable
 
@@ -254,7 +254,7 @@ class BatchRendering:
         self.fallbacks = 0
         self._tracers: dict[bool, Tracer] = {}
         """One for conversations that offer tools, and one for the others."""
-        self._numbers: dict[RoleSequence, range] = {}
+        self._numbers: dict[Layout, range] = {}
         """The numbers of a layout's skeletons in the table: several where it is unrolled, none where it has none."""
         self._table = SkeletonTable()
         calls = set() if policy.tool_calls else {CALL, CALL_END}
@@ -270,7 +270,7 @@ class BatchRendering:
 
     def render(self, conversations: ConversationBatch) -> RenderedBatch:
         """Render every conversation; one that the template refuses is rejected."""
-        parts = [self._fill(conversations.first_record, self._with_thoughts(conversations.text_only))]
+        parts = [self._fill(conversations.first_record, self._with_thoughts(conversations.columns))]
         rest = conversations.without(parts[0].records - conversations.first_record)
         if len(rest):
             parts.append(self._fill_others(rest))
@@ -280,7 +280,7 @@ class BatchRendering:
         self.fallbacks += len(rest)
         return RenderedBatch.merge([*parts, self._reference.render(rest)])
 
-    def _with_thoughts(self, conversations: TextOnlyConversations) -> TextOnlyConversations:
+    def _with_thoughts(self, conversations: ConversationColumns) -> ConversationColumns:
         """Return conversations with their think blocks in the layouts, where the template looks for think tags."""
         import pyarrow.compute as pc
 
@@ -293,22 +293,22 @@ class BatchRendering:
         some = conversations.filter(thinking)
         texts, offsets = some.texts.to_pylist(), some.text_offsets.tolist()
         found = {}
-        for row, number, (first, last) in zip(some.rows, some.sequence_ids, pairwise(offsets), strict=True):
-            taken = take_thoughts_apart(some.role_sequences[number], texts[first:last])
+        for row, number, (first, last) in zip(some.rows, some.layout_ids, pairwise(offsets), strict=True):
+            taken = take_thoughts_apart(some.layouts[number], texts[first:last])
             if taken is not None:
                 found[int(row)] = taken
         rest = conversations.filter(~np.isin(conversations.rows, list(found)))
-        return merge_text_only([rest, TextOnlyConversations.from_rows(found)])
+        return merge_columns([rest, ConversationColumns.from_rows(found)])
 
     def _fill_others(self, conversations: ConversationBatch) -> RenderedBatch:
         """Fill what is not in columns: the conversations that have a layout."""
         found = {row: one for row, one in conversations.each() if isinstance(one, Conversation)}
         parts = {row: taken for row, one in found.items() if (taken := take_apart(one)) is not None}
         digests = {row: found[row].digest() for row in parts} if self._with_digests else {}
-        return self._fill(conversations.first_record, TextOnlyConversations.from_rows(parts), digests)
+        return self._fill(conversations.first_record, ConversationColumns.from_rows(parts), digests)
 
     def _fill(
-        self, first_record: int, conversations: TextOnlyConversations, digests: Mapping[int, bytes] | None = None
+        self, first_record: int, conversations: ConversationColumns, digests: Mapping[int, bytes] | None = None
     ) -> RenderedBatch:
         """Fill those conversations that a skeleton holds for.
 
@@ -345,22 +345,22 @@ class BatchRendering:
             turns=self._table.turns(numbers) if self._policy.rewritten == "unroll" else None,
         )
 
-    def _skeletons(self, conversations: TextOnlyConversations) -> NDArray[np.int64]:
+    def _skeletons(self, conversations: ConversationColumns) -> NDArray[np.int64]:
         """Return int64[n, 2]: the first of each conversation's skeletons and the one behind the last.
 
         Skeletons are made where a layout is new.
         """
         known = self._numbers
-        if new := sorted({*conversations.role_sequences} - known.keys())[: MOST_SKELETONS - len(known)]:
+        if new := sorted({*conversations.layouts} - known.keys())[: MOST_SKELETONS - len(known)]:
             made = [self._trace(layout) for layout in new]
             numbers = self._table.add(chain.from_iterable(made))
             ends = accumulate(map(len, made), initial=0)
             known |= {layout: numbers[first:end] for layout, (first, end) in zip(new, pairwise(ends), strict=True)}
-        found = [known.get(layout, range(0)) for layout in conversations.role_sequences]
+        found = [known.get(layout, range(0)) for layout in conversations.layouts]
         bounds = np.asarray([(one.start, one.stop) for one in found], dtype=np.int64).reshape(-1, 2)
-        return bounds[conversations.sequence_ids]
+        return bounds[conversations.layout_ids]
 
-    def _trace(self, layout: RoleSequence) -> list[Skeleton]:
+    def _trace(self, layout: Layout) -> list[Skeleton]:
         """Return the skeletons of a layout, one for each text that it is trained as.
 
         There are none where an example shows that the template cannot be traced.
@@ -394,7 +394,7 @@ class BatchRendering:
             self._forbid(self._forbidden | absent)
         return skeletons
 
-    def _holds_for_padded(self, layout: RoleSequence, texts: Sequence[str], found: TrainedConversation) -> bool:
+    def _holds_for_padded(self, layout: Layout, texts: Sequence[str], found: TrainedConversation) -> bool:
         """Return whether texts with white space around them have the same turns trained in the same texts.
 
         A template may strip a text in one rendering and not in another, which shows in such texts alone.
@@ -421,7 +421,7 @@ class BatchRendering:
             self._tracers[offered] = Tracer(suited)
         return self._tracers[offered]
 
-    def _unsupported(self, conversations: TextOnlyConversations) -> NDArray[np.bool_]:
+    def _unsupported(self, conversations: ConversationColumns) -> NDArray[np.bool_]:
         """Return bool[t]: the texts that must not be filled in.
 
         These are the texts that may hold a noncharacter (some mark places while Jinja renders), and those
@@ -437,7 +437,7 @@ class BatchRendering:
             owner = np.searchsorted(offsets, found.start(), side="right") - 1
             if found[0] in self._tags:
                 row = np.searchsorted(bounds, owner, side="right") - 1
-                layout = conversations.role_sequences[conversations.sequence_ids[row]]
+                layout = conversations.layouts[conversations.layout_ids[row]]
                 if is_assistants(text_labels(layout)[owner - bounds[row]]):
                     place = found.start() + 1  # another string may begin inside of the tag
                     continue
@@ -446,12 +446,12 @@ class BatchRendering:
         return unsupported
 
 
-def _conversation(layout: RoleSequence, texts: Sequence[str]) -> Conversation:
+def _conversation(layout: Layout, texts: Sequence[str]) -> Conversation:
     turns, tools = put_together(layout, texts)
     return Conversation(turns=tuple(turns), tools=tuple(tools))
 
 
-def _has_short_history(conversations: TextOnlyConversations) -> NDArray[np.bool_]:
+def _has_short_history(conversations: ConversationColumns) -> NDArray[np.bool_]:
     """Return bool[n]: whether the histories of all turns together are certainly shorter than `LONGEST_HISTORY`.
 
     Each is at most the whole text. An eighth leaves room for the template's words and for JSON.
@@ -471,14 +471,14 @@ def _ranges(bounds: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.in
     return owners, np.arange(len(owners)) + np.repeat(bounds[:, 0] - (np.cumsum(counts) - counts), counts)
 
 
-def digests_of(conversations: TextOnlyConversations) -> list[bytes]:
+def digests_of(conversations: ConversationColumns) -> list[bytes]:
     """Return `Conversation.digest` of each conversation; those with fields beside their texts are built for it."""
     digests = list(conversations.digests())
-    with_fields = [not {*layout} <= {*ROLES, INPUT, PLAIN_TEXT} for layout in conversations.role_sequences]
+    with_fields = [not {*layout} <= {*ROLES, INPUT, PLAIN_TEXT} for layout in conversations.layouts]
     if any(with_fields):
         texts, offsets = conversations.texts.to_pylist(), conversations.text_offsets.tolist()
-        for row in np.flatnonzero(np.asarray(with_fields)[conversations.sequence_ids]).tolist():
-            layout = conversations.role_sequences[conversations.sequence_ids[row]]
+        for row in np.flatnonzero(np.asarray(with_fields)[conversations.layout_ids]).tolist():
+            layout = conversations.layouts[conversations.layout_ids[row]]
             digests[row] = _conversation(layout, texts[offsets[row] : offsets[row + 1]]).digest()
     return digests
 

@@ -35,20 +35,20 @@ class Sample:
         self._seen: Counter[int] = Counter()
 
     def choose(
-        self, rendered: RenderedBatch, text_only: NDArray[np.bool_], records: NDArray[np.int64]
+        self, rendered: RenderedBatch, in_columns: NDArray[np.bool_], records: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
         """Return bool[n]: which of some records of a batch to verify. Batches come in the order of the task.
 
         Args:
             rendered: the batch.
-            text_only: bool[len(rendered)], whether the record is text-only.
+            in_columns: bool[len(rendered)], whether the record was read in columns.
             records: int64[n], rising: the records of `rendered` that are still there.
         """
         rows = np.searchsorted(rendered.records, records)
         sizes = np.diff(rendered.text_offsets)[rows]
         self._text += int(sizes.sum())
         chosen = self._seeded(records)
-        for row in self._affordable(kinds(rendered, text_only)[rows], sizes):
+        for row in self._affordable(kinds(rendered, in_columns)[rows], sizes):
             chosen[row] = True
         return chosen
 
@@ -83,12 +83,12 @@ class Sample:
         return np.asarray(hashed % np.uint64(self._every) == 0)
 
 
-def kinds(rendered: RenderedBatch, text_only: NDArray[np.bool_]) -> NDArray[np.int64]:
+def kinds(rendered: RenderedBatch, in_columns: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Return int64[n]: for each record a number for what may make it go wrong in a way of its own.
 
-    Records of one kind are all text-only or not, have control tokens that somebody typed or not, and about as many
-    trained spans: 0, 1, 2 to 3, 4 to 7 and so on.
+    Records of one kind were all read in columns or not, have control tokens that somebody typed or not, and have about
+    as many trained spans: 0, 1, 2 to 3, 4 to 7 and so on.
     """
     turns = np.frexp(np.diff(rendered.span_offsets))[1].astype(np.int64)
     typed = np.diff(rendered.typed_offsets) > 0
-    return np.asarray(turns * 4 + typed * 2 + text_only, dtype=np.int64)
+    return np.asarray(turns * 4 + typed * 2 + in_columns, dtype=np.int64)

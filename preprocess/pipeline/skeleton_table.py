@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_shards.formats.arrow_arrays import string_array
-from sft_shards.formats.columnar import TextOnlyConversations, prefix_sums, utf8_buffers
+from sft_shards.formats.columnar import ConversationColumns, prefix_sums, utf8_buffers
 from sft_shards.formats.records.arrow_columns import take_texts
 from sft_shards.formats.templates import Change, Skeleton, Trim
 from sft_shards.preprocess.pipeline.batch import Notes, TrainedTurns
@@ -89,7 +89,7 @@ class SkeletonTable:
     def fill(
         self,
         numbers: NDArray[np.int64],
-        conversations: TextOnlyConversations,
+        conversations: ConversationColumns,
         owners: NDArray[np.int64] | None = None,
     ) -> FilledTexts:
         """Fill the texts of conversations into skeletons.

@@ -67,8 +67,8 @@ class Verification:
         Raises:
             DataError: the ids of the same text differ; the record is named.
         """
-        text_only = np.isin(rendered.records, conversations.first_record + conversations.text_only.rows)
-        sampled = self._sample.choose(rendered, text_only, tokenized.records)
+        in_columns = np.isin(rendered.records, conversations.first_record + conversations.columns.rows)
+        sampled = self._sample.choose(rendered, in_columns, tokenized.records)
         chosen = np.flatnonzero(whole_records(tokenized.records, sampled))
         if not len(chosen):
             return tokenized

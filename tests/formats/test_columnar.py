@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft_shards.formats.columnar import INPUT, TextOnlyConversations, prefix_sums, utf8_buffers
+from sft_shards.formats.columnar import INPUT, ConversationColumns, prefix_sums, utf8_buffers
 from sft_shards.formats.conversation import Conversation
 
 pytestmark = pytest.mark.unit
@@ -22,9 +22,9 @@ def taken_apart(columns):
     """Roles and texts by row, one conversation at a time."""
     offsets, texts = columns.text_offsets.tolist(), columns.texts.to_pylist()
     return {
-        row: (columns.role_sequences[number], texts[first:last])
+        row: (columns.layouts[number], texts[first:last])
         for row, number, first, last in zip(
-            columns.rows.tolist(), columns.sequence_ids, offsets, offsets[1:], strict=False
+            columns.rows.tolist(), columns.layout_ids, offsets, offsets[1:], strict=False
         )
     }
 
@@ -32,7 +32,7 @@ def taken_apart(columns):
 @given(st.dictionaries(st.integers(0, 50), ONE, max_size=6), st.data())
 def test_rows_come_back_from_columns_filtered_and_concatenated(found, data):
     found = dict(sorted(found.items()))
-    columns = TextOnlyConversations.from_rows(found)
+    columns = ConversationColumns.from_rows(found)
     assert taken_apart(columns) == found
     keep = np.asarray(data.draw(st.lists(st.booleans(), min_size=len(found), max_size=len(found))), dtype=bool)
     kept = columns.filter(keep)
@@ -40,19 +40,19 @@ def test_rows_come_back_from_columns_filtered_and_concatenated(found, data):
     cut = data.draw(st.integers(0, len(found)))
     position = np.arange(len(found))
     parts = [columns.filter(position < cut), columns.filter(position >= cut)]
-    assert taken_apart(TextOnlyConversations.concatenate(parts)) == found
+    assert taken_apart(ConversationColumns.concatenate(parts)) == found
 
 
 @given(st.lists(ONE, max_size=5))
 def test_digests_are_those_of_the_conversations(found):
-    columns = TextOnlyConversations.from_rows(dict(enumerate(found)))
+    columns = ConversationColumns.from_rows(dict(enumerate(found)))
     conversations = [Conversation.from_text_only(roles, texts) for roles, texts in found]
     assert list(columns.digests()) == [conversation.digest() for conversation in conversations]
     assert [conversation.text_only() for conversation in conversations] == found
 
 
 def test_nothing_concatenated_is_nothing():
-    columns = TextOnlyConversations.concatenate([])
+    columns = ConversationColumns.concatenate([])
     assert (len(columns.rows), len(columns.texts), columns.text_offsets.tolist()) == (0, 0, [0])
 
 

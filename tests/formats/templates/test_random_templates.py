@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from template_texts import TOKENS
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from sft_shards.formats.columnar import TextOnlyConversations
+from sft_shards.formats.columnar import ConversationColumns
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError, UsageError
 from sft_shards.formats.templates import ChatTemplate, TrainOn
@@ -167,7 +167,7 @@ def test_both_paths_give_the_same(source, talk):
     batch = BatchRendering(template, TrainOn(), reference, with_digests=False)
     conversations = ConversationBatch(
         first_record=0,
-        text_only=TextOnlyConversations.from_rows({0: found} if found else {}),
+        columns=ConversationColumns.from_rows({0: found} if found else {}),
         others={} if found else {0: talk},
     )
     one, other = batch.render(conversations), reference.render(conversations)

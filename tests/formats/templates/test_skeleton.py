@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from template_texts import ALWAYS_HEADER, CHATML, GENERATION, LLAMA2, LLAMA2_TRIMS, THINKS, TOKENS, TRIMS
 
-from sft_shards.formats.columnar import INPUT, TextOnlyConversations, text_only_digest, text_only_messages
+from sft_shards.formats.columnar import INPUT, ConversationColumns, text_only_digest, text_only_messages
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError, UsageError
 from sft_shards.formats.templates import ChatTemplate, Tracer, TrainOn, sources, template_source
@@ -63,7 +63,7 @@ def fill(template, roles, texts) -> RenderedBatch | None:
     reference = ReferenceRendering(template, TrainOn(), with_digests=False)
     rendering = BatchRendering(template, TrainOn(), reference, with_digests=False)
     rendered = rendering.render(
-        ConversationBatch(first_record=0, text_only=TextOnlyConversations.from_rows({0: (roles, texts)}), others={})
+        ConversationBatch(first_record=0, columns=ConversationColumns.from_rows({0: (roles, texts)}), others={})
     )
     return None if rendering.fallbacks else rendered
 

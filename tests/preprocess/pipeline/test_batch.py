@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pipelines import as_lists
 
-from sft_shards.formats.columnar import TextOnlyConversations
+from sft_shards.formats.columnar import ConversationColumns
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.preprocess.pipeline.batch import (
     Batch,
@@ -134,10 +134,10 @@ def conversations_of(records):
     sequences = sorted(set(text_only.values()))
     return ConversationBatch(
         first_record=5,
-        text_only=TextOnlyConversations(
+        columns=ConversationColumns(
             rows=np.asarray(list(text_only), dtype=np.int64),
-            role_sequences=sequences,
-            sequence_ids=np.asarray([sequences.index(roles) for roles in text_only.values()], dtype=np.int64),
+            layouts=sequences,
+            layout_ids=np.asarray([sequences.index(roles) for roles in text_only.values()], dtype=np.int64),
             texts=pa.array([f"{row} {role}" for row, roles in text_only.items() for role in roles], pa.string()),
         ),
         others={row: conversation(row) for row, roles in sorted(records.items()) if roles is None},

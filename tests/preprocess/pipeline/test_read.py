@@ -9,7 +9,7 @@ from sft_shards.formats.conversation import Conversation
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.layouts import put_together
 from sft_shards.formats.records import ColumnarFormat, FieldMap, formats, get
-from sft_shards.preprocess.pipeline.read import BatchReading, ReferenceReading, read_text_only
+from sft_shards.preprocess.pipeline.read import BatchReading, ReferenceReading, read_in_columns
 from sft_shards.preprocess.pipeline.render import digests_of
 from sft_shards.preprocess.sources import RawBatch
 
@@ -36,7 +36,7 @@ def test_both_implementations_read_the_same_conversations(records, form, as_valu
 @given(st.lists(ANY, max_size=8), FORM)
 def test_text_only_conversations_are_in_columns_however_they_were_read(records, form):
     got = stages()[0].read(as_json(records), get(form))
-    texts = got.text_only.texts.to_pylist()
+    texts = got.columns.texts.to_pylist()
     assert all(text.strip() for text in texts)
     for conversation in got.others.values():
         text_only = conversation.text_only()
@@ -46,10 +46,10 @@ def test_text_only_conversations_are_in_columns_however_they_were_read(records, 
 @settings(max_examples=150)
 @given(RECORD, st.sampled_from(sorted(name for name, one in formats().items() if isinstance(one, ColumnarFormat))))
 def test_columns_hold_what_the_format_reads(record, form):
-    found = read_text_only(as_json([record]), get(form), FieldMap())
+    found = read_in_columns(as_json([record]), get(form), FieldMap())
     texts = found.texts.to_pylist()
     if len(found.rows) and all(text.strip() for text in texts):
-        roles = found.role_sequences[found.sequence_ids[0]]
+        roles = found.layouts[found.layout_ids[0]]
         turns, tools = put_together(roles, texts)
         assert get(form).read(record, FieldMap()) == Conversation(turns=tuple(turns), tools=tuple(tools))
 
@@ -57,7 +57,7 @@ def test_columns_hold_what_the_format_reads(record, form):
 @settings(max_examples=100)
 @given(st.lists(RECORD, min_size=1, max_size=6), FORM)
 def test_a_digest_is_that_of_the_conversation(records, form):
-    text_only = stages()[0].read(as_json(records), get(form)).text_only
+    text_only = stages()[0].read(as_json(records), get(form)).columns
     for row, digest in zip(text_only.rows, digests_of(text_only), strict=True):
         assert digest == get(form).read(records[row], FieldMap()).digest()
 
@@ -74,7 +74,7 @@ def test_only_what_is_not_text_only_is_read_one_by_one():
     records = [messages("a", "b"), messages("a", "b") | {"functions": TOOLS}, messages("a", " "), messages("a", "b")]
     read = batch.read(as_json(records), get("openai"))
     assert batch.fallbacks == 2
-    assert read.text_only.rows.tolist() == [0, 3]
+    assert read.columns.rows.tolist() == [0, 3]
     assert list(read.others) == [1]
     assert [one.reason for one in read.rejects] == ["empty_assistant_turn"]
 

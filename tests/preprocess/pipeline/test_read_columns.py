@@ -13,7 +13,7 @@ from sft_shards.formats.conversation import Conversation
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.layouts import put_together
 from sft_shards.formats.records import FieldMap, get
-from sft_shards.preprocess.pipeline.read import read_text_only
+from sft_shards.preprocess.pipeline.read import read_in_columns
 from sft_shards.preprocess.sources import JsonBatch, RawBatch, TableBatch, json_columns, parse
 
 pytestmark = pytest.mark.unit
@@ -167,12 +167,12 @@ RECORDS = {
 
 
 def found_in(form, records, fields=None):
-    found = read_text_only(records, get(form), fields or FieldMap())
+    found = read_in_columns(records, get(form), fields or FieldMap())
     texts = found.texts.to_pylist()
     firsts = found.text_offsets.tolist()
     return {
-        row: (found.role_sequences[number], texts[first:last])
-        for row, number, first, last in zip(found.rows.tolist(), found.sequence_ids, firsts, firsts[1:], strict=False)
+        row: (found.layouts[number], texts[first:last])
+        for row, number, first, last in zip(found.rows.tolist(), found.layout_ids, firsts, firsts[1:], strict=False)
     }
 
 

@@ -12,7 +12,7 @@ from rewriting_templates import REWRITES
 from rich_conversations import CONVERSATION
 from template_texts import CHATML, THINKS, TOKENS, WITH_TOOLS
 
-from sft_shards.formats.columnar import TextOnlyConversations
+from sft_shards.formats.columnar import ConversationColumns
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.records import FieldMap, get
 from sft_shards.formats.templates import REWRITTEN_TURNS, ChatTemplate, TrainOn
@@ -124,8 +124,8 @@ def test_what_a_template_looks_for_in_histories_alone_keeps_a_text_from_the_batc
 
 
 def as_others(found):
-    nothing = TextOnlyConversations.from_rows({})
-    return ConversationBatch(first_record=2, text_only=nothing, others=dict(enumerate(found)))
+    nothing = ConversationColumns.from_rows({})
+    return ConversationBatch(first_record=2, columns=nothing, others=dict(enumerate(found)))
 
 
 @pytest.mark.parametrize("name", [*WITH_TOOLS, "thinks"])
