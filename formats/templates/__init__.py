@@ -22,7 +22,8 @@ conversations that are text only are rendered without Jinja.
 A package of your own adds a template by the entry point group `sft_shards.templates`.
 """
 
-from sft_shards.formats.templates.chat_template import ChatTemplate, TemplateTokens
+from sft_shards.formats.templates.chat_template import ChatTemplate
+from sft_shards.formats.templates.learning import TemplateTokens
 from sft_shards.formats.templates.registry import (
     TOKENIZER,
     is_template_file,

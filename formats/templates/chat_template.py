@@ -1,77 +1,39 @@
 """A chat template: one conversation in, one rendering out, with each assistant turn located or the record rejected.
 
 The conversation is rendered once, and the training tokens are those of this text: rendering prefixes and taking
-differences is not stable (templates rewrite history). What a template does is found out on a probe when it is loaded,
-so that one that cannot be used is refused before anything is written.
+differences is not stable (templates rewrite history). What a template does is found out on probes when it is loaded
+(`learning`), and its turns are located with that (`turn_locator`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache, cached_property
 from typing import Any
 
 import jinja2
 
-from sft_shards.formats.conversation import Conversation, Turn
+from sft_shards.formats.conversation import Conversation
 from sft_shards.formats.errors import RecordError, UsageError, nearest
 from sft_shards.formats.template_arguments import RESERVED as RESERVED_NAMES
 from sft_shards.formats.template_arguments import canonical
 from sft_shards.formats.templates import plain_text
-from sft_shards.formats.templates.anchors import Anchors
-from sft_shards.formats.templates.closings import Closings, learn_closings, what_follows
 from sft_shards.formats.templates.control_tokens import ControlTokens
-from sft_shards.formats.templates.generation_prompt import GenerationPrompt, learn_generation_prompt
 from sft_shards.formats.templates.history import History, Rewriting, rewriting
+from sft_shards.formats.templates.learning import TemplateTokens, learn
 from sft_shards.formats.templates.message_renderer import MessageRenderer
-from sft_shards.formats.templates.omissions import lacks_reasoning, notes_of, require_all_rendered
-from sft_shards.formats.templates.probes import TOOL, probes, reasoning_probes
-from sft_shards.formats.templates.rendering import Rendering, Span, Spoken, TrainOn
-from sft_shards.formats.templates.rule import require_one_stop, require_rule
+from sft_shards.formats.templates.probes import TOOL
+from sft_shards.formats.templates.rendering import Rendering, TrainOn
 from sft_shards.formats.templates.sandbox import variables_of
-from sft_shards.formats.templates.sentinels import (
-    RESERVED,
-    TypedTokens,
-    all_texts,
-    any_of,
-)
-from sft_shards.formats.templates.turn_parts import THINK, ReasoningMarkup, learn_markup, with_parts
-from sft_shards.formats.templates.turn_spans import (
-    by_blocks,
-    by_marks,
-    find_anchors,
-    own_anchors,
-    require_one_speaker,
-    take_out_blocks,
-)
+from sft_shards.formats.templates.sentinels import TypedTokens, any_of
+from sft_shards.formats.templates.turn_locator import TurnLocator
+from sft_shards.formats.templates.turn_parts import THINK
 
 MOST_VARIANTS = 64
 """Templates with other arguments that are kept; records seldom come with more than a few."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TemplateTokens:
-    """What a template needs from a tokenizer."""
-
-    variables: Mapping[str, str] = field(default_factory=dict)
-    """`bos_token`, `eos_token` and so on, as `apply_chat_template` passes them."""
-    opening: str = ""
-    """What the tokenizer puts in front of texts by default: its BOS, or nothing."""
-    control: tuple[str, ...] = ()
-    """Every special token."""
-    added: tuple[str, ...] = ()
-    """Every other added token."""
-    stop: tuple[str, ...] = ()
-    """The tokens that a model of this tokenizer stops on."""
-
-    @property
-    def around_plain_text(self) -> tuple[str, str]:
-        """What stands in front of a plain text and behind it: BOS, if the tokenizer has it so, and EOS."""
-        return self.opening, self.variables.get("eos_token", "")
 
 
 class ChatTemplate:
@@ -92,9 +54,8 @@ class ChatTemplate:
         arguments: those of `arguments` that it uses.
         sha256: hash of the template's text.
         renderer: renders messages with it.
+        locator: finds its turns, with what was learnt of it.
         control: the tokens that stay text when somebody types them; none if they are allowed.
-        distrusted: whether turns that were located in a probe differed from the rule, so that every record is compared
-            with it (see `rule`).
         separates_reasoning: whether reasoning that the template writes can be told from the answer behind it.
 
     Raises:
@@ -127,10 +88,7 @@ class ChatTemplate:
             raise UsageError(
                 f"{self._label}: line {error.lineno}: {error.message}; give another by --template"
             ) from None
-        self._control = any_of(tokens.control)
-        self._stop = any_of(tokens.stop)
         self.control = ControlTokens()
-        self._typed = TypedTokens(self.control)
         self._prepare(self._relevant(arguments or {}))
         if with_tools is not None:
             self._with_tools = ChatTemplate(
@@ -141,8 +99,10 @@ class ChatTemplate:
                 arguments=arguments,
                 allow_control_tokens=allow_control_tokens,
             )
-            self.control = self._with_tools.control = self.control | self._with_tools.control
-            self._typed = self._with_tools._typed = TypedTokens(self.control)
+            both = self.control | self._with_tools.control
+            for template in (self, self._with_tools):
+                template.control = both
+                template.locator = replace(template.locator, typed=TypedTokens(both))
         if not for_tools:
             self._require_used(arguments or {})
 
@@ -151,19 +111,17 @@ class ChatTemplate:
         self.arguments = dict(arguments)
         self._variants: dict[str, ChatTemplate | RecordError] = {}
         self._with_tools = self
-        self._shown = GenerationPrompt()
-        self.distrusted = False
-        self._markup: ReasoningMarkup | None = None
-        self._closings = Closings()
-        self._typed = TypedTokens(ControlTokens())
         self._rewriting: Rewriting | None = None
-        self._probe()
-        if not self.allow_control_tokens:
-            tokens = self.tokens
-            self.control |= ControlTokens.find(tokens.control, tokens.added, tokens.stop, self._written())
-            self._typed = TypedTokens(self.control)
-        self.distrusted = not self._agrees_on_probes()
-        self.separates_reasoning = self._learn_markup()
+        locator = TurnLocator(
+            renderer=self.renderer,
+            stop=any_of(self.tokens.stop),
+            control=any_of(self.tokens.control),
+            arguments=self.arguments,
+            allow_control_tokens=self.allow_control_tokens,
+        )
+        learnt = learn(locator, self.source, self.tokens, self._label, known=self.control, tools=self._probe_tools)
+        self.locator, self.control = learnt.locator, learnt.control
+        self.separates_reasoning = learnt.separates_reasoning
 
     def _require_used(self, arguments: Mapping[str, Any]) -> None:
         for name in sorted(arguments.keys() - self.takes):
@@ -175,7 +133,7 @@ class ChatTemplate:
     @property
     def header(self) -> str:
         """The generation prompt, "" where the template writes none."""
-        return self._shown.header
+        return self.locator.shown.header
 
     @property
     def takes(self) -> frozenset[str]:
@@ -236,71 +194,8 @@ class ChatTemplate:
                 cannot be located for certain).
         """
         if conversation.is_plain_text:
-            return plain_text.render(conversation, self.tokens.around_plain_text, self._typed)
-        return self.suited(conversation)._rendered(conversation, by_rule)
-
-    def _rendered(self, conversation: Conversation, by_rule: bool = False) -> Rendering:
-        messages, beside = self._messages(conversation), self._beside(conversation)
-        texts = all_texts([messages, beside])
-        if RESERVED.search(texts):
-            raise RecordError("reserved_character", "the text holds a Unicode noncharacter (U+FDD0 to U+FDEF)")
-        by_rule = by_rule and not (self.allow_control_tokens and self._stop.search(texts))  # the rule would stop there
-        messages, whole = self.renderer.render_form(messages, beside)
-        whole = self._closed(messages, whole)
-        if not self._typed.pattern.search(texts):
-            return self._located(conversation, messages, beside, whole, by_rule)
-        messages, beside = self._typed.hide_messages(messages), self._typed.hide(beside)
-        try:
-            hidden = self._closed(messages, self.renderer.render(messages, beside))
-            rendering = self._located(conversation, messages, beside, hidden, by_rule)
-        except RecordError as error:  # what it quotes is marked
-            raise error.with_detail(self._typed.reveal(error.detail).text) from None
-        return self._revealed(rendering, whole)
-
-    def _revealed(self, rendering: Rendering, plain: str) -> Rendering:
-        """Return a rendering without the marks of typed control tokens, which must be the one without marks.
-
-        Raises:
-            RecordError: `typed_control_token`, the template treats a marked text otherwise.
-        """
-        revealed = self._typed.reveal(rendering.text)
-        if take_out_blocks(plain)[0] != revealed.text:
-            raise RecordError("typed_control_token", "the template decides by a control token that was typed")
-        spoken = tuple(one.moved(revealed.place) for one in rendering.spoken)
-        return replace(rendering, text=revealed.text, spoken=spoken, typed=revealed.typed)
-
-    def _located(
-        self,
-        conversation: Conversation,
-        messages: list[dict[str, Any]],
-        beside: Mapping[str, Any],
-        whole: str,
-        by_rule: bool,
-    ) -> Rendering:
-        """Return a rendering with its turns, in which typed control tokens are marked."""
-        text, blocks = take_out_blocks(whole)
-
-        def plain(other: list[dict[str, Any]]) -> str:
-            return take_out_blocks(self._closed(other, self.renderer.render(other, beside)))[0]
-
-        anchors, first_placement = find_anchors(text, messages, plain)
-        require_all_rendered(text, messages, anchors)
-        spoken = self._locate(text, blocks, conversation, messages, beside, plain, anchors, first_placement)
-        if not self.allow_control_tokens:
-            require_one_stop(text, spoken, self._stop)
-        if (self.distrusted or by_rule) and (self.header or not self.renderer.has_generation):
-            require_rule(
-                text,
-                spoken,
-                lambda number: self.renderer.prompt(messages[:number], beside),
-                self._stop,
-                every=self.distrusted,
-            )
-        spoken = self._with_parts(text, spoken, messages, anchors, first_placement)
-        notes = notes_of(text, beside["tools"], spoken)
-        if beside["documents"] and self._ignores_documents(messages, beside, whole):
-            notes = ("documents_ignored", *notes)
-        return Rendering(text=text, spoken=spoken, notes=notes)
+            return plain_text.render(conversation, self.tokens.around_plain_text, self.locator.typed)
+        return self.suited(conversation).locator.render(conversation, by_rule=by_rule)
 
     @property
     def rewriting(self) -> Rewriting:
@@ -308,64 +203,6 @@ class ChatTemplate:
         if self._rewriting is None:
             self._rewriting = rewriting(self)
         return self._rewriting
-
-    def _locate(
-        self,
-        text: str,
-        blocks: list[Span],
-        conversation: Conversation,
-        messages: list[dict[str, Any]],
-        beside: Mapping[str, Any],
-        plain: Callable[[list[dict[str, Any]]], str],
-        anchors: Anchors,
-        first_placement: bool,
-    ) -> tuple[Spoken, ...]:
-        """Return the turns, by markers where the template has a generation prompt, else by its generation blocks.
-
-        Blocks that hold a header or leave out what inference generates are so not believed.
-        """
-        if self.renderer.has_generation:
-            for start, end in blocks:
-                require_one_speaker(messages, anchors, start, end)
-        if not self.renderer.has_generation or self.header:
-            try:
-                return by_marks(
-                    text,
-                    conversation,
-                    messages,
-                    anchors=anchors,
-                    first_placement=first_placement,
-                    render=plain,
-                    prompt=lambda number: self.renderer.prompt(messages[:number], beside),
-                    shown=self._shown,
-                    stop=self._stop,
-                    control=self._control,
-                    every_prompt=self.distrusted,
-                )
-            except RecordError as error:
-                if not self.renderer.has_generation or error.reason == "turn_interrupted":
-                    raise
-        spoken = by_blocks(text, blocks, messages, anchors, self._stop)
-        if self.header:
-            require_rule(text, spoken, lambda number: self.renderer.prompt(messages[:number], beside), self._stop)
-        return spoken
-
-    def _with_parts(
-        self,
-        text: str,
-        spoken: Sequence[Spoken],
-        messages: list[dict[str, Any]],
-        anchors: Anchors,
-        first_placement: bool,
-    ) -> tuple[Spoken, ...]:
-        """Return the turns with what is known of their reasoning and calls."""
-        found = []
-        for one in spoken:
-            message = messages[one.turn]
-            own = own_anchors(anchors.of(one.turn), len(message.get("tool_calls") or []))
-            lacks = lacks_reasoning(message, own, first_placement)
-            found.append(replace(with_parts(text, one, own, self._markup), reasoning_dropped=lacks))
-        return tuple(found)
 
     def prompt(self, conversation: Conversation, number: int) -> str:
         """Return what inference feeds before a turn: the messages before it, with the generation prompt.
@@ -381,53 +218,13 @@ class ChatTemplate:
         Raises:
             RecordError: `template_error`, the template refuses the conversation.
         """
-        suited = self.suited(conversation)
-        beside = suited._beside(conversation)
-        messages, _ = suited.renderer.render_form(suited._messages(conversation), beside)
+        locator = self.suited(conversation).locator
+        beside, renderer = locator.beside(conversation), locator.renderer
+        messages, _ = renderer.render_form(locator.messages(conversation), beside)
         return History(
-            prompt=cache(lambda number: suited.renderer.prompt(messages[:number], beside)),
-            written=cache(lambda number: suited.renderer.text(messages[: number + 1], beside)),
+            prompt=cache(lambda number: renderer.prompt(messages[:number], beside)),
+            written=cache(lambda number: renderer.text(messages[: number + 1], beside)),
         )
-
-    def _beside(self, conversation: Conversation | None = None) -> dict[str, Any]:
-        """Return what a rendering is given beside the messages: tools, documents and arguments, by name."""
-        tools = self._probe_tools if conversation is None else conversation.tools
-        documents = () if conversation is None else conversation.documents
-        return {"tools": list(tools) or None, "documents": list(documents) or None, **self.arguments}
-
-    def _messages(self, conversation: Conversation) -> list[dict[str, Any]]:
-        return next(self.renderer.forms(conversation.turns))
-
-    def _closed(self, messages: list[dict[str, Any]], rendering: str) -> str:
-        """Return a rendering without a generation prompt at its end, and with the stop token of its last turn."""
-        return rendering.removesuffix(self._shown.always) + self._closings.of(messages)
-
-    def _written(self) -> str:
-        """Return what the template writes for the probes, and its source: some texts are only written for others."""
-        found = [self.source]
-        for probe in probes():
-            beside = self._beside(probe)
-            with contextlib.suppress(RecordError):
-                messages, whole = self.renderer.render_form(probe.messages(), beside)
-                found += [whole, self.renderer.render(messages, beside, add_generation_prompt=True)]
-        return "\n".join(found)
-
-    def _ignores_documents(self, messages: list[dict[str, Any]], beside: Mapping[str, Any], whole: str) -> bool:
-        """Return whether the rendering is the same without documents."""
-        try:
-            return self._closed(messages, self.renderer.render(messages, {**beside, "documents": None})) == whole
-        except RecordError:
-            return False
-
-    def _agrees_on_probes(self) -> bool:
-        """Return whether the turns of probes of every kind stand where the rule says; a probe may be refused."""
-        for probe in probes():
-            try:
-                self._rendered(probe, by_rule=True)
-            except RecordError as error:
-                if error.reason == "turn_differs":
-                    return False
-        return True
 
     def require_parts(self, policy: TrainOn) -> None:
         """Refuse what can be done for no record.
@@ -446,62 +243,5 @@ class ChatTemplate:
     @property
     def reasoning_tags(self) -> frozenset[str]:
         """What a text has to hold so that reasoning is inlined in it."""
-        markup = self._markup or THINK
+        markup = self.locator.markup or THINK
         return frozenset({THINK.opener, THINK.closer, markup.opener, markup.closer} - {""})
-
-    def _learn_markup(self) -> bool:
-        """Learn what stands around reasoning; return False where a probe shows some and not where it ends."""
-        for reasoned, without, reasoning in reasoning_probes(bool(self._probe_tools)):
-            with contextlib.suppress(RecordError):
-                turns = []
-                for probe in (reasoned, without):
-                    rendering = self._rendered(probe)
-                    first = rendering.spoken[0]
-                    turns.append(rendering.text[first.start : first.end])
-                if reasoning in turns[0]:
-                    self._markup = learn_markup(turns[0], turns[1], reasoning, self.header)
-                    return self._markup is not None
-        return True
-
-    def _probe(self) -> None:
-        """Find the header and the lead on one question and its answer; the answer must end with a stop token.
-
-        A template for tools is asked with a tool: without one, published ones fail on `for tool in tools`.
-        """
-        beside = self._beside()
-        question, answer = "Hello", "Hi there"
-        asked: list[dict[str, Any]] = [{"role": "user", "content": question}]
-        try:
-            without = self.renderer.text(asked, beside)
-            prompt = self.renderer.prompt(asked, beside)
-            whole = self.renderer.text([*asked, {"role": "assistant", "content": answer}], beside)
-        except RecordError as error:
-            raise UsageError(
-                f"{self._label}: cannot render one question and its answer ({error.detail}); "
-                "give another template with --template"
-            ) from None
-        self._shown = learn_generation_prompt(
-            question=question, answer=answer, without=without, prompt=prompt, whole=whole, stop=self._stop
-        )
-        self._closings = learn_closings(lambda messages: self.renderer.render_form(messages, beside)[1], self._stop)
-        turns = (Turn(role="user", content=question), Turn(role="assistant", content=answer))
-        probe = Conversation(turns=turns, tools=self._probe_tools)
-        try:
-            self._rendered(probe)
-        except RecordError as error:
-            stops = ", ".join(self.tokens.stop) or "none"
-            raise UsageError(
-                f"{self._label}: {error.reason.replace('_', ' ')} on one question and its answer "
-                f"({error.detail}; the tokenizer's stop tokens: {stops}); {self._way_out(error)}"
-            ) from None
-
-    def _way_out(self, error: RecordError) -> str:
-        """Return what to do about a template whose answer cannot be located."""
-        if error.reason == "turn_end_unknown":
-            behind = "".join(what_follows(lambda messages: self.renderer.render_form(messages, self._beside())[1]))
-            if token := self._control.match(behind.lstrip()):
-                return (
-                    f"{token[0]!r} follows answers: if the model stops on it, list it as eos_token_id in a "
-                    "generation_config.json beside the tokenizer; else give another template with --template"
-                )
-        return "give another template with --template"

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from sft_shards.formats.columnar import Layout, text_labels
 from sft_shards.formats.layouts import put_together, turns_of
-from sft_shards.formats.templates.chat_template import ChatTemplate, TemplateTokens
+from sft_shards.formats.templates.chat_template import ChatTemplate
+from sft_shards.formats.templates.learning import TemplateTokens
 from sft_shards.formats.templates.metered_code import MeteredCodeGenerator
 from sft_shards.formats.templates.metered_methods import TEXT_METHODS
 from sft_shards.formats.templates.rendering import Rendering, Span

@@ -34,7 +34,7 @@ def test_a_turn_begins_where_the_prompt_ends_and_ends_with_its_first_stop_token(
 @pytest.mark.parametrize("source", [CHATML, LLAMA2, ALWAYS_HEADER, THINKS])
 def test_what_is_fed_is_what_transformers_renders(source):
     template = ChatTemplate("t", source, TOKENS)
-    assert not template.distrusted
+    assert not template.locator.distrusted
     for number in (1, 3):
         fed, _ = render_jinja_template(
             [TALK.messages()[:number]], chat_template=source, add_generation_prompt=True, **TOKENS.variables

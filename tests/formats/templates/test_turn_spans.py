@@ -334,7 +334,7 @@ def test_a_turn_begins_where_its_own_prompt_ends_though_the_header_stands_behind
     )
     step = (assistant(None, tool_calls=(CALL,)), Turn(role="tool", content="sunny", name="weather"))
     talk = Conversation(turns=(user("Weather?"), *step, *step, assistant("It is clear.")), tools=(TOOL,))
-    assert ChatTemplate("t", source, TOKENS).distrusted
+    assert ChatTemplate("t", source, TOKENS).locator.distrusted
     assert said(source, talk) == [
         "!weather<|im_end|>",
         "<|im_start|>assistant\n!weather<|im_end|>",

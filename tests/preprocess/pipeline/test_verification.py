@@ -9,6 +9,7 @@ from pipelines import Planted, as_json, make_pipeline, messages
 
 from sft_shards.formats.errors import DataError
 from sft_shards.formats.records import get
+from sft_shards.formats.templates.turn_locator import TurnLocator
 from sft_shards.preprocess.pipeline.sample import PER_KIND
 from sft_shards.preprocess.pipeline.verification import Verification
 from sft_shards.preprocess.tokenizer.backends import TokenIds
@@ -80,10 +81,9 @@ def test_a_mask_that_differs_leaves_the_record_out(make_tokenizer):
 def test_the_sample_is_compared_with_the_rule(make_tokenizer, monkeypatch):
     """A template that is trusted, and yet locates a turn elsewhere than inference: the rule finds it."""
     pipeline = make_pipeline(make_tokenizer("bytes"))
-    template = pipeline.reference.template
-    locate = template._locate
+    locate = TurnLocator._locate
     monkeypatch.setattr(
-        template, "_locate", lambda *args: tuple(replace(one, start=one.start + 1) for one in locate(*args))
+        TurnLocator, "_locate", lambda *args: tuple(replace(one, start=one.start + 1) for one in locate(*args))
     )
     batch = pipeline.batch(as_json([messages("x", "yes")]), "openai")
     assert [(one.record, one.reason) for one in batch.rejects] == [(0, "turn_differs")]
