@@ -171,7 +171,8 @@ def by_marks(
         if len(called) > 1 and stop.search(text, called[0].end, called[-1].start):
             lost = lost_calls(text, number, conversation.turns[number].tool_calls, 1)
             raise RecordError("turn_not_rendered", lost)
-        if every_prompt and header:
+        twice = bool(header) and text.count(header, lefts[number], own[number][0].start) > 1
+        if twice or (every_prompt and header):
             fed = _behind_prompt(text, lefts[number], own[number], number, prompt)
             starts[number] = starts[number] if fed is None else fed
         if starts[number] is None and header:

@@ -357,3 +357,16 @@ def test_an_answer_that_ends_as_no_model_ends_it_is_refused_with_a_remedy():
     with pytest.raises(UsageError, match=r"'<\|end\|>' follows answers: if the model stops on it, list it"):
         said(source, TWO, tokens)
     assert said(source, TWO, replace(tokens, stop=("<|end|>",))) == ["Hello<|end|>", "Sure<|end|>"]
+
+
+def test_a_header_that_an_empty_message_of_the_turn_repeats():
+    """gpt-oss writes an analysis message without text where a record has empty reasoning; inference generates it."""
+    source = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role }}{% if m.reasoning_content is defined %}"
+        "{{ '!analysis' + m.reasoning_content + '<|end|><|im_start|>assistant' }}{% endif %}"
+        "{{ '!final' + m.content + '<|im_end|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant' }}{% endif %}"
+    )
+    tokens = TemplateTokens(control=("<|im_start|>", "<|im_end|>", "<|end|>"), stop=("<|im_end|>",))
+    talk = Conversation(turns=(user("Hi"), assistant("Hello", reasoning="")))
+    assert said(source, talk, tokens) == ["!analysis<|end|><|im_start|>assistant!finalHello<|im_end|>"]
