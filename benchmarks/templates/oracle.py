@@ -200,8 +200,9 @@ class Oracle:
         prompt = self.renderer.rendered(messages[:at], tools, True) if at else self._rendered_first(messages, tools)
         regions = [_region(one) for one in places]
         before = max((span[1] for span in regions[:at] if span), default=0)
-        after = next((span[0] for span in regions[at + 1 :] if span), len(whole))
         own = regions[at]
+        behind = (span[0] for span in regions[at + 1 :] if span)
+        after = next((begin for begin in behind if own is None or begin >= own[0]), len(whole))
         fed = THINK_OPENER.sub("", prompt) if prompt else ""
         first = own[0] if own else len(whole)
         if prompt is not None and whole.startswith(prompt):

@@ -39,7 +39,8 @@ def lacks_reasoning(message: dict[str, Any], anchors: Sequence[Anchor], first_pl
         first_placement: whether the first placement of markers showed them, which encloses contents as a whole.
     """
     beside = (message.get("reasoning_content") or "").strip()
-    inside = not first_placement and inlined_reasoning(message.get("content") or "")
+    as_a_whole = first_placement and any(anchor.kind == CONTENT for anchor in anchors)
+    inside = not as_a_whole and inlined_reasoning(message.get("content") or "")
     return bool(beside or inside) and all(anchor.kind != REASONING for anchor in anchors)
 
 

@@ -157,6 +157,14 @@ def test_the_stop_token_of_a_turn_may_be_the_first_token_of_the_next(make) -> No
     assert expected.endings == {(oracle.tokenizer.convert_tokens_to_ids("<|user|>"),)}
 
 
+def test_a_turn_ends_with_its_stop_token_where_a_later_message_stands_in_front_of_it(make) -> None:
+    first = "{% for m in messages if m.role == 'system' %}{{ m.content }}{% endfor %}"
+    oracle = make(first + CHATML.replace("in messages %}", "in messages if m.role != 'system' %}"))
+    said = {"role": "assistant", "content": "So"}
+    [expected] = oracle.expect([QUESTION, said, {"role": "system", "content": "Be brief"}, QUESTION, said], None)
+    assert trained(oracle, expected) == "So<|im_end|>|So<|im_end|>"
+
+
 def test_a_generation_prompt_that_is_always_written_is_cut_off(make) -> None:
     oracle = make(CHATML.replace("{% if add_generation_prompt %}", "{% if true %}"))
     [expected] = oracle.expect([QUESTION, {"role": "assistant", "content": "So"}], None)

@@ -191,3 +191,23 @@ def test_reasoning_that_a_template_reads_under_one_key_is_forgotten_only_where_i
     )
     assert said(train(template, alias, TrainOn())) == ["<think>Why not</think>Sure<|im_end|>"]
     assert said(train(template, REASONED, TrainOn())) == ["Hello!<|im_end|>", "Sure<|im_end|>"]
+
+
+def test_reasoning_that_is_all_of_a_call_s_content_is_forgotten_with_it():
+    """gpt-oss writes the content of a call as analysis, and leaves the analysis out once a final answer follows."""
+    source = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}{% if m.tool_calls %}"
+        "{{ m.content if m.content and loop.last else '' }}{{ '!' + m.tool_calls[0].function.name }}"
+        "{% else %}{{ m.content }}{% endif %}{{ '<|im_end|>\\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    )
+    call = {"type": "function", "function": {"name": "look", "arguments": {"x": "y"}}}
+    turns = (
+        Turn(role="user", content="Weather?"),
+        Turn(role="assistant", content="<think>\nWhich?\n</think>\n\n", tool_calls=(call,)),
+        Turn(role="tool", content="sunny"),
+        Turn(role="assistant", content="It is clear."),
+    )
+    found = train(ChatTemplate("harmony", source, TOKENS), Conversation(turns=turns), TrainOn())
+    assert said(found) == ["It is clear.<|im_end|>"]
+    assert "reasoning_dropped" in found.notes
