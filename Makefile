@@ -14,7 +14,7 @@ PYTHON ?= $(shell for python in python3.12 python3.13 $(HOME)/.pyenv/versions/3.
 	"$$python" -c 'import sys, venv; sys.exit(not (3, 12) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo "$$python" && break; done)
 
-.PHONY: demo finetune test test-fast chaos coverage check lint words versions pythons format clean fuzz lock licences sbom audit
+.PHONY: demo finetune test test-fast chaos coverage check lint words versions pythons format clean fuzz lock browser licences sbom audit
 
 demo: $(READY)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/demo.sh
@@ -42,9 +42,15 @@ coverage: $(READY)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-check: lint licences versions pythons
+check: lint licences versions pythons browser
 	$(MAKE) fuzz FUZZ_SECONDS= FUZZ_ROUNDS=10 FUZZ_SEED=0
 	$(MAKE) test
+
+# The browser in which tests look at pages: Debian's, where this is root on a machine that has apt; else they are skipped.
+browser:
+	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq \
+	&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; } \
+	|| echo "== no chromium here, and none could be installed: the tests that look at pages are skipped"
 
 # Records, templates, tables, tokenizer folders and shard directories. What fails is left in tests/fuzz/found.
 FUZZ_SECONDS ?= 120

@@ -9,6 +9,7 @@ a space at the beginning of what it is given. transformers is asked only where `
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
@@ -50,6 +51,11 @@ class Decoder:
             return self._bytes.decode(ids)
         text: str = self._backend.decode(ids.tolist(), skip_special_tokens=False)
         return text
+
+    def ids(self, tokens: Iterable[str]) -> list[int]:
+        """Look up the ids of tokens as they are spelled, those that the vocabulary has."""
+        found = [self._backend.token_to_id(token) for token in tokens]
+        return [one for one in found if one is not None]
 
 
 def _backend(directory: ShardDirectory, size: int) -> Tokenizer:

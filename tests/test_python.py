@@ -157,7 +157,7 @@ def test_texts_are_those_of_hugging_face(tmp_path: Path) -> None:
         tokens, loss_mask = train[index]
         assert train.text(index) == tokenizer.decode(tokens.tolist())
         spans = train.spans(index)
-        assert "".join(text for text, _ in spans) == train.text(index)
-        assert [trained for _, trained in spans] == [
+        assert "".join(span.text for span in spans) == train.text(index)
+        assert [span.trained for span in spans] == [
             bool(one) for one in loss_mask[np.r_[True, np.diff(loss_mask) != 0]]
         ]

@@ -5,10 +5,16 @@ Parquet files are handed to pyarrow open, because it takes a path such as `a:b/c
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from sft_shards.formats.errors import DataError, UsageError, first_line
 from sft_shards.formats.shards.contents import open_inside
+from sft_shards.formats.shards.directory import Split
 
 ROW_COLUMNS = {
     "source": "dictionary<values=string, indices=int32, ordered=0>",
@@ -66,3 +72,68 @@ def read_rows(
     if any(column.null_count for column in table.columns):
         raise pa.ArrowInvalid("a value is null")
     return table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where a sequence comes from."""
+
+    source: str
+    """The input file, as the job named it."""
+    record: int
+    """Number of the record in it, from 0."""
+    turns: tuple[int, ...] | None
+    """Numbers of the turns that it trains, where conversations are unrolled."""
+
+
+class Origins:
+    """The sources and records of a split, read shard by shard when they are asked for."""
+
+    def __init__(self, directory: Path, split: Split) -> None:
+        self.directory = directory
+        self.split = split
+        self._tables: dict[str, Any] = {}
+
+    def __getitem__(self, row: int) -> Origin:
+        """Look up a row.
+
+        Raises:
+            DataError: the file of rows is damaged.
+        """
+        shard, inner = self.split.locate(row)
+        one = self._table(shard.info.name, shard.info.sequences).slice(inner, 1).to_pylist()[0]
+        turns = one.get(TURNS)
+        return Origin(source=one["source"], record=one["record"], turns=None if turns is None else tuple(turns))
+
+    def matching(self, source: str, record: int | None) -> NDArray[np.int64]:
+        """Return int64[n], rising: the rows of sources whose path holds a text, and of a record where it is named.
+
+        Raises:
+            UsageError: no source's path holds the text.
+        """
+        found, base, paths = [], 0, set()
+        for shard in self.split.shards:
+            table = self._table(shard.info.name, shard.info.sequences)
+            own = set(table["source"].unique().to_pylist())
+            paths |= own
+            if any(source in path for path in own):
+                chosen = np.array([source in path for path in table["source"].to_pylist()])
+                if record is not None:
+                    chosen &= np.array(table["record"].to_pylist()) == record
+                found.append(np.flatnonzero(chosen) + base)
+            base += shard.info.sequences
+        if not found:
+            known = ", ".join(sorted(paths)[:5]) + (" and more" if len(paths) > 5 else "")
+            raise UsageError(f"--source {source}: no source of split {self.split.name} has this in its path; {known}")
+        return np.concatenate(found)
+
+    def _table(self, name: str, count: int) -> Any:
+        import pyarrow as pa
+
+        if name not in self._tables:
+            path = self.directory / self.split.name / "rows" / f"{name}.parquet"
+            try:
+                self._tables[name] = read_rows(path, ["source", "record"], root=self.directory, count=count)
+            except (pa.ArrowException, OSError) as error:
+                raise DataError(f"{path}: cannot be read ({first_line(error)}); see 'sft-preprocess verify'") from None
+        return self._tables[name]

@@ -1,8 +1,9 @@
-"""Commands on finished shard directories: show, rejects, statistics, verify, compare, merge.
+"""Commands on finished shard directories: show, rejects, statistics, report, verify, compare, merge.
 
     shard directory ──rows──▶ row numbers ──show──▶ sequences and packs, and what of them carries loss
                     ──statistics──▶ sources, lengths, packing ──stats──▶ text
                     ──rejects──▶ records that were left out, out of their files
+                    ──report──▶ a page of HTML, which begins with what stands out
                     ──verify──▶ findings
     several         ──compare──▶ summaries, differences       ──merge──▶ one shard directory
 

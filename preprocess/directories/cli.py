@@ -177,6 +177,36 @@ def verify(directory: Path, quick: bool, allowed_signers: Path | None, signature
         raise SystemExit(1)
 
 
+@click.command()
+@click.argument("directory", type=DIRECTORY)
+@option("--output", type=Output(), required=True, metavar="FILE.html", help="Page to write; a file there is replaced.")
+@option(
+    "--seq-length",
+    "seq_lengths",
+    type=Whole(1),
+    multiple=True,
+    metavar="N",
+    default_words="2048, 4096 and 8192",
+    help="Sequence length to pack for; may be repeated.",
+)
+def report(directory: Path, output: Path, seq_lengths: tuple[int, ...]) -> None:
+    """Write one page of HTML: what went in, what was left out, lengths, packing, warnings, conversations.
+
+    The page loads nothing and runs no script; it can be opened anywhere and sent to anybody who may see the data.
+    """
+    from sft_shards.formats.pages.page import check_output, write
+    from sft_shards.preprocess.directories.report import report as page
+    from sft_shards.preprocess.directories.statistics import SEQ_LENGTHS
+
+    check_output(output, directory)
+    text = page(directory, seq_lengths=seq_lengths or SEQ_LENGTHS)
+    try:
+        write(output, text)
+    except OSError as error:
+        raise DataError(f"{output}: cannot be written ({error.strerror or error}); name another file") from None
+    say(f"wrote {output} ({len(text.encode()):,} bytes); it shows texts of the data")
+
+
 @click.command("list")
 @click.argument("directories", type=DIRECTORY, nargs=-1, required=True, metavar="DIR...")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
@@ -219,4 +249,4 @@ def merge(directories: tuple[Path, ...], output: Path, overwrite: bool) -> None:
     click.echo(table([summary(output)], width=width_of(sys.stdout)))
 
 
-COMMANDS = (inspect, rejects, stats, verify, list_directories, diff, merge)
+COMMANDS = (inspect, rejects, stats, report, verify, list_directories, diff, merge)

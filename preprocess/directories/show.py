@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,41 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_shards.formats.errors import UsageError
+from sft_shards.formats.masked_text import MaskedSpan, masked_spans
 from sft_shards.formats.shards import ShardDirectory
+from sft_shards.formats.shards.rows import Origin, Origins
 from sft_shards.formats.terminal import printable, printable_text, quoted
 from sft_shards.preprocess.directories.packs import PackedSample, packed_sample
-from sft_shards.preprocess.directories.rows import Origin, Origins, RowQuery, chosen_rows
+from sft_shards.preprocess.directories.rows import RowQuery, chosen_rows
 from sft_shards.preprocess.directories.statistics import SEED
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
-
-
-@dataclass(frozen=True, kw_only=True)
-class MaskedSpan:
-    """Consecutive tokens that all carry loss, or all do not."""
-
-    text: str
-    """The tokens decoded by themselves, control tokens included."""
-    trained: bool
-    """Whether they carry loss."""
-    tokens: int
-    """How many there are."""
-
-
-def masked_spans(ids: NDArray[Any], loss_mask: NDArray[np.uint8], tokenizer: Tokenizer) -> list[MaskedSpan]:
-    """Cut a sequence wherever its mask changes, and decode each span.
-
-    Three tokens with the mask 0 1 1 are two spans: the first token, and the other two.
-
-    Args:
-        ids: int[L].
-        loss_mask: u8[L], 0/1, unshifted.
-    """
-    cuts = np.flatnonzero(np.diff(loss_mask.astype(np.int8))) + 1
-    out = []
-    for part, mask in zip(np.split(ids, cuts), np.split(loss_mask, cuts), strict=True):
-        text = tokenizer.decode(part)
-        out.append(MaskedSpan(text=text, trained=bool(mask[0]), tokens=len(part)))
-    return out
 
 
 def coloured(parts: list[MaskedSpan], *, colour: bool) -> str:

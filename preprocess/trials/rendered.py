@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_shards.formats.errors import RecordError, UsageError
+from sft_shards.formats.masked_text import masked_spans
 from sft_shards.formats.reasons import NOTES, REASONS
 from sft_shards.formats.terminal import UNLIMITED, printable, quoted
 from sft_shards.preprocess.config import JobConfig
-from sft_shards.preprocess.directories.show import coloured, masked_spans, token_lines
+from sft_shards.preprocess.directories.show import coloured, token_lines
 from sft_shards.preprocess.directories.tables import folded
 from sft_shards.preprocess.pipeline.pipeline import Pipeline
 from sft_shards.preprocess.preview import shortened

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -20,8 +19,10 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_shards.formats.errors import DataError, UsageError, first_line
+from sft_shards.formats.errors import UsageError
+from sft_shards.formats.masked_text import MaskedSpan, masked_spans
 from sft_shards.formats.shards import Manifest, ShardDirectory, Split
+from sft_shards.formats.shards.rows import Origin, Origins
 from sft_shards.formats.shards.selection import content
 from sft_shards.formats.terminal import printable
 
@@ -35,20 +36,6 @@ Pair = tuple[NDArray[Any], NDArray[np.uint8]]
 """Token ids [L] and unshifted loss mask [L] of one conversation."""
 UNTRAINED = -100
 """The label that losses of torch and of Hugging Face pass over."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Origin:
-    """Where a conversation came from."""
-
-    source: str
-    """The input file, as the job named it."""
-    record: int
-    """Number of the record in it, from 0."""
-    tokens: int
-    trained_tokens: int
-    turns: tuple[int, ...] | None
-    """Assistant turns that this sequence trains, where a record was unrolled into several; else None."""
 
 
 class Shards:
@@ -116,6 +103,7 @@ class Conversations(Sequence[Pair]):
         self.shards = shards
         self.rows = range(len(split)) if rows is None else rows
         self._split = split
+        self._origins = Origins(shards.path, split)
 
     @property
     def name(self) -> str:
@@ -167,13 +155,9 @@ class Conversations(Sequence[Pair]):
         """
         return self.shards.decoder.decode(self[index][0])
 
-    def spans(self, index: int) -> list[tuple[str, bool]]:
-        """Decode a conversation in spans: each text with whether it carries loss. Raises what `text` raises."""
-        tokens, loss_mask = self[index]
-        cuts = np.flatnonzero(np.diff(loss_mask)) + 1
-        decode = self.shards.decoder.decode
-        parts = zip(np.split(tokens, cuts), np.split(loss_mask, cuts), strict=True)
-        return [(decode(ids), bool(mask[0])) for ids, mask in parts]
+    def spans(self, index: int) -> list[MaskedSpan]:
+        """Decode a conversation in spans that carry loss, or do not. Raises what `text` raises."""
+        return masked_spans(*self[index], self.shards.decoder)
 
     def origin(self, index: int) -> Origin:
         """Look up the record that a conversation came from.
@@ -181,10 +165,7 @@ class Conversations(Sequence[Pair]):
         Raises:
             DataError: the file of rows is damaged.
         """
-        shard, inner = self._split.locate(self._row(index))
-        row = self._table(shard.info.name, shard.info.sequences).slice(inner, 1).to_pylist()[0]
-        turns = row.pop("turns", None)
-        return Origin(**row, turns=None if turns is None else tuple(turns))
+        return self._origins[self._row(index)]
 
     def torch(
         self,
@@ -244,22 +225,6 @@ class Conversations(Sequence[Pair]):
             return self.rows[index]
         except IndexError:
             raise IndexError(f"{index} is outside 0..{len(self) - 1} of {self!r}") from None
-
-    def _table(self, name: str, count: int) -> Any:
-        """Read a shard's rows, and keep those of the last shard that was asked for."""
-        import pyarrow as pa
-
-        from sft_shards.formats.shards.rows import read_rows
-
-        path = self.shards.path / self.name / "rows" / f"{name}.parquet"
-        kept: tuple[Path, Any] | None = self.__dict__.get("_kept")
-        if kept is None or kept[0] != path:
-            try:
-                kept = path, read_rows(path, root=self.shards.path, count=count)
-            except (pa.ArrowException, OSError) as error:
-                raise DataError(f"{path}: cannot be read ({first_line(error)}); see 'sft-preprocess verify'") from None
-            self.__dict__["_kept"] = kept
-        return kept[1]
 
 
 _NONE = np.zeros(0, dtype=np.int32)
