@@ -139,5 +139,5 @@ def _first(losses: Sequence[Loss]) -> str:
         return ""
     most = max(losses, key=lambda loss: loss.records)
     known = REASONS.get(most.reason)
-    remedy = f" ({known.remedy})" if known else ""
+    remedy = f" ({known.remedy})" if known and "--" not in most.detail else ""
     return f"; record {most.first} of {most.source}: {shortened(most.detail)}{remedy}"

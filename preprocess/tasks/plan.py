@@ -238,7 +238,10 @@ def _planned(source: Source, config: JobConfig) -> Source:
                 raise UsageError(
                     f"{source.path}: none of the first {len(seen)} records can be read (record {at}: {broken}); mend it"
                 )
-            form = detect(found, config.fields, source.path)
+            try:
+                form = detect(found, config.fields, source.path)
+            except UsageError as error:
+                raise UsageError(f"{error}; 'sft-preprocess check {source.path}' proposes options") from None
         if isinstance(form, MessageFormat):
             counts = Counter(key for _, record in found for key in form.unread(record, config.fields))
             unread = tuple(f"{key} (in {count} of {len(found)})" for key, count in sorted(counts.items()))

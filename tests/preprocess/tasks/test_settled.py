@@ -30,6 +30,7 @@ def test_a_job_that_lost_everything_gives_way_to_the_corrected_call(call, tmp_pa
     assert status == 1
     message = error_line(err)
     assert "all 3 records were left out (missing_field 3); record 0 of " in message
+    assert message.count("--field") == 1, "the detail names the option, and the remedy does not repeat it"
     assert "--field output=COLUMN" in message
     assert (tmp_path / "out" / "rejects.jsonl").read_text("utf-8").count("\n") == 3
     status, _, err = call("run", [NAMED] * 3, "--format", "alpaca", "--field", "output=what_it_said")

@@ -132,6 +132,12 @@ def test_only_so_many_records_are_read(preprocess, tmp_path):
     assert (file["looked_at"], file["records"], file["complete"]) == (20, 20, True)
 
 
+def test_a_job_that_knows_no_format_points_to_it(preprocess, tmp_path, bpe_folder):
+    path = write(tmp_path / "a.jsonl", UNKNOWN["columns"])
+    status, _, err = preprocess("run", path, "--output", tmp_path / "out", "--tokenizer", bpe_folder)
+    assert (status, f"'sft-preprocess check {path}' proposes options" in err) == (2, True)
+
+
 def test_an_input_that_is_not_there_is_a_wrong_call(preprocess, tmp_path):
     assert preprocess("check", tmp_path / "a.jsonl")[0] == 2
     assert preprocess("check", "-")[0] == 2
