@@ -138,15 +138,20 @@ def lines(summary: Summary, *, colour: bool, width: int = UNLIMITED) -> Iterator
 
 def _plain(summary: Summary) -> Iterator[str]:
     """Give the lines between the table and the warnings: losses, notes, splits."""
-    losses = sorted((loss for one in summary.sources for loss in one.losses), key=lambda loss: -loss.records)
-    for loss in losses[:REASONS_SHOWN]:
-        known = REASONS.get(loss.reason)
-        yield f"left out: {loss.records:,} {loss.reason}" + (f": {known.meaning}" if known else "")
-        yield f"  record {loss.first} of {loss.source}: {shortened(loss.detail)}"
+    reasons: dict[str, list[Loss]] = {}
+    for loss in (loss for one in summary.sources for loss in one.losses):
+        reasons.setdefault(loss.reason, []).append(loss)
+    counts = {reason: sum(loss.records for loss in found) for reason, found in reasons.items()}
+    shown = sorted(reasons, key=lambda reason: -counts[reason])
+    for reason in shown[:REASONS_SHOWN]:
+        known, most = REASONS.get(reason), max(reasons[reason], key=lambda loss: loss.records)
+        places = f" of {len(reasons[reason])} sources" if len(reasons[reason]) > 1 else ""
+        yield f"left out: {counts[reason]:,} {reason}{places}" + (f": {known.meaning}" if known else "")
+        yield f"  record {most.first} of {most.source}: {shortened(most.detail)}"
         if known:
             yield f"  remedy: {known.remedy}"
-    if len(losses) > REASONS_SHOWN:
-        yield f"and {len(losses) - REASONS_SHOWN} more reasons: sft-preprocess rejects {summary.output}"
+    if len(shown) > REASONS_SHOWN:
+        yield f"and {len(shown) - REASONS_SHOWN} more reasons: sft-preprocess rejects {summary.output}"
     for name, count in summary.manifest.notes.counts.items():
         yield f"noted: {count:,} {NOTES.get(name, name)}"
     for name, split in summary.manifest.splits.items():

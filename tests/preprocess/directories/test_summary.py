@@ -48,6 +48,13 @@ def test_each_source_with_what_it_lost_and_what_helps(job, tmp_path):
     assert "records/s" in out
 
 
+def test_a_reason_is_explained_once_with_the_source_that_lost_most(job, tmp_path):
+    status, out, _ = job((97, 2), (97, 3), (97, 1))
+    assert (status, out.count("left out: ")) == (0, 1)
+    assert "left out: 6 empty_assistant_turn of 3 sources: " in out
+    assert f"  record 97 of {tmp_path}/1.jsonl: " in out
+
+
 def test_more_than_a_tenth_is_a_warning(job, tmp_path):
     status, out, _ = job((89, 11), (1000, 0))
     assert status == 0
