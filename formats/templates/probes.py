@@ -123,7 +123,7 @@ def last_turns() -> tuple[Conversation, ...]:
     last = (
         *beside,
         Turn(role="assistant", content=inside + "It is clear"),
-        Turn(role="assistant", content=inside + "Looking it up", tool_calls=(CALL,)),
+        Turn(role="assistant", content=inside, tool_calls=(CALL,)),
     )
     return tuple(Conversation(turns=(asked, turn), tools=(TOOL,) if turn.tool_calls else ()) for turn in last)
 

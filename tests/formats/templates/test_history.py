@@ -211,3 +211,6 @@ def test_reasoning_that_is_all_of_a_call_s_content_is_forgotten_with_it():
     found = train(ChatTemplate("harmony", source, TOKENS), Conversation(turns=turns), TrainOn())
     assert said(found) == ["It is clear.<|im_end|>"]
     assert "reasoning_dropped" in found.notes
+    never = source.replace("m.content if m.content and loop.last else ''", "''")  # Cohere's
+    found = train(ChatTemplate("cohere", never, TOKENS), Conversation(turns=turns), TrainOn())
+    assert said(found) == ["!look<|im_end|>", "It is clear.<|im_end|>"]
