@@ -254,7 +254,7 @@ class Oracle:
         line = header.find("\n", tokens[-1].end()) if tokens else -1
         if line >= 0:
             yield header[: line + 1]
-        yield header.strip()
+        yield header.lstrip().rstrip("\n")
 
     def _after_empty_think(
         self, messages: list[Message], at: int, tools: Any, whole: str, start: int, rewritten: bool
