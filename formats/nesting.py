@@ -56,6 +56,8 @@ def check_nesting(value: Any) -> None:
     Raises:
         RecordError: `nested_too_deeply`.
     """
+    if not value:
+        return
     level = [value]
     for _ in range(MAX_NESTING + 1):
         inner: list[Any] = []
