@@ -1,5 +1,5 @@
 # make demo       the whole road on this CPU; make finetune: from a model folder to a model folder, with LoRA and without
-# make test       every test; make test-fast: those that start no process and no Megatron, in under a minute
+# make test       every test; make test-fast: those that start no process and no Megatron (some minutes)
 # make check      what CI runs: lint, types, words, the other Megatrons and Pythons, every test
 # make fuzz       inputs that nobody wrote, FUZZ_SECONDS=120 for each of five fuzzers; make check tries the same ones each time
 # make lock       requirements.lock, make sbom: the bill of materials, make audit: known vulnerabilities (each asks the network)

@@ -38,7 +38,7 @@ def normalize(rendered: RenderedBatch, normalization: Normalization) -> Normaliz
     if len(clusters.begins):
         raw = rendered.text.tobytes()
         owners = np.searchsorted(rendered.text_offsets, clusters.begins, side="right") - 1
-        inside = np.isin(owners, _rows_to_change(raw, rendered.text_offsets, clusters, owners))
+        inside = np.isin(owners, _rows_to_change(raw, rendered.text_offsets, clusters, owners, normalization))
         places = zip(owners[inside], clusters.begins[inside].tolist(), clusters.ends[inside].tolist(), strict=True)
         for owner, begin, end in places:
             new = normalization.normalize(raw[begin:end])
@@ -55,19 +55,29 @@ def normalize(rendered: RenderedBatch, normalization: Normalization) -> Normaliz
 
 
 def _rows_to_change(
-    raw: bytes, offsets: NDArray[np.int64], clusters: Clusters, owners: NDArray[np.int64]
+    raw: bytes,
+    offsets: NDArray[np.int64],
+    clusters: Clusters,
+    owners: NDArray[np.int64],
+    normalization: Normalization,
 ) -> NDArray[np.int64]:
     """Return the texts with clusters, int64[m], that are not in normal form for certain.
+
+    Where a text's first cluster changes, most others do, and Python would take as long to say so as to normalize it.
 
     Args:
         owners: int64[c], rising: the text that each cluster is in.
     """
-    unknown = np.unique(owners[~clusters.known])
-    rows = np.setdiff1d(np.unique(owners), unknown, assume_unique=True)
-    texts = (
-        raw[begin:end].decode() for begin, end in zip(offsets[rows].tolist(), offsets[rows + 1].tolist(), strict=True)
+    changing: list[int] = []
+    rows, firsts = np.unique(owners, return_index=True)
+    bounds = (
+        one.tolist() for one in (clusters.begins[firsts], clusters.ends[firsts], offsets[rows], offsets[rows + 1])
     )
-    return np.union1d(unknown, rows[[not unicodedata.is_normalized(FORM, text) for text in texts]])
+    for row, first, last, begin, end in zip(rows.tolist(), *bounds, strict=True):
+        cluster = raw[first:last]
+        if normalization.normalize(cluster) != cluster or not unicodedata.is_normalized(FORM, raw[begin:end].decode()):
+            changing.append(row)
+    return np.union1d(owners[~clusters.known], np.asarray(changing, dtype=np.int64))
 
 
 def _replaced(
