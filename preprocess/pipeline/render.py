@@ -282,12 +282,14 @@ class BatchRendering:
 
     def _with_thoughts(self, conversations: ConversationColumns) -> ConversationColumns:
         """Return conversations with their think blocks in the layouts, where the template looks for think tags."""
-        import pyarrow.compute as pc
-
         if not len(conversations.rows) or not any(THINK in one for one in self._forbidden):
             return conversations
+        if re.search(THINK.encode(), utf8_buffers(conversations.texts)[0]) is None:
+            return conversations
+        import pyarrow.compute as pc
+
         holding = bools_of(pc.match_substring(conversations.texts, THINK))
-        if not holding.any():
+        if not holding.any():  # it stands across two texts
             return conversations
         thinking = np.logical_or.reduceat(holding, conversations.text_offsets[:-1])
         some = conversations.filter(thinking)
