@@ -16,6 +16,7 @@ from sft_shards.formats.columnar import ConversationColumns
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.records import FieldMap, get
 from sft_shards.formats.templates import REWRITTEN_TURNS, ChatTemplate, TrainOn
+from sft_shards.preprocess.pipeline import render
 from sft_shards.preprocess.pipeline.batch import ConversationBatch
 from sft_shards.preprocess.pipeline.read import BatchReading, ReferenceReading
 from sft_shards.preprocess.pipeline.render import BatchRendering, ReferenceRendering, text_strings
@@ -103,7 +104,8 @@ def test_a_text_that_is_stripped_in_one_rendering_alone_keeps_its_layout_from_th
         assert batch.fallbacks == 2
 
 
-def test_a_conversation_with_long_histories_is_judged_by_the_reference():
+def test_a_conversation_with_long_histories_is_judged_by_the_reference(monkeypatch):
+    monkeypatch.setattr(render, "LARGEST_UNROLLED", 1 << 30)
     batch, reference = stages(REWRITES["as Qwen3"], TrainOn(rewritten="unroll"))
     given_ = conversations([messages(*["x" * 40_000] * 60), messages(*"abcd")])
     rendered = batch.render(given_)
