@@ -21,7 +21,7 @@ from sft_shards.trainer.data.pack_plan import BATCHING, OVERLONG
 from sft_shards.trainer.data.shards import open_shards, parse_shards
 from sft_shards.trainer.doctor.cli import doctor
 from sft_shards.trainer.isolation.choose import ISOLATIONS
-from sft_shards.trainer.job import DEVICES, Job, parse_epochs
+from sft_shards.trainer.job import DEVICES, EVALUATE, Job, parse_epochs
 from sft_shards.trainer.launch.preemption import StoppedError
 from sft_shards.trainer.launch.target import Target
 from sft_shards.trainer.model import hf_config, hub
@@ -96,6 +96,11 @@ class Command(click.Group):
     "--epochs",
     metavar="N",
     help="Epochs of the mixture to train for, such as 3 or 0.5 (default: --train-iters or --train-samples says).",
+)
+@click.option(
+    "--evaluate",
+    type=click.Choice(EVALUATE),
+    help="Read this split once and print its loss, and train nothing (default: train).",
 )
 @click.option(
     "--batching",

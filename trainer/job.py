@@ -17,6 +17,7 @@ from sft_shards.formats.errors import UsageError
 LAUNCHER = "SFT_SHARDS_LAUNCHER"
 """Environment of workers: the process id of the command that started them."""
 DEVICES = ("gpu", "cpu")
+EVALUATE = ("train", "valid", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,8 @@ class Job:
     """Trained positions whose logits are held at a time, see `sft_shards.trainer.mcore.trained_logits`."""
     no_balance: bool = False
     """Leave the samples of a global batch in the order of the mixture, see `sft_shards.trainer.data.balance`."""
+    evaluate: str | None = None
+    """One of `EVALUATE`: the split to evaluate in place of training; None: train."""
     skip_scan: bool = False
     """Leave out the scan of all ids and mask values, see `sft_shards.trainer.data.scan`."""
     device: str = "gpu"

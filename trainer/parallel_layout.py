@@ -51,13 +51,14 @@ class ParallelLayout:
         return f"TP {self.tensor} x PP {self.pipeline}{context} x DP {self.data}"
 
 
-def from_flags(args: Namespace, world: int, *, epochs: bool = False) -> ParallelLayout:
+def from_flags(args: Namespace, world: int, *, epochs: bool = False, evaluate: bool = False) -> ParallelLayout:
     """Return the layout that Megatron will derive from these flags.
 
     Args:
         args: Megatron's parsed flags.
         world: processes on all machines.
         epochs: --epochs says how long to train.
+        evaluate: nothing is trained, so no flag needs to say how.
 
     Raises:
         UsageError: a required flag is missing, two flags exclude each other, or the numbers do not divide.
@@ -69,11 +70,11 @@ def from_flags(args: Namespace, world: int, *, epochs: bool = False) -> Parallel
     given = [f"--{name}" for name in ("train-iters", "train-samples") if getattr(args, name.replace("-", "_"), None)]
     if epochs and given:
         raise UsageError(f"--epochs and {given[0]} both say how long to train; leave one of them out")
-    if not epochs and not given:
+    if not evaluate and not epochs and not given:
         raise UsageError("--epochs is missing: say how long to train, or give --train-iters after --")
     if epochs and args.rampup_batch_size:
         raise UsageError("--epochs needs a batch size that does not change; give --train-samples instead")
-    if args.lr is None:
+    if not evaluate and args.lr is None:
         raise UsageError("--lr is missing: give a learning rate after -- or in the YAML file")
     tensor, pipeline = args.tensor_model_parallel_size, args.pipeline_model_parallel_size
     context = args.context_parallel_size

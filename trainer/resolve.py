@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sft_shards.formats.cache_folder import cache_folder
-from sft_shards.formats.errors import UsageError
+from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.trainer import compatibility, parallel_layout, stage_registry, summary
 from sft_shards.trainer.data import scan
 from sft_shards.trainer.data.cache import Cache
@@ -76,7 +76,9 @@ def decide(job: Job, world: int, parser: argparse.ArgumentParser | None = None) 
         shape = checkpoint_args.read(parser, resolved.args)
         resolved = flags.resolve(parser, **given, forced={**forced, "use-checkpoint-args": False}, shape=shape)
     args = resolved.args
-    layout = parallel_layout.from_flags(args, world, epochs=job.epochs is not None)
+    _check_loggers(args)
+    evaluate = job.evaluate is not None
+    layout = parallel_layout.from_flags(args, world, epochs=job.epochs is not None, evaluate=evaluate)
     shards = [parse_shards(text) for text in job.shards]
     directories = open_shards(path for path, _ in shards)
     cache = Cache(Path(job.cache_dir) if job.cache_dir else cache_folder())
@@ -128,17 +130,27 @@ def decide(job: Job, world: int, parser: argparse.ArgumentParser | None = None) 
         cache=cache,
     )
     stage = stage_registry.load(job.stage)(setup)
+    if job.evaluate and not stage.valid_samples():
+        raise DataError(
+            f"{', '.join(job.shards)}: no conversation with a trained token in split {job.evaluate}; "
+            "'sft-preprocess run' makes one by --valid-fraction or --test-fraction"
+        )
 
-    if job.epochs is not None:
+    if job.evaluate:
+        steps = args.train_iters or 1
+    elif job.epochs is not None:
         steps = -(-stage.samples(parse_epochs(job.epochs)) // layout.global_batch)
     else:
         steps = args.train_iters or -(-args.train_samples // layout.global_batch)
     valid = stage.valid_samples()
-    eval_iters = args.eval_iters if "eval_iters" in resolved.given else -(-valid // layout.eval_batch)
+    part = "eval_iters" in resolved.given and not job.evaluate
+    eval_iters = args.eval_iters if part else -(-valid // layout.eval_batch)
     eval_iters = eval_iters if valid else 0
 
     extra = [f"--eval-iters={eval_iters}", *setup.isolation.flags]
-    if job.epochs is not None:
+    if job.evaluate:
+        extra += _evaluation(resolved)
+    elif job.epochs is not None:
         extra += [f"--train-iters={steps}"]
     if args.tokenizer_type is None:
         extra += ["--tokenizer-type=NullTokenizer", f"--vocab-size={real}"]
@@ -151,7 +163,15 @@ def decide(job: Job, world: int, parser: argparse.ArgumentParser | None = None) 
         eval_pass=eval_iters * layout.eval_batch,
         start=start,
         summary=(
-            *summary.lines(setup, stage, vocabulary=vocabulary, padded=padded, eval_iters=eval_iters, steps=steps),
+            *summary.lines(
+                setup,
+                stage,
+                vocabulary=vocabulary,
+                padded=padded,
+                eval_iters=eval_iters,
+                steps=steps,
+                given=resolved.given,
+            ),
             start.summary,
             *trust_warnings(args),
             *(special_tokens.warnings(Path(job.model), info) if job.model is not None else ()),
@@ -224,6 +244,27 @@ def _gradients(resolved: flags.Flags) -> list[str]:
     """
     there = importlib.util.find_spec("fused_weight_gradient_mlp_cuda") is not None
     return [] if there or "gradient_accumulation_fusion" in resolved.given else ["--no-gradient-accumulation-fusion"]
+
+
+def _evaluation(resolved: flags.Flags) -> list[str]:
+    """Return the flags by which `pretrain()` evaluates and does nothing else.
+
+    Megatron multiplies --train-iters with the batch size, and builds an optimizer before 0.19, even then.
+    """
+    args = resolved.args
+    needed = [] if args.train_iters or args.train_samples else ["--train-iters=1"]
+    return [*needed, *([] if args.lr is not None else ["--lr=0"]), "--skip-train", "--no-load-optim", "--no-load-rng"]
+
+
+def _check_loggers(args: Any) -> None:
+    """Raise UsageError for a log that cannot be written: Megatron leaves TensorBoard's out without an error."""
+    for flag, package, remedy in (
+        ("tensorboard_dir", "tensorboard", "pip install 'sft-shards[logging]'"),
+        ("wandb_project", "wandb", "pip install wandb"),
+    ):
+        if getattr(args, flag, None) and importlib.util.find_spec(package) is None:
+            option = f"--{flag.replace('_', '-')}"
+            raise UsageError(f"{option} needs the package {package}, which is not installed: {remedy}, or leave it out")
 
 
 def _signals(resolved: flags.Flags) -> list[str]:

@@ -32,6 +32,7 @@ from sft_shards.trainer.data.samples import EvalSamples, TrainSamples
 from sft_shards.trainer.data.shards import Reader
 from sft_shards.trainer.isolation.choose import Isolation
 from sft_shards.trainer.job import Job
+from sft_shards.trainer.mcore.training_log import Meter
 from sft_shards.trainer.model import provider
 from sft_shards.trainer.parallel_layout import ParallelLayout
 
@@ -67,13 +68,18 @@ class Stage:
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
         self.train = self.mixture("train")
-        self.valid = self.mixture("valid")
+        self.valid = self.mixture(setup.job.evaluate or "valid")
         if self.train is None or not self.train.counts.conversations:
             stored = self.train.counts.stored if self.train else 0
             raise DataError(
                 f"{', '.join(setup.job.shards)}: none of {stored} conversations has a trained token within "
                 f"--seq-length {setup.layout.seq_length} (--overlong {setup.job.overlong}); raise --seq-length"
             )
+
+    @cached_property
+    def meter(self) -> Meter:
+        """What the forward step counts its trained tokens with."""
+        return Meter()
 
     def mixture(self, split: str) -> Mixture | None:
         """Return the mixture of all directories with conversations in `split`; None if there are none."""
@@ -189,6 +195,7 @@ class Stage:
         return ForwardStep(
             packed=self.setup.isolation.packed,
             context=self.setup.layout.context,
+            meter=self.meter,
             loss_chunk=self.setup.job.loss_chunk,
             sources=names if len(names) > 1 else (),
         )

@@ -11,6 +11,7 @@ import ctypes
 import dataclasses
 import json
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -26,8 +27,9 @@ from sft_shards.trainer.isolation.kernels import absent
 from sft_shards.trainer.job import LAUNCHER, Job
 from sft_shards.trainer.mcore import compat, cpu_device, hip
 from sft_shards.trainer.mcore.dataset_provider import DatasetProvider
+from sft_shards.trainer.mcore.training_log import TrainingLog
 from sft_shards.trainer.model import sidecar
-from sft_shards.trainer.model.start import Start, providing
+from sft_shards.trainer.model.start import TRACKER, Start, providing
 from sft_shards.trainer.resolve import decide
 
 PR_SET_PDEATHSIG = 1
@@ -71,8 +73,9 @@ def run(job: Job) -> None:
     """Train until the schedule ends; raises what `prepare` and `compat.pretrain` raise."""
     args, provider, start = prepare(job)
     stage = provider.stage
+    evaluated = stage.setup.job.evaluate
     save, shape = args.args.save, start.shape
-    if save and shape is not None and shape.architecture and os.environ.get("RANK", "0") == "0":
+    if evaluated is None and save and shape is not None and shape.architecture and os.environ.get("RANK", "0") == "0":
         shards = stage.setup.directories[0][2]
         sidecar.write(
             Path(save),
@@ -84,12 +87,35 @@ def run(job: Job) -> None:
             adapter=start.lora,
         )
     model, step = providing(stage.model_provider(), start), stage.forward_step()
+    last = int(os.environ.get("RANK", "0")) == int(os.environ.get("WORLD_SIZE", "1")) - 1
+    log = TrainingLog(
+        meter=stage.meter, seq_length=stage.setup.layout.seq_length, say=(lambda line: _show([line])) if last else _drop
+    )
     try:
-        compat.pretrain(args, provider=provider, model_provider=model, forward_step=step)
+        with log.watching():
+            compat.pretrain(args, provider=provider, model_provider=model, forward_step=step)
+        if evaluated is None:
+            log.end(_saved(save, start) if save else None)
+        elif last:
+            for line in log.evaluation(evaluated):
+                say(line)
     finally:
         # Another node's SIGTERM has made this worker save and end already. Its own may still come, and must not turn
         # its end into a failure: torchrun's agents would wait for each other.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _drop(line: str) -> None:
+    pass
+
+
+def _saved(save: str, start: Start) -> str:
+    """Say where the last checkpoint is, and what makes a Hugging Face model of it, if anything does."""
+    step = (Path(save) / TRACKER).read_text("utf-8").strip()
+    said = f"checkpoint of step {step} in {save}"
+    if start.shape is None or not start.shape.architecture:
+        return said
+    return f"{said}; for a Hugging Face model: {shlex.join(['sft-train', 'export', save, '--output', f'{save}-hf'])}"
 
 
 def die_with_parent() -> None:

@@ -20,12 +20,12 @@ import yaml
 from sft_shards.formats.errors import UsageError
 from sft_shards.trainer.data.pack_plan import BATCHING, OVERLONG
 from sft_shards.trainer.isolation.choose import ISOLATIONS
-from sft_shards.trainer.job import DEVICES
+from sft_shards.trainer.job import DEVICES, EVALUATE
 
-CHOICES = {"device": DEVICES, "overlong": OVERLONG, "batching": BATCHING, "isolation": ISOLATIONS}
+CHOICES = {"device": DEVICES, "overlong": OVERLONG, "batching": BATCHING, "isolation": ISOLATIONS, "evaluate": EVALUATE}
 OWN = (
     *("shards", "device", "nproc", "stage", "batching", "isolation", "overlong", "epochs", "cache-dir", "skip-scan"),
-    *("loss-chunk", "no-balance"),
+    *("loss-chunk", "no-balance", "evaluate"),
     *("model", "revision", "hf-config", "random-weights", "lora-rank", "lora-alpha", "lora-dropout", "lora-targets"),
 )
 """Options of `sft-train` that may stand in the file too; an option on the command line wins."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from sft_shards.trainer.isolation.segments import Segments, find_segments
 from sft_shards.trainer.mcore.core_attention import packed_seq_params
 from sft_shards.trainer.mcore.loss import Reduced, loss_func
 from sft_shards.trainer.mcore.trained_logits import Selection, selecting, trained_positions
+from sft_shards.trainer.mcore.training_log import Meter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,8 @@ class ForwardStep:
     """Context-parallel ranks, each of which computes a share of every row."""
     loss_chunk: int | None = None
     """Trained positions whose logits are held at a time; None: logits of all positions are computed and held."""
+    meter: Meter = field(default_factory=Meter)
+    """Counts what is trained."""
     sources: tuple[str, ...] = ()
     """Names of the directories whose loss an evaluation reports one by one; empty: only the loss over all."""
 
@@ -44,7 +47,8 @@ class ForwardStep:
             `tokens`, `labels`, `position_ids` int64[b, s]; int64[1, b x s] where rows are packed, which are then laid
             one behind the other. `loss_mask` float32[b, s] and `source` int64[b]. `packed_seq_params`, or None where
             attention is causal and padding follows the only conversation, so no trained position sees it. `trained`
-            int64[n], see `trained_positions`. With context parallelism s are the positions of this rank's share.
+            int64[n], see `trained_positions`; `trained_tokens` is their number (if 0, position 0 stands
+            for them). With context parallelism s are the positions of this rank's share.
         """
         batch = next(data_iterator)
         segments = find_segments(batch["position_ids"], "cuda") if self.packed else None
@@ -57,6 +61,7 @@ class ForwardStep:
             moved[name] = moved[name].long().reshape(1 if self.packed else len(moved[name]), -1)
         moved["loss_mask"] = moved["loss_mask"].float()
         moved["packed_seq_params"] = packed
+        moved["trained_tokens"] = int(batch["loss_mask"].sum())
         moved["trained"] = trained_positions(batch["loss_mask"]).cuda(non_blocking=True)
         return moved
 
@@ -98,4 +103,6 @@ class ForwardStep:
                 **packed,
             )
         sources = self.sources if not model.training else ()
+        if model.training:
+            self.meter.trained += batch["trained_tokens"]
         return output, partial(loss_func, batch["loss_mask"], source=batch["source"], sources=sources)

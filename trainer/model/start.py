@@ -95,7 +95,7 @@ def choose(
         adapters = f"; adapters: checkpoint in {load}" if resumed else ""
         return Start(summary=f"weights: {model} ({size}{kept}){adapters}", folder=folder, **common)
     if random:
-        return Start(summary="weights: random (--random-weights)", **common)
+        return Start(summary="weights: RANDOM (--random-weights)", **common)
     if load:
         raise UsageError(
             f"--load {load}: no checkpoint there (no {TRACKER}), and nothing else says where the weights come from; "

@@ -43,7 +43,7 @@ def test_a_model_folder(model: Path) -> None:
 def test_a_first_start_of_a_job_that_will_be_resumed(model: Path, tmp_path: Path) -> None:
     """--load and --save name one folder from the first call on; it is empty then."""
     assert start(model, load=str(tmp_path / "out")).folder is not None
-    assert "random" in start(random=True, load=str(tmp_path / "out")).summary
+    assert "RANDOM" in start(random=True, load=str(tmp_path / "out")).summary
 
 
 def test_a_checkpoint_wins_and_nothing_is_read(model: Path, saved: str) -> None:
