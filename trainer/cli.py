@@ -139,6 +139,13 @@ class Command(click.Group):
     "(default: 4096).",
 )
 @click.option(
+    "--log-batches",
+    type=int,
+    metavar="N",
+    help="Write the batches of the first N steps as a page of HTML, what carries loss marked: batches.html in the "
+    "folder of --save, or sft-train-batches.html here (default: none).",
+)
+@click.option(
     "--no-balance",
     is_flag=True,
     default=None,

@@ -18,6 +18,7 @@ LAUNCHER = "SFT_SHARDS_LAUNCHER"
 """Environment of workers: the process id of the command that started them."""
 DEVICES = ("gpu", "cpu")
 EVALUATE = ("train", "valid", "test")
+MOST_BATCHES = 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,8 @@ class Job:
     """Leave the samples of a global batch in the order of the mixture, see `sft_shards.trainer.data.balance`."""
     evaluate: str | None = None
     """One of `EVALUATE`: the split to evaluate in place of training; None: train."""
+    log_batches: int = 0
+    """Steps whose batches are written as a page before training begins, see `sft_shards.trainer.data.first_batches`."""
     skip_scan: bool = False
     """Leave out the scan of all ids and mask values, see `sft_shards.trainer.data.scan`."""
     device: str = "gpu"
@@ -78,6 +81,8 @@ class Job:
     """Megatron's flags from after `--`; they win over `config`."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.log_batches <= MOST_BATCHES:
+            raise UsageError(f"--log-batches {self.log_batches}: from 1 to {MOST_BATCHES}, which one page can hold")
         if self.loss_chunk < 1:
             raise UsageError(f"--loss-chunk {self.loss_chunk}: a chunk has at least 1 position")
 

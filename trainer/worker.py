@@ -22,6 +22,7 @@ from pathlib import Path
 
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.terminal import printable_text, say
+from sft_shards.trainer.data.samples import TrainSamples
 from sft_shards.trainer.isolation.consensus import failures_of_all
 from sft_shards.trainer.isolation.kernels import absent
 from sft_shards.trainer.job import LAUNCHER, Job
@@ -31,6 +32,7 @@ from sft_shards.trainer.mcore.training_log import TrainingLog
 from sft_shards.trainer.model import sidecar
 from sft_shards.trainer.model.start import TRACKER, Start, providing
 from sft_shards.trainer.resolve import decide
+from sft_shards.trainer.stage import Stage
 
 PR_SET_PDEATHSIG = 1
 """`prctl` of <sys/prctl.h>: which signal this process gets when its parent ends."""
@@ -86,6 +88,8 @@ def run(job: Job) -> None:
             directory=shards.path,
             adapter=start.lora,
         )
+    if evaluated is None and job.log_batches and os.environ.get("RANK", "0") == "0":
+        _log_batches(stage, job.log_batches, Path(save) / "batches.html" if save else Path("sft-train-batches.html"))
     model, step = providing(stage.model_provider(), start), stage.forward_step()
     last = int(os.environ.get("RANK", "0")) == int(os.environ.get("WORLD_SIZE", "1")) - 1
     log = TrainingLog(
@@ -116,6 +120,29 @@ def _saved(save: str, start: Start) -> str:
     if start.shape is None or not start.shape.architecture:
         return said
     return f"{said}; for a Hugging Face model: {shlex.join(['sft-train', 'export', save, '--output', f'{save}-hf'])}"
+
+
+def _log_batches(stage: Stage, count: int, path: Path) -> None:
+    """Write the first batches of a run as a page; a stage whose samples are of another kind has none."""
+    from sft_shards.formats.pages.page import write
+    from sft_shards.trainer.data import first_batches
+
+    layout, directories = stage.setup.layout, stage.setup.directories
+    samples = stage.train_samples(count * layout.global_batch)
+    if not isinstance(samples, TrainSamples):
+        _show([f"--log-batches: stage {stage.setup.job.stage} has samples of its own, which no page shows"])
+        return
+    page = first_batches.page(
+        samples,
+        batches=count,
+        global_batch=layout.global_batch,
+        seq_length=layout.seq_length,
+        names=[source.name for source in samples.mixture.sources],
+        directory=directories[0][2],
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write(path, page)
+    _show([f"the first {count} batches: {path} (it shows texts of the data)"])
 
 
 def die_with_parent() -> None:

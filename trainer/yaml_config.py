@@ -25,7 +25,7 @@ from sft_shards.trainer.job import DEVICES, EVALUATE
 CHOICES = {"device": DEVICES, "overlong": OVERLONG, "batching": BATCHING, "isolation": ISOLATIONS, "evaluate": EVALUATE}
 OWN = (
     *("shards", "device", "nproc", "stage", "batching", "isolation", "overlong", "epochs", "cache-dir", "skip-scan"),
-    *("loss-chunk", "no-balance", "evaluate"),
+    *("loss-chunk", "log-batches", "no-balance", "evaluate"),
     *("model", "revision", "hf-config", "random-weights", "lora-rank", "lora-alpha", "lora-dropout", "lora-targets"),
 )
 """Options of `sft-train` that may stand in the file too; an option on the command line wins."""

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from toy_runs import PLUGIN, TOY_MODEL, losses, random_pairs, sft_train, turn, write_shards
 
+import sft_shards
+
 pytestmark = pytest.mark.megatron
 
 FLAGS = [*TOY_MODEL, "--seq-length=32", "--global-batch-size=4", "--lr=1e-2", "--micro-batch-size=2"]
@@ -65,6 +67,19 @@ def test_a_run_says_what_it_trains_on(shards: Path, tmp_path: Path) -> None:
     longer = sft_train(*call, "--train-iters=100")
     assert longer.returncode == 2
     assert "--override-opt-param-scheduler" in longer.stderr.splitlines()[-1]
+
+
+def test_the_first_batches_are_written_as_a_page(tmp_path: Path) -> None:
+    data = Path(__file__).parents[1] / "data"
+    made = sft_shards.run(data / "openai_tr.jsonl", output=tmp_path / "shards", tokenizer=data / "tokenizer", workers=1)
+    own = ("--log-batches", 1, "--random-weights")
+    train(made.path, "--train-iters=1", f"--save={tmp_path / 'out'}", own=own)
+    page = (tmp_path / "out" / "batches.html").read_text("utf-8")
+    assert page.count('<details class="card"') == 4, "a global batch"
+    assert "<mark>" in page
+    wrong = sft_train("--shards", made.path, "--device", "cpu", "--log-batches", 25, "--", *FLAGS)
+    assert wrong.returncode == 2
+    assert "--log-batches 25" in wrong.stderr
 
 
 def test_without_a_validation_split(tmp_path: Path) -> None:
