@@ -3,6 +3,7 @@
 # make check      what CI runs: lint, types, words, the other Megatrons and Pythons, every test
 # make fuzz       inputs that nobody wrote, FUZZ_SECONDS=120 for each of five fuzzers; make check tries the same ones each time
 # make lock       requirements.lock, make sbom: the bill of materials, make audit: known vulnerabilities (each asks the network)
+# make site       the documents as a site; make reference: docs/commands.md from the code
 # make chaos      kills and full disks at every change of the disk, of which `make test` tries a few
 # make coverage   every test again, counting the lines that run, in the processes that tests start as well
 # Needs Python 3.12 or 3.13 (megatron-core's wheel with pretrain() does) and the network for the first time.
@@ -14,7 +15,7 @@ PYTHON ?= $(shell for python in python3.12 python3.13 $(HOME)/.pyenv/versions/3.
 	"$$python" -c 'import sys, venv; sys.exit(not (3, 12) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo "$$python" && break; done)
 
-.PHONY: demo finetune test test-fast chaos coverage check lint words versions pythons format clean fuzz lock browser licences sbom audit
+.PHONY: demo finetune test test-fast chaos coverage check lint words versions pythons format clean fuzz lock browser licences dist sbom audit reference site
 
 demo: $(READY)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/demo.sh
@@ -42,7 +43,7 @@ coverage: $(READY)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-check: lint licences versions pythons browser
+check: lint licences dist site versions pythons browser
 	$(MAKE) fuzz FUZZ_SECONDS= FUZZ_ROUNDS=10 FUZZ_SEED=0
 	$(MAKE) test
 
@@ -86,18 +87,39 @@ format: $(READY)
 AUDIT := .audit
 $(AUDIT)/.ready: $(READY)
 	@test -x $(AUDIT)/bin/python || "$(PYTHON)" -m venv $(AUDIT)
-	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt cyclonedx-bom pip-audit pip-licenses uv
+	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt build cyclonedx-bom pip-audit pip-licenses twine uv
 	@touch $@
 
 # What pip installs with every extra on Linux and Python 3.12: versions as in constraints.txt, and the hash of each file.
 lock: $(AUDIT)/.ready
-	$(AUDIT)/bin/uv pip compile setup.cfg --extra train --extra ray --extra chat --extra dev --constraint constraints.txt \
+	$(AUDIT)/bin/uv pip compile setup.cfg --extra train-torch --extra ray --extra chat --extra dev --constraint constraints.txt \
 		--generate-hashes --python-version 3.12 --python-platform x86_64-unknown-linux-gnu \
 		--no-header --no-annotate --no-emit-index-url --quiet --output-file requirements.lock
 
 # Every installed package has a licence that pyproject.toml allows.
 licences: $(AUDIT)/.ready
 	$(AUDIT)/bin/pip-licenses --python=$(BIN)/python >/dev/null
+
+# What a release uploads: a source archive and a wheel, whose metadata an index would accept.
+dist: $(AUDIT)/.ready
+	@rm -rf dist/*.whl dist/*.tar.gz
+	$(AUDIT)/bin/python -m build --outdir dist . >/dev/null
+	$(AUDIT)/bin/twine check --strict dist/*.whl dist/*.tar.gz
+	@rm -rf build
+
+# The documents as a site, in an environment of its own; a dead link, or a document that docs/README.md leaves out, is an error.
+SITE := .site
+$(SITE)/.ready: constraints.txt
+	@test -x $(SITE)/bin/python || "$(PYTHON)" -m venv $(SITE)
+	@$(SITE)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt mkdocs-material
+	@touch $@
+
+site: $(SITE)/.ready
+	NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --quiet
+
+# docs/commands.md, from the options that the code declares; a test compares.
+reference: $(READY)
+	$(BIN)/python docs/hooks/commands.py
 
 # A CycloneDX bill of materials of the environment that the tests run in; it goes with a release and is not committed.
 sbom: $(AUDIT)/.ready
@@ -113,8 +135,8 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.12 or 3.13 found; install one, or name it: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@test -x $(BIN)/python || { echo "== making $(VENV) with $(PYTHON)"; "$(PYTHON)" -m venv $(VENV); }
 	@echo "== installing into $(VENV) (the first time takes some minutes: torch is large)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,ray,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train-torch,ray,dev]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(AUDIT) demo-out finetune-out build dist *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(AUDIT) $(SITE) site demo-out finetune-out build dist *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -22,7 +22,7 @@ installed >"$before"
 grep -q '^torch==' "$before" || { echo "install.sh: this Python has no torch; build on an image that brings its own" >&2; exit 1; }
 echo "install.sh: kept as they are:" && cat "$before"
 
-python -m pip install --no-cache-dir --disable-pip-version-check --constraint "$before" "$project"
+python -m pip install --no-cache-dir --disable-pip-version-check --constraint "$before" "${project}[train]"
 rm -rf "$project/build" "$project"/*.egg-info
 
 installed >"$after"

@@ -1,4 +1,4 @@
-"""The image's recipe: what can be proven of it without building it."""
+"""The recipes of the images: what can be proven of them without building one."""
 
 import base64
 import configparser
@@ -18,48 +18,59 @@ import pytest
 pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).parent.parent
-DOCKERFILE = ROOT / "docker/Dockerfile"
+DOCKERFILES = ROOT / "docker/Dockerfile", ROOT / "docker/Dockerfile.preprocess"
 INSTALL = ROOT / "docker/install.sh"
 HIP = {"torch/__init__.py": "from torch import version", "torch/version.py": "hip = '7.15.0'"}
 CUDA = {"torch/__init__.py": "from torch import version", "torch/version.py": "hip = None"}
 
 
-def instructions() -> list[tuple[str, str]]:
-    """Every instruction of the Dockerfile and its words, continued lines joined, comments left out."""
-    lines = [line for line in DOCKERFILE.read_text("utf-8").splitlines() if not line.lstrip().startswith("#")]
+each = pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+
+
+def instructions(dockerfile: Path) -> list[tuple[str, str]]:
+    """Every instruction of a Dockerfile and its words, continued lines joined, comments left out."""
+    lines = [line for line in dockerfile.read_text("utf-8").splitlines() if not line.lstrip().startswith("#")]
     joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
     return [(line.split(maxsplit=1)[0], line.split(maxsplit=1)[1]) for line in joined.splitlines() if line.strip()]
 
 
-def copied() -> list[str]:
-    return [source for name, words in instructions() if name == "COPY" for source in words.split()[:-1]]
+def copied(dockerfile: Path) -> list[str]:
+    return [source for name, words in instructions(dockerfile) if name == "COPY" for source in words.split()[:-1]]
 
 
-def test_the_linter_has_nothing_to_say() -> None:
+@each
+def test_the_linter_has_nothing_to_say(dockerfile: Path) -> None:
     hadolint = Path(sysconfig.get_path("scripts"), "hadolint")
-    done = subprocess.run([hadolint, "--no-color", DOCKERFILE], capture_output=True, text=True, check=False)
+    done = subprocess.run([hadolint, "--no-color", dockerfile], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
     subprocess.run(["bash", "-n", INSTALL], check=True)
-    for words in (words for name, words in instructions() if name == "RUN"):
+    for words in (words for name, words in instructions(dockerfile) if name == "RUN"):
         subprocess.run(["bash", "-n", "-c", words], check=True)
 
 
-def test_what_is_copied_is_there_and_is_all_that_the_package_needs() -> None:
-    assert all((ROOT / source).exists() for source in copied())
+@each
+def test_what_is_copied_is_there_and_is_all_that_the_package_needs(dockerfile: Path) -> None:
+    assert all((ROOT / source).exists() for source in copied(dockerfile))
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
-    packages = {name.split(".")[1] for name in config["options"]["packages"].split()}
+    packages = {name.split(".")[1] for name in config["options"]["packages"].split() if "." in name}
     readme = config["metadata"]["long_description"].removeprefix("file: ")
     needed = {"setup.cfg", "pyproject.toml", readme, config["metadata"]["license_files"], *packages}
-    assert needed <= set(copied())
+    assert needed | {"__init__.py", "py.typed"} <= set(copied(dockerfile))
+
+
+def test_what_is_copied_reaches_the_build_and_nothing_else() -> None:
     ignore = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
     assert ignore[1] == "*", "nothing but what is named"
-    assert {source.split("/")[0] for source in copied()} == {line[1:] for line in ignore if line.startswith("!")}
+    assert {source.split("/")[0] for one in DOCKERFILES for source in copied(one)} == {
+        line[1:] for line in ignore if line.startswith("!")
+    }
 
 
-def test_variables_are_declared_before_they_are_used() -> None:
+@each
+def test_variables_are_declared_before_they_are_used(dockerfile: Path) -> None:
     known: set[str] = set()
-    for name, words in instructions():
+    for name, words in instructions(dockerfile):
         assert set(re.findall(r"\$\{?(\w+)", words)) <= known, words
         if name == "FROM":
             known = set()  # what stands above it is known to FROM alone
@@ -67,11 +78,12 @@ def test_variables_are_declared_before_they_are_used() -> None:
             known.add(words.partition("=")[0])
 
 
-def test_the_base_is_named_once_and_said_in_the_documents() -> None:
-    (base,) = [words for name, words in instructions() if name == "ARG" and words.startswith("BASE_IMAGE=")]
-    tag = base.partition("=")[2]
-    assert re.fullmatch(r"rocm/primus:v\d+\.\d+", tag)
-    assert tag in (ROOT / "docs/image.md").read_text("utf-8")
+@each
+def test_the_base_is_named_by_tag_and_digest_and_its_tag_in_the_documents(dockerfile: Path) -> None:
+    (base,) = [words for name, words in instructions(dockerfile) if name == "ARG" and words.startswith("BASE_IMAGE=")]
+    tag, _, digest = base.partition("=")[2].partition("@")
+    assert re.fullmatch(r"sha256:[0-9a-f]{64}", digest)
+    assert f"`{tag}`" in (ROOT / "docs/image.md").read_text("utf-8")
 
 
 def wheel(folder: Path, name: str, version: str, *, requires: list[str] | None = None, **files: str) -> Path:
@@ -158,7 +170,7 @@ def test_what_the_project_requires_replaces_nothing(image: Callable[..., Image])
     base = image()
     before = base.versions()
     for requirement in requirements():
-        name, _, version = re.split("(==|>=)", requirement)
+        name, _, version = re.split("(==|>=)", requirement.partition(",")[0])
         if name != "numpy":
             wheel(base.index, name, version, requires=["torch", "numpy>=1.17", "triton"])
     done = base.install(requirements(), "hip")

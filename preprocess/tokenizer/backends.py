@@ -181,7 +181,6 @@ def choose_backend(kind: str, tokenizer: Tokenizer, size: int) -> tuple[str, str
         return HuggingFace.name, f"hf, because the inputs have less than {SMALL:,} bytes"
     if tokenizer.cacheable:
         check = partial(_problem, tokenizer)
-        check = partial(_problem, tokenizer)
         problem = cached("fastokens", tokenizer.files, check, to_bytes=_encode, from_bytes=_decode)
     else:
         problem = _problem(tokenizer)
@@ -212,6 +211,8 @@ def _problem(tokenizer: Tokenizer) -> str | None:
         return find_difference(Fastokens(tokenizer), HuggingFace(tokenizer), hard_texts(tokenizer))
     except ImportError:
         return "it is not installed"
+    except (AttributeError, TypeError):
+        return f"{fastokens_version()} has other functions than this release calls"
     except ValueError as error:
         return str(error).splitlines()[0][:160]
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from built_wheel import build_wheel
 
 pytestmark = pytest.mark.process
 
@@ -46,15 +46,7 @@ def interpreter(version: str) -> str | None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package as it is installed, built from a copy, because setuptools leaves folders behind."""
-    source = tmp_path_factory.mktemp("source")
-    for name in ("__init__.py", "py.typed", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    for name in ("formats", "preprocess", "trainer"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", "wheels", ".", cwd=source)
-    (made,) = (source / "wheels").glob("*.whl")
-    return made
+    return build_wheel(tmp_path_factory.mktemp("source"))
 
 
 @pytest.mark.timeout(1800)  # downloads

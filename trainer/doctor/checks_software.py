@@ -12,12 +12,11 @@ from sft_shards.trainer.doctor.machine import Machine
 from sft_shards.trainer.doctor.report import Finding, failing, ok, warning
 from sft_shards.trainer.mcore import attention_backends
 from sft_shards.trainer.mcore import hip as hip_versions
-from sft_shards.trainer.mcore.compat import NEWEST, OLDEST, parse_version, support
+from sft_shards.trainer.mcore.compat import INSTALL, NEWEST, OLDEST, ROCM_TORCH, parse_version, support
 
 OLDEST_TORCH = (2, 6)
 """As in setup.cfg."""
 NEWEST_PYTHON = (3, 13)
-INSTALL = "pip install 'sft-shards[train]'"
 IMAGE = "use AMD's image, see docs/image.md"
 
 
@@ -41,13 +40,14 @@ def torch(machine: Machine) -> list[Finding]:
     """Check that torch can be imported, and was built for this machine's GPUs."""
     it = machine.imported["torch"]
     if it.failure:
-        remedy = f"install ROCm's build of torch, or {IMAGE}" if machine.device == "gpu" else INSTALL
+        cpu = ROCM_TORCH.replace("rocm7.2", "cpu")
+        remedy = f"install ROCm's build: {ROCM_TORCH}; or {IMAGE}" if machine.device == "gpu" else cpu
         return [failing("torch", _reason(it), remedy)]
     version, hip, cuda = it.facts["version"], it.facts["hip"], it.facts["cuda"]
     built = f"ROCm, HIP {hip}" if hip else f"CUDA {cuda}" if cuda else "the CPU only"
     found = f"{version}, built for {built}"
     if machine.device == "gpu" and not hip:
-        remedy = f"install ROCm's build of torch, or {IMAGE}"
+        remedy = f"install ROCm's build: {ROCM_TORCH}; or {IMAGE}"
         if machine.amd_gpus() and not machine.gpus():
             return [failing("torch", f"{found}; the driver knows {len(machine.amd_gpus())} AMD GPU(s)", remedy)]
         return [(warning if cuda else failing)("torch", found, f"for AMD GPUs {remedy}")]

@@ -25,22 +25,30 @@ from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.trainer.mcore import adamw_patch, resume_errors
 from sft_shards.trainer.mcore.flags import Parser
 
+ROCM_TORCH = "pip install torch --index-url https://download.pytorch.org/whl/rocm7.2"
+"""The usual index has torch for other GPUs, with gigabytes of their libraries; docs/install.md."""
+INSTALL = "pip install 'sft-shards[train-torch]'"
+"""Adds Megatron, and keeps a torch that is installed."""
 OLDEST, NEWEST = (0, 12), (0, 19)
 """The versions that were run, as (major, minor); newer ones are used with a warning."""
 
 
 def check_installed() -> None:
     """Raise DataError if this Python has no Megatron with `pretrain()`; nothing heavy is imported."""
-    for package in ("torch", "megatron.core", "megatron.training", "psutil"):  # psutil: writes checkpoints
+    remedies = {
+        "torch": f'for AMD GPUs: "{ROCM_TORCH}", without a GPU the same with /cpu in place of /rocm7.2',
+        "megatron.core": f'"{INSTALL}" (megatron-core 0.17 or later, Python 3.12 or later) keeps the torch that is '
+        "installed; or put a Megatron-LM checkout on PYTHONPATH",
+        "psutil": "\"pip install 'sft-shards[train]'\": Megatron writes checkpoints with it",
+    }
+    remedies["megatron.training"] = remedies["megatron.core"]
+    for package in ("torch", "megatron.core", "megatron.training", "psutil"):
         try:
             found = importlib.util.find_spec(package) is not None
         except ImportError:
             found = False
         if not found:
-            raise DataError(
-                f"{package} is not installed for {sys.executable}; install it with \"pip install 'sft-shards[train]'\" "
-                "(megatron-core 0.17 or later, Python 3.12 or later), or put a Megatron-LM checkout on PYTHONPATH"
-            )
+            raise DataError(f"{package} is not installed for {sys.executable}; {remedies[package]} (docs/install.md)")
 
 
 @contextlib.contextmanager

@@ -60,3 +60,11 @@ def test_the_size_of_the_inputs_decides(make_tokenizer):
     )
     assert choose_backend("auto", tokenizer, SMALL)[0] == "fastokens"
     assert choose_backend("fastokens", tokenizer, 0)[0] == "fastokens"
+
+
+def test_a_fastokens_with_other_functions_gives_way_to_hugging_face(make_tokenizer, monkeypatch):
+    monkeypatch.setattr("sft_shards.preprocess.tokenizer.backends._load_fastokens", lambda tokenizer: object())
+    tokenizer = Tokenizer(str(make_tokenizer("bytes")), cache=False)
+    name, sentence = choose_backend("auto", tokenizer, SMALL)
+    assert name == "hf"
+    assert "has other functions than this release calls" in sentence
