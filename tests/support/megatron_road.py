@@ -1,6 +1,7 @@
 """The whole road under the Megatron that is first on PYTHONPATH: a mixture, packed; evaluated, saved and resumed.
 
-And a Hugging Face folder through it: one step at a learning rate of 0 on two tensor ranks, exported bit for bit.
+Two context ranks give the losses of one. And a Hugging Face folder goes through it: one step at a learning rate of 0 on
+two tensor ranks, exported bit for bit.
 
     PYTHONPATH=CHECKOUT python tests/support/megatron_road.py
 
@@ -18,7 +19,7 @@ from pathlib import Path
 from runpy import run_path
 
 import hf_folders
-from toy_runs import TOY_MODEL, losses, random_pairs, write_shards
+from toy_runs import TOY_MODEL, losses, random_pairs, turn, write_shards
 
 EXPECTED = {1: 4.800696, 6: 4.727548}
 """Loss by step, on a CPU."""
@@ -70,6 +71,36 @@ def there_and_back(folder: Path) -> None:
     assert (out / "model.safetensors").read_bytes() == (base / "model.safetensors").read_bytes()
 
 
+def shared_positions(folder: Path) -> None:
+    """Two context ranks give the losses of one process: packs are the same, as each conversation divides by 4."""
+    pairs = [
+        turn(range(10, 10 + asked), range(40, 42 + 4 * said - asked)) for asked in (3, 6, 9) for said in range(3, 11)
+    ]
+    write_shards(folder / "c", {"train": pairs})
+    found = []
+    for words in ([], ["--nproc", 2]):
+        command = [sys.executable, "-m", "sft_shards.trainer", "--random-weights", "--shards", folder / "c", *words]
+        command += [
+            "--device",
+            "cpu",
+            "--cache-dir",
+            folder / "cache",
+            "--",
+            *TOY_MODEL,
+            "--seq-length=96",
+            "--lr=1e-2",
+        ]
+        command += ["--global-batch-size=4", "--train-iters=3", "--eval-iters=0", "--init-method-std=0.2"]
+        command += ["--num-query-groups=2", "--group-query-attention", f"--context-parallel-size={len(words) or 1}"]
+        done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+        if done.returncode:
+            sys.exit(done.stdout[-2000:] + done.stderr[-4000:])
+        found.append(losses(done.stdout + done.stderr))
+    alone, shared = found
+    assert sorted(alone) == sorted(shared) == [1, 2, 3]
+    assert all(abs(alone[step] - shared[step]) < 2e-6 * alone[step] for step in alone), found
+
+
 def main() -> None:
     """Run it; exit status 1 where something is not as it should be."""
     found_spec = find_spec("megatron.core")  # found and not imported: some need the stand-in for that
@@ -85,6 +116,7 @@ def main() -> None:
         saved = [f"--{word}={folder / 'checkpoint'}" for word in ("save", "load")]
         first = train(folder, *saved, "--save-interval=3", "--exit-interval=3", f"--ckpt-format={form}")
         second = train(folder, *saved, f"--ckpt-format={form}")
+        shared_positions(folder)
         if form == "torch_dist":
             there_and_back(folder)
     found = {**losses(first), **losses(second)}
