@@ -77,21 +77,13 @@ def shared_positions(folder: Path) -> None:
         turn(range(10, 10 + asked), range(40, 42 + 4 * said - asked)) for asked in (3, 6, 9) for said in range(3, 11)
     ]
     write_shards(folder / "c", {"train": pairs})
+    base = hf_folders.write(folder / "start", dtype="float32")
     found = []
-    for words in ([], ["--nproc", 2]):
-        command = [sys.executable, "-m", "sft_shards.trainer", "--random-weights", "--shards", folder / "c", *words]
-        command += [
-            "--device",
-            "cpu",
-            "--cache-dir",
-            folder / "cache",
-            "--",
-            *TOY_MODEL,
-            "--seq-length=96",
-            "--lr=1e-2",
-        ]
-        command += ["--global-batch-size=4", "--train-iters=3", "--eval-iters=0", "--init-method-std=0.2"]
-        command += ["--num-query-groups=2", "--group-query-attention", f"--context-parallel-size={len(words) or 1}"]
+    for ranks in (1, 2):
+        call = ["--shards", folder / "c", "--model", base, "--nproc", ranks, "--cache-dir", folder / "cache"]
+        call += ["--device", "cpu", "--", "--seq-length=64", "--lr=1e-2", "--global-batch-size=4", "--train-iters=3"]
+        call += ["--eval-iters=0", "--log-interval=1", f"--context-parallel-size={ranks}"]
+        command = [sys.executable, "-m", "sft_shards.trainer", *call]
         done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
         if done.returncode:
             sys.exit(done.stdout[-2000:] + done.stderr[-4000:])
