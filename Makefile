@@ -5,6 +5,7 @@
 # make lock       requirements.lock, make sbom: the bill of materials, make audit: known vulnerabilities (each asks the network)
 # make site       the documents as a site; make reference: docs/commands.md from the code
 # make chaos      kills and full disks at every change of the disk, of which `make test` tries a few
+# make gpu        what a machine with GPUs must show, and the table of a step: docs/gpu.md
 # make coverage   every test again, counting the lines that run, in the processes that tests start as well
 # Needs Python 3.12 or 3.13 (megatron-core's wheel with pretrain() does) and the network for the first time.
 
@@ -15,7 +16,7 @@ PYTHON ?= $(shell for python in python3.12 python3.13 $(HOME)/.pyenv/versions/3.
 	"$$python" -c 'import sys, venv; sys.exit(not (3, 12) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo "$$python" && break; done)
 
-.PHONY: demo finetune test test-fast chaos coverage check lint words versions pythons format clean fuzz lock browser licences dist sbom audit reference site
+.PHONY: demo finetune test test-fast gpu chaos coverage check lint words versions pythons format clean fuzz lock browser licences dist sbom audit reference site
 
 demo: $(READY)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/demo.sh
@@ -30,6 +31,11 @@ test: $(READY)
 
 test-fast: $(READY)
 	$(BIN)/python -m pytest -m unit -n auto --dist worksteal $(PYTEST_FLAGS)
+
+# On one GPU or several, of AMD or NVIDIA. It needs no network, and no package beside those of the tests.
+gpu: $(READY)
+	$(BIN)/python -m pytest tests/gpu -m gpu -rA $(PYTEST_FLAGS)
+	$(BIN)/python benchmarks/step.py
 
 # Every command that writes a directory, killed before each of its changes of the disk, and with a disk that fills at each.
 chaos: $(READY)

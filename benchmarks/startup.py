@@ -63,8 +63,8 @@ print(json.dumps({"seconds": seconds, "packs": len(made), "rss": after[0] - befo
 """
 
 
-def make(folder: Path, conversations: int, mean: float, shards: int, capacity: int) -> int:
-    """Shards of random ids; the number of tokens."""
+def make(folder: Path, conversations: int, mean: float, shards: int, capacity: int, *, thirds: int = 2) -> int:
+    """Shards of random ids, so many thirds of them trained; the number of tokens."""
     rng = np.random.default_rng(0)
     vocabulary = 50_000
     infos = []
@@ -72,7 +72,7 @@ def make(folder: Path, conversations: int, mean: float, shards: int, capacity: i
         count = (number + 1) * conversations // shards - number * conversations // shards
         lengths = np.clip(rng.lognormal(np.log(mean) - 0.5, 1.0, count), 2, capacity).astype(np.int64)
         total = int(lengths.sum())
-        mask = (rng.integers(0, 3, total, dtype=np.uint8) > 0).astype(np.uint8)
+        mask = (rng.integers(0, 3, total, dtype=np.uint8) >= 3 - thirds).astype(np.uint8)
         ids = rng.integers(0, vocabulary, total, dtype=np.uint16)
         files = {}
         for kind, dtype, values, limit in (

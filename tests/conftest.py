@@ -23,7 +23,7 @@ DATA = Path(__file__).parent / "data"
 STEPS_TOOL = 4
 """An id of `sys.monitoring` that no debugger, profiler or coverage measurement uses."""
 MEMORY = pytest.StashKey[PeakMemory]()
-KINDS = ("unit", "process", "megatron", "slurm")
+KINDS = ("unit", "process", "megatron", "slurm", "gpu")
 """The markers of setup.cfg that say what a test needs; every test has exactly one."""
 CHATML = (
     "{% for message in messages %}"

@@ -106,3 +106,12 @@ def test_start_up_of_both_commands():
 def test_startup(tmp_path: Path) -> None:
     size = ["--conversations", "300", "--shards", "2", "--seq-length", "512", "--samples", "3"]
     assert "padded, again: first sample after" in run("benchmarks/startup.py", *size)
+
+
+def test_every_way_of_doing_a_step_gives_the_same_loss() -> None:
+    out = run("benchmarks/step.py", "--shape", "tiny", "--seq-length", "128", "--micro-batches", "1", "--steps", "1")
+    apart = re.search(r"losses within (\S+)", out)
+    assert apart is not None
+    assert float(apart[1]) < 1e-5
+    found = [row.split(" | ")[:3] for row in out.splitlines() if row.startswith(("| mask", "| sdpa"))]
+    assert [each[0] for each in found] == ["| mask of all positions", *["| sdpa"] * 4]
