@@ -15,7 +15,7 @@ import numpy as np
 from sft_shards.formats.errors import DataError, RecordError
 from sft_shards.formats.masked_text import MaskedSpan, masked_spans
 from sft_shards.formats.terminal import printable, quoted
-from sft_shards.preprocess.directories.show import coloured
+from sft_shards.preprocess.directories.masked_lines import coloured
 from sft_shards.preprocess.pipeline.pipeline import Pipeline
 from sft_shards.preprocess.sources import PartReader, RawBatch, sample
 from sft_shards.preprocess.tasks.plan import Plan

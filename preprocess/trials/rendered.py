@@ -21,7 +21,7 @@ from sft_shards.formats.masked_text import masked_spans
 from sft_shards.formats.reasons import NOTES, REASONS
 from sft_shards.formats.terminal import UNLIMITED, printable, quoted
 from sft_shards.preprocess.config import JobConfig
-from sft_shards.preprocess.directories.show import coloured, token_lines
+from sft_shards.preprocess.directories.masked_lines import coloured, token_lines
 from sft_shards.preprocess.directories.tables import folded
 from sft_shards.preprocess.pipeline.pipeline import Pipeline
 from sft_shards.preprocess.preview import shortened
