@@ -47,10 +47,8 @@ def run(*command: object, cwd: Path) -> str:
 
 def test_every_file_of_the_package_is_in_it(wheel: Path) -> None:
     folders = ("formats", "preprocess", "trainer")
-    suffixes = (".py", ".jinja", ".typed")
-    ours = {
-        path.relative_to(ROOT) for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in suffixes
-    }
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
+    ours = {path.relative_to(ROOT) for path in files if "__pycache__" not in path.parts}
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert packed == {f"sft_shards/{name}" for name in ("__init__.py", "py.typed", *map(str, ours))}
 

@@ -2,8 +2,31 @@
 
 from __future__ import annotations
 
+from sft_shards.formats.errors import UsageError
 from sft_shards.trainer.launch.environment import Wanted
 from sft_shards.trainer.mcore import attention_backends
+
+WORKER = 400 << 20
+"""Bytes that a worker has for itself before it builds a model: torch's and Megatron's modules (`Private_Dirty` in
+/proc/self/smaps_rollup behind `import megatron.training`, 419 MiB with torch 2.13 and Megatron 0.19.2)."""
+
+
+def require_memory(processes: int, available: int) -> None:
+    """Refuse more workers than fit into memory, before any of them imports torch.
+
+    Args:
+        processes: workers on this machine.
+        available: bytes of memory; 0 where that is not known.
+
+    Raises:
+        UsageError: they do not fit, even without a model.
+    """
+    if available and processes > 1 and processes * WORKER > available:
+        most = max(1, available // WORKER)
+        raise UsageError(
+            f"--nproc {processes}: a worker on the CPU takes {WORKER >> 20} MiB before it has a model, and "
+            f"{available >> 20:,} MiB are free; {most} at most would fit, fewer with a model"
+        )
 
 
 def wanted(cores: int, processes: int, *, alone: bool = True) -> Wanted:

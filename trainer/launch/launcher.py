@@ -19,6 +19,7 @@ from typing import Any
 
 from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.terminal import say, status
+from sft_shards.trainer.doctor.machine import Machine
 from sft_shards.trainer.isolation.choose import candidates
 from sft_shards.trainer.isolation.kernels import missing
 from sft_shards.trainer.isolation.trial import failures
@@ -112,6 +113,8 @@ def launch(job: Job, nproc: int | None, nodes: Nodes) -> None:
         raise DataError(
             "no GPU is visible to torch on this machine; add --device cpu to rehearse the same path without one"
         )
+    if job.device == "cpu":
+        cpu.require_memory(planned.nproc, Machine(device="cpu", imported={}).available_memory())
     warn(planned.warning)
     environment.apply(planned.variables, os.environ)
     _check(planned)

@@ -112,6 +112,22 @@ def test_on_the_cpu_no_gpu_is_asked_for(monkeypatch: pytest.MonkeyPatch, started
     assert os.environ["GLOO_SOCKET_IFNAME"] == "lo"
 
 
+def test_more_workers_than_fit_into_memory_are_refused_before_any_starts(
+    monkeypatch: pytest.MonkeyPatch, started: list[Launch]
+) -> None:
+    monkeypatch.setattr(launcher.Machine, "available_memory", lambda self: 3 << 30)
+    job = Job(shards=("a",), device="cpu")
+    with pytest.raises(UsageError, match=r"--nproc 64: .* 3,072 MiB are free; 7 at most"):
+        launcher.launch(job, 64, ONE)
+    assert started == []
+    launcher.launch(job, 7, ONE)
+    monkeypatch.setattr(launcher.Machine, "available_memory", lambda self: 1 << 20)
+    launcher.launch(job, 1, ONE)
+    monkeypatch.setattr(launcher.Machine, "available_memory", lambda self: 0)
+    launcher.launch(job, 64, ONE)
+    assert [each.nproc for each in started] == [7, 1, 64]
+
+
 @pytest.mark.parametrize(
     ("count", "rank", "address", "words"),
     [
