@@ -115,7 +115,10 @@ def _drop(line: str) -> None:
 
 def _saved(save: str, start: Start) -> str:
     """Say where the last checkpoint is, and what makes a Hugging Face model of it, if anything does."""
-    step = (Path(save) / TRACKER).read_text("utf-8").strip()
+    tracker = Path(save) / TRACKER
+    if not tracker.is_file():
+        return f"no checkpoint is seen in {save}"
+    step = tracker.read_text("utf-8").strip()
     said = f"checkpoint of step {step} in {save}"
     if start.shape is None or not start.shape.architecture:
         return said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import signal
@@ -19,6 +20,7 @@ from sft_shards.trainer.launch import launcher, nodes
 from sft_shards.trainer.launch.launcher import Launch, plan
 from sft_shards.trainer.launch.nodes import Nodes
 from sft_shards.trainer.launch.preemption import StoppedError
+from sft_shards.trainer.mcore.training_log import Meter
 
 pytestmark = pytest.mark.unit
 
@@ -194,8 +196,10 @@ def test_told_to_stop(
 def test_saved_and_leaving_a_worker_is_told_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a SIGTERM that comes late makes one node's end a failure, and another's agent waits for it for minutes."""
     seen = []
-    stage = SimpleNamespace(model_provider=lambda: None, forward_step=lambda: None)
+    setup = SimpleNamespace(job=JOB, layout=SimpleNamespace(seq_length=8))
+    stage = SimpleNamespace(model_provider=lambda: None, forward_step=lambda: None, setup=setup, meter=Meter())
     configuration = SimpleNamespace(args=SimpleNamespace(save=None))
+    monkeypatch.setattr(worker.TrainingLog, "watching", lambda log: contextlib.nullcontext())  # it imports Megatron
     start = SimpleNamespace(shape=None)
     monkeypatch.setattr(worker, "prepare", lambda job: (configuration, SimpleNamespace(stage=stage), start))
 
