@@ -24,6 +24,15 @@ class GenerationPrompt:
     gap: str = ""
     """What stands between a question and its answer."""
 
+    @property
+    def surplus(self) -> str:
+        """White space that ends the header and does not stand in front of answers in history, or "".
+
+        An answer that begins with it makes the generation prompt a part of the rendering after all.
+        """
+        rest = self.header.removeprefix(self.bare)
+        return rest if rest != self.header and rest.isspace() else ""
+
 
 def learn_generation_prompt(
     *, question: str, answer: str, without: str, prompt: str, whole: str, stop: re.Pattern[str]

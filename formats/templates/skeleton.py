@@ -150,7 +150,7 @@ class Tracer:
             literals=tuple(literals),
             gaps=tuple(gaps),
             spans=located,
-            absent=frozenset(trace.absent),
+            absent=frozenset(trace.absent) | frozenset(filter(None, [self._chat_template.locator.shown.surplus])),
             changes=tuple(changes),
         )
 

@@ -75,6 +75,19 @@ def test_text_only_records_stay_on_the_batch_path_where_history_is_rewritten():
         assert rendered.notes == {0: (note,), 2: (note,)}
 
 
+def test_an_answer_that_begins_as_only_a_prompt_ends_is_judged_by_the_reference():
+    """Its prompt is a part of the rendering, so its turn begins behind the newline; others begin where history says."""
+    surplus = CHATML.replace("'<|im_start|>assistant\\n'", "'<|im_start|>assistant\\n\\n'")
+    assert surplus != CHATML
+    batch, reference = stages(surplus)
+    given_ = conversations([messages("a", "\nb"), messages("a", "b"), messages("a", "b", "c", "\nd")])
+    rendered = batch.render(given_)
+    assert comparable(rendered) == comparable(reference.render(given_))
+    assert batch.fallbacks == 2
+    said = [text.encode()[slice(*span)].decode() for text, span in zip(rendered.texts, rendered.spans, strict=False)]
+    assert said[:2] == ["b<|im_end|>", "b<|im_end|>"]
+
+
 def reasoned(*answers):
     found = messages(*(text for number, answer in enumerate(answers) for text in (f"q{number}", answer)))
     for message in found["messages"][1::2]:
