@@ -49,7 +49,8 @@ coverage: $(READY)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-check: lint licences dist site versions pythons browser
+check: lint licences dist site browser
+	$(MAKE) --jobs=2 --output-sync versions pythons
 	$(MAKE) fuzz FUZZ_SECONDS= FUZZ_ROUNDS=10 FUZZ_SEED=0
 	$(MAKE) test
 

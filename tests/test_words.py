@@ -1,5 +1,6 @@
 """`make words` finds the expressions of .codespell.txt, and says what is said instead."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,8 @@ ENTRIES = dict(line.split("->") for line in (ROOT / ".codespell.txt").read_text(
 def words(file: Path) -> tuple[int, str]:
     """Exit status and output of the check on one file, with the programs of this environment."""
     call = ["make", "--silent", "words", "READY=", f"BIN={Path(sys.executable).parent}", f"FILES={file}"]
-    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
+    own = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # not those of make check
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False, env=own)
     return done.returncode, done.stdout + done.stderr
 
 

@@ -46,7 +46,7 @@ def clip(text: object, limit: int = 300) -> str:
     r"""Return a text as one line of at most `limit` characters; a longer one is cut in its middle.
 
     >>> clip("a\nb" * 9, 9)
-    'a\\nb…\\nb'
+    'a\\nb…a\\nb'
     """
     line = printable(str(text)[: 2 * limit] + str(text)[2 * limit :][-limit:])
     if len(line) <= limit:

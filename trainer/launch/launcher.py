@@ -113,11 +113,11 @@ def launch(job: Job, nproc: int | None, nodes: Nodes) -> None:
         raise DataError(
             "no GPU is visible to torch on this machine; add --device cpu to rehearse the same path without one"
         )
-    if job.device == "cpu":
-        cpu.require_memory(planned.nproc, Machine(device="cpu", imported={}).available_memory())
     warn(planned.warning)
     environment.apply(planned.variables, os.environ)
     _check(planned)
+    if job.device == "cpu":
+        cpu.require_memory(planned.nproc, Machine(device="cpu", imported={}).available_memory())
     if job.device == "gpu":
         installed = [kind for kind in candidates(job.isolation) if not missing(kind)]
         backend = attention_backends.as_environment(planned.job.attention)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from preprocess_jobs import GUARD, INPUTS, SMALL, SUPPORT, Held, call, contents, error_line, start
+from preprocess_jobs import GUARD, INPUTS, SMALL, Held, call, contents, error_line, start
 
 from sft_shards.formats.errors import UsageError
 from sft_shards.preprocess.engines.task_share import Share, find_share
@@ -89,39 +89,48 @@ def test_workers_that_die_cost_nothing_but_time(tmp_path, reference):
 
 
 POISON = """
-import os, signal, sys
-sys.argv[0] = "sft-preprocess"
+import os, signal
 import sft_shards.preprocess.engines.worker as worker
-from preprocess_jobs import config
-import sft_shards.preprocess.job as job
-from pathlib import Path
 
-if __name__ == "__main__":
-    from sft_shards.preprocess.cli import main
-    main()
-elif os.environ.get("POISON"):
-    # In a worker: one task kills every worker that takes it, the others are as ever.
-    true_run = worker.Job.run
-    def run(self, number, report):
-        if number == int(os.environ["POISON"]):
-            os.write(2, os.environ.get("WORDS", "").encode())
-            os.kill(os.getpid(), getattr(signal, os.environ.get("SIGNAL", "SIGKILL")))
-        true_run(self, number, report)
-    worker.Job.run = run
+true_run = worker.Job.run
+def run(self, number, report):
+    if number == int(os.environ["POISON"]):
+        os.write(2, os.environ.get("WORDS", "").encode())
+        os.kill(os.getpid(), getattr(signal, os.environ.get("SIGNAL", "SIGKILL")))
+    true_run(self, number, report)
+worker.Job.run = run
 """
+"""One task kills every worker that takes it, the others are as ever."""
+UNLOADED = """
+import sys
+if "forkserver" in " ".join(sys.orig_argv):
+    sys.modules["sft_shards.preprocess.engines.worker"] = None
+"""
+"""In the server of workers, a module that they need cannot be imported."""
+OTHER_VERSIONS = """
+import sft_shards.preprocess.engines.worker as worker
+from sft_shards.formats.errors import DataError
+
+def refuse(_plan):
+    raise DataError("other versions here")
+worker.check_versions = refuse
+"""
+
+
+def call_with(customization, folder, *arguments, **environment):
+    """The command, in whose processes Python runs this code when it starts."""
+    (folder / "sitecustomize.py").write_text(customization)
+    return subprocess.run(
+        [sys.executable, "-m", "sft_shards.preprocess.cli", *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(folder), **environment}, capture_output=True, text=True, timeout=GUARD,
+        check=False,
+    )  # fmt: skip
 
 
 @pytest.mark.process
 def test_a_task_that_kills_its_workers_fails_after_three_and_the_others_are_not_charged(tmp_path, reference):
-    script = tmp_path / "poison.py"
-    script.write_text(POISON)
     output = tmp_path / "out"
-    environment = {**os.environ, "POISON": "3", "PYTHONPATH": str(SUPPORT)}
-    arguments = list(map(str, ["run", *INPUTS, *SMALL, "--output", output, "--workers", 2]))
-    done = subprocess.run(
-        [sys.executable, str(script), *arguments], env=environment, capture_output=True, text=True, timeout=GUARD,
-        check=False,
-    )  # fmt: skip
+    done = call_with(POISON, tmp_path, "run", *INPUTS, *SMALL, "--output", output, "--workers", 2, POISON="3")
     assert done.returncode == 1
     assert re.search(r"chatml_zh\.jsonl: task 3 lost its worker 3 times; out of memory\?", error_line(done.stderr))
     assert not (output / "manifest.json").exists()
@@ -141,14 +150,8 @@ def test_a_task_that_kills_its_workers_fails_after_three_and_the_others_are_not_
     ],
 )
 def test_the_last_words_of_a_dead_worker_are_shown(tmp_path, changes, match):
-    script = tmp_path / "poison.py"
-    script.write_text(POISON)
-    environment = {**os.environ, "POISON": "1", "PYTHONPATH": str(SUPPORT), **changes}
-    arguments = list(map(str, ["run", *INPUTS[:1], *SMALL, "--output", tmp_path / "out", "--workers", 2]))
-    done = subprocess.run(
-        [sys.executable, str(script), *arguments], env=environment, capture_output=True, text=True, timeout=GUARD,
-        check=False,
-    )  # fmt: skip
+    arguments = ("run", *INPUTS[:1], *SMALL, "--output", tmp_path / "out", "--workers", 2)
+    done = call_with(POISON, tmp_path, *arguments, POISON="1", **changes)
     assert done.returncode == 1
     assert re.search(f"task 1 lost its worker 3 times {match}", error_line(done.stderr)), done.stderr
     assert done.stderr.count(changes.get("WORDS", "").strip() or "lost its worker") >= 1
@@ -156,36 +159,17 @@ def test_the_last_words_of_a_dead_worker_are_shown(tmp_path, changes, match):
 
 @pytest.mark.process
 def test_a_worker_that_cannot_even_start_says_why(tmp_path):
-    script = tmp_path / "broken.py"
-    script.write_text(
-        "if __name__ == '__main__':\n    from sft_shards.preprocess.cli import main\n    main()\n"
-        "else:\n    import a_module_that_is_not_there\n"
-    )
-    arguments = list(map(str, ["run", *INPUTS[:1], *SMALL, "--output", tmp_path / "out", "--workers", 2]))
-    done = subprocess.run(
-        [sys.executable, str(script), *arguments], capture_output=True, text=True, timeout=GUARD, check=False
-    )
+    done = call_with(UNLOADED, tmp_path, "run", *INPUTS[:1], *SMALL, "--output", tmp_path / "out", "--workers", 2)
     assert done.returncode == 1
     line = [line for line in done.stderr.splitlines() if line.startswith("sft-preprocess: ")][-1]
-    assert re.search(r"lost its worker 3 times \(exit status 1: ModuleNotFoundError: No module named 'a_module", line)
+    assert re.search(r"lost its worker 3 times \(exit status 1: ModuleNotFoundError: import of sft_shards", line)
 
 
 @pytest.mark.process
 def test_an_error_while_a_worker_loads_the_job_is_the_error_of_the_call(tmp_path):
     output = tmp_path / "out"
     call("plan", *INPUTS[:1], *SMALL, "--output", output)
-    script = tmp_path / "other_versions.py"
-    script.write_text(
-        "import sft_shards.preprocess.engines.worker as worker\n"
-        "from sft_shards.formats.errors import DataError\n"
-        "def refuse(_plan):\n    raise DataError('other versions here')\n"
-        "worker.check_versions = refuse\n"
-        "if __name__ == '__main__':\n    from sft_shards.preprocess.cli import main\n    main()\n"
-    )
-    arguments = list(map(str, ["task", "--output", output, "--workers", 2]))
-    done = subprocess.run(
-        [sys.executable, str(script), *arguments], capture_output=True, text=True, timeout=GUARD, check=False
-    )
+    done = call_with(OTHER_VERSIONS, tmp_path, "task", "--output", output, "--workers", 2)
     assert done.returncode == 1
     assert error_line(done.stderr) == "sft-preprocess: other versions here"
 

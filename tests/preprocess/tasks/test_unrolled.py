@@ -15,6 +15,7 @@ from doomed import kill_at
 from preprocess_jobs import TOKENIZER, call, contents
 from rewriting_templates import REWRITES
 
+from sft_shards.formats.reasons import NOTES
 from sft_shards.formats.shards import Manifest
 from sft_shards.preprocess.config import JobConfig
 from sft_shards.preprocess.directories.compare import compare
@@ -151,8 +152,8 @@ def test_the_summary_and_the_announcement_name_the_cost(folder, made, tmp_path):
     options = ["--tokenizer", TOKENIZER, "--template", folder / "template.jinja", "--rewritten-turns", "unroll"]
     done = call("run", folder / "data.jsonl", *options, "--output", tmp_path / "out")
     notes = Manifest.read(tmp_path / "out").notes.counts
-    cost = f"{notes['unrolled_sequences']:,} sequences with {notes['unrolled_tokens']:,} tokens"
-    assert f"unrolled: {cost} more than one for each conversation" in done.stdout
+    for name in ("unrolled_sequences", "unrolled_tokens"):
+        assert f"noted: {notes[name]:,} {NOTES[name]}\n" in done.stdout
     assert "more tokens, estimated from 53 records at 1 place of the input" in done.stderr
     shown = call("inspect", tmp_path / "out", "--row", 1).stdout
     assert "carry loss, of turn 1\n" in shown
