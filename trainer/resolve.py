@@ -82,9 +82,10 @@ def decide(job: Job, world: int, parser: argparse.ArgumentParser | None = None) 
     shards = [parse_shards(text) for text in job.shards]
     directories = open_shards(path for path, _ in shards)
     cache = Cache(Path(job.cache_dir) if job.cache_dir else cache_folder())
-    scan.check_layout(directories)
+    splits = ("train", job.evaluate) if job.evaluate else scan.SPLITS
+    scan.check_layout(directories, splits)
     if not job.skip_scan:
-        scan.check_values(directories, cache)
+        scan.check_values(directories, cache, splits)
     first = directories[0]
     compatibility.check_tokenizer(args, first.manifest.tokenizer, first.path)
     positions, rows, exact = layout.seq_length, 0, True
@@ -143,8 +144,8 @@ def decide(job: Job, world: int, parser: argparse.ArgumentParser | None = None) 
     else:
         steps = args.train_iters or -(-args.train_samples // layout.global_batch)
     valid = stage.valid_samples()
-    part = "eval_iters" in resolved.given and not job.evaluate
-    eval_iters = args.eval_iters if part else -(-valid // layout.eval_batch)
+    in_part = "eval_iters" in resolved.given and not job.evaluate
+    eval_iters = args.eval_iters if in_part else -(-valid // layout.eval_batch)
     eval_iters = eval_iters if valid else 0
 
     extra = [f"--eval-iters={eval_iters}", *setup.isolation.flags]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -25,27 +25,33 @@ from sft_shards.formats.shards.selection import content
 from sft_shards.trainer.data.cache import Arrays, Cache, Key
 
 SPLITS = ("train", "valid")
-"""The splits that are trained on or evaluated."""
+"""The splits that a training run reads."""
 CHUNK = 1 << 24
 """Items of a shard that are looked at together."""
 THREADS = 8
 
 
-def check_layout(directories: Iterable[ShardDirectory]) -> None:
+def check_layout(directories: Iterable[ShardDirectory], splits: Collection[str] = SPLITS) -> None:
     """Check headers, lengths, pointers and document bounds of every shard; cheap, because no token is read.
+
+    Args:
+        splits: those that are read.
 
     Raises:
         DataError: a file is damaged, or a sequence has no items or lies elsewhere than its length says.
     """
     for directory in directories:
-        for split in _splits(directory):
+        for split in _splits(directory, splits):
             for shard in split.shards:
                 shard.tokens.check_layout()
                 shard.loss_mask.check_layout()
 
 
-def check_values(directories: Iterable[ShardDirectory], cache: Cache) -> None:
+def check_values(directories: Iterable[ShardDirectory], cache: Cache, splits: Collection[str] = SPLITS) -> None:
     """Check every id and every mask value; one process scans a directory, and the cache keeps what it found.
+
+    Args:
+        splits: those that are read.
 
     Raises:
         DataError: an id is outside of the vocabulary, a mask value is neither 0 nor 1, or another number of tokens
@@ -53,7 +59,7 @@ def check_values(directories: Iterable[ShardDirectory], cache: Cache) -> None:
     """
     for directory in directories:
         vocabulary = directory.manifest.tokenizer.vocab_size
-        for split in _splits(directory):
+        for split in _splits(directory, splits):
             key: Key = {"version": 1, "split": content(split), "files": _stamps(split)}
             found = cache.arrays("scan", key, partial(_scan, split))["extremes"]
             for shard, (lowest, highest, mask, trained) in zip(split.shards, found.tolist(), strict=True):
@@ -72,8 +78,8 @@ def check_values(directories: Iterable[ShardDirectory], cache: Cache) -> None:
                     )
 
 
-def _splits(directory: ShardDirectory) -> list[Split]:
-    return [directory.split(name) for name in SPLITS if name in directory.manifest.splits]
+def _splits(directory: ShardDirectory, splits: Collection[str]) -> list[Split]:
+    return [directory.split(name) for name in splits if name in directory.manifest.splits]
 
 
 def _stamps(split: Split) -> str:

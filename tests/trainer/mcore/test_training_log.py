@@ -103,6 +103,18 @@ def test_a_split_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert "no conversation with a trained token in split test" in done.stderr.splitlines()[-1]
 
 
+def test_what_is_evaluated_is_scanned_before(tmp_path: Path) -> None:
+    path = write_shards(tmp_path / "shards", {"train": TRAIN, "test": HELD_OUT})
+    masks = path / "test" / "loss_mask" / "00000.bin"
+    masks.write_bytes(b"\2" + masks.read_bytes()[1:])
+    words = ["--shards", path, "--device", "cpu", "--cache-dir", tmp_path / "cache"]
+    done = sft_train(*words, "--evaluate", "test", "--dry-run", "--", *FLAGS)
+    assert done.returncode == 1
+    assert "shard 00000 of split test: mask value 2 is neither 0 nor 1" in done.stderr.splitlines()[-1]
+    done = sft_train(*words, "--dry-run", "--", *FLAGS, "--train-iters=1")
+    assert done.returncode == 0, "training does not read the test split"
+
+
 @pytest.mark.parametrize(("flag", "package"), [("tensorboard_dir", "tensorboard"), ("wandb_project", "wandb")])
 def test_a_log_that_cannot_be_written_is_an_error(monkeypatch: pytest.MonkeyPatch, flag: str, package: str) -> None:
     args = type("Args", (), {flag: "there"})()
