@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from sft_shards.formats.errors import UsageError
 from sft_shards.formats.records.base import RecordFormat
 from sft_shards.formats.records.fields import FieldMap
 from sft_shards.formats.records.plain_text import plain_text
 from sft_shards.formats.records.registry import YIELDING, formats
+
+T = TypeVar("T")
 
 
 def detect(sample: Iterable[tuple[int, object]], fields: FieldMap, where: str) -> RecordFormat:
@@ -24,12 +27,12 @@ def detect(sample: Iterable[tuple[int, object]], fields: FieldMap, where: str) -
     first: dict[str, int] = {}
     unknown: tuple[int, object] | None = None
     for number, record in sample:
-        fits = [one.name for one in formats().values() if one.matches(record, fields)]
-        if fits:
-            first.setdefault(fits[0], number)
+        name = format_of(record, fields)
+        if name is not None:
+            first.setdefault(name, number)
         elif unknown is None:
             unknown = number, record
-    first = {name: number for name, number in first.items() if name not in YIELDING} or first
+    first = without_yielding(first)
     if len(first) == 1:
         return formats()[next(iter(first))]
     if first:
@@ -46,6 +49,16 @@ def detect(sample: Iterable[tuple[int, object]], fields: FieldMap, where: str) -
         f"{where}: record {number} has {keys}, which is none of {', '.join(formats())}; "
         f"name the format with --format and its columns with --field{hint}"
     )
+
+
+def format_of(record: object, fields: FieldMap) -> str | None:
+    """Return the name of the first format that a record has; None where it has none."""
+    return next((name for name, one in formats().items() if one.matches(record, fields)), None)
+
+
+def without_yielding(found: Mapping[str, T]) -> dict[str, T]:
+    """Return what was found of formats, by name, without those that yield to others which were found, too."""
+    return {name: value for name, value in found.items() if name not in YIELDING} or dict(found)
 
 
 def _has_text(record: object, fields: FieldMap) -> bool:

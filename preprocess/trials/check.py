@@ -17,13 +17,14 @@ from typing import Any
 from sft_shards.formats.errors import DataError, RecordError, UsageError
 from sft_shards.formats.reasons import REASONS
 from sft_shards.formats.records import FieldMap, MessageFormat, RecordFormat
+from sft_shards.formats.records.detect import format_of, without_yielding
 from sft_shards.formats.records.registry import formats, get
 from sft_shards.preprocess.config import AUTO
 from sft_shards.preprocess.pipeline.containment import internal_error, is_unforeseen
 from sft_shards.preprocess.sources import PartReader, Source, whole_of
 from sft_shards.preprocess.sources.find import named_files, open_source
 from sft_shards.preprocess.sources.streams import MAX_RECORD_BYTES
-from sft_shards.preprocess.trials.flags import Proposal, propose
+from sft_shards.preprocess.trials.flags import Proposal, as_words, propose
 
 RECORDS = 1000
 """Records of each file that are looked at if no number is given."""
@@ -184,9 +185,6 @@ def _described(
     named = auto and (bool(fresh) or list(names) != [chosen.format])
     options: dict[str, object] = {"format": chosen.format} if named else {}
     options |= {key: value for key, value in (("field", fresh), ("map_role", speakers)) if value}
-    flags = ["--format", chosen.format] if named else []
-    flags += [word for name, value in fresh.items() for word in ("--field", f"{name}={value}")]
-    flags += [word for name, value in speakers.items() for word in ("--map-role", f"{name}={value}")]
     problem = ""
     if auto and len(names) > 1:
         problem = f"mixes formats ({', '.join(names)})"
@@ -204,7 +202,7 @@ def _described(
         roles=dict(roles.most_common()),
         unread=dict(sorted(unread.items())),
         refused=_refused(outcomes),
-        flags=tuple(flags),
+        flags=as_words(chosen.format if named else "", fresh, speakers),
         options=options,
         problem=problem,
     )
@@ -226,12 +224,8 @@ def _outcome(form: RecordFormat, record: Any | RecordError, fields: FieldMap) ->
 
 def _detected(records: Sequence[Any], fields: FieldMap) -> list[str]:
     """Return the formats that a job would find, the most frequent first."""
-    found: Counter[str] = Counter()
-    for record in records:
-        first = next((name for name, form in formats().items() if form.matches(record, fields)), None)
-        if first is not None:
-            found[first] += 1
-    return [name for name, _ in found.most_common()]
+    found = Counter(name for record in records if (name := format_of(record, fields)) is not None)
+    return list(without_yielding(dict(found.most_common())))
 
 
 def _read(chosen: Proposal, records: Sequence[Any]) -> int:
@@ -316,4 +310,4 @@ def _shared(files: Sequence[FileCheck]) -> tuple[str, ...] | None:
                 return None
         if file.options and not own:
             return None
-    return tuple(word for name, role in roles.items() for word in ("--map-role", f"{name}={role}"))
+    return as_words("", {}, roles)

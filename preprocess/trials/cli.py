@@ -45,11 +45,12 @@ def check(
     from sft_shards.preprocess.trials.check import check as look
     from sft_shards.preprocess.trials.check import next_step
     from sft_shards.preprocess.trials.check_report import lines
+    from sft_shards.preprocess.trials.flags import as_words
 
     check_inputs(inputs)
     known = FieldMap(columns=field, roles=map_role)
     files = list(look(inputs, form=form, fields=known, most=records, record_bytes=max_record_bytes))
-    step = next_step(inputs, files, given=_words(form, field, map_role))
+    step = next_step(inputs, files, given=as_words("" if form == "auto" else form, field, map_role))
     if as_json:
         click.echo(
             json.dumps({"files": [file.as_dict() for file in files], "next": step and asdict(step)}, ensure_ascii=False)
@@ -66,14 +67,6 @@ def check(
             say(f"next: {step.command}")
     if not all(file.format for file in files):
         raise SystemExit(1)
-
-
-def _words(form: str, field: dict[str, str], map_role: dict[str, str]) -> tuple[str, ...]:
-    """Give the options of a call as words."""
-    words = ["--format", form] if form != "auto" else []
-    words += [word for name, value in field.items() for word in ("--field", f"{name}={value}")]
-    words += [word for name, value in map_role.items() for word in ("--map-role", f"{name}={value}")]
-    return tuple(words)
 
 
 @click.command()

@@ -68,6 +68,21 @@ class Proposal:
         return FieldMap(columns=self.columns, roles=self.roles)
 
 
+def as_words(form: str, columns: Mapping[str, object], roles: Mapping[str, object]) -> tuple[str, ...]:
+    """Give options as the words of a call.
+
+    Args:
+        form: value of `--format`; "" where it is not given.
+
+    >>> as_words("alpaca", {"output": "Answer"}, {})
+    ('--format', 'alpaca', '--field', 'output=Answer')
+    """
+    words = ["--format", form] if form else []
+    words += [word for name, value in columns.items() for word in ("--field", f"{name}={value}")]
+    words += [word for name, value in roles.items() for word in ("--map-role", f"{name}={value}")]
+    return tuple(words)
+
+
 def propose(records: Sequence[object], given: FieldMap) -> Proposal | None:
     """Find the options with which most records can be read; None where there are none.
 

@@ -141,3 +141,16 @@ def test_a_job_that_knows_no_format_points_to_it(preprocess, tmp_path, bpe_folde
 def test_an_input_that_is_not_there_is_a_wrong_call(preprocess, tmp_path):
     assert preprocess("check", tmp_path / "a.jsonl")[0] == 2
     assert preprocess("check", "-")[0] == 2
+
+
+def test_a_format_that_yields_to_others_is_no_mixture_as_for_a_job(preprocess, tmp_path, bpe_folder):
+    """Alpaca's form came before `instances`, so a file with records of both is one of Alpaca's."""
+    instances = {"instruction": "Name one", "instances": [{"input": "", "output": "Blue"}]}
+    path = write(tmp_path / "a.jsonl", *[ALPACA] * 6, *[instances] * 2)
+    status, out, _ = preprocess("check", path, "--json")
+    (file,) = json.loads(out)["files"]
+    assert (status, file["format"], file["flags"], file["problem"]) == (0, "alpaca", [], "")
+    assert [(one["reason"], one["records"]) for one in file["refused"]] == [("missing_field", 2)]
+    status, out, err = preprocess("run", path, "--output", tmp_path / "out", "--tokenizer", bpe_folder, "--json")
+    assert status == 0, err
+    assert json.loads(out)["counts"] == {"read": 8, "written": 6, "rejected": {"missing_field": 2}}
