@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain, islice
 
-import numpy as np
-
 from sft_shards.formats.errors import DataError, RecordError
 from sft_shards.formats.masked_text import MaskedSpan, masked_spans
 from sft_shards.formats.terminal import printable, quoted
@@ -53,8 +51,7 @@ def announcement(plan: Plan, tokenizer: Tokenizer, *, colour: bool) -> Iterator[
         if len(batch.lengths):
             trained = int(batch.loss_mask.sum())
             yield printable(f"record {number} of {source.path}: {len(batch.ids):,} tokens, {trained:,} carry loss")
-            ends = np.cumsum(batch.lengths)[:-1]
-            for ids, mask in zip(np.split(batch.ids, ends), np.split(batch.loss_mask, ends), strict=True):
+            for ids, mask in batch.sequences():
                 spans = masked_spans(ids, mask, tokenizer)
                 yield quoted(coloured([shortened(span) for span in spans], colour=colour))
             break

@@ -22,6 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+SEED = 1234
+"""The trainer's seed where none is named: Megatron's own default."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Packs:

@@ -133,7 +133,7 @@ def _targets(
         kept: int32[n], tokens of each row to look at, from its first.
     """
     first, count = kept.astype(np.uint32), np.zeros(len(rows), dtype=np.uint32)
-    for mask, part, starts in _blocks(split, rows, kept):
+    for mask, part, starts in mask_blocks(split, rows, kept):
         ones = np.flatnonzero(mask)
         begin = np.searchsorted(ones, starts + 1)
         count[part] = np.searchsorted(ones, starts + kept[part]) - begin
@@ -142,7 +142,7 @@ def _targets(
     return first, count
 
 
-def _blocks(
+def mask_blocks(
     split: Split, rows: NDArray[np.int64], kept: NDArray[np.int32]
 ) -> Iterator[tuple[NDArray[np.uint8], slice, NDArray[np.int64]]]:
     """Yield blocks of mask entries with the rows that begin in them.

@@ -13,6 +13,15 @@ from sft_shards.formats.terminal import say, width_of
 from sft_shards.preprocess.options import COLOR, DIRECTORY, Output, Whole, option, wants_colour
 
 SPLIT = option("--split", default="train", help="Split to look into.")
+SEQ_LENGTHS = option(
+    "--seq-length",
+    "seq_lengths",
+    type=Whole(1),
+    multiple=True,
+    metavar="L",
+    default_words="2048, 4096 and 8192",
+    help="Positions of a sample for which packing is tried; may be repeated.",
+)
 OVERLONG = option(
     "--overlong",
     type=click.Choice(["truncate", "drop"]),
@@ -106,15 +115,7 @@ def rejects(directory: Path, reason: str, source: str, count: int | None, color:
 
 @click.command()
 @click.argument("directory", type=DIRECTORY)
-@option(
-    "--seq-length",
-    "seq_lengths",
-    type=Whole(1),
-    multiple=True,
-    metavar="L",
-    default_words="2048, 4096 and 8192",
-    help="Positions of a sample for which packing is tried; may be repeated.",
-)
+@SEQ_LENGTHS
 @OVERLONG
 @option("--global-batch", type=Whole(1), default=128, help="Samples of a step, for the steps of an epoch.")
 @COLOR
@@ -123,10 +124,11 @@ def stats(
     directory: Path, seq_lengths: tuple[int, ...], overlong: str, global_batch: int, color: str, as_json: bool
 ) -> None:
     """Sum up sources, lengths and trained shares, and say how each sequence length packs."""
-    from sft_shards.preprocess.directories.statistics import SEQ_LENGTHS, statistics
+    from sft_shards.preprocess.directories.statistics import SEQ_LENGTHS as USUAL
+    from sft_shards.preprocess.directories.statistics import statistics
     from sft_shards.preprocess.directories.stats import as_dict, lines
 
-    found = statistics(directory, seq_lengths=seq_lengths or SEQ_LENGTHS, overlong=overlong)
+    found = statistics(directory, seq_lengths=seq_lengths or USUAL, overlong=overlong)
     if as_json:
         click.echo(json.dumps(as_dict(found, global_batch=global_batch), ensure_ascii=False))
         return
@@ -180,15 +182,7 @@ def verify(directory: Path, quick: bool, allowed_signers: Path | None, signature
 @click.command()
 @click.argument("directory", type=DIRECTORY)
 @option("--output", type=Output(), required=True, metavar="FILE.html", help="Page to write; a file there is replaced.")
-@option(
-    "--seq-length",
-    "seq_lengths",
-    type=Whole(1),
-    multiple=True,
-    metavar="N",
-    default_words="2048, 4096 and 8192",
-    help="Sequence length to pack for; may be repeated.",
-)
+@SEQ_LENGTHS
 def report(directory: Path, output: Path, seq_lengths: tuple[int, ...]) -> None:
     """Write one page of HTML: what went in, what was left out, lengths, packing, warnings, conversations.
 
@@ -196,10 +190,10 @@ def report(directory: Path, output: Path, seq_lengths: tuple[int, ...]) -> None:
     """
     from sft_shards.formats.pages.page import check_output, write
     from sft_shards.preprocess.directories.report import report as page
-    from sft_shards.preprocess.directories.statistics import SEQ_LENGTHS
+    from sft_shards.preprocess.directories.statistics import SEQ_LENGTHS as USUAL
 
     check_output(output, directory)
-    text = page(directory, seq_lengths=seq_lengths or SEQ_LENGTHS)
+    text = page(directory, seq_lengths=seq_lengths or USUAL)
     try:
         write(output, text)
     except OSError as error:

@@ -7,7 +7,6 @@ template dropped. The thresholds are rules of thumb; what is counted stands in t
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,11 +15,12 @@ from numpy.typing import NDArray
 
 from sft_shards.formats.reasons import NOTES, REASONS
 from sft_shards.formats.shards import Manifest, Split
+from sft_shards.formats.shards.selection import mask_blocks
 from sft_shards.preprocess.directories.statistics import SplitStatistics
-from sft_shards.preprocess.tasks.losses import Loss
+from sft_shards.preprocess.tasks.losses import LOUD, Loss, by_source
 
-LOST, MOST = 0.1, 0.5
-"""Share of a source's records that are left out: above the first it is told, above the second it is called most."""
+MOST = 0.5
+"""Share of a source's records that are called most of them; from `LOUD` on, what it lost is told."""
 DOMINATES = 0.8
 """Share of the tokens that one of several sources has."""
 UNSTOPPED = 0.01
@@ -31,8 +31,6 @@ NEAR, CROWDED = 0.95, 0.05
 """Share of --max-length that is near it, and the share of conversations that are."""
 LISTED = 10
 """Findings of one kind that are listed one by one."""
-BLOCK = 1 << 22
-"""Mask entries that are read together, at least one conversation."""
 SERIOUS = ("reasoning_dropped", "tools_ignored", "normalized_or_lossy")
 """Notes of a manifest that are warnings."""
 QUIET = ("straddling_tokens", "unrolled_dropped", "unrolled_sequences", "unrolled_tokens", "typed_control_tokens")
@@ -56,21 +54,17 @@ def last_trained(split: Split) -> NDArray[np.int64]:
 
     Of the tokens 7 8 9 with the mask 0 1 0 it is 8.
     """
+    lengths = split.lengths()
+    places = np.full(len(split), -1, dtype=np.int64)
+    for mask, rows, starts in mask_blocks(split, np.arange(len(split)), lengths):
+        ones = np.concatenate([[-1], np.flatnonzero(mask)])
+        last = ones[np.searchsorted(ones, starts + lengths[rows]) - 1]
+        places[rows] = np.where(last >= starts, last - starts, -1)
     found = []
     for shard in split.shards:
-        begins = shard.tokens.starts
-        ends = begins + shard.tokens.lengths
-        at = 0
-        while at < len(begins):
-            to = max(at + 1, int(np.searchsorted(begins, begins[at] + BLOCK)))
-            base = int(begins[at])
-            ones = np.flatnonzero(shard.loss_mask.items[base : int(ends[to - 1])]) + base
-            last = np.searchsorted(ones, ends[at:to]) - 1
-            places = ones[np.maximum(last, 0)] if len(ones) else np.full(to - at, -1)
-            there = (last >= 0) & (places >= begins[at:to])
-            ids = shard.tokens.items[np.where(there, places, base)].astype(np.int64)
-            found.append(np.where(there, ids, -1))
-            at = to
+        own, places = np.split(places, [len(shard.tokens)])
+        ids = shard.tokens.items[shard.tokens.starts + np.maximum(own, 0)].astype(np.int64)
+        found.append(np.where(own >= 0, ids, -1))
     return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
 
 
@@ -123,19 +117,17 @@ def findings(
 
 
 def _lost(manifest: Manifest, losses: Sequence[Loss]) -> Iterator[Finding]:
-    lost: dict[str, Counter[str]] = {}
-    for loss in losses:
-        if loss.reason != "duplicate":  # it was asked for
-            lost.setdefault(loss.source, Counter())[loss.reason] += loss.records
+    lost = by_source(loss for loss in losses if loss.reason != "duplicate")  # it was asked for
+    totals = {path: sum(loss.records for loss in own) for path, own in lost.items()}
     shares = [
-        (sum(lost[source.path].values()) / source.records, source)
+        (totals[source.path] / source.records, source)
         for source in manifest.sources
         if source.path in lost and source.records
     ]
-    worst = sorted((one for one in shares if one[0] >= LOST), key=lambda one: -one[0])
+    worst = sorted((one for one in shares if one[0] >= LOUD), key=lambda one: -one[0])
     for share, source in worst[:LISTED]:
-        (reason, count), *_ = lost[source.path].most_common(1)
-        total = sum(lost[source.path].values())
+        most, total = max(lost[source.path], key=lambda loss: loss.records), totals[source.path]
+        reason, count = most.reason, most.records
         whose = "All" if count == total else f"{count:,}"
         word = "lost most of its records" if share >= MOST else f"lost {share:.0%} of its records"
         yield Finding(
@@ -146,7 +138,7 @@ def _lost(manifest: Manifest, losses: Sequence[Loss]) -> Iterator[Finding]:
     if len(worst) > LISTED:
         yield Finding(
             warning=True,
-            title=f"{len(worst) - LISTED:,} more files lost {LOST:.0%} of their records or more",
+            title=f"{len(worst) - LISTED:,} more files lost {LOUD:.0%} of their records or more",
             detail="The table of sources has them.",
         )
 

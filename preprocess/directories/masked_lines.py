@@ -1,4 +1,4 @@
-"""How a masked text is shown on a terminal: trained spans between ⟦ ⟧, or a line for each token.
+"""How a masked text is shown: trained spans between ⟦ ⟧, a line for each token, or an object of JSON.
 
     coloured(masked_spans(…), colour=False)        # 'Hi there ⟦Hello!⟧'
 
@@ -14,7 +14,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_shards.formats.masked_text import MaskedSpan
+from sft_shards.formats.masked_text import MaskedSpan, masked_spans
 from sft_shards.formats.terminal import printable, printable_text
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
@@ -47,3 +47,13 @@ def token_lines(
         text = printable(tokenizer.decode(np.array([number])))
         line = f"{place:>{width}}  {number:>{wide}}  {'+' if trained else ' '}  |{text}|"
         yield click.style(line, fg="green" if trained else None, dim=not trained) if colour else line
+
+
+def as_object(ids: NDArray[Any], loss_mask: NDArray[np.uint8], tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return ids, int[L], mask, u8[L], and the text in spans, as `--json` prints them."""
+    spans = masked_spans(ids, loss_mask, tokenizer)
+    return {
+        "tokens": ids.tolist(),
+        "loss_mask": loss_mask.tolist(),
+        "text": [{"text": span.text, "trained": span.trained} for span in spans],
+    }

@@ -9,7 +9,6 @@ Every value is bounded here, so that the page is within `pages.page.LIMIT` bytes
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from sft_shards.formats.shards.selection import all_targets
 from sft_shards.formats.terminal import printable_text
 from sft_shards.preprocess.directories.findings import Finding, explained, findings, last_trained, unstopped
 from sft_shards.preprocess.directories.statistics import SEQ_LENGTHS, Distribution, Fit, SplitStatistics, statistics
-from sft_shards.preprocess.tasks.losses import Loss, read_losses
+from sft_shards.preprocess.tasks.losses import Loss, by_source, read_losses
 
 SHOWN = 20
 """Conversations that are shown."""
@@ -114,10 +113,15 @@ def report(directory: Path, *, seq_lengths: Sequence[int] = SEQ_LENGTHS) -> str:
     manifest = shards.manifest
     if not manifest.splits:
         raise DataError(f"{directory}: has no sequences; see its rejects.jsonl")
-    numbers = statistics(directory, seq_lengths=seq_lengths)
+    split = shards.split(next(iter(manifest.splits)))
+    targets = all_targets(split)
+    numbers = statistics(
+        directory,
+        seq_lengths=seq_lengths,
+        targets=lambda other: targets if other.name == split.name else all_targets(other),
+    )
     train = numbers.splits[0]
-    split = shards.split(train.name)
-    lengths, trained, last = split.lengths(), all_targets(split).count, last_trained(split)
+    lengths, trained, last = split.lengths(), targets.count, last_trained(split)
     losses = read_losses(directory)
     decoder, origins = Decoder(shards), Origins(directory, split)
     stops = [*decoder.ids(manifest.template.stop), manifest.tokenizer.eos_id]
@@ -146,9 +150,7 @@ def report(directory: Path, *, seq_lengths: Sequence[int] = SEQ_LENGTHS) -> str:
 
 
 def _sources(manifest: Manifest, split: SplitStatistics, losses: Sequence[Loss]) -> list[SourceRow]:
-    lost: Counter[str] = Counter()
-    for loss in losses:
-        lost[loss.source] += loss.records
+    lost = by_source(losses)
     kept = {source.path: source for source in split.sources}
     rows = []
     for source in manifest.sources:
@@ -158,7 +160,7 @@ def _sources(manifest: Manifest, split: SplitStatistics, losses: Sequence[Loss])
                 path=clip(source.path),
                 format=clip(source.format, 40),
                 read=source.records,
-                lost=lost[source.path],
+                lost=sum(loss.records for loss in lost.get(source.path, ())),
                 sequences=found.sequences if found else 0,
                 tokens=found.tokens if found else 0,
                 share=found.share if found else 0.0,

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from sft_shards.formats.errors import UsageError
 from sft_shards.formats.masked_text import masked_spans
 from sft_shards.formats.shards import ShardDirectory
+from sft_shards.formats.shards.packing import SEED
 from sft_shards.formats.shards.rows import Origin, Origins
 from sft_shards.formats.terminal import printable, quoted
-from sft_shards.preprocess.directories.masked_lines import coloured, token_lines
+from sft_shards.preprocess.directories.masked_lines import as_object, coloured, token_lines
 from sft_shards.preprocess.directories.packs import PackedSample, packed_sample
 from sft_shards.preprocess.directories.rows import RowQuery, chosen_rows
-from sft_shards.preprocess.directories.statistics import SEED
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
 
 
@@ -84,7 +84,7 @@ class Viewer:
         """Return a pack; see `packed_sample`.
 
         Args:
-            seed: of the trainer (default: `statistics.SEED`).
+            seed: of the trainer (default: `packing.SEED`).
         """
         seed = SEED if seed is None else seed
         return packed_sample(self.split, number, seq_length=seq_length, overlong=overlong, seed=seed)
@@ -131,15 +131,12 @@ class Viewer:
 
     def _object(self, row: int, ids: NDArray[Any], loss_mask: NDArray[np.uint8]) -> dict[str, Any]:
         origin = self.origins[row]
-        spans = masked_spans(ids, loss_mask, self.tokenizer)
         return {
             "row": row,
             "source": origin.source,
             "record": origin.record,
             **({} if origin.turns is None else {"turns": origin.turns}),
-            "tokens": ids.tolist(),
-            "loss_mask": loss_mask.tolist(),
-            "text": [{"text": span.text, "trained": span.trained} for span in spans],
+            **as_object(ids, loss_mask, self.tokenizer),
         }
 
 

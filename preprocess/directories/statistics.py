@@ -11,7 +11,7 @@ number of samples is the trainer's.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_shards.formats.shards import Manifest, ShardDirectory, Split
+from sft_shards.formats.shards.packing import SEED
 from sft_shards.formats.shards.selection import Targets, all_targets, select
 
 SEQ_LENGTHS = (2048, 4096, 8192)
 """Sequence lengths for which packing is tried if none is named."""
 PERCENTS = (1, 5, 25, 50, 75, 90, 95, 99)
 """Percentiles that are given."""
-SEED = 1234
-"""The trainer's seed (Megatron's own default), with which packs are shuffled if none is named."""
 SHARES = tuple(range(0, 101, 10))
 """Bounds of the bins of trained shares, in percent; the last bin holds 100 as well."""
 
@@ -166,7 +165,12 @@ class Statistics:
 
 
 def statistics(
-    directory: Path, *, seq_lengths: Sequence[int] = SEQ_LENGTHS, overlong: str = "truncate", seed: int = SEED
+    directory: Path,
+    *,
+    seq_lengths: Sequence[int] = SEQ_LENGTHS,
+    overlong: str = "truncate",
+    seed: int = SEED,
+    targets: Callable[[Split], Targets] = all_targets,
 ) -> Statistics:
     """Read a directory's manifest, indexes and masks, and sum them up.
 
@@ -174,6 +178,7 @@ def statistics(
         seq_lengths: positions of a sample, for each of which packing is tried.
         overlong: `truncate` cuts conversations that do not fit, `drop` leaves them out.
         seed: of the trainer, which shuffles packs; their number does not depend on it.
+        targets: gives those of a split; for a caller who has them already.
 
     Raises:
         DataError: it is not a complete shard directory, or a file is damaged.
@@ -185,7 +190,8 @@ def statistics(
         read=manifest.counts.read,
         written=manifest.counts.written,
         splits=tuple(
-            _split(shards.split(name), manifest, seq_lengths, overlong=overlong, seed=seed) for name in manifest.splits
+            _split(shards.split(name), manifest, seq_lengths, overlong=overlong, seed=seed, targets=targets)
+            for name in manifest.splits
         ),
     )
 
@@ -250,10 +256,16 @@ def fit(split: Split, targets: Targets, *, seq_length: int, overlong: str = "tru
 
 
 def _split(
-    split: Split, manifest: Manifest, seq_lengths: Sequence[int], *, overlong: str, seed: int
+    split: Split,
+    manifest: Manifest,
+    seq_lengths: Sequence[int],
+    *,
+    overlong: str,
+    seed: int,
+    targets: Callable[[Split], Targets],
 ) -> SplitStatistics:
-    lengths, targets = split.lengths(), all_targets(split)
-    percent = np.rint(100.0 * targets.count / lengths).astype(np.int64)
+    lengths, own = split.lengths(), targets(split)
+    percent = np.rint(100.0 * own.count / lengths).astype(np.int64)
     return SplitStatistics(
         name=split.name,
         sequences=len(split),
@@ -262,5 +274,5 @@ def _split(
         sources=source_statistics(manifest, split.name),
         lengths=Distribution.of(lengths, doubling(split.info.longest)),
         trained_shares=Distribution.of(percent, SHARES),
-        fits=tuple(fit(split, targets, seq_length=each, overlong=overlong, seed=seed) for each in seq_lengths),
+        fits=tuple(fit(split, own, seq_length=each, overlong=overlong, seed=seed) for each in seq_lengths),
     )

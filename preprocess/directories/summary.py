@@ -18,10 +18,8 @@ from sft_shards.formats.shards import Manifest
 from sft_shards.formats.terminal import UNLIMITED, printable
 from sft_shards.preprocess.directories.tables import Column, folded, table
 from sft_shards.preprocess.progress import clock
-from sft_shards.preprocess.tasks.losses import Loss, read_losses, shortened
+from sft_shards.preprocess.tasks.losses import LOUD, Loss, by_source, read_losses, shortened
 
-LOUD = 0.1
-"""Share of a source above which what it lost is a warning; duplicates are asked for, and do not count."""
 SHOWN = 20
 """Sources that are listed at most, those that lost most."""
 REASONS_SHOWN = 12
@@ -46,7 +44,7 @@ class SourceSummary:
 
     @property
     def is_loud(self) -> bool:
-        """Whether it lost more than `LOUD`."""
+        """Whether it lost more than `LOUD`; duplicates are asked for, and do not count."""
         lost = sum(loss.records for loss in self.losses if loss.reason != "duplicate")
         return lost > LOUD * self.read
 
@@ -105,10 +103,10 @@ def summarize(output: Path, manifest: Manifest, *, seconds: float | None = None)
     Raises:
         DataError: its `rejects.jsonl` is damaged.
     """
-    losses = read_losses(output) if manifest.counts.rejected else ()
+    losses = by_source(read_losses(output) if manifest.counts.rejected else ())
     sources = []
     for source in manifest.sources:
-        own = tuple(loss for loss in losses if loss.source == source.path)
+        own = tuple(losses.get(source.path, ()))
         kept = source.records - sum(loss.records for loss in own)
         sources.append(
             SourceSummary(path=source.path, format=source.format, read=source.records, kept=kept, losses=own)

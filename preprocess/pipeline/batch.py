@@ -351,6 +351,12 @@ class Batch:
     turns: TrainedTurns | None = None
     """As in `RenderedBatch`."""
 
+    def sequences(self) -> Iterator[tuple[NDArray[np.int32], NDArray[np.uint8]]]:
+        """Yield ids, int32[L], and loss mask, u8[L], of each sequence; for a few of them, to be shown."""
+        ends = np.cumsum(self.lengths)[:-1]
+        if len(self.lengths):
+            yield from zip(np.split(self.ids, ends), np.split(self.loss_mask, ends), strict=True)
+
     def of_split(self, split: str) -> Batch:
         """Return the sequences of one split, without rejects and notes."""
         chosen = self.splits == SPLITS.index(split)

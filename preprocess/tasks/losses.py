@@ -10,7 +10,7 @@ the call leaves out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,8 @@ SHARE, RECORDS = 0.5, 100
 """Without `--max-rejects`, no source may lose more than this share, if that is also more than so many records."""
 ASKED_FOR = ("duplicate", "overlong")
 """Reasons that only an option of the call brings, which do not count without `--max-rejects`."""
+LOUD = 0.1
+"""Share of a source above which what it lost is worth a warning."""
 DETAIL = 240
 """Characters of a detail that are shown."""
 
@@ -70,6 +72,14 @@ def read_losses(directory: Path) -> tuple[Loss, ...]:
     )
 
 
+def by_source(losses: Iterable[Loss]) -> dict[str, list[Loss]]:
+    """Return the losses of each source, in their order."""
+    found: dict[str, list[Loss]] = {}
+    for loss in losses:
+        found.setdefault(loss.source, []).append(loss)
+    return found
+
+
 def shortened(detail: str) -> str:
     """Return a detail in one line of at most `DETAIL` characters."""
     line = " ".join(detail.split())
@@ -102,9 +112,9 @@ def check_losses(counts: Counts, sources: Mapping[str, int], limit: str | None, 
         return
     if sum(count for reason, count in counts.rejected.items() if reason not in ASKED_FOR) <= RECORDS:
         return
-    losses = read_losses(directory)
+    losses = by_source(loss for loss in read_losses(directory) if loss.reason not in ASKED_FOR)
     for source, read in sources.items():
-        lost = [loss for loss in losses if loss.source == source and loss.reason not in ASKED_FOR]
+        lost = losses.get(source, [])
         records = sum(loss.records for loss in lost)
         if records > RECORDS and records > SHARE * read:
             reasons = {loss.reason: loss.records for loss in lost}

@@ -21,7 +21,7 @@ from sft_shards.formats.masked_text import masked_spans
 from sft_shards.formats.reasons import NOTES, REASONS
 from sft_shards.formats.terminal import UNLIMITED, printable, quoted
 from sft_shards.preprocess.config import JobConfig
-from sft_shards.preprocess.directories.masked_lines import coloured, token_lines
+from sft_shards.preprocess.directories.masked_lines import as_object, coloured, token_lines
 from sft_shards.preprocess.directories.tables import folded
 from sft_shards.preprocess.pipeline.pipeline import Pipeline
 from sft_shards.preprocess.preview import shortened
@@ -92,14 +92,12 @@ def _numbered(source: Source, first: int, count: int, most: int) -> list[tuple[S
 
 def _rendered(pipeline: Pipeline, source: Source, number: int, record: Any | RecordError) -> RenderedRecord:
     batch = pipeline.of(source.options).batch(RawBatch(number, [record]), source.format)
-    ends = np.cumsum(batch.lengths)[:-1]
-    parts = zip(np.split(batch.ids, ends), np.split(batch.loss_mask, ends), strict=True) if len(batch.lengths) else ()
     reject = next(iter(batch.rejects), None)
     return RenderedRecord(
         source=source.path,
         record=number,
         format=source.format,
-        sequences=tuple(parts),
+        sequences=tuple(batch.sequences()),
         reason=reject.reason if reject else "",
         detail=reject.detail if reject else "",
         notes=tuple(name for name, noted in batch.notes.items() if noted),
@@ -109,16 +107,7 @@ def _rendered(pipeline: Pipeline, source: Source, number: int, record: Any | Rec
 def as_dicts(found: Preview) -> Iterator[dict[str, Any]]:
     """Give an object for each record, as `--json` prints them."""
     for one in found.records:
-        sequences = [
-            {
-                "tokens": ids.tolist(),
-                "loss_mask": mask.tolist(),
-                "text": [
-                    {"text": span.text, "trained": span.trained} for span in masked_spans(ids, mask, found.tokenizer)
-                ],
-            }
-            for ids, mask in one.sequences
-        ]
+        sequences = [as_object(ids, mask, found.tokenizer) for ids, mask in one.sequences]
         reject = {"reason": one.reason, "detail": one.detail} if one.reason else {}
         head = {"source": one.source, "record": one.record, "format": one.format, "template": found.template}
         yield {**head, "sequences": sequences, **reject, "notes": list(one.notes)}

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from sft_shards.formats.errors import UsageError
 from sft_shards.formats.masked_text import MaskedSpan, masked_spans
 from sft_shards.formats.shards import Manifest, ShardDirectory, Split
+from sft_shards.formats.shards.packing import SEED
 from sft_shards.formats.shards.rows import Origin, Origins
 from sft_shards.formats.shards.selection import content
 from sft_shards.formats.terminal import printable
@@ -173,7 +174,7 @@ class Conversations(Sequence[Pair]):
         seq_length: int,
         batching: str = "packed",
         overlong: str = "truncate",
-        seed: int = 1234,
+        seed: int = SEED,
         cache_dir: str | os.PathLike[str] | None = None,
     ) -> Packs:
         """Give the samples that `sft-train` trains on, as a map-style data set of torch tensors.
