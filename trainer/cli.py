@@ -100,7 +100,7 @@ class Command(click.Group):
 @click.option(
     "--evaluate",
     type=click.Choice(EVALUATE),
-    help="Read this split once and print its loss, and train nothing (default: train).",
+    help="Read this split once and print its loss, and train nothing (default: no split is, and the run trains).",
 )
 @click.option(
     "--batching",
@@ -179,10 +179,10 @@ def cli(ctx: click.Context, /, shards: tuple[str, ...], config_path: str | None,
     shards'.
 
     \b
-    sft-train --shards shards --device cpu -- --num-layers 2 --hidden-size 64
-        --num-attention-heads 4 --seq-length 256 --train-iters 60 --lr 1e-3
-    sft-train --shards mine --shards general:0.3 --epochs 3 --config run.yaml
-    sft-train --shards shards --config run.yaml --slurm --nodes 4 -- --save out --load out
+    sft-train --shards shards --device cpu --random-weights -- --num-layers 2
+        --hidden-size 64 --num-attention-heads 4 --seq-length 256 --train-iters 60 --lr 1e-3
+    sft-train --shards mine --shards general:0.3 --model DIR --epochs 3 --config run.yaml
+    sft-train --shards shards --model DIR --config run.yaml --slurm --nodes 4 -- --save out --load out
     """
     if ctx.invoked_subcommand is not None:
         return
