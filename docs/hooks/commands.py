@@ -31,9 +31,13 @@ def reference() -> str:
     return "\n".join([HEAD, *commands("sft-preprocess", sft_preprocess), *commands("sft-train", sft_train)])
 
 
-def commands(name: str, command: click.Command) -> Iterator[str]:
-    """Yield the lines of a command and of those below it."""
-    with click.Context(command, info_name=name) as context:
+def commands(name: str, command: click.Command, parent: click.Context | None = None) -> Iterator[str]:
+    """Yield the lines of a command and of those below it.
+
+    Args:
+        parent: context of the command above, whose settings (`-h`) count here; click remembers them in the command.
+    """
+    with click.Context(command, info_name=name, parent=parent, **command.context_settings) as context:
         usage = " ".join(command.collect_usage_pieces(context))
         yield f"## {name}\n"
         yield f"    {name} {usage}\n"
@@ -47,7 +51,7 @@ def commands(name: str, command: click.Command) -> Iterator[str]:
             yield ""
     if isinstance(command, click.Group):
         for below in sorted(command.commands):
-            yield from commands(f"{name} {below}", command.commands[below])
+            yield from commands(f"{name} {below}", command.commands[below], context)
 
 
 def paragraphs(text: str) -> str:
