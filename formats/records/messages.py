@@ -1,4 +1,4 @@
-"""Text-only records with a list of messages, in columns: what OpenAI's and ShareGPT's formats have in common."""
+"""Records with a list of messages, in columns: what OpenAI's and ShareGPT's formats have in common."""
 
 from __future__ import annotations
 

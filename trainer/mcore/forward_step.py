@@ -2,8 +2,7 @@
 
 Every rank reads its own batch. Items are pure functions of their number, so the tensor, pipeline and context ranks of
 one data-parallel rank read the same batch, and nothing is broadcast; a context rank keeps its share of the positions.
-Megatron does not shift labels; they and the mask come
-shifted from `sft_shards.trainer.data.shards`.
+Megatron does not shift labels; they and the mask come shifted from `sft_shards.trainer.data.shards`.
 """
 
 from __future__ import annotations
