@@ -7,14 +7,17 @@
         field: {messages: data.turns}
         map_role: {client: user}
         template_arg: {enable_thinking: true}
+        weight: 0.5
 
-A mapping of a source comes before the job's, name by name, and what a record says comes before both.
+A mapping of a source comes before the job's, name by name, and what a record says comes before both. The weight changes
+nothing in the shards: it stands in the manifest, and the trainer reads it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,7 +25,7 @@ from typing import Any
 from sft_shards.formats.errors import UsageError, nearest
 from sft_shards.formats.template_arguments import checked
 
-WEIGHT = "how often a source is seen is the trainer's: sft-train --shards DIR:WEIGHT, a directory for each weight"
+WEIGHT = "weight"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,8 @@ class SourceOptions:
     field: Mapping[str, str] = dataclasses.field(default_factory=dict)
     map_role: Mapping[str, str] = dataclasses.field(default_factory=dict)
     template_arg: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    weight: float | None = None
+    """How often the trainer shows it for each time that it shows a source without a weight, above 0; None: 1."""
 
     def own(self) -> dict[str, Any]:
         """Give the options that are set, by name."""
@@ -67,8 +72,6 @@ def _parsed(where: str, text: str) -> SourceOptions:
     values: dict[str, Any] = {}
     for key, value in raw.items():
         name = str(key).replace("-", "_")
-        if name == "weight":
-            raise UsageError(f"{where}: weight: {WEIGHT}")
         if name not in NAMES:
             raise UsageError(f"{where}: unknown key {key!r}; {nearest(name, NAMES)}")
         if value is not None:
@@ -78,10 +81,19 @@ def _parsed(where: str, text: str) -> SourceOptions:
     return SourceOptions(**values)
 
 
+def reading(options: Mapping[str, object]) -> dict[str, object]:
+    """Return those options of a source that its token ids and masks depend on."""
+    return {name: value for name, value in options.items() if name != WEIGHT}
+
+
 def _value(where: str, name: str, value: Any) -> Any:
     if name in ("path", "format"):
         if not isinstance(value, str) or "\0" in value:
             raise UsageError(f"{where}: is {json.dumps(value):.60}; expected a text; write it in quotes")
+        return value
+    if name == WEIGHT:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+            raise UsageError(f"{where}: is {json.dumps(value):.60}; expected a number above 0, such as 0.5 or 3")
         return value
     if not isinstance(value, dict):
         raise UsageError(f"{where}: is {json.dumps(value):.60}; expected a mapping")

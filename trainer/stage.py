@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_shards.formats.errors import DataError
-from sft_shards.formats.shards import ShardDirectory
+from sft_shards.formats.shards import ShardDirectory, Split
 from sft_shards.trainer.data.balance import BalancedSamples, CostedSamples, CostModel, deal, waiting
 from sft_shards.trainer.data.cache import Cache
 from sft_shards.trainer.data.mixture import Mixture, Source
@@ -82,23 +82,39 @@ class Stage:
         return Meter()
 
     def mixture(self, split: str) -> Mixture | None:
-        """Return the mixture of all directories with conversations in `split`; None if there are none."""
+        """Return the mixture of all directories with conversations in `split`; None if there are none.
+
+        A directory whose sources have weights is several sources of the training mixture, one for each weight.
+        Evaluation reads all sequences once, and knows no weights.
+        """
+        weighted = split == "train" and not self.setup.job.evaluate
         sources = []
         for name, weight, directory in self.setup.directories:
             if split not in directory.manifest.splits or not directory.manifest.splits[split].sequences:
                 continue
-            plan = make_plan(
-                directory.split(split),
-                seq_length=self.setup.layout.seq_length,
-                overlong=self.setup.job.overlong,
-                batching=self.setup.job.batching,
-                every_token=self.every_token,
-                seed=self.setup.args.seed,
-                cache=self.setup.cache,
-                multiple=self.setup.layout.multiple,
-            )
-            sources.append(Source(name=name, weight=weight, plan=plan))
+            if not weighted:
+                sources.append(Source(name=name, weight=weight, plan=self._plan(directory.split(split))))
+                continue
+            parts = directory.by_weight(split)
+            for part in parts:
+                first, *others = part.sources
+                files = f"{first} and {len(others)} more" if others else first
+                own = name if len(parts) == 1 else f"{name}: {files}"
+                sources.append(Source(name=own, weight=weight * part.weight, plan=self._plan(part.split)))
         return Mixture(sources, seed=self.setup.args.seed) if sources else None
+
+    def _plan(self, split: Split) -> Plan:
+        """Return the pack plan of a split, or of a part of it, for this run."""
+        return make_plan(
+            split,
+            seq_length=self.setup.layout.seq_length,
+            overlong=self.setup.job.overlong,
+            batching=self.setup.job.batching,
+            every_token=self.every_token,
+            seed=self.setup.args.seed,
+            cache=self.setup.cache,
+            multiple=self.setup.layout.multiple,
+        )
 
     def samples(self, epochs: Fraction) -> int:
         """Return the number of training samples in `epochs` epochs of the mixture."""
@@ -177,7 +193,7 @@ class Stage:
         """Return a reader of a plan's samples.
 
         Args:
-            source: number of the directory, which every sample carries as `source`.
+            source: number of the source in its mixture, which every sample carries as `source`.
         """
         return Reader(
             plan,

@@ -71,7 +71,7 @@ def lines(
 
 
 def _tree(mixture: Mixture, epochs: float) -> list[str]:
-    """Return a line for each directory of a mixture of several: what it holds, how often it is shown, and its share."""
+    """Return a line for each source of a mixture of several: what it holds, how often it is shown, and its share."""
     if len(mixture.sources) == 1:
         return []
     trained = [float(source.weight) * source.plan.counts.trained_tokens for source in mixture.sources]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
+from collections.abc import Container
+from dataclasses import dataclass
+from fractions import Fraction
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from numpy.typing import NDArray
 
 from sft_shards.formats.errors import DataError, UsageError, nearest
 from sft_shards.formats.shards.indexed import MASK_DTYPE, IndexedReader, token_dtype
-from sft_shards.formats.shards.manifest import Manifest, ShardInfo
+from sft_shards.formats.shards.manifest import Manifest, ShardInfo, SplitInfo
 
 
 class Shard:
@@ -43,11 +46,20 @@ class Shard:
 
 
 class Split:
-    """The sequences of one split over all of its shards. Rows are numbered from 0 in the order of the shards."""
+    """The sequences of one split over all of its shards. Rows are numbered from 0 in the order of the shards.
 
-    def __init__(self, directory: Path, name: str, manifest: Manifest) -> None:
+    Args:
+        directory: the shard directory.
+        name: of the split.
+        manifest: of the directory.
+        shards: names of the shards that are read (default: all); rows are numbered within these.
+    """
+
+    def __init__(self, directory: Path, name: str, manifest: Manifest, shards: Container[str] | None = None) -> None:
         self.name = name
-        self.info = manifest.splits[name]
+        whole = manifest.splits[name]
+        chosen = tuple(info for info in whole.shards if shards is None or info.name in shards)
+        self.info = whole if len(chosen) == len(whole.shards) else SplitInfo.of(chosen)
         self.shards = [Shard(directory / name, info, manifest.tokenizer.vocab_size) for info in self.info.shards]
         self._bounds = [0, *accumulate(shard.info.sequences for shard in self.shards)]
 
@@ -78,6 +90,17 @@ class Split:
         return shard.tokens[inner], shard.loss_mask[inner]
 
 
+@dataclass(frozen=True, kw_only=True)
+class WeightedPart:
+    """What the sources of one weight have in a split."""
+
+    weight: Fraction
+    """How often the trainer shows it for each time that it shows a source without a weight."""
+    sources: tuple[str, ...]
+    """Paths of the sources, in the order of the inputs."""
+    split: Split
+
+
 class ShardDirectory:
     """A shard directory whose manifest has been read; a split is opened when it is asked for.
 
@@ -99,6 +122,40 @@ class ShardDirectory:
             UsageError: the directory has no split of that name.
             DataError: a file is damaged.
         """
+        self._check(name)
+        return Split(self.path, name, self.manifest)
+
+    def by_weight(self, name: str) -> list[WeightedPart]:
+        """Open a split in parts, one for each weight of its sources, in the order of their first shards.
+
+        A shard holds sequences of one source, so each part has shards of its own. Where all weights are equal, the one
+        part is the whole split.
+
+        Raises:
+            UsageError: the directory has no split of that name.
+            DataError: a file is damaged, or a weight is no number above 0.
+        """
+        self._check(name)
+        owners = {
+            part.shards[name]: source
+            for source in self.manifest.sources
+            for part in source.parts
+            if name in part.shards
+        }
+        groups: dict[Fraction, dict[str, str]] = {}  # by weight: the path of the source of each shard
+        for shard in self.manifest.splits[name].shards:
+            owner = owners.get(shard.name)
+            weight, path = (owner.weight, owner.path) if owner else (Fraction(1), "")
+            groups.setdefault(weight, {})[shard.name] = path
+        return [
+            WeightedPart(
+                weight=weight,
+                sources=tuple(dict.fromkeys(paths.values())),
+                split=Split(self.path, name, self.manifest, shards=paths),
+            )
+            for weight, paths in groups.items()
+        ]
+
+    def _check(self, name: str) -> None:
         if name not in self.manifest.splits:
             raise UsageError(f"{self.path}: no split {name!r}; {nearest(name, self.manifest.splits)}")
-        return Split(self.path, name, self.manifest)

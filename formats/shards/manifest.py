@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -152,6 +154,18 @@ class SourceInfo:
     unread: tuple[str, ...] = ()
     """Keys of its messages that nothing reads, each with how many of the first records have it; not written where
     there are none."""
+
+    @property
+    def weight(self) -> Fraction:
+        """How often the trainer shows it for each time that it shows a source without a weight, above 0.
+
+        Raises:
+            DataError: its `weight` is no such number.
+        """
+        value = self.options.get("weight", 1)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise DataError(f"source {self.path}: its weight {value!r:.60} is no number above 0; make the shards again")
+        return Fraction(str(value))
 
     def as_dict(self) -> dict[str, Any]:
         """Give the JSON object that the manifest holds."""

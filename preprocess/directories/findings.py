@@ -157,8 +157,8 @@ def _dominating(statistics: SplitStatistics) -> Iterator[Finding]:
         yield Finding(
             warning=True,
             title=f"{largest.path} has {largest.share:.0%} of the tokens",
-            detail="The other sources hardly count. If that is not meant, make a directory of each and give weights: "
-            "sft-train --shards DIR:WEIGHT.",
+            detail="The other sources hardly count. If that is not meant, give weights: below sources: in the YAML of "
+            "the job, or to directories, by sft-train --shards DIR:WEIGHT.",
         )
 
 

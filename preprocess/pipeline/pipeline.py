@@ -23,6 +23,7 @@ from sft_shards.preprocess.pipeline.render import BatchRendering, UnrolledTooLar
 from sft_shards.preprocess.pipeline.tokenize import BatchTokenization
 from sft_shards.preprocess.pipeline.truncation import BatchTruncation
 from sft_shards.preprocess.pipeline.verification import Verification
+from sft_shards.preprocess.source_options import reading
 from sft_shards.preprocess.sources import RawBatch
 from sft_shards.preprocess.tokenizer.backends import Backend, HuggingFace
 from sft_shards.preprocess.tokenizer.byte_lengths import byte_lengths
@@ -86,6 +87,7 @@ class Pipeline:
 
     def of(self, options: Mapping[str, object]) -> Pipeline:
         """Return the pipeline for sources with options of their own, made once; without any, this one."""
+        options = reading(options)
         if not options:
             return self
         key = canonical(options)

@@ -29,7 +29,8 @@ from sft_shards.formats.shards.manifest import NAME as MANIFEST
 from sft_shards.formats.shards.manifest import REJECTS
 from sft_shards.formats.shards.rows import read_rows
 from sft_shards.formats.shards.schema import SchemaError, build, parse
-from sft_shards.preprocess.sources import kind_of
+from sft_shards.preprocess.source_options import reading
+from sft_shards.preprocess.sources import Source, kind_of
 from sft_shards.preprocess.sources.streams import hash_range
 from sft_shards.preprocess.tasks.diff import differences, joined
 from sft_shards.preprocess.tasks.plan import Plan, Task
@@ -90,12 +91,17 @@ def write_candidates(plan: Plan, output: Path, older: Path) -> int:
     for source in plan.sources:
         old = known.get(source.path)
         own = [task for task in plan.tasks if task.source.path == source.path]
-        kind = {name: getattr(source, name) for name in ("kind", "compression", "format", "options")}
-        if old is not None and kind == {key: getattr(old, key) for key in kind}:
+        if old is not None and _read_alike(source, old):
             tasks |= _candidates(own, old, by_lines=kind_of(source).keeps_parts_when_appended(source))
     found = Candidates(directory=os.path.abspath(older), manifest=sha256_inside(older, MANIFEST) or "", tasks=tasks)
     write_json(output / WORK / NAME, asdict(found), scratch=output / WORK)
     return len(tasks)
+
+
+def _read_alike(new: Source, old: SourceInfo) -> bool:
+    """Return whether two sources of one path are read in the same way; their weights may differ."""
+    same = all(getattr(new, name) == getattr(old, name) for name in ("kind", "compression", "format"))
+    return same and reading(new.options) == reading(old.options)
 
 
 def _check_made_alike(plan: Plan, older: Path, manifest: Manifest) -> None:

@@ -1,6 +1,7 @@
 """`sources:` in YAML and `--source` in a call: inputs with formats, columns, roles and template arguments of their own."""
 
 import json
+from fractions import Fraction
 
 import pytest
 import yaml
@@ -8,6 +9,7 @@ from preprocess_jobs import TOKENIZER, contents, error_line
 from template_texts import ARGUED
 
 from sft_shards.formats.shards import Manifest, ShardDirectory
+from sft_shards.formats.shards.rows import Origins
 
 pytestmark = pytest.mark.process
 
@@ -129,7 +131,9 @@ def test_another_option_of_a_source_is_another_job(preprocess, folder):
         ([{"path": "qa.jsonl", "formt": "alpaca"}], "sources[0]: unknown key 'formt'; did you mean 'format'?"),
         (["plain.jsonl", {"path": "qa.jsonl", "template_args": {}}], "sources[1]: unknown key 'template_args'; did you "
          "mean 'template_arg'?"),
-        ([{"path": "qa.jsonl", "weight": 2}], "sources[0]: weight: how often a source is seen is the trainer's"),
+        ([{"path": "qa.jsonl", "weight": 0}], "sources[0]: weight: is 0; expected a number above 0"),
+        ([{"path": "qa.jsonl", "weight": "2"}], 'sources[0]: weight: is "2"; expected a number above 0'),
+        ([{"path": "qa.jsonl", "weight": True}], "sources[0]: weight: is true; expected a number above 0"),
         ([{"format": "alpaca"}], "sources[0]: no path"),
         ([{"path": 5}], "sources[0]: path: is 5; expected a text"),
         ([{"path": "qa.jsonl", "field": "q"}], 'sources[0]: field: is "q"; expected a mapping'),
@@ -149,6 +153,60 @@ def test_sources_that_cannot_be_meant(preprocess, folder, sources, message):
     assert status == 2
     assert message in error_line(err)
     assert not (folder / "out").exists()
+
+
+def weighted(*weights):
+    """The sources with these weights; None: none of its own."""
+    named = [one if isinstance(one, dict) else {"path": one} for one in SOURCES]
+    return [one | ({} if weight is None else {"weight": weight}) for one, weight in zip(named, weights, strict=True)]
+
+
+def test_weights_change_the_manifest_alone(preprocess, folder):
+    plain, path = configured(folder / "plain.yaml"), configured(folder / "job.yaml", sources=weighted(0.3, 2, None))
+    for words in (["--config", plain, "--output", "plain"], ["--config", path, "--output", "out"]):
+        assert preprocess("run", *words, "--workers", 1)[0] == 0
+    assert [source.weight for source in Manifest.read(folder / "out").sources] == [Fraction(3, 10), 2, 1]
+    old, new = contents(folder / "plain"), contents(folder / "out")
+    assert {name for name in old | new if old.get(name) != new.get(name)} == {"manifest.json"}
+    status, out, _ = preprocess("diff", "plain", "out")
+    assert status == 1
+    assert "source qa.jsonl: options.weight: null → 0.3" in out
+
+
+def test_other_weights_make_no_shard_anew(preprocess, folder):
+    for name, weights in (("a", (0.3, 2, None)), ("b", (1, None, 5)), ("c", (1, None, 5))):
+        path = configured(folder / f"{name}.yaml", sources=weighted(*weights))
+        extend = ["--extend", "a"] if name == "b" else []
+        status, _, err = preprocess("run", "--config", path, "--output", name, "--workers", 1, *extend)
+        assert status == 0, err
+    assert contents(folder / "b") == contents(folder / "c")
+    for path in (folder / "b" / "train" / "tokens").iterdir():
+        assert path.samefile(folder / "a" / "train" / "tokens" / path.name), "a hard link to the older shard"
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_split_opens_by_weight(preprocess, folder, merged):
+    path = configured(folder / "job.yaml", sources=weighted(0.3, None, 0.3), shard_tokens=40)
+    assert preprocess("run", "--config", path, "--output", "out", "--workers", 1)[0] == 0
+    if merged:
+        lines(folder / "other.jsonl", PLAIN)
+        other = configured(folder / "other.yaml", sources=[{"path": "other.jsonl", "weight": 0.3}])
+        assert preprocess("run", "--config", other, "--output", "other", "--workers", 1)[0] == 0
+        assert preprocess("merge", "out", "other", "--output", "both")[0] == 0
+    output = folder / ("both" if merged else "out")
+    directory = ShardDirectory(output)
+    whole, origins = directory.split("train"), Origins(output, directory.split("train"))
+    found = {}
+    for part in directory.by_weight("train"):
+        own = Origins(output, part.split)
+        assert {own[row].source for row in range(len(part.split))} == set(part.sources)
+        found[part.weight] = [(own[row], part.split[row][0].tolist()) for row in range(len(part.split))]
+    light = ["plain.jsonl", "qa.jsonl", *(["other.jsonl"] if merged else [])]
+    every = [(origins[row], whole[row][0].tolist()) for row in range(len(whole))]
+    assert found == {
+        Fraction(3, 10): [one for one in every if one[0].source in light],
+        Fraction(1): [one for one in every if one[0].source == "talk.jsonl"],
+    }
 
 
 def test_inputs_are_named_in_one_place(preprocess, folder):

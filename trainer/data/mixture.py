@@ -1,14 +1,14 @@
 """The mixture: pack plans with weights as one endless sequence of samples, where item i is a pure function of i.
 
-The weight w of a directory is its epochs per epoch of the mixture: 1 shows each of its n packs once, 2 twice, and 0.3
-shows the next 30% of them. Draw j of a directory is its pack j mod n. Epoch e of the mixture makes the draws
-floor(e·w·n) to floor((e + 1)·w·n) of each directory, computed in fractions, so that after any number of epochs no
-directory is off by a whole pack.
+A source is a directory, or what the sources of one weight have in it. Its weight w is its epochs per epoch of
+the mixture: 1 shows each of its n packs once, 2 twice, and 0.3 shows the next 30% of them. Draw j of a source is its
+pack j mod n. Epoch e of the mixture makes the draws floor(e·w·n) to floor((e + 1)·w·n) of each source, computed in
+fractions, so that after any number of epochs no source is off by a whole pack.
 
     n = 3 packs, w = 1/2:  epoch 0 makes draw 0 (pack 0), epoch 1 draws 1, 2 (packs 1, 2), epoch 2 draw 3 (pack 0)
 
-Within an epoch every draw gets a random word from a stream of its own directory, and the draws are sorted by word. A
-directory that is added comes between the draws of the others and does not change their order.
+Within an epoch every draw gets a random word from a stream of its own source, and the draws are sorted by word. A
+source that is added comes between the draws of the others and does not change their order.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from sft_shards.trainer.data.pack_plan import Counts, Plan
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One directory in a mixture."""
+    """A directory in a mixture, or the part of one whose sources have the same weight."""
 
     name: str
     """Short name for messages, different from those of the other sources."""
     weight: Fraction
-    """Epochs of this directory per epoch of the mixture, above 0."""
+    """Epochs of this source per epoch of the mixture, above 0."""
     plan: Plan
 
 
@@ -43,7 +43,7 @@ class Mixture:
         self.sources = tuple(sources)
         self.seed = seed
         twins: Counter[str] = Counter()
-        self._streams = []  # a directory that is named twice has two streams
+        self._streams = []  # one that is named twice has two streams
         for source in self.sources:
             self._streams.append(f"{source.plan.identity}/{twins[source.plan.identity]}")
             twins[source.plan.identity] += 1

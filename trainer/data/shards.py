@@ -58,7 +58,7 @@ class Sample(TypedDict):
     position_ids: NDArray[np.int32]
     """int32[N]: position within the conversation and the gap behind it, from 0."""
     source: np.int64
-    """Number of the directory that the whole sample comes from."""
+    """Number of the mixture's source that the whole sample comes from."""
 
 
 def parse_shards(text: str) -> tuple[str, Fraction]:

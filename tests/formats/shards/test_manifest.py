@@ -9,7 +9,7 @@ import pytest
 from toy_runs import turn, write_shards
 
 from sft_shards.formats.errors import DataError
-from sft_shards.formats.shards import Manifest, ShardDirectory
+from sft_shards.formats.shards import Manifest, ShardDirectory, SourceInfo
 from sft_shards.formats.shards.files import json_bytes
 
 pytestmark = pytest.mark.unit
@@ -130,3 +130,13 @@ def test_shards_are_opened_inside_of_the_directory(shards, tmp_path, kind):
         os.mkfifo(shards / "train/tokens/00000.idx")
     with pytest.raises(DataError, match=r"is a (link|FIFO); a shard directory holds regular files"):
         ShardDirectory(shards).split("train")
+
+
+@pytest.mark.parametrize("weight", [0, -1, True, "2", None, float("inf"), float("nan"), [1]])
+def test_a_weight_that_is_none_is_named(weight):
+    source = SourceInfo(
+        path="a.jsonl", kind="jsonl", compression="", format="openai", bytes=0, sha256="", records=0,
+        options={"weight": weight},
+    )  # fmt: skip
+    with pytest.raises(DataError, match=r"source a\.jsonl: its weight .* is no number above 0"):
+        _ = source.weight
