@@ -27,8 +27,8 @@ class JsonSchemas:
     """Two Arrow schemas for the same records. A reader tries `strict`, which is faster, and then `tolerant`."""
 
     strict: pa.Schema | None
-    """Every field that the records have, nested ones included: any other field is an error. None where the record that
-    was looked at has more fields than a text-only record needs."""
+    """The fields of the record that was looked at, nested ones included: any other field is an error. None where it has
+    fields that are ignored."""
     tolerant: pa.Schema | None
     """Also the fields that must have no value, with type null; fields not named here are ignored. None where every
     field has to be known."""
@@ -45,7 +45,7 @@ def schema(fields: tuple[tuple[str, FieldKind], ...]) -> pa.Schema:
 
     types = {TEXT: pa.string(), INTEGER: pa.int64(), NULL: pa.null(), EMPTY_LIST: pa.list_(pa.null())}
     function = pa.struct([("name", pa.string()), ("arguments", pa.string())])
-    types[CALLS] = pa.list_(pa.struct([("id", pa.string()), ("function", function)]))
+    types[CALLS] = pa.list_(pa.struct([("id", pa.string()), ("type", pa.string()), ("function", function)]))
     types[PARTS] = pa.list_(pa.struct([("type", pa.string()), ("text", pa.string())]))
 
     def arrow_type(kind: FieldKind) -> pa.DataType:
@@ -65,7 +65,7 @@ def schemas_for(
     """Return the schemas for records like this one.
 
     Args:
-        strict: the kind of each field that a text-only record needs.
+        strict: the kind of each field that records like this one need.
         tolerant: the kinds of the same fields in records that may hold other fields too.
         must_be_empty: other fields that have no value in a text-only record, beside those of `FieldMap.beside`.
         fields: which columns the user renamed.

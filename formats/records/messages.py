@@ -313,10 +313,11 @@ def message_schemas(
     if kind is None or not all(isinstance(message.get(keys[0]), (str, type(None))) for message in messages):
         return None
     role_and_text = ((keys[0], TEXT), (keys[1], kind))
-    if is_bare_list:
-        strict = schema(((name, role_and_text),))
-        return None if other_keys else JsonSchemas(strict=strict, tolerant=None, value_field=name)
     kinds = {**dict.fromkeys(TEXT_FIELDS, TEXT), WEIGHT: INTEGER, TOOL_CALLS: CALLS}
+    known = other_keys <= kinds.keys() & special
+    own = (*role_and_text, *((key, kinds[key]) for key in sorted(other_keys))) if known else role_and_text
+    if is_bare_list:
+        return JsonSchemas(strict=schema(((name, own),)), tolerant=None, value_field=name) if known else None
     others = tuple((key, kinds.get(key, NULL)) for key in sorted(special - {*keys}))
-    found = schemas_for(record, {name: role_and_text}, {name: (*role_and_text, *others)}, lists, fields, (TOOLS,))
-    return replace(found, strict=None) if found is not None and other_keys else found
+    found = schemas_for(record, {name: own}, {name: (*role_and_text, *others)}, lists, fields, (TOOLS,))
+    return found if found is None or known else replace(found, strict=None)

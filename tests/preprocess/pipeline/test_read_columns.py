@@ -365,6 +365,7 @@ def test_a_system_prompt_beside_the_conversation_is_its_first_turn(form):
     ("form", "bare"),
     [
         ("openai", USUAL["openai"]["messages"]),
+        ("openai", [{**one, "name": "n", "weight": 1} for one in USUAL["openai"]["messages"]]),
         ("chatml", USUAL["chatml"]["text"]),
         ("rounds", USUAL["rounds"]["conversation"]),
         ("text", USUAL["text"]["text"]),
@@ -374,6 +375,14 @@ def test_records_that_are_a_bare_value_are_read_together(form, bare):
     records = JsonBatch.of_texts(0, [json.dumps(bare, indent=1).encode()] * 3)
     assert rows_read_together(form, records) == [[0, 1, 2]]
     assert sorted(found_in(form, records)) == [0, 1, 2]
+
+
+def test_messages_are_read_with_the_fields_that_they_have():
+    messages = [{"role": "assistant", "content": "a", "name": "n", "weight": 1}]
+    schemas = get("openai").json_schemas({"messages": messages}, FieldMap())
+    assert schemas.strict.field("messages").type.value_type.names == ["role", "content", "name", "weight"]
+    messages[0]["mood"] = "good"
+    assert get("openai").json_schemas({"messages": messages}, FieldMap()).strict is None
 
 
 @pytest.mark.parametrize(
