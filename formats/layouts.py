@@ -269,6 +269,7 @@ def put_together(
     return [Turn(**{**turn, "tool_calls": tuple(turn["tool_calls"])}) for turn in turns], tools
 
 
+@lru_cache(maxsize=1 << 14)
 def _split(label: str) -> tuple[str, str, str]:
     """Return a label's name, the sign behind it and the words behind that: ("user", "=", "null")."""
     found = re.match(r"([a-z_]+)([=+]?)", label)

@@ -47,6 +47,8 @@ LONGEST_SOURCE = 128 << 10
 with the square of some of them."""
 LONGEST_ERROR = 300
 DICT_NAMES = frozenset(dir(dict))
+LOOP_NUMBERS = frozenset({"first", "last", "index", "index0", "revindex", "revindex0", "length"})
+"""Attributes of a loop that are numbers and truth values, which jinja2's rule never keeps from a template."""
 MOST_BITS = 8192
 """Of an integer."""
 
@@ -150,8 +152,10 @@ class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """Apply jinja2's rule; items of an ordinary dict are found without its detour over an exception."""
-        if type(obj) is dict and attribute in obj and attribute not in DICT_NAMES:
-            return obj[attribute]
+        if type(obj) is dict and attribute not in DICT_NAMES:
+            return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
+        if type(obj) is jinja2.runtime.LoopContext and attribute in LOOP_NUMBERS:
+            return getattr(obj, attribute)
         return super().getattr(obj, attribute)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
