@@ -136,6 +136,32 @@ def test_commands_and_their_options_exist(document: Document) -> None:
                 pass
 
 
+def message(node: ast.AST) -> str | None:
+    """The text of an expression, with `…` for what is put into it; None if it is no text."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=parts):
+            return "".join(message(part) or "…" for part in parts)
+        case _:
+            return None
+
+
+@pytest.mark.unit
+def test_every_message_that_is_explained_is_one_of_the_code() -> None:
+    files = [path for room in ("formats", "preprocess", "trainer") for path in (ROOT / room).rglob("*.py")]
+    nodes = [node for path in files for node in ast.walk(ast.parse(path.read_text("utf-8")))]
+    messages = {text for text in map(message, nodes) if text}
+    explained = re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs/troubleshooting.md").read_text("utf-8"), re.MULTILINE)
+    assert explained
+    unknown = []
+    for text in explained:
+        pattern = re.compile(".*".join(re.escape(part.strip()) for part in text.split("…")), re.DOTALL)
+        if not any(map(pattern.search, messages)):
+            unknown.append(text)
+    assert not unknown
+
+
 @pytest.mark.unit
 def test_the_tree_in_the_readme_shows_every_package() -> None:
     (tree,) = [body for _, body in Document.read(ROOT / "README.md").blocks if body.startswith("formats/ ")]
