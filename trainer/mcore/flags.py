@@ -31,12 +31,16 @@ DEFAULTS: dict[str, Any] = {
 """Values of flags that neither the file nor the command line sets."""
 
 
+ABOUT = "Megatron's flags: "
+"""How a message of the parser begins."""
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that raises UsageError instead of printing its usage and exiting."""
 
     def error(self, message: str) -> NoReturn:
         """Raise the message alone; Megatron's usage is 800 lines long."""
-        raise UsageError(f"Megatron's flags: {message}")
+        raise UsageError(f"{ABOUT}{message}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +86,7 @@ def resolve(
     for name in config:
         if _option_name(actions, name) is None:
             raise UsageError(f"{config_path}: unknown key {name!r}; {_hint(name, actions)}")
-    from_file = as_argv(actions, config)
+    from_file = _file_words(parser, config, config_path)
     after = list(flags)
     for word in after:
         option = word.split("=", 1)[0]
@@ -107,6 +111,16 @@ def resolve(
     if unknown:
         raise UsageError(f"Megatron's flags: {unknown[0]!r} belongs to no flag; a list goes after its flag's name")
     return Flags(argv=tuple(argv), args=args, given=given)
+
+
+def _file_words(parser: argparse.ArgumentParser, config: Mapping[str, Any], path: str) -> list[str]:
+    """Return the flags of the YAML file as words of a command line; UsageError, which names the file, if one is wrong."""
+    try:
+        words = as_argv(parser._option_string_actions, config)
+        parser.parse_known_args(words)
+    except UsageError as error:
+        raise UsageError(f"{path}: {str(error).removeprefix(ABOUT)}") from None
+    return words
 
 
 def _shape_words(parser: argparse.ArgumentParser, shape: ModelShape) -> list[str]:

@@ -73,10 +73,10 @@ def test_underscores_and_dashes_are_the_same_in_the_file() -> None:
         ({"devise": "cpu"}, (), "run.yaml: unknown key 'devise'; did you mean 'device'?"),
         ({}, ("--hiden-size", "3"), "unknown Megatron flag --hiden-size; did you mean '--hidden-size'?"),
         ({}, ("--shards", "x"), "unknown Megatron flag --shards; --shards is an option of sft-train"),
-        ({}, ("--num-layers", "two"), "argument --num-layers: invalid int value: 'two'"),
+        ({}, ("--num-layers", "two"), "Megatron's flags: argument --num-layers: invalid int value: 'two'"),
         ({}, ("stray",), "'stray' belongs to no flag"),
-        ({"swiglu": 3}, (), "'swiglu' is a switch"),
-        ({"num-layers": "two"}, (), "argument --num-layers: invalid int value: 'two'"),
+        ({"swiglu": 3}, (), "run.yaml: 'swiglu' is a switch"),
+        ({"num-layers": "two"}, (), "run.yaml: argument --num-layers: invalid int value: 'two'"),
     ],
 )
 def test_what_is_refused(config: dict[str, Any], words: tuple[str, ...], message: str) -> None:
