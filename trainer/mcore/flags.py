@@ -114,7 +114,7 @@ def resolve(
 
 
 def _file_words(parser: argparse.ArgumentParser, config: Mapping[str, Any], path: str) -> list[str]:
-    """Return the flags of the YAML file as words of a command line; UsageError, which names the file, if one is wrong."""
+    """Return the flags of the YAML file as words of a command line; a UsageError about one names the file."""
     try:
         words = as_argv(parser._option_string_actions, config)
         parser.parse_known_args(words)
