@@ -107,11 +107,10 @@ class TokenizerInfo:
 
 def vocabulary_hash(vocabulary: Mapping[str, int]) -> str:
     """Hash a vocabulary: SHA-256 over its sorted (token, id) pairs. Equal hashes mean that ids mean the same tokens."""
-    tokens = sorted(vocabulary)
-    # All tokens at once, each as JSON, in which no newline stands as it is: vocabularies have 100,000s of them.
-    spelled = json.dumps(tokens, separators=("\n", ":"))[1:-1].split("\n") if tokens else []
-    lines = [f"{token}\t{vocabulary[word]}" for token, word in zip(spelled, tokens, strict=True)]
-    return hashlib.sha256("\n".join(lines).encode("utf-8")).hexdigest()
+    pairs = {token: vocabulary[token] for token in sorted(vocabulary)}
+    # All pairs at once: a line for each, its token as JSON. Vocabularies have 100,000s of them.
+    lines = json.dumps(pairs, separators=("\n", "\t"))[1:-1]
+    return hashlib.sha256(lines.encode("utf-8")).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,6 +74,11 @@ def test_the_tokenizer_that_the_user_names(tmp_path: Path) -> None:
 def test_the_hash_is_the_one_that_a_manifest_keeps() -> None:
     assert compatibility.vocabulary_hash(VOCABULARY) == vocabulary_hash(VOCABULARY)
     assert compatibility.vocabulary_hash({"b": 1, "a": 0, "é": 2}) == vocabulary_hash({"é": 2, "a": 0, "b": 1})
+    spelled = {
+        token: number for number, token in enumerate(["\n", "\t", '"', "\\", "", "😀", "\ue000", "a\tb", "10", "9"])
+    }
+    assert compatibility.vocabulary_hash(spelled) == vocabulary_hash(spelled)
+    assert compatibility.vocabulary_hash({}) == vocabulary_hash({})
 
 
 LLAMA = {
