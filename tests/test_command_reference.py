@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 from markdown import Document
+from preprocess_jobs import INPUTS, SMALL
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PLACEHOLDER = re.compile(r"[A-Z]{2,}|…|\*|<|^T$")
 """A word that stands for another one, as FILE does."""
 READS_ONLY = {"check", "formats", "preview", "run"}
+OF_DIRECTORIES = {"inspect", "list", "rejects", "report", "stats", "verify"}
 
 
 def generator():
@@ -62,6 +64,23 @@ def test_what_a_document_does_with_the_data_that_ships_can_be_done(name: str, wo
     call = [sys.executable, "-m", "sft_shards.preprocess.cli", *words[1:]]
     done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.process
+def test_what_a_document_does_with_a_directory_can_be_done(preprocess, tmp_path, monkeypatch) -> None:
+    """Calls on `shards`: here made of the data that ships, with a conversation too long and a validation split."""
+    monkeypatch.chdir(tmp_path)
+    assert preprocess("run", *INPUTS, *SMALL, "--workers", 1, "--output", "shards")[0] == 0
+    calls = [
+        words
+        for path in sorted(DOCS.glob("*.md"))
+        for words in Document.read(path).commands()
+        if words[0] == "sft-preprocess" and OF_DIRECTORIES.intersection(words[1:2]) and "shards" in words
+        and not any(PLACEHOLDER.fullmatch(word) for word in words)
+    ]  # fmt: skip
+    assert {words[1] for words in calls} >= {"inspect", "rejects", "report", "stats"}
+    failed = {" ".join(words): err for words in calls for status, _, err in [preprocess(*words[1:])] if status}
+    assert failed == {}
 
 
 @pytest.mark.process
