@@ -6,6 +6,7 @@ says which schemas suit it (`JsonSchemas`); records that do not match are notice
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 FieldKind = str | tuple[tuple[str, str], ...]
 """What a field holds: one of the kinds below, or a list of messages, given by the kinds of their fields."""
 TEXT, INTEGER, NULL, EMPTY_LIST, CALLS, PARTS = "text", "integer", "null", "empty_list", "calls", "parts"
-"""Of these, `CALLS` are a message's `tool_calls` with arguments that are a text, and `PARTS` a content's text parts."""
+"""Of these, `CALLS` are a message's `tool_calls`, with arguments as texts, and `PARTS` a content's text parts."""
+OBJECT_MARK = "\0" + secrets.token_hex(8)
+"""What no text of a record begins with: it is another one in every process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,9 @@ class JsonSchemas:
     """Where a record is a bare value and not an object: the field that it is wrapped in before it is read."""
     json_fields: tuple[str, ...] = ()
     """Fields of any type, which a reader adds to the columns as texts in JSON; "" where a record has none."""
+    objects: frozenset[str] = frozenset()
+    """Keys at any depth, of which a value that is an object is read as a text: `OBJECT_MARK` and what
+    `layouts.json_text` writes. A value of any other type is read as the schemas say."""
 
 
 @lru_cache(maxsize=1024)

@@ -55,7 +55,7 @@ REASONING = ("reasoning_content", "reasoning", "thinking")
 """Spellings of a message's reasoning, of which those that are not null say the same."""
 TEXT_FIELDS = (*REASONING, "name", "tool_call_id")
 """Keys of a message whose texts are read as columns, too."""
-WEIGHT, TOOL_CALLS, TOOLS = "weight", "tool_calls", "tools"
+WEIGHT, TOOL_CALLS, TOOLS, ARGUMENTS = "weight", "tool_calls", "tools", "arguments"
 NO_ARGUMENTS = next(code for code, label in CALLS_OF_TURNS.items() if label == "arguments={}")
 
 
@@ -266,7 +266,12 @@ def _in_columns(key: str, value: Any) -> bool:
 
 
 def _is_function(value: Any) -> bool:
-    return type(value) is dict and type(value.get("arguments")) is str
+    return type(value) is dict and type(value.get(ARGUMENTS)) in (str, dict)
+
+
+def _has_objects(message: Mapping[str, Any]) -> bool:
+    """Return whether the arguments of a call are an object, in a message that columns can hold."""
+    return any(type(call["function"][ARGUMENTS]) is dict for call in message.get(TOOL_CALLS) or ())
 
 
 def _content_kind(messages: Sequence[Mapping[str, Any]], key: str, *, in_parts: bool) -> str | None:
@@ -315,9 +320,13 @@ def message_schemas(
     role_and_text = ((keys[0], TEXT), (keys[1], kind))
     kinds = {**dict.fromkeys(TEXT_FIELDS, TEXT), WEIGHT: INTEGER, TOOL_CALLS: CALLS}
     known = other_keys <= kinds.keys() & special
+    objects = frozenset([ARGUMENTS] if any(map(_has_objects, messages)) else [])
+    if objects & {name, *keys}:
+        return None
     own = (*role_and_text, *((key, kinds[key]) for key in sorted(other_keys))) if known else role_and_text
     if is_bare_list:
-        return JsonSchemas(strict=schema(((name, own),)), tolerant=None, value_field=name) if known else None
+        strict = schema(((name, own),))
+        return JsonSchemas(strict=strict, tolerant=None, value_field=name, objects=objects) if known else None
     others = tuple((key, kinds.get(key, NULL)) for key in sorted(special - {*keys}))
     found = schemas_for(record, {name: own}, {name: (*role_and_text, *others)}, lists, fields, (TOOLS,))
-    return found if found is None or known else replace(found, strict=None)
+    return found and replace(found, strict=found.strict if known else None, objects=objects)

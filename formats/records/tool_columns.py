@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from sft_shards.formats.layouts import MOST_LABELS, NAME, Parts, take_arguments_
 from sft_shards.formats.nesting import MAX_NESTING
 from sft_shards.formats.records.arrow_columns import as_strings, is_list, not_empty, not_null, take_texts
 from sft_shards.formats.records.fields import FieldMap
+from sft_shards.formats.records.json_schemas import OBJECT_MARK
 from sft_shards.formats.records.role_sequences import CALLS
 from sft_shards.formats.records.tools import read_arguments, read_tools
 
@@ -51,7 +52,7 @@ def read_calls(column: pa.Array) -> CallColumns | None:
     function = _children(calls["function"])
     if not function.keys() >= {"name", "arguments"}:
         return None
-    names, arguments = as_strings(function["name"]), as_strings(function["arguments"])
+    names, arguments = as_strings(function["name"]), _values(function["arguments"])
     ids = calls.get("id")
     no_ids = ids is None or ids.null_count == len(ids)
     ids = pa.nulls(len(calls["function"]), pa.string()) if no_ids else as_strings(ids)
@@ -85,17 +86,41 @@ def _are_not_blank(texts: pa.StringArray) -> NDArray[np.bool_]:
     return np.asarray([text is not None and bool(text.strip()) for text in texts.to_pylist()], dtype=bool)
 
 
-def _taken_apart(arguments: pa.StringArray) -> tuple[NDArray[np.uint8], pa.StringArray]:
+def _values(arguments: pa.Array) -> list[Any] | None:
+    """Return the arguments of calls, texts or structs; None for a column of another type."""
+    import pyarrow as pa
+
+    if pa.types.is_struct(arguments.type):
+        try:
+            return list(arguments.to_pylist())
+        except (ValueError, OverflowError, TypeError):  # a value that Python has no type for
+            return None
+    texts = as_strings(arguments)
+    return None if texts is None else list(texts.to_pylist())
+
+
+def _taken_apart(arguments: list[Any]) -> tuple[NDArray[np.uint8], pa.StringArray]:
     """Return the code of each call's arguments, u8[c], 0 where they are not supported, and the texts of all."""
     codes = np.zeros(len(arguments), dtype=np.uint8)
     texts = [""] * len(arguments)
-    for place, text in enumerate(arguments.to_pylist()):
-        if text is None or text.count("[") + text.count("{") > MOST_BRACKETS:
+    for place, raw in enumerate(arguments):
+        try:
+            label, taken = _label_and_text(raw)
+        except (TypeError, ValueError):  # a date, say
             continue
-        label, taken = take_arguments_apart(read_arguments(text))
-        if label and _is_unicode(taken):
+        if label and taken.count("[") + taken.count("{") <= MOST_BRACKETS and _is_unicode(taken):
             codes[place], texts[place] = CODES[label], taken
     return codes, string_array(texts)
+
+
+def _label_and_text(raw: Any) -> tuple[str, str]:
+    """Return what `take_arguments_apart` gives for arguments as they stand in a record."""
+    if type(raw) is not str:
+        return take_arguments_apart(raw)
+    if raw.startswith(OBJECT_MARK):
+        text = raw[len(OBJECT_MARK) :]
+        return ("arguments", text) if text != "{}" else ("arguments={}", "")
+    return take_arguments_apart(read_arguments(raw)) if raw.count("[") + raw.count("{") <= MOST_BRACKETS else ("", "")
 
 
 def _is_unicode(text: str) -> bool:

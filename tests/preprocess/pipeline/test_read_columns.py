@@ -13,6 +13,7 @@ from sft_shards.formats.conversation import Conversation
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.layouts import put_together
 from sft_shards.formats.records import FieldMap, get
+from sft_shards.formats.records.json_schemas import OBJECT_MARK
 from sft_shards.preprocess.pipeline.read import read_in_columns
 from sft_shards.preprocess.sources import JsonBatch, RawBatch, TableBatch, json_columns, parse
 
@@ -45,9 +46,21 @@ ARGUMENTS = st.sampled_from(
         '{"a": ' + "[" * 120 + "]" * 120 + "}",
     ]
 )
+OBJECTS = st.sampled_from(
+    [
+        {"a": 1},
+        {},
+        {"a": {"b": [1.50, {"c": None}], "d": {"arguments": {"e": {}}}}, "é": True},
+        {'"}': '{"a\\"arguments": {"', "\\": "\n\t\0\u2028é"},
+        {"a": "\ud83d"},
+        {"arguments": {"arguments": "\\"}, 'x"arguments': {}},
+        functools.reduce(lambda inner, _: {"a": inner}, range(6), 1),
+        {"a": functools.reduce(lambda inner, _: [inner], range(120), 1)},
+    ]
+)
 FUNCTION = st.fixed_dictionaries(
     {"name": st.sampled_from(["f", "g.h", "a b", "", "é"])},
-    optional={"arguments": ARGUMENTS | st.none() | st.just({"a": 1}), "parameters": st.just("{}"), "x": st.just(1)},
+    optional={"arguments": ARGUMENTS | OBJECTS | OBJECTS | st.none(), "parameters": st.just("{}"), "x": st.just(1)},
 )
 CALL = st.fixed_dictionaries(
     {"function": FUNCTION},
@@ -451,6 +464,74 @@ def test_calls_and_their_tools_are_read_together(table):
     labels = ("user", "assistant=null", "call", "call_id", "arguments={}", "tool", "tool_call_id", "assistant")
     assert found[0] == ((offer, "text", "text", *labels), ["f", "d", "q", "f", "c", "r", "c", "a"])
     assert found[1] == (("user", "assistant"), ["q", "a"])
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_arguments_that_are_objects_are_read_together(table):
+    record = json.loads(json.dumps(CALLING))
+    record["messages"][1]["tool_calls"][0]["function"]["arguments"] = {"a": {"b": 1}, "c": [2.0]}
+    records = [record, {"messages": USUAL["openai"]["messages"]}, record]
+    if table:
+        records = [{"messages": record["messages"]} for record in records]
+        raw = TableBatch(0, pa.RecordBatch.from_pylist(records))
+        records = raw.columns.to_pylist()
+    else:
+        raw = JsonBatch.of_texts(0, [json.dumps(record).encode() for record in records])
+        assert rows_read_together("openai", raw) == [[0, 1, 2]]
+    found = check("openai", raw, records)
+    assert sorted(found) == [0, 1, 2]
+    assert found[2][1][-5:] == ["c", '{"a": {"b": 1}, "c": [2.0]}', "r", "c", "a"]
+
+
+def test_objects_among_texts_are_read_together_once_one_was_seen():
+    """Each record that is looked at first is one of another kind than the others."""
+    calling = {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {"a": 1}}}]}]}
+    lines = [json.dumps(record).encode() for record in [USUAL["openai"], calling] * 500]
+    assert sum(map(len, rows_read_together("openai", JsonBatch.of_texts(0, lines)))) == 1000
+    assert len(rows_read_together("openai", JsonBatch.of_texts(0, lines))) < 8
+
+
+KEYS = st.sampled_from(["arguments", "a", 'a"arguments', "arguments\\"]) | TEXT
+JSON = st.none() | st.booleans() | st.integers() | TEXT
+for _ in range(4):
+    JSON = JSON | st.lists(JSON, max_size=3) | st.dictionaries(KEYS, JSON, max_size=3)
+
+
+@settings(max_examples=300)
+@given(JSON, st.booleans(), st.booleans())
+def test_objects_become_texts_and_nothing_else_changes(value, ascii_, spaced):
+    def changed(one):
+        if isinstance(one, list):
+            return list(map(changed, one))
+        if not isinstance(one, dict):
+            return one
+        return {
+            key: f"{OBJECT_MARK}{json.dumps(own, ensure_ascii=False)}"
+            if key == "arguments" and isinstance(own, dict)
+            else changed(own)
+            for key, own in one.items()
+        }
+
+    made = json_columns._with_objects_as_texts(spell(value, ascii_, spaced), "arguments")
+    assert json.loads(made) == changed(value)
+
+
+@pytest.mark.parametrize(
+    "object_", [b"{a}", b"{1: 2}", b'{"a": Inf}', b'{"a": 1,}', b'{"a": "\n"}', b'{"a": 01}', b'{"a": "\xff"}', b'{"a"']
+)
+def test_an_object_that_is_no_json_makes_a_record_unsupported(object_):
+    """In the arguments of a call, and where nothing is read."""
+    line = json.dumps({**CALLING, "more": {"arguments": 7}}).encode()
+    usual = line.replace(b'"arguments": "{}"', b'"arguments": {}')
+    lines = [usual, line.replace(b'"{}"', object_), line.replace(b"7", object_), usual]
+    assert sorted(found_in("openai", JsonBatch.of_texts(0, lines))) == [0, 3]
+
+
+def test_a_text_named_as_arguments_are_is_no_object():
+    fields = FieldMap(columns={"content": "arguments"})
+    call = {"function": {"name": "f", "arguments": {}}}
+    records = [{"messages": [{"role": "assistant", "arguments": own, "tool_calls": [call]}]} for own in ("a", {"a": 1})]
+    check("openai", JsonBatch.of_texts(0, [json.dumps(record).encode() for record in records]), records, fields)
 
 
 @pytest.mark.parametrize("table", [False, True])
