@@ -28,9 +28,8 @@ from sft_shards.formats.templates.sentinels import GENERATION_END, GENERATION_ST
 from sft_shards.formats.templates.thinking import (
     TAGS,
     after_empty_think,
-    find_opened_think,
-    without_think_opener,
 )
+from sft_shards.formats.templates.turn_starts import after_header, after_prompt, behind_prompt, without_header
 
 MESSAGE_END = re.compile(r"\s*(<\|end\|>)")
 """What ends each message in gpt-oss's history but the last, where the model itself generates `<|return|>`."""
@@ -161,7 +160,7 @@ def by_marks(
     speakers = [number for number, turn in enumerate(conversation.turns) if turn.role == "assistant"]
     own = {number: own_anchors(anchors.of(number), len(conversation.turns[number].tool_calls)) for number in speakers}
     lefts = {number: anchors.end_before(own[number][0].start) for number in speakers}
-    starts = {number: _after_header(text, lefts[number], own[number][0], header, gap, lead) for number in speakers}
+    starts = {number: after_header(text, lefts[number], own[number][0], header, gap, lead) for number in speakers}
     for number in speakers:
         other = anchors.other_between(number, own[number][0].start, own[number][-1].end)
         if other is not None:
@@ -173,10 +172,10 @@ def by_marks(
             raise RecordError("turn_not_rendered", lost)
         twice = bool(header) and text.count(header, lefts[number], own[number][0].start) > 1
         if twice or (every_prompt and header):
-            fed = _behind_prompt(text, lefts[number], own[number], number, prompt)
+            fed = behind_prompt(text, lefts[number], own[number], number, prompt)
             starts[number] = starts[number] if fed is None else fed
         if starts[number] is None and header:
-            starts[number] = _without_header(text, number, lefts[number], own[number], header, bare, prompt)
+            starts[number] = without_header(text, number, lefts[number], own[number], header, bare, prompt)
     # Markers of the first placement enclose white space too, so only the others leave a question about it.
     asked = (
         []
@@ -193,7 +192,7 @@ def by_marks(
         if start is None:
             start = first.start - spaces.kept(number)
             if first.kind == CALL or text[left:start] != gap:
-                start = _after_prompt(text, number, left, first, prompt)
+                start = after_prompt(text, number, left, first, prompt)
             elif first.kind == CONTENT and text.endswith(lead, left, start):
                 start -= len(lead)
         said = first.start - spaces.kept(number) if first.kind == CONTENT else None
@@ -253,85 +252,6 @@ def _may_begin_with_space(text: str, start: int | None, first: Anchor, message: 
     if first.kind != CONTENT or start is None:
         return first.kind == CONTENT
     return start < after_empty_think(text, start) <= first.start and not TAGS.search(message.get("content") or "")
-
-
-def _after_header(text: str, left: int, first: Anchor, header: str, gap: str, lead: str) -> int | None:
-    """Return where a turn's header ends, between the text before it and its own first text; None if none is there.
-
-    A template without a generation prompt has no header. There, reasoning that was inlined shows the start of a turn:
-    behind what stands in front of any answer.
-    """
-    if header:
-        found = text.rfind(header, left, first.start)
-        if found >= 0:
-            return found + len(header)
-        return None
-    opened = find_opened_think(text, left, first.start) if first.kind == REASONING else None
-    return None if opened is None or not text.startswith(gap, left) else left + len(gap) - len(lead)
-
-
-def _without_header(
-    text: str, number: int, left: int, own: Sequence[Anchor], header: str, bare: str, prompt: Callable[[int], str]
-) -> int:
-    """Return where a turn begins whose header is not the one of the generation prompt.
-
-    That is behind what inference feeds, where this is a prefix of the text, with the opener of reasoning at its end or
-    without: a system prompt may change the header, results of tools may need none, and an answer may bring the
-    `<think>` itself that the header ends with. Else it is behind the header that answers have in the template's
-    history: without the opener of reasoning, which templates leave out where they drop reasoning.
-    """
-    fed = _behind_prompt(text, left, own, number, prompt, without_think_opener)
-    if fed is not None:
-        return fed
-    found = text.rfind(bare, left, own[0].start) if bare and bare != header else -1
-    if found < 0:
-        if opened := find_opened_think(text, left, own[0].start) if own[0].kind == REASONING else None:
-            return opened
-        between = text[left : own[0].start]
-        detail = (
-            f"turn {number} does not begin with the generation prompt {header[-40:]!r}, "
-            f"but {between[-60:]!r} stands in front of it: the template writes its history otherwise than its prompts; "
-            "give one that does not with --template"
-        )
-        raise RecordError("turn_start_unknown", detail)
-    return found + len(bare)
-
-
-def _behind_prompt(
-    text: str,
-    left: int,
-    own: Sequence[Anchor],
-    number: int,
-    prompt: Callable[[int], str],
-    *shorter: Callable[[str], str],
-) -> int | None:
-    """Return where a turn begins behind what inference feeds, where the text begins with this; else None.
-
-    Args:
-        left: where the text before the turn ends.
-        own: the turn's anchors.
-        shorter: take parts off a prompt; the text may begin with what is left.
-    """
-    try:
-        fed = prompt(number)
-    except RecordError:
-        return None
-    for known in (fed, *(change(fed) for change in shorter)):
-        if text.startswith(known) and left <= len(known) <= own[-1].start + (own[0].kind != CALL) * len(text):
-            return len(known)
-    return None
-
-
-def _after_prompt(text: str, number: int, left: int, first: Anchor, prompt: Callable[[int], str]) -> int:
-    """Return where a turn without header and without text of its own begins: behind what inference feeds before it."""
-    fed = prompt(number)
-    if not text.startswith(fed) or not left <= len(fed) <= first.start:
-        detail = (
-            f"turn {number} does not begin where inference would: its prompt is not in the text; "
-            "give a template whose history begins with its prompts with --template"
-        )
-        raise RecordError("turn_start_unknown", detail)
-    return len(fed)
 
 
 def _find_stop(

@@ -1,0 +1,88 @@
+"""Where an assistant turn starts: behind its header, which history may write otherwise than the generation prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from sft_shards.formats.errors import RecordError
+from sft_shards.formats.templates.anchors import CALL, REASONING, Anchor
+from sft_shards.formats.templates.thinking import find_opened_think, without_think_opener
+
+
+def after_header(text: str, left: int, first: Anchor, header: str, gap: str, lead: str) -> int | None:
+    """Return where a turn's header ends, between the text before it and its own first text; None if none is there.
+
+    A template without a generation prompt has no header. There, reasoning that was inlined shows the start of a turn:
+    behind what stands in front of any answer.
+    """
+    if header:
+        found = text.rfind(header, left, first.start)
+        if found >= 0:
+            return found + len(header)
+        return None
+    opened = find_opened_think(text, left, first.start) if first.kind == REASONING else None
+    return None if opened is None or not text.startswith(gap, left) else left + len(gap) - len(lead)
+
+
+def without_header(
+    text: str, number: int, left: int, own: Sequence[Anchor], header: str, bare: str, prompt: Callable[[int], str]
+) -> int:
+    """Return where a turn begins whose header is not the one of the generation prompt.
+
+    That is behind what inference feeds, where this is a prefix of the text, with the opener of reasoning at its end or
+    without: a system prompt may change the header, results of tools may need none, and an answer may bring the
+    `<think>` itself that the header ends with. Else it is behind the header that answers have in the template's
+    history: without the opener of reasoning, which templates leave out where they drop reasoning.
+    """
+    fed = behind_prompt(text, left, own, number, prompt, without_think_opener)
+    if fed is not None:
+        return fed
+    found = text.rfind(bare, left, own[0].start) if bare and bare != header else -1
+    if found < 0:
+        if opened := find_opened_think(text, left, own[0].start) if own[0].kind == REASONING else None:
+            return opened
+        between = text[left : own[0].start]
+        detail = (
+            f"turn {number} does not begin with the generation prompt {header[-40:]!r}, "
+            f"but {between[-60:]!r} stands in front of it: the template writes its history otherwise than its prompts; "
+            "give one that does not with --template"
+        )
+        raise RecordError("turn_start_unknown", detail)
+    return found + len(bare)
+
+
+def behind_prompt(
+    text: str,
+    left: int,
+    own: Sequence[Anchor],
+    number: int,
+    prompt: Callable[[int], str],
+    *shorter: Callable[[str], str],
+) -> int | None:
+    """Return where a turn begins behind what inference feeds, where the text begins with this; else None.
+
+    Args:
+        left: where the text before the turn ends.
+        own: the turn's anchors.
+        shorter: take parts off a prompt; the text may begin with what is left.
+    """
+    try:
+        fed = prompt(number)
+    except RecordError:
+        return None
+    for known in (fed, *(change(fed) for change in shorter)):
+        if text.startswith(known) and left <= len(known) <= own[-1].start + (own[0].kind != CALL) * len(text):
+            return len(known)
+    return None
+
+
+def after_prompt(text: str, number: int, left: int, first: Anchor, prompt: Callable[[int], str]) -> int:
+    """Return where a turn without header and without text of its own begins: behind what inference feeds before it."""
+    fed = prompt(number)
+    if not text.startswith(fed) or not left <= len(fed) <= first.start:
+        detail = (
+            f"turn {number} does not begin where inference would: its prompt is not in the text; "
+            "give a template whose history begins with its prompts with --template"
+        )
+        raise RecordError("turn_start_unknown", detail)
+    return len(fed)
