@@ -22,6 +22,7 @@ EMPTY_THINK = re.compile(r"\s*<think>\s*</think>")
 REST_OF_EMPTY_THINK = re.compile(r"\s*</think>")
 """What is left of one whose first half the header has, or had before history was rewritten."""
 OPENED_THINK = re.compile(r"<think>\s*\Z")
+QUESTION = {"role": "user", "content": "Hello"}
 NO_HEADER = "a rewritten turn has no header"
 Places = list[tuple[Variant, Span | None]]
 """What a message says, and where each part of it stands in a rendering."""
@@ -92,15 +93,13 @@ class Oracle:
 
     def _header(self) -> str:
         """Return the generation prompt of a question, "" if there is none."""
-        asked = [{"role": "user", "content": "Hello"}]
-        without, prompt = self.renderer.rendered(asked, None), self.renderer.rendered(asked, None, True)
+        without, prompt = self.renderer.rendered([QUESTION], None), self.renderer.rendered([QUESTION], None, True)
         return prompt[len(without) :] if without is not None and prompt and prompt.startswith(without) else ""
 
     def _always_header(self) -> str:
         """Return the generation prompt of a template that writes it always, "" if it does not."""
-        asked = [{"role": "user", "content": "Hello"}]
-        first = self.renderer.rendered(asked, None)
-        second = self.renderer.rendered([*asked, {"role": "assistant", "content": "World"}], None)
+        first = self.renderer.rendered([QUESTION], None)
+        second = self.renderer.rendered([QUESTION, {"role": "assistant", "content": "World"}], None)
         found = list(self.stop.finditer(second or ""))
         if not first or not second or not found:
             return ""
@@ -179,7 +178,7 @@ class Oracle:
             yield tuple(self.encoder.encode(longer[len(whole) : found.end()])[0])
             return
         # What follows changes the turn itself, so that a plain answer shows what ends a turn.
-        plain = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "World"}, following]
+        plain = [QUESTION, {"role": "assistant", "content": "World"}, following]
         behind = (self.renderer.rendered(plain, tools) or "").partition("World")[2]
         found = self.stop.match(behind.lstrip())
         if found:
@@ -210,7 +209,14 @@ class Oracle:
         elif fed and whole.startswith(fed) and before <= len(fed) <= first:
             start = len(fed)
         else:
+            found = re.match(_spaced(prompt), whole) if prompt and own else None
+            start = self._behind_words(messages, at, tools, whole, (before, own), found, prompt)
+        if start is None:
             start = self._behind_header(messages[:at], tools, prompt, whole, before, own)
+        if start is None and own:
+            asked = (self.renderer.rendered([QUESTION], None, True) or "").rpartition("Hello")[2]
+            found = [None, *re.finditer(_spaced(asked), whole[: own[0]])][-1] if asked.strip() else None
+            start = self._behind_words(messages, at, tools, whole, (before, own), found, asked)
         if start is None:
             return Turn(must=None)
         rewritten = prompt is None or not whole.startswith(prompt)
@@ -241,6 +247,32 @@ class Oracle:
             if found >= 0:
                 return found + len(one)
         return None
+
+    def _behind_words(
+        self,
+        messages: list[Message],
+        at: int,
+        tools: Any,
+        whole: str,
+        between: tuple[int, Span | None],
+        found: re.Match[str] | None,
+        prompt: str | None,
+    ) -> int | None:
+        """Return where a turn begins behind a prompt that history writes with other white space; None if it does not.
+
+        White space behind it is the template's where the prompt has some at its end too, but for the turn's own.
+        """
+        before, own = between
+        if not found or not own or not prompt or not before <= found.end() <= own[0]:
+            return None
+        run = len(whole[found.end() :]) - len(whole[found.end() :].lstrip())
+        if not run or prompt == prompt.rstrip():
+            return found.end()
+        content = messages[at].get("content") or ""
+        other = {**messages[at], "content": content.lstrip()} if content != content.lstrip() else messages[at]
+        stripped = self.renderer.rendered([*messages[:at], other, *messages[at + 1 :]], tools)
+        kept = len(whole) - len(stripped) if stripped is not None else 0
+        return found.end() + run - min(max(kept, 0), run)
 
     def _shorter(self, header: str) -> Iterator[str]:
         """Yield a header, then without an opener of reasoning, without the white space around it, and cut in its line.
@@ -282,6 +314,11 @@ class Oracle:
         dropped = [variant.message for variant, span in own if variant.kind == REASONING and span is None]
         ending = self.renderer.rendered(messages[: at + 1], tools)
         return any(self.renderer.rendered([*messages[:at], other], tools) != ending for other in dropped)
+
+
+def _spaced(words: str) -> str:
+    """Return a pattern that matches words with any white space in them."""
+    return r"\s*" + r"\s*".join(map(re.escape, "".join(words.split())))
 
 
 def _region(places: Places) -> Span | None:

@@ -118,7 +118,8 @@ def kinds(conversation: Conversation) -> frozenset[str]:
 def rewriting(template: Renders) -> Rewriting:
     """Find out what a template does to earlier turns, with conversations of every kind."""
     rewrites, differs = set(), set()
-    for probe in (*probes(), padded()):
+    one_question = until(probes()[0], 1)
+    for probe in (one_question, *probes(), padded()):
         try:
             rendering, history = template.render(probe), template.history(probe)
         except RecordError:

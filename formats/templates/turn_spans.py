@@ -191,8 +191,8 @@ def by_marks(
         start = starts[number]
         if start is None:
             start = first.start - spaces.kept(number)
-            if first.kind == CALL or text[left:start] != gap:
-                start = after_prompt(text, number, left, first, prompt)
+            if header or first.kind == CALL or text[left:start] != gap:
+                start = after_prompt(text, number, left, first.start, start, header, prompt)
             elif first.kind == CONTENT and text.endswith(lead, left, start):
                 start -= len(lead)
         said = first.start - spaces.kept(number) if first.kind == CONTENT else None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.templates.anchors import CALL, REASONING, Anchor
 from sft_shards.formats.templates.thinking import find_opened_think, without_think_opener
+
+WORDS = re.compile(r"\S+")
 
 
 def after_header(text: str, left: int, first: Anchor, header: str, gap: str, lead: str) -> int | None:
@@ -25,9 +28,15 @@ def after_header(text: str, left: int, first: Anchor, header: str, gap: str, lea
 
 
 def without_header(
-    text: str, number: int, left: int, own: Sequence[Anchor], header: str, bare: str, prompt: Callable[[int], str]
-) -> int:
-    """Return where a turn begins whose header is not the one of the generation prompt.
+    text: str,
+    number: int,
+    left: int,
+    own: Sequence[Anchor],
+    header: str,
+    bare: str,
+    prompt: Callable[[int], str],
+) -> int | None:
+    """Return where a turn begins whose header is not the one of the generation prompt; None if that is not seen.
 
     That is behind what inference feeds, where this is a prefix of the text, with the opener of reasoning at its end or
     without: a system prompt may change the header, results of tools may need none, and an answer may bring the
@@ -38,17 +47,9 @@ def without_header(
     if fed is not None:
         return fed
     found = text.rfind(bare, left, own[0].start) if bare and bare != header else -1
-    if found < 0:
-        if opened := find_opened_think(text, left, own[0].start) if own[0].kind == REASONING else None:
-            return opened
-        between = text[left : own[0].start]
-        detail = (
-            f"turn {number} does not begin with the generation prompt {header[-40:]!r}, "
-            f"but {between[-60:]!r} stands in front of it: the template writes its history otherwise than its prompts; "
-            "give one that does not with --template"
-        )
-        raise RecordError("turn_start_unknown", detail)
-    return found + len(bare)
+    if found >= 0:
+        return found + len(bare)
+    return find_opened_think(text, left, own[0].start) if own[0].kind == REASONING else None
 
 
 def behind_prompt(
@@ -76,13 +77,55 @@ def behind_prompt(
     return None
 
 
-def after_prompt(text: str, number: int, left: int, first: Anchor, prompt: Callable[[int], str]) -> int:
-    """Return where a turn without header and without text of its own begins: behind what inference feeds before it."""
+def after_prompt(
+    text: str, number: int, left: int, first: int, said: int, header: str, prompt: Callable[[int], str]
+) -> int:
+    """Return where a turn without a header that is known begins: behind what inference feeds before it.
+
+    The text may have other white space in it. White space behind it is the template's, up to the turn's own text, where
+    the prompt ends with white space too; else the model generates it. In "Q:  hi  A:   yes" with the prompt "Q: hi A:"
+    the turn begins at 10, with "Q: hi A: " at 13.
+
+    Args:
+        left: where the text before the turn ends.
+        first: where its own first text starts.
+        said: the same with the white space that is the turn's own.
+        header: the generation prompt of one question, "" if there is none.
+
+    Raises:
+        RecordError: `turn_start_unknown`, the text does not begin so; `template_error`, the template refuses to write
+            what inference feeds.
+    """
     fed = prompt(number)
-    if not text.startswith(fed) or not left <= len(fed) <= first.start:
+    if text.startswith(fed) and left <= len(fed) <= first:
+        return len(fed)
+    end = _end_of_words(text, fed)
+    if end is not None and left <= end <= first:
+        next_word = WORDS.search(text, end)
+        return min(next_word.start(), max(said, end)) if next_word and fed[-1:].isspace() else end
+    if header:
+        detail = (
+            f"turn {number} does not begin with the generation prompt {header[-40:]!r}, "
+            f"but {text[left:first][-60:]!r} stands in front of it: the template writes its history otherwise than its "
+            "prompts; give one that does not with --template"
+        )
+    else:
         detail = (
             f"turn {number} does not begin where inference would: its prompt is not in the text; "
             "give a template whose history begins with its prompts with --template"
         )
-        raise RecordError("turn_start_unknown", detail)
-    return len(fed)
+    raise RecordError("turn_start_unknown", detail)
+
+
+def _end_of_words(text: str, words: str) -> int | None:
+    """Return where a text has all of `words` behind it, white space aside; None if it does not begin with them."""
+    wanted = "".join(words.split())
+    missing = len(wanted)
+    for piece in WORDS.finditer(text):
+        begun = len(wanted) - missing
+        if not wanted.startswith(piece[0][:missing], begun):
+            return None
+        if len(piece[0]) >= missing:
+            return piece.start() + missing
+        missing -= len(piece[0])
+    return None

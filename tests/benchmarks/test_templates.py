@@ -171,6 +171,17 @@ def test_a_generation_prompt_that_is_always_written_is_cut_off(make) -> None:
     assert expected.text.endswith("So<|im_end|>\n")
 
 
+@pytest.mark.parametrize(("end", "generated"), [("", "\n\n"), ("\n", "")])
+def test_a_turn_whose_history_has_other_white_space_than_its_prompt(make, end: str, generated: str) -> None:
+    source = "{% for m in messages %}{{ ('\t' if m.role == 'assistant' else '') + '<|im_start|>' + m.role + '\n\n' }}"
+    prompt = "{% if add_generation_prompt %}{{ ' <|im_start|>assistantEND' }}{% endif %}".replace("END", end)
+    oracle = make(source + "{{ m.content }}<|im_end|>{% endfor %}" + prompt)
+    [expected] = oracle.expect([QUESTION, {"role": "assistant", "content": " So"}], None)
+    assert trained(oracle, expected) == generated + " So<|im_end|>"
+    [expected] = oracle.expect([QUESTION, {"role": "assistant", "content": "So"}, QUESTION], None)
+    assert trained(oracle, expected) == generated + "So<|im_end|>"
+
+
 def test_the_machinery_runs_templates_of_ours_and_goes_on(module, tmp_path: Path) -> None:
     runner, tables = module("runner"), module("tables")
     templates = tmp_path / "templates"

@@ -214,3 +214,18 @@ def test_reasoning_that_is_all_of_a_call_s_content_is_forgotten_with_it():
     never = source.replace("m.content if m.content and loop.last else ''", "''")  # Cohere's
     found = train(ChatTemplate("cohere", never, TOKENS), Conversation(turns=turns), TrainOn())
     assert said(found) == ["!look<|im_end|>", "It is clear.<|im_end|>"]
+
+
+SPACED = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}{{ '    <|im_start|>assistant    ' + m.content + '<|im_end|>' }}"
+    "{% else %}{{ '<|im_start|>' + m.role + '\\n' + m.content }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '  <|im_start|>assistant' }}{% endif %}"
+)
+
+
+def test_a_template_that_never_writes_its_prompts_rewrites_the_only_turn_too():
+    template, asked = ChatTemplate("spaced", SPACED, TOKENS), Conversation(turns=REASONED.turns[:2])
+    with pytest.raises(RecordError, match="turn 1 ") as caught:
+        train(template, asked, TrainOn(rewritten="refuse"))
+    assert caught.value.reason == "turn_rewritten"
+    assert "history_rewritten" in train(template, asked, TrainOn()).notes

@@ -72,6 +72,36 @@ def test_a_call_turn_without_the_think_tag_that_the_prompt_ends_with():
     ]
 
 
+# Indented as templates are that trim no blocks: history has other white space than the generation prompt.
+SPACED = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}{{ '\\t<|im_start|>assistant    ' + (m.content or '') }}"
+    + CALLS
+    + "{{ '<|im_end|>' }}{% else %}{{ '<|im_start|>' + m.role + '\\n' + m.content }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '  <|im_start|>assistantEND' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize(("end", "generated"), [("", "    "), ("\\n", "")])
+def test_a_history_with_other_white_space_than_the_prompt(end, generated):
+    source = SPACED.replace("END", end)
+    call, *answers = said(source, AGENTIC)
+    assert call == generated + "<tool_call>weather</tool_call><|im_end|>"
+    assert answers == [generated + "It is clear.<|im_end|>", generated + "Welcome.<|im_end|>"]
+    padded = Conversation(turns=(user("Hi"), assistant(" \n Hello ")))
+    assert said(source, padded) == [generated + " \n Hello <|im_end|>"]
+    stripped = source.replace("(m.content or '')", "(m.content or '') | trim")
+    assert said(stripped, padded) == [generated + "Hello<|im_end|>"]
+
+
+def test_a_header_that_is_written_in_the_question_with_other_white_space_than_in_the_prompt():
+    source = SPACED.replace("END", "\\n").replace("'\\t<|im_start|>assistant    ' +", "'    ' +")
+    source = source.replace("+ m.content }}{% endif", "+ m.content + '<|im_start|>assistant' }}{% endif")
+    source = source.replace("  <|im_start|>assistant\\n", "\\n")
+    answers = [text.strip() for text in said(source, AGENTIC)]
+    assert answers == ["<tool_call>weather</tool_call><|im_end|>", "It is clear.<|im_end|>", "Welcome.<|im_end|>"]
+    assert said(source, AGENTIC)[0] == "<tool_call>weather</tool_call><|im_end|>"
+
+
 def test_an_answer_that_brings_the_think_tag_of_the_prompt():
     source = CHATML.replace("'<|im_start|>assistant\\n' }}{% endif", "'<|im_start|>assistant\\n<think>\\n' }}{% endif")
     inlined = Conversation(turns=(user("Hi"), assistant("<think>\nhm\n</think>\n\nHello")))
