@@ -98,7 +98,9 @@ class Conversation:
         check_nesting(self.tools)
         check_nesting(self.documents)
         try:
-            "".join(self._words()).encode("utf-8")
+            for text in self._words():
+                if not text.isascii():
+                    text.encode("utf-8")
         except UnicodeEncodeError:
             raise RecordError(
                 "lone_surrogate", "the text holds half of a surrogate pair, which is no character"
@@ -110,21 +112,25 @@ class Conversation:
         return len(self.turns) == 1 and self.turns[0].role == PLAIN_TEXT
 
     def _check_turns(self) -> None:
+        answers = 0
         for number, turn in enumerate(self.turns):
             if turn.role not in ROLES:
                 raise RecordError("unknown_role", f"turn {number} is by {turn.role!r}, none of {', '.join(ROLES)}")
-            if turn.role == "assistant" and turn.is_silent():
-                raise RecordError(
-                    "empty_assistant_turn", f"turn {number}, an assistant's, has no text and no tool call"
-                )
-        if not any(turn.role == "assistant" for turn in self.turns):
+            if turn.role == "assistant":
+                answers += 1
+                if turn.is_silent():
+                    detail = f"turn {number}, an assistant's, has no text and no tool call"
+                    raise RecordError("empty_assistant_turn", detail)
+        if not answers:
             roles = ", ".join(turn.role for turn in self.turns) or "none"
             raise RecordError("no_assistant_turn", f"roles: {roles}")
 
     def _words(self) -> Iterator[str]:
         """Yield every text, with values of several texts as JSON."""
         for turn in self.turns:
-            yield from filter(None, (turn.content, turn.context, turn.reasoning, turn.name, turn.tool_call_id))
+            for text in (turn.content, turn.context, turn.reasoning, turn.name, turn.tool_call_id):
+                if text:
+                    yield text
             if turn.tool_calls:
                 yield as_json(turn.tool_calls)
         for more in (self.tools, self.documents, self.template_arguments):
