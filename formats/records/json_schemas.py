@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FieldKind = str | tuple[tuple[str, str], ...]
 """What a field holds: one of the kinds below, or a list of messages, given by the kinds of their fields."""
-TEXT, INTEGER, NULL, EMPTY_LIST, CALLS, PARTS = "text", "integer", "null", "empty_list", "calls", "parts"
+TEXT, NUMBER, NULL, EMPTY_LIST, CALLS, PARTS = "text", "number", "null", "empty_list", "calls", "parts"
 """Of these, `CALLS` are a message's `tool_calls`, with arguments as texts, and `PARTS` a content's text parts."""
 OBJECT_MARK = "\0" + secrets.token_hex(8)
 """What no text of a record begins with: it is another one in every process."""
@@ -49,7 +49,7 @@ def schema(fields: tuple[tuple[str, FieldKind], ...]) -> pa.Schema:
     """Return Arrow's schema for fields of given kinds."""
     import pyarrow as pa
 
-    types = {TEXT: pa.string(), INTEGER: pa.int64(), NULL: pa.null(), EMPTY_LIST: pa.list_(pa.null())}
+    types = {TEXT: pa.string(), NUMBER: pa.float64(), NULL: pa.null(), EMPTY_LIST: pa.list_(pa.null())}
     function = pa.struct([("name", pa.string()), ("arguments", pa.string())])
     types[CALLS] = pa.list_(pa.struct([("id", pa.string()), ("type", pa.string()), ("function", function)]))
     types[PARTS] = pa.list_(pa.struct([("type", pa.string()), ("text", pa.string())]))

@@ -28,8 +28,8 @@ from sft_shards.formats.records.arrow_columns import (
 from sft_shards.formats.records.fields import SYSTEM, FieldMap
 from sft_shards.formats.records.json_schemas import (
     CALLS,
-    INTEGER,
     NULL,
+    NUMBER,
     PARTS,
     TEXT,
     JsonSchemas,
@@ -46,7 +46,7 @@ from sft_shards.formats.records.role_sequences import (
     encode_roles,
     group_turns,
 )
-from sft_shards.formats.records.tool_columns import CallColumns, read_calls, with_offers
+from sft_shards.formats.records.tool_columns import CallColumns, read_calling_turns, read_calls, with_offers
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,7 +55,9 @@ REASONING = ("reasoning_content", "reasoning", "thinking")
 """Spellings of a message's reasoning, of which those that are not null say the same."""
 TEXT_FIELDS = (*REASONING, "name", "tool_call_id")
 """Keys of a message whose texts are read as columns, too."""
-WEIGHT, TOOL_CALLS, TOOLS, ARGUMENTS = "weight", "tool_calls", "tools", "arguments"
+WEIGHTS = ("weight", "loss_weight", "train")
+"""Spellings of a message's weight, of which the first that is not null counts."""
+TOOL_CALLS, TOOLS, ARGUMENTS = "tool_calls", "tools", "arguments"
 NO_ARGUMENTS = next(code for code, label in CALLS_OF_TURNS.items() if label == "arguments={}")
 
 
@@ -101,6 +103,7 @@ def read_message_columns(
         text_parts: types of the parts of a content that are text; none where a content has no parts.
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     column = first_filled_column(batch, lists)
     if column is None or not is_list(column.type) or not pa.types.is_struct(column.type.value_type):
@@ -123,6 +126,13 @@ def read_message_columns(
     )
     unsupported = unsupported | unknown
     codes, table = encode_roles(names, fields, roles)
+    called = table.calling[codes]
+    if called.any():
+        if calls is not None:
+            unsupported = unsupported | called
+        else:
+            calls = read_calling_turns(texts, called)
+        texts = pc.if_else(bool_array(called), pa.scalar(None, pa.string()), texts)
     offsets, counts = prefix_sums(lengths), lengths
     silent = _silent(texts, codes, table, beside, calls)
     unsupported |= ~not_null(texts) & (silent == 0)
@@ -234,6 +244,7 @@ def _fields_beside(
 
     spelled: dict[str, list[pa.StringArray]] = {}
     constants: dict[str, NDArray[np.bool_]] = {}
+    weights: dict[str, NDArray[np.float64]] = {}
     calls = None
     unknown = np.zeros(count, dtype=bool)
     for name, part in sorted(parts.items(), key=lambda one: TEXT_FIELDS.index(one[0]) if one[0] in TEXT_FIELDS else -1):
@@ -244,25 +255,39 @@ def _fields_beside(
             if name == "reasoning":
                 constants[ALIAS] = not_empty(texts)
             spelled.setdefault("reasoning" if name in REASONING else name, []).append(texts)
-        elif name == WEIGHT and pa.types.is_integer(part.type):
-            weights = numbers_of(part, null=1)
-            constants["weight=0"] = weights == 0
-            unknown |= (weights != 0) & (weights != 1)
+        elif name in WEIGHTS and _are_numbers(part.type):
+            weights[name] = numbers_of(part.cast(pa.float64(), safe=False), null=-1)
         elif name == TOOL_CALLS and (found := read_calls(part)) is not None:
             calls = found if len(found.codes) else None
         else:
             unknown |= not_null(part)
+    if weights:
+        weight = np.ones(count)
+        for name in WEIGHTS[::-1]:
+            if name in weights:
+                given = not_null(parts[name])
+                weight[given] = weights[name][given]
+        constants["weight=0"] = weight == 0
+        unknown |= (weight != 0) & (weight != 1)
     for one, other in combinations(spelled.get("reasoning", []), 2):
         unknown |= bools_of(pc.coalesce(pc.not_equal(one, other), bool_array(np.zeros(count, dtype=bool))))
     labels = [label for label in FIELDS.values() if label in spelled]
     return {label: pc.coalesce(*spelled[label]) for label in labels}, constants, unknown, calls
 
 
+def _are_numbers(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_integer(kind) or pa.types.is_float32(kind) or pa.types.is_float64(kind))
+
+
 def _in_columns(key: str, value: Any) -> bool:
     """Return whether columns can hold a value of a special key."""
     if key == TOOL_CALLS and type(value) is list:
         return all(type(call) is dict and _is_function(call.get("function")) for call in value)
-    return value is None or (key in TEXT_FIELDS and type(value) is str) or (key == WEIGHT and type(value) is int)
+    return (
+        value is None or (key in TEXT_FIELDS and type(value) is str) or (key in WEIGHTS and type(value) in (int, float))
+    )
 
 
 def _is_function(value: Any) -> bool:
@@ -318,7 +343,7 @@ def message_schemas(
     if kind is None or not all(isinstance(message.get(keys[0]), (str, type(None))) for message in messages):
         return None
     role_and_text = ((keys[0], TEXT), (keys[1], kind))
-    kinds = {**dict.fromkeys(TEXT_FIELDS, TEXT), WEIGHT: INTEGER, TOOL_CALLS: CALLS}
+    kinds = {**dict.fromkeys(TEXT_FIELDS, TEXT), **dict.fromkeys(WEIGHTS, NUMBER), TOOL_CALLS: CALLS}
     known = other_keys <= kinds.keys() & special
     objects = frozenset([ARGUMENTS] if any(map(_has_objects, messages)) else [])
     if objects & {name, *keys}:

@@ -19,7 +19,7 @@ from sft_shards.formats.records.fields import (
     text,
 )
 from sft_shards.formats.records.json_schemas import JsonSchemas
-from sft_shards.formats.records.messages import REASONING, message_schemas, read_message_columns
+from sft_shards.formats.records.messages import REASONING, WEIGHTS, message_schemas, read_message_columns
 from sft_shards.formats.records.role_sequences import TEXT_ONLY_ROLES
 from sft_shards.formats.records.template_inputs import read_template_inputs
 from sft_shards.formats.records.tools import read_tools, tool_call
@@ -37,7 +37,6 @@ ROLE_NAMES = {
     "tool": "tool",
     "function": "tool",
 }
-WEIGHTS = ("weight", "loss_weight", "train")
 TEXT_PARTS = ("text", "input_text", "output_text")
 REASONING_PARTS = ("reasoning", "thinking")
 CALL_PARTS = ("tool_call", "tool_use")

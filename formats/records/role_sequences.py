@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TEXT_ONLY_ROLES = frozenset({"system", "user", "assistant", "tool"})
+CALLING = "function_call"
+"""The role of ShareGPT's turns whose text is a call in JSON: an assistant's, without a content."""
 CONSTANTS = {242: "=null", 243: '=""'}
 """Codes behind that of an assistant whose content is a constant, and what its label ends with (see `layouts`)."""
 CALLS = {244: "call", 245: "call_id", 246: "arguments", 247: "arguments={}", 248: "arguments_text"}
@@ -53,11 +55,16 @@ class RoleSequenceTable(dict[bytes, Layout | None]):
 
     Args:
         roles: what each code stands for; None for a role that columns do not hold.
+
+    Attributes:
+        calling: bool[256]: whether a code stands for a turn whose text is a call.
     """
 
     def __init__(self, roles: Sequence[str | None]) -> None:
         super().__init__()
-        self._roles = [role if role in TEXT_ONLY_ROLES else None for role in roles]
+        self.calling = np.asarray([code < len(roles) and roles[code] == CALLING for code in range(256)], dtype=bool)
+        held = ["assistant" if role == CALLING else role for role in roles]
+        self._roles = [role if role in TEXT_ONLY_ROLES else None for role in held]
 
     def __missing__(self, codes: bytes) -> Layout | None:
         return self.setdefault(codes, self._layout(codes))

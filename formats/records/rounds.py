@@ -29,10 +29,9 @@ from sft_shards.formats.records.fields import (
     text,
 )
 from sft_shards.formats.records.json_schemas import JsonSchemas
-from sft_shards.formats.records.messages import message_schemas
+from sft_shards.formats.records.messages import WEIGHTS, message_schemas
 from sft_shards.formats.records.openai import (
     LISTS,
-    WEIGHTS,
     first_message,
     leading_system,
     messages_of,

@@ -20,6 +20,7 @@ from sft_shards.formats.records.openai import (
     read_beside,
     unread_keys,
 )
+from sft_shards.formats.records.role_sequences import CALLING
 from sft_shards.formats.records.template_inputs import read_template_inputs
 from sft_shards.formats.records.tools import read_tools, tool_call
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 KEYS = ("from", "value")
-CALL = "function_call"
 ROLE_NAMES = {
     "human": "user",
     "user": "user",
@@ -40,7 +40,7 @@ ROLE_NAMES = {
     "observation": "tool",
     "tool": "tool",
     "function_response": "tool",
-    CALL: CALL,
+    CALLING: CALLING,
 }
 
 
@@ -66,7 +66,7 @@ class ShareGPT:
             role = fields.role(entry.get("from"), ROLE_NAMES)
             value = text(entry.get("value", MISSING), "value")
             beside = read_beside(entry)
-            if role == CALL:
+            if role == CALLING:
                 if beside["tool_calls"]:
                     raise RecordError("wrong_type", "a function_call turn has tool calls beside its value")
                 calls = read_json(value, "function_call")

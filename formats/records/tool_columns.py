@@ -13,12 +13,12 @@ from sft_shards.formats.arrow_arrays import bool_array, numbers_of, string_array
 from sft_shards.formats.columnar import ConversationColumns
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.layouts import MOST_LABELS, NAME, Parts, take_arguments_apart, take_tools_apart
-from sft_shards.formats.nesting import MAX_NESTING
+from sft_shards.formats.nesting import MAX_NESTING, parse_json
 from sft_shards.formats.records.arrow_columns import as_strings, is_list, not_empty, not_null, take_texts
 from sft_shards.formats.records.fields import FieldMap
 from sft_shards.formats.records.json_schemas import OBJECT_MARK
 from sft_shards.formats.records.role_sequences import CALLS
-from sft_shards.formats.records.tools import read_arguments, read_tools
+from sft_shards.formats.records.tools import read_arguments, read_tools, tool_call
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -70,6 +70,48 @@ def read_calls(column: pa.Array) -> CallColumns | None:
         codes=codes,
         texts=pa.concat_arrays([names, ids, texts]),
     )
+
+
+def read_calling_turns(texts: pa.StringArray, calling: NDArray[np.bool_]) -> CallColumns:
+    """Return the calls of turns whose text is a call in JSON or a list of these (see `sharegpt`).
+
+    Args:
+        calling: bool[t]: which of the texts are calls. One that is not supported gets one call with the codes 0.
+    """
+    counts = np.zeros(len(texts), dtype=np.int64)
+    found: list[tuple[str, str, str, str]] = []
+    for place, text in zip(
+        np.flatnonzero(calling).tolist(), texts.filter(bool_array(calling)).to_pylist(), strict=True
+    ):
+        own = _calls_in(text)
+        counts[place] = len(own)
+        found += own
+    names, ids, labels, arguments = zip(*found, strict=True) if found else ((), (), (), ())
+    codes = np.zeros((len(found), 3), dtype=np.uint8)
+    codes[:, 0] = CODES["call"]
+    codes[:, 1] = np.where([bool(one) for one in ids], CODES["call_id"], 0)
+    codes[:, 2] = [CODES.get(label, 0) for label in labels]
+    return CallColumns(counts=counts, codes=codes, texts=string_array([*names, *ids, *arguments]))
+
+
+def _calls_in(text: str | None) -> list[tuple[str, str, str, str]]:
+    """Return name, id, label of the arguments and arguments of each call in a text; ("", "", "", "") if unsupported."""
+    unsupported = ("", "", "", "")
+    if text is None or text.count("[") + text.count("{") > MOST_BRACKETS:
+        return [unsupported]
+    try:
+        value = parse_json(text)
+        calls = [tool_call(one) for one in (value if isinstance(value, list) else [value])]
+    except ValueError:
+        return [unsupported]
+    out = []
+    for call in calls:
+        function = call["function"]
+        label, arguments = take_arguments_apart(function["arguments"])
+        own = (function["name"], call.get("id", ""), label, arguments)
+        named = NAME.fullmatch(own[0]) and ("id" not in call or own[1].strip())
+        out.append(own if named and _is_unicode(own[1] + arguments) else unsupported)
+    return out
 
 
 def _children(structs: pa.StructArray) -> dict[str, pa.Array]:

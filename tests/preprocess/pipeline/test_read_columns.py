@@ -69,6 +69,7 @@ CALL = st.fixed_dictionaries(
 CALLS = st.lists(
     CALL | CALL | st.sampled_from([None, "x", {"name": "f", "arguments": "{}"}, {"function": None}]), max_size=3
 )
+CALL_TEXTS = (CALLS | CALL | FUNCTION).map(json.dumps) | ARGUMENTS | st.just('{"name": "f", "id": "\\ud83d"}')
 PART = st.fixed_dictionaries(
     {"type": st.sampled_from(["text", "text", "input_text", "image_url", "thinking"])},
     optional={"text": TEXT | st.none(), "value": TEXT},
@@ -94,7 +95,19 @@ def turns(keys):
         [{keys[0]: "user"}, {keys[0]: "user", keys[1]: None}, {keys[0]: 1, keys[1]: "x"}, "x", 3, []]
     )
     name = st.sampled_from(
-        ["weight", "name", "content", "value", "reasoning_content", "thinking", "reasoning", "tool_call_id", "loss"]
+        [
+            "weight",
+            "loss_weight",
+            "train",
+            "name",
+            "content",
+            "value",
+            "reasoning_content",
+            "thinking",
+            "reasoning",
+            "tool_call_id",
+            "loss",
+        ]
     )
     more = st.builds(
         lambda one, key, value: {**one, key: value},
@@ -108,8 +121,13 @@ def turns(keys):
         CALLS,
         st.sampled_from([{}, {}, {"reasoning_content": "r"}, {"weight": 0}, {"name": "n"}, {"reasoning_content": " "}]),
     )
+    saying = st.builds(
+        lambda text, beside: {keys[0]: "function_call", keys[1]: text, **beside},
+        CALL_TEXTS,
+        st.sampled_from([{}, {}, {"reasoning": "r"}, {"weight": 0.0, "train": 1}, {"tool_calls": [{"name": "f"}]}]),
+    )
     in_parts = st.builds(lambda role, parts: {keys[0]: role, keys[1]: parts}, ROLE, st.lists(PART, max_size=3))
-    texts = st.lists(message | message | message | unsupported | more | calling, max_size=4)
+    texts = st.lists(message | message | message | unsupported | more | calling | saying, max_size=4)
     return texts | st.lists(in_parts | in_parts | calling | message, max_size=3)
 
 
@@ -464,6 +482,38 @@ def test_calls_and_their_tools_are_read_together(table):
     labels = ("user", "assistant=null", "call", "call_id", "arguments={}", "tool", "tool_call_id", "assistant")
     assert found[0] == ((offer, "text", "text", *labels), ["f", "d", "q", "f", "c", "r", "c", "a"])
     assert found[1] == (("user", "assistant"), ["q", "a"])
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_calls_that_are_turns_are_read_together(table):
+    call = '{"name": "f", "arguments": {"a":1}}'
+    turns = [("human", "q"), ("function_call", call), ("observation", "r"), ("function_call", f"[{call}, {call}]")]
+    record = {"conversations": [{"from": role, "value": text} for role, text in turns]}
+    raw = JsonBatch.of_texts(0, [json.dumps(record).encode()] * 2)
+    if table:
+        raw = TableBatch(0, pa.RecordBatch.from_pylist([record] * 2))
+    found = check("sharegpt", raw, [record] * 2)
+    once = ("call", "arguments")
+    labels = ("user", "assistant=null", *once, "tool", "assistant=null", *once, *once)
+    assert found[1] == (labels, ["q", *["f", '{"a": 1}'], "r", *["f", '{"a": 1}'] * 2])
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_every_spelling_of_a_weight_is_read_together(table):
+    weights = [{"weight": 0}, {"loss_weight": 0.0}, {"train": 0, "weight": None}, {"weight": 1, "train": 0}]
+    records = [
+        {"messages": [{**one, "weight": None, "loss_weight": None, **own} for one in USUAL["openai"]["messages"]]}
+        for own in weights
+    ]
+    raw = JsonBatch.of_texts(0, [json.dumps(record).encode() for record in records])
+    if table:
+        raw = TableBatch(0, pa.RecordBatch.from_pylist([{"messages": record["messages"]} for record in records]))
+    assert [found[0] for found in check("openai", raw, records).values()] == [
+        ("user", "weight=0", "assistant", "weight=0"),
+        ("user", "weight=0", "assistant", "weight=0"),
+        ("user", "weight=0", "assistant", "weight=0"),
+        ("user", "assistant"),
+    ]
 
 
 @pytest.mark.parametrize("table", [False, True])
