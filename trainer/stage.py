@@ -87,12 +87,11 @@ class Stage:
         A directory whose sources have weights is several sources of the training mixture, one for each weight.
         Evaluation reads all sequences once, and knows no weights.
         """
-        weighted = split == "train" and not self.setup.job.evaluate
         sources = []
         for name, weight, directory in self.setup.directories:
             if split not in directory.manifest.splits or not directory.manifest.splits[split].sequences:
                 continue
-            if not weighted:
+            if self.setup.job.evaluate:
                 sources.append(Source(name=name, weight=weight, plan=self._plan(directory.split(split))))
                 continue
             parts = directory.by_weight(split)

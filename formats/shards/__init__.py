@@ -21,7 +21,7 @@ For example:
 A finished directory is read with `ShardDirectory("shards").split("train")[0]`.
 """
 
-from sft_shards.formats.shards.directory import Shard, ShardDirectory, Split
+from sft_shards.formats.shards.directory import Shard, ShardDirectory, Split, WeightedPart
 from sft_shards.formats.shards.indexed import MASK_DTYPE, IndexedReader, IndexedWriter, token_dtype
 from sft_shards.formats.shards.manifest import (
     SPLITS,
@@ -56,6 +56,7 @@ __all__ = [
     "SplitInfo",
     "TemplateInfo",
     "TokenizerInfo",
+    "WeightedPart",
     "token_dtype",
     "vocabulary_hash",
 ]

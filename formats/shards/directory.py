@@ -18,6 +18,9 @@ from sft_shards.formats.errors import DataError, UsageError, nearest
 from sft_shards.formats.shards.indexed import MASK_DTYPE, IndexedReader, token_dtype
 from sft_shards.formats.shards.manifest import Manifest, ShardInfo, SplitInfo
 
+TRAIN = "train"
+"""The split that is trained on."""
+
 
 class Shard:
     """Tokens and loss mask of one shard, memory-mapped.
@@ -97,8 +100,11 @@ class WeightedPart:
     weight: Fraction
     """How often the trainer shows it for each time that it shows a source without a weight."""
     sources: tuple[str, ...]
-    """Paths of the sources, in the order of the inputs."""
+    """Paths of the sources, in the order of their first shards."""
     split: Split
+    """The part as a split of its own, whose rows are numbered from 0."""
+    rows: NDArray[np.int64]
+    """int64[S], rising: the number of each of its rows in the whole split."""
 
 
 class ShardDirectory:
@@ -129,7 +135,7 @@ class ShardDirectory:
         """Open a split in parts, one for each weight of its sources, in the order of their first shards.
 
         A shard holds sequences of one source, so each part has shards of its own. Where all weights are equal, the one
-        part is the whole split.
+        part is the whole split. Evaluation knows no weights: only the split `train` has several parts.
 
         Raises:
             UsageError: the directory has no split of that name.
@@ -143,15 +149,19 @@ class ShardDirectory:
             if name in part.shards
         }
         groups: dict[Fraction, dict[str, str]] = {}  # by weight: the path of the source of each shard
+        places, base = {}, 0
         for shard in self.manifest.splits[name].shards:
             owner = owners.get(shard.name)
-            weight, path = (owner.weight, owner.path) if owner else (Fraction(1), "")
-            groups.setdefault(weight, {})[shard.name] = path
+            weight = owner.weight if owner and name == TRAIN else Fraction(1)
+            groups.setdefault(weight, {})[shard.name] = owner.path if owner else ""
+            places[shard.name] = np.arange(base, base + shard.sequences)
+            base += shard.sequences
         return [
             WeightedPart(
                 weight=weight,
                 sources=tuple(dict.fromkeys(paths.values())),
                 split=Split(self.path, name, self.manifest, shards=paths),
+                rows=np.concatenate([places[shard] for shard in paths]),
             )
             for weight, paths in groups.items()
         ]

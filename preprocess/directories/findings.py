@@ -152,11 +152,13 @@ def _bugs(manifest: Manifest) -> Iterator[Finding]:
 def _dominating(statistics: SplitStatistics) -> Iterator[Finding]:
     if len(statistics.sources) < 2:
         return
-    largest = max(statistics.sources, key=lambda source: source.tokens)
-    if largest.share >= DOMINATES:
+    shown = {source.path: source.weight * source.tokens for source in statistics.sources}
+    largest = max(shown, key=lambda path: shown[path])
+    share = shown[largest] / max(1, sum(shown.values()))
+    if share >= DOMINATES:
         yield Finding(
             warning=True,
-            title=f"{largest.path} has {largest.share:.0%} of the tokens",
+            title=f"{largest} has {share:.0%} of the tokens that are shown in training",
             detail="The other sources hardly count. If that is not meant, give weights: below sources: in the YAML of "
             "the job, or to directories, by sft-train --shards DIR:WEIGHT.",
         )

@@ -1,7 +1,8 @@
 """`inspect --pack`: one training sample as the trainer builds it, with the conversations that share it.
 
 Selection and packing are the trainer's own functions (`formats.shards.selection`, `packing`), so with the same sequence
-length and seed it is the same pack. A conversation of L tokens takes L - 1 positions: position i reads token i and
+length and seed it is the same pack. Where sources have weights, those of one weight are packed apart, and their packs
+are numbered one part after the other. A conversation of L tokens takes L - 1 positions: position i reads token i and
 predicts token i + 1, and whether that carries loss is the mask of token i + 1.
 """
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_shards.formats.errors import UsageError
-from sft_shards.formats.shards import Split
+from sft_shards.formats.shards import ShardDirectory
 from sft_shards.formats.shards.selection import select
 
 
@@ -50,7 +51,7 @@ class PackedSample:
 
     number: int
     packs: int
-    """Samples of an epoch."""
+    """Packs of the split: the samples of an epoch, where sources have no weights."""
     seq_length: int
     segments: tuple[Segment, ...]
 
@@ -65,10 +66,14 @@ class PackedSample:
         return sum(segment.trained_tokens for segment in self.segments)
 
 
-def packed_sample(split: Split, number: int, *, seq_length: int, overlong: str, seed: int) -> PackedSample:
+def packed_sample(
+    directory: ShardDirectory, split: str, number: int, *, seq_length: int, overlong: str, seed: int
+) -> PackedSample:
     """Pack a split as the trainer does, and return one pack.
 
     Args:
+        directory: the shard directory.
+        split: name of the split.
         number: of the pack, from 0, in the order of the pack plan (training shuffles it once more for each epoch).
         seq_length: positions of a sample.
         overlong: `truncate` or `drop`.
@@ -77,17 +82,29 @@ def packed_sample(split: Split, number: int, *, seq_length: int, overlong: str, 
     Raises:
         UsageError: there is no such pack.
     """
-    chosen = select(split, seq_length=seq_length, overlong=overlong, every_token=False)
-    packs = chosen.packed(split, seq_length=seq_length, seed=seed)
-    count = len(packs.bounds) - 1
-    if not 0 <= number < count:
+    count, found = 0, None
+    for part in directory.by_weight(split):
+        chosen = select(part.split, seq_length=seq_length, overlong=overlong, every_token=False)
+        packs = chosen.packed(part.split, seq_length=seq_length, seed=seed)
+        own = len(packs.bounds) - 1
+        if 0 <= number - count < own:
+            found = part, packs.items[packs.bounds[number - count] : packs.bounds[number - count + 1]].tolist()
+        count += own
+    if found is None:
         raise UsageError(f"--pack {number}: at --seq-length {seq_length} there are packs 0 to {count - 1}")
+    part, rows = found
     segments, begin = [], 0
-    for row in packs.items[packs.bounds[number] : packs.bounds[number + 1]].tolist():
-        tokens, loss_mask = split[row]
+    for row in rows:
+        tokens, loss_mask = part.split[row]
         kept = min(len(tokens), seq_length + 1)
         segments.append(
-            Segment(row=row, begin=begin, tokens=tokens[:kept], loss_mask=loss_mask[:kept], cut=len(tokens) - kept)
+            Segment(
+                row=int(part.rows[row]),
+                begin=begin,
+                tokens=tokens[:kept],
+                loss_mask=loss_mask[:kept],
+                cut=len(tokens) - kept,
+            )
         )
         begin += kept - 1
     return PackedSample(number=number, packs=count, seq_length=seq_length, segments=tuple(segments))

@@ -67,6 +67,7 @@ class SourceRow:
     tokens: int
     share: float
     trained_share: float
+    weight: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +166,7 @@ def _sources(manifest: Manifest, split: SplitStatistics, losses: Sequence[Loss])
                 tokens=found.tokens if found else 0,
                 share=found.share if found else 0.0,
                 trained_share=found.trained_share if found else 0.0,
+                weight=float(source.weight),
             )
         )
     return sorted(rows, key=lambda row: (-row.tokens, -row.lost))

@@ -40,7 +40,8 @@ class Viewer:
 
     def __init__(self, directory: Path, split: str, *, colour: bool = False, tokens: bool = False) -> None:
         self.directory = directory
-        self.split = ShardDirectory(directory).split(split)
+        self._shards = ShardDirectory(directory)
+        self.split = self._shards.split(split)
         self.tokenizer = Tokenizer(str(directory / "tokenizer"))
         self.origins = Origins(directory, self.split)
         self.colour = colour
@@ -87,7 +88,7 @@ class Viewer:
             seed: of the trainer (default: `packing.SEED`).
         """
         seed = SEED if seed is None else seed
-        return packed_sample(self.split, number, seq_length=seq_length, overlong=overlong, seed=seed)
+        return packed_sample(self._shards, self.split.name, number, seq_length=seq_length, overlong=overlong, seed=seed)
 
     def pack(self, sample: PackedSample) -> Iterator[str]:
         """Give a pack in lines for people, segment after segment."""

@@ -13,15 +13,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import floor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_shards.formats.shards import Manifest, ShardDirectory, Split
+from sft_shards.formats.shards import Manifest, ShardDirectory, Split, WeightedPart
 from sft_shards.formats.shards.packing import SEED
-from sft_shards.formats.shards.selection import Targets, all_targets, select
+from sft_shards.formats.shards.selection import Selection, Targets, all_targets, select
 
 SEQ_LENGTHS = (2048, 4096, 8192)
 """Sequence lengths for which packing is tried if none is named."""
@@ -87,6 +88,8 @@ class SourceStatistics:
     """Of the tokens of the split."""
     trained_share: float
     """Trained tokens of its tokens."""
+    weight: float
+    """How often training shows it for each time that it shows a source without a weight; evaluation knows none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,17 +110,14 @@ class Fit:
     """Conversations left out because no token within the sequence carries loss."""
     packs: int
     """Samples of an epoch."""
+    fill: float
+    """Share of the samples' positions that hold a token."""
     positions: int
-    """Positions of the samples that hold a token."""
+    """Positions of an epoch that hold a token; where sources have weights, on average over many epochs."""
     trained_tokens: int
-    """Positions whose label carries loss."""
+    """Positions of an epoch whose label carries loss; likewise."""
     lost_tokens: int
-    """Trained tokens that no sample has, because of what is cut and left out."""
-
-    @property
-    def fill(self) -> float:
-        """Share of the samples' positions that hold a token."""
-        return self.positions / (self.packs * self.seq_length) if self.packs else 0.0
+    """Trained tokens of the split that no sample has, because of what is cut and left out."""
 
     def steps(self, global_batch: int) -> int:
         """Return the steps of an epoch, as `sft-train --epochs 1` takes them.
@@ -190,8 +190,7 @@ def statistics(
         read=manifest.counts.read,
         written=manifest.counts.written,
         splits=tuple(
-            _split(shards.split(name), manifest, seq_lengths, overlong=overlong, seed=seed, targets=targets)
-            for name in manifest.splits
+            _split(shards, name, seq_lengths, overlong=overlong, seed=seed, targets=targets) for name in manifest.splits
         ),
     )
 
@@ -213,6 +212,7 @@ def source_statistics(manifest: Manifest, split: str) -> tuple[SourceStatistics,
     info = manifest.splits[split]
     shards = {shard.name: shard for shard in info.shards}
     sums: dict[str, Counter[str]] = {}
+    weights = {source.path: float(source.weight) for source in manifest.sources}
     for source in manifest.sources:
         for part in source.parts:
             if split in part.shards:
@@ -227,43 +227,65 @@ def source_statistics(manifest: Manifest, split: str) -> tuple[SourceStatistics,
             trained_tokens=counts["trained_tokens"],
             share=counts["tokens"] / info.tokens,
             trained_share=counts["trained_tokens"] / counts["tokens"],
+            weight=weights[path],
         )
         for path, counts in sums.items()
     )
 
 
-def fit(split: Split, targets: Targets, *, seq_length: int, overlong: str = "truncate", seed: int = SEED) -> Fit:
+def fit(
+    parts: Sequence[WeightedPart], targets: Targets, *, seq_length: int, overlong: str = "truncate", seed: int = SEED
+) -> Fit:
     """Select and pack the conversations of a split as the trainer does, and sum up what came of it.
 
     Args:
-        targets: of the split, see `all_targets`.
+        parts: of the split, by weight.
+        targets: of the whole split, see `all_targets`.
         seq_length, overlong, seed: see `statistics`.
     """
-    chosen = select(split, seq_length=seq_length, overlong=overlong, every_token=False, targets=lambda _: targets)
-    packs = chosen.packed(split, seq_length=seq_length, seed=seed)
+    packs, sums = 0, Counter[str]()
+    for part in parts:
+        own = Targets(first=targets.first[part.rows], count=targets.count[part.rows])
+        chosen = _selection(part.split, own, seq_length=seq_length, overlong=overlong)
+        count = len(chosen.packed(part.split, seq_length=seq_length, seed=seed).bounds) - 1
+        packs += floor(part.weight * count)
+        sums["conversations"] += len(chosen.rows)
+        sums["cut"] += chosen.cut
+        sums["dropped"] += chosen.overlong
+        sums["untrained"] += chosen.untrained
+        sums["room"] += floor(part.weight * count * seq_length)
+        sums["positions"] += round(part.weight * int(chosen.positions.sum(dtype=np.int64)))
+        sums["trained_tokens"] += round(part.weight * chosen.trained_tokens)
+        sums["lost_tokens"] += int(own.count.sum(dtype=np.int64)) - chosen.trained_tokens
     return Fit(
         seq_length=seq_length,
         overlong=overlong,
-        conversations=len(chosen.rows),
-        cut=chosen.cut,
-        dropped=chosen.overlong,
-        untrained=chosen.untrained,
-        packs=len(packs.bounds) - 1,
-        positions=int(chosen.positions.sum(dtype=np.int64)),
-        trained_tokens=chosen.trained_tokens,
-        lost_tokens=int(targets.count.sum(dtype=np.int64)) - chosen.trained_tokens,
+        conversations=sums["conversations"],
+        cut=sums["cut"],
+        dropped=sums["dropped"],
+        untrained=sums["untrained"],
+        packs=packs,
+        fill=sums["positions"] / sums["room"] if sums["room"] else 0.0,
+        positions=sums["positions"],
+        trained_tokens=sums["trained_tokens"],
+        lost_tokens=sums["lost_tokens"],
     )
 
 
+def _selection(split: Split, targets: Targets, *, seq_length: int, overlong: str) -> Selection:
+    return select(split, seq_length=seq_length, overlong=overlong, every_token=False, targets=lambda _: targets)
+
+
 def _split(
-    split: Split,
-    manifest: Manifest,
+    directory: ShardDirectory,
+    name: str,
     seq_lengths: Sequence[int],
     *,
     overlong: str,
     seed: int,
     targets: Callable[[Split], Targets],
 ) -> SplitStatistics:
+    split, parts = directory.split(name), directory.by_weight(name)
     lengths, own = split.lengths(), targets(split)
     percent = np.rint(100.0 * own.count / lengths).astype(np.int64)
     return SplitStatistics(
@@ -271,8 +293,8 @@ def _split(
         sequences=len(split),
         tokens=split.info.tokens,
         trained_tokens=split.info.trained_tokens,
-        sources=source_statistics(manifest, split.name),
+        sources=source_statistics(directory.manifest, name),
         lengths=Distribution.of(lengths, doubling(split.info.longest)),
         trained_shares=Distribution.of(percent, SHARES),
-        fits=tuple(fit(split, own, seq_length=each, overlong=overlong, seed=seed) for each in seq_lengths),
+        fits=tuple(fit(parts, own, seq_length=each, overlong=overlong, seed=seed) for each in seq_lengths),
     )

@@ -28,7 +28,7 @@ def as_dict(found: Statistics, *, global_batch: int) -> dict[str, Any]:
     for split, own in zip(found.splits, raw["splits"], strict=True):
         own["trained_share"] = split.trained_share
         for fit, its in zip(split.fits, own["fits"], strict=True):
-            its |= {"fill": fit.fill, "global_batch": global_batch, "steps": fit.steps(global_batch)}
+            its |= {"global_batch": global_batch, "steps": fit.steps(global_batch)}
     return raw
 
 
@@ -66,8 +66,14 @@ def _sources(split: SplitStatistics, width: int) -> Iterator[str]:
         *(Column(title=title, right=True) for title in ("sequences", "tokens", "share", "trained")),
     ]
     shown = sorted(split.sources, key=lambda one: -one.tokens)[:SHOWN]
+    weighted = any(one.weight != 1 for one in split.sources)
+    if weighted:
+        columns.append(Column(title="weight", right=True))
     rows = [
-        (one.path, f"{one.sequences:,}", f"{one.tokens:,}", f"{one.share:.1%}", f"{one.trained_share:.1%}")
+        (
+            *(one.path, f"{one.sequences:,}", f"{one.tokens:,}", f"{one.share:.1%}", f"{one.trained_share:.1%}"),
+            *([f"{one.weight:g}"] if weighted else []),
+        )
         for one in shown
     ]
     yield from table(columns, rows, width=width)

@@ -179,6 +179,8 @@ class Conversations(Sequence[Pair]):
     ) -> Packs:
         """Give the samples that `sft-train` trains on, as a map-style data set of torch tensors.
 
+        Weights of sources are left out of account: each conversation stands in one sample.
+
         Args:
             seq_length: positions of a sample.
             batching: "packed" fills a sample with conversations, "padded" gives each its own.

@@ -117,12 +117,18 @@ EMPTY = Distribution.of(np.zeros(0, dtype=np.int64), (0, 1))
 
 
 def titles(
-    manifest: Manifest, *, shares: tuple[float, ...] = (0.5, 0.5), losses: tuple[Loss, ...] = (), **changes
+    manifest: Manifest,
+    *,
+    shares: tuple[float, ...] = (0.5, 0.5),
+    weights: tuple[float, ...] = (1, 1, 1),
+    losses: tuple[Loss, ...] = (),
+    **changes,
 ) -> list[str]:
     """What stands out in a hundred conversations of 100 tokens, half of them trained, that end with the id 1."""
     sources = tuple(
-        SourceStatistics(path=f"s{number}", sequences=1, tokens=round(100 * share), trained_tokens=1, share=share, trained_share=0.5)
-        for number, share in enumerate(shares)
+        SourceStatistics(path=f"s{number}", sequences=1, tokens=round(100 * share), trained_tokens=1, share=share, trained_share=0.5,
+                         weight=weight)
+        for number, (share, weight) in enumerate(zip(shares, weights, strict=False))
     )  # fmt: skip
     split = SplitStatistics(
         name="train", sequences=100, tokens=100, trained_tokens=50, sources=sources, lengths=EMPTY, trained_shares=EMPTY, fits=()
@@ -158,7 +164,11 @@ def test_what_stands_out(manifest: Manifest) -> None:
     assert titles(manifest, losses=(lost[0],)) == []
     assert titles(manifest, losses=(lost[1],)) == ["s0 lost 10% of its records: 10 of 100"]
     assert titles(manifest, losses=(lost[2],)) == ["s0 lost most of its records: 60 of 100"]
-    assert titles(manifest, shares=(0.1, 0.9)) == ["s1 has 90% of the tokens"]
+    assert titles(manifest, shares=(0.1, 0.9)) == ["s1 has 90% of the tokens that are shown in training"]
+    assert titles(manifest, shares=(0.1, 0.9), weights=(1, 0.3)) == [], "it is shown less often"
+    assert titles(manifest, shares=(0.5, 0.5), weights=(1, 4)) == [
+        "s1 has 80% of the tokens that are shown in training"
+    ]
     assert titles(manifest, shares=(1.0,)) == []
     last = np.ones(100, dtype=np.int64)
     last[3], last[4] = 7, -1

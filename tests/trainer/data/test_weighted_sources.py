@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
@@ -13,9 +14,14 @@ from preprocess_jobs import INPUTS, config
 
 from sft_shards.formats.shards import ShardDirectory
 from sft_shards.formats.shards.rows import Origins
+from sft_shards.preprocess.directories import stats
+from sft_shards.preprocess.directories.packs import packed_sample
+from sft_shards.preprocess.directories.report import report
+from sft_shards.preprocess.directories.statistics import statistics
 from sft_shards.preprocess.job import run
 from sft_shards.preprocess.source_options import SourceOptions
 from sft_shards.trainer.data.cache import Cache
+from sft_shards.trainer.data.mixture import Mixture
 from sft_shards.trainer.stage import Stage
 
 pytestmark = pytest.mark.unit
@@ -48,10 +54,8 @@ def shown(stage: Stage, made: Path, samples: int) -> Counter[tuple[str, int]]:
     assert mixture is not None
     for item in range(samples):
         number, pack = mixture.locate(item)
-        plan = mixture.sources[number].plan
-        origins = Origins(made, plan.split)
-        rows = plan.packs.items[plan.packs.bounds[pack] : plan.packs.bounds[pack + 1]].tolist()
-        own = [origins[row] for row in rows]
+        origins = Origins(made, mixture.sources[number].plan.split)
+        own = [origins[row] for row in rows_of(mixture, number, pack)]
         assert len({origin.source for origin in own}) == 1, "the sources of a weight are packed apart"
         found.update((Path(origin.source).name, origin.record) for origin in own)
     return found
@@ -80,6 +84,51 @@ def test_the_weight_of_the_directory_multiplies(made: Path, tmp_path: Path) -> N
     assert [source.weight for source in once.train.sources] == [3, Fraction(1, 2), 1]
     assert [source.weight for source in twice.train.sources] == [6, 1, 2]
     assert [source.name for source in once.train.sources] == [f"out: {path}" for path in map(str, INPUTS)]
+
+
+def test_statistics_and_packs_are_the_trainers(made: Path, tmp_path: Path) -> None:
+    mixture = stage(made, tmp_path).train
+    assert mixture is not None
+    found, _ = statistics(made, seq_lengths=(600,)).splits
+    assert found.fits[0].packs == mixture.samples(1)
+    epochs = 6  # every weight comes out even
+    samples = [mixture.locate(item) for item in range(mixture.samples(epochs))]
+    positions = sum(
+        len(mixture.sources[number].plan.split[row][0][:601]) - 1
+        for number, pack in samples
+        for row in rows_of(mixture, number, pack)
+    )
+    assert found.fits[0].fill == pytest.approx(positions / len(samples) / 600, rel=1e-3)
+    directory, at = ShardDirectory(made), 0
+    whole = directory.split("train")
+    for number, source in enumerate(mixture.sources):
+        for pack in range(len(source.plan)):
+            shown = packed_sample(directory, "train", at, seq_length=600, overlong="truncate", seed=1)
+            own = [source.plan.split[row][0].tolist() for row in rows_of(mixture, number, pack)]
+            assert [whole[segment.row][0].tolist() for segment in shown.segments] == own
+            at += 1
+    assert shown.packs == at
+
+
+def test_weights_stand_in_the_table_of_sources(made: Path) -> None:
+    found = statistics(made, seq_lengths=(600,))
+    assert {Path(one.path).name: one.weight for one in found.splits[0].sources} == {
+        "chatml_zh.jsonl": 3, "openai_tr.jsonl": 0.5, "alpaca_en.json": 1,
+    }  # fmt: skip
+    shown = [line.split() for line in stats.lines(found, global_batch=1, colour=False)]
+    assert {line[0]: line[-1] for line in shown if line and line[0] in map(str, INPUTS)} == {
+        str(path): f"{WEIGHTS[path.name] or 1:g}" for path in INPUTS
+    }
+    rows = re.findall(r"<tr><th scope=.row.><bdi>.*?</tr>", report(made), re.DOTALL)
+    weights = {path.name: f"{WEIGHTS[path.name] or 1:g}" for path in INPUTS}
+    for name, weight in weights.items():
+        assert [f'<td class="n">{weight}</td></tr>' in row for row in rows if name in row] == [True]
+
+
+def rows_of(mixture: Mixture, number: int, pack: int) -> list[int]:
+    packs = mixture.sources[number].plan.packs
+    rows: list[int] = packs.items[packs.bounds[pack] : packs.bounds[pack + 1]].tolist()
+    return rows
 
 
 @pytest.mark.parametrize("evaluate", [None, "train"])
