@@ -30,6 +30,9 @@ from sft_shards.trainer.model.hf_config import ModelShape
 from sft_shards.trainer.model.start import Start
 from sft_shards.trainer.stage import Setup, Stage
 
+NO_TOKENIZER = "--tokenizer-type=NullTokenizer"
+"""The flag by which Megatron loads no tokenizer: the vocabulary is the shards'."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
@@ -154,7 +157,7 @@ def decide(job: Job, world: int, parser: argparse.ArgumentParser | None = None) 
     elif job.epochs is not None:
         extra += [f"--train-iters={steps}"]
     if args.tokenizer_type is None:
-        extra += ["--tokenizer-type=NullTokenizer", f"--vocab-size={real}"]
+        extra += [NO_TOKENIZER, f"--vocab-size={real}"]
     if "max_position_embeddings" not in resolved.given:
         extra += [f"--max-position-embeddings={positions}"]
     return Decision(

@@ -11,14 +11,14 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from sft_shards.formats.scripts import all_checked, comment
 from sft_shards.formats.terminal import status
 from sft_shards.trainer.launch import environment
 from sft_shards.trainer.launch.launcher import Launch, torchrun, warn
 from sft_shards.trainer.mcore import accepted_calls, compat, cpu_device
-from sft_shards.trainer.resolve import Decision, decide, decide_by_table
+from sft_shards.trainer.resolve import NO_TOKENIZER, Decision, decide, decide_by_table
 
 
 def check(planned: Launch) -> Decision:
@@ -36,12 +36,14 @@ def check(planned: Launch) -> Decision:
             warn(known)
             return quick
         status("importing torch and Megatron, which check the flags")
-        with compat.quiet():
-            cpu_device.install()
-            warning = compat.check_version()
-        warn(warning)
-        decision = quick or decide(planned.job, planned.world)
-        decision.configure()
+        with compat.uncompiled():
+            with compat.quiet():
+                cpu_device.install()
+                warning = compat.check_version()
+            warn(warning)
+            decision = quick or decide(planned.job, planned.world)
+            with compat.without_transformers() if NO_TOKENIZER in decision.argv else nullcontext():
+                decision.configure()
         accepted_calls.keep(decision.argv, decision.padded, variables, warning=warning)
         return decision
 

@@ -59,6 +59,42 @@ def quiet() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def uncompiled() -> Iterator[None]:
+    """Let `torch.compile` give functions as they are, while modules of Megatron's are imported whose code is not run.
+
+    Its decorators import torch's compiler, for a second, even where `TORCHDYNAMO_DISABLE` keeps it from compiling.
+    """
+    import torch
+
+    saved = torch.compile
+
+    def unchanged(function: Any = None, **_: Any) -> Any:
+        return (lambda decorated: decorated) if function is None else function
+
+    torch.compile = unchanged  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.compile = saved
+
+
+@contextlib.contextmanager
+def without_transformers() -> Iterator[None]:
+    """Make transformers look uninstalled: from 0.17 on, Megatron imports it with its tokenizers, for a second.
+
+    Without it all of them can be imported, and `NullTokenizer` be made. Once imported, it stays.
+    """
+    if version() < (0, 17) or "transformers" in sys.modules:
+        yield
+        return
+    sys.modules["transformers"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["transformers"]
+
+
 def parser() -> Parser:
     """Return Megatron's own parser, with nothing added."""
     with quiet():

@@ -149,18 +149,30 @@ def test_calls_that_are_wrong(found: Found, shards: Path, folder: Path) -> None:
         assert answer[2].count("\n") == 1, answer[2]
 
 
+def split_imports(text: str) -> tuple[list[str], set[str]]:
+    """The lines of standard error that are not Python's on its imports, and the modules that those name."""
+    lines = text.splitlines()
+    imports = [line for line in lines if line.startswith("import time:")]
+    return [line for line in lines if line not in imports], {line.rpartition("|")[2].strip() for line in imports}
+
+
 def test_what_was_checked_once_needs_no_torch(shards: Path, tmp_path: Path) -> None:
     """A dry run again, and wrong calls, also of many workers: the second time torch is one that cannot be imported."""
     path = tmp_path / "path"
     path.mkdir()
-    variables = {"SFT_SHARDS_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(path)}
+    variables = {"SFT_SHARDS_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(path), "PYTHONPROFILEIMPORTTIME": "1"}
     right = ["--shards", shards, "--device=cpu", "--dry-run", "--", *MODEL, "--train-iters=3"]
     first = sft_train(*right, **variables)
-    assert (first.returncode, first.stderr) == (0, "")
+    messages, modules = split_imports(first.stderr)
+    assert (first.returncode, messages) == (0, [])
+    assert {"torch", "megatron.training.arguments", "megatron.core.jit"} < modules
+    assert not {"torch._dynamo", "transformers.utils.logging"} & modules, (
+        "a second each, and no flag is checked by them"
+    )
     (path / "torch").mkdir()
     (path / "torch" / "__init__.py").write_text("raise SystemExit('imported')\n")
     again = sft_train(*right, **variables)
-    assert (again.returncode, again.stdout, again.stderr) == (0, first.stdout, "")
+    assert (again.returncode, again.stdout, split_imports(again.stderr)[0]) == (0, first.stdout, [])
     many = ["--shards", shards, "--device=cpu", "--nproc=64", "--", *MODEL, "--train-iters=3"]
     for flag, said in (
         ("--num-layer=2", "unknown Megatron flag --num-layer; did you mean '--num-layers'?"),
