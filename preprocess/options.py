@@ -168,7 +168,7 @@ JOB = (
         callback=sources,
         metavar="JSON",
         help='An input with options of its own: {"path": …, "format": …, "field": {…}, "map_role": {…}, '
-        '"template_arg": {…}}; may be repeated, in place of INPUT.',
+        '"template_arg": {…}, "weight": N}; may be repeated, in place of INPUT.',
     ),
     option("--output", type=Output(), help="Shard directory to write."),
     option("--tokenizer", metavar="NAME_OR_DIR", help="Folder of a tokenizer, or its name on the Hub."),
