@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_shards.formats.errors import DataError
+from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.formats.shards import ShardDirectory, Split
 from sft_shards.trainer.data.balance import BalancedSamples, CostedSamples, CostModel, deal, waiting
 from sft_shards.trainer.data.cache import Cache
@@ -40,6 +40,9 @@ __all__ = ["PretrainStage", "Setup", "Stage"]
 
 SAMPLES_OF_AN_ESTIMATE = 4096
 """Training samples, of the first steps, whose costs say how long ranks wait for each other."""
+
+LARGEST_EPOCH = 1 << 31
+"""Samples that an epoch does not reach: their order takes 8 bytes each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +77,12 @@ class Stage:
             raise DataError(
                 f"{', '.join(setup.job.shards)}: none of {stored} conversations has a trained token within "
                 f"--seq-length {setup.layout.seq_length} (--overlong {setup.job.overlong}); raise --seq-length"
+            )
+        if not 1 <= (samples := self.train.samples(1)) < LARGEST_EPOCH:
+            count = f"{LARGEST_EPOCH:,} samples or more" if samples else "no sample"
+            raise UsageError(
+                f"--shards {', '.join(setup.job.shards)}: with these weights an epoch of the mixture has {count}. "
+                "A weight is epochs per epoch of the mixture, not a share"
             )
 
     @cached_property

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from preprocess_jobs import INPUTS, config
 
+from sft_shards.formats.errors import UsageError
 from sft_shards.formats.shards import ShardDirectory
 from sft_shards.formats.shards.rows import Origins
 from sft_shards.preprocess.directories import stats
@@ -123,6 +124,14 @@ def test_weights_stand_in_the_table_of_sources(made: Path) -> None:
     weights = {path.name: f"{WEIGHTS[path.name] or 1:g}" for path in INPUTS}
     for name, weight in weights.items():
         assert [f'<td class="n">{weight}</td></tr>' in row for row in rows if name in row] == [True]
+
+
+@pytest.mark.parametrize("weight", ["1e-9", "1e12", "1e400"])
+def test_weights_that_leave_no_epoch_or_an_endless_one_are_refused(made: Path, tmp_path: Path, weight: str) -> None:
+    with pytest.raises(
+        UsageError, match=r"^--shards out: with these weights an epoch of the mixture has .* not a share$"
+    ):
+        stage(made, tmp_path, weight=weight, shards=("out",))
 
 
 def rows_of(mixture: Mixture, number: int, pack: int) -> list[int]:
