@@ -118,7 +118,7 @@ def read_message_columns(
     texts, unsupported = contents
     lengths = numbers_of(column.value_lengths(), null=0).astype(np.int64)
     prompts, certain = first_texts(batch, SYSTEM)
-    tools = _tools_in_json(batch)
+    tools = _tools_on_offer(batch)
     rows = have_nothing_beside(batch, [name for name in fields.beside() if tools is None or name != TOOLS])
     rows &= certain & (lengths > 0)
     beside, constants, unknown, calls = _fields_beside(
@@ -164,10 +164,15 @@ def read_message_columns(
     return found if tools is None else with_offers(found, tools)
 
 
-def _tools_in_json(batch: pa.RecordBatch) -> pa.StringArray | None:
-    """Return the column of tools where it is one of texts."""
+def _tools_on_offer(batch: pa.RecordBatch) -> pa.Array | None:
+    """Return the column of tools where it is one of texts or of lists of structs."""
+    import pyarrow as pa
+
     found = all_columns(batch, (TOOLS,))
-    return as_strings(found[0]) if len(found) == 1 else None
+    if len(found) != 1:
+        return None
+    listed = is_list(found[0].type) and pa.types.is_struct(found[0].type.value_type)
+    return found[0] if listed else as_strings(found[0])
 
 
 def _silent(

@@ -1,7 +1,8 @@
-"""Calls of tools and tools on offer, from Arrow columns: a list of calls for each message, and the tools in JSON."""
+"""Calls of tools and tools on offer, from Arrow columns."""
 
 from __future__ import annotations
 
+import marshal
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -174,17 +175,24 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def with_offers(found: ConversationColumns, tools: pa.StringArray) -> ConversationColumns:
+def with_offers(found: ConversationColumns, tools: pa.Array) -> ConversationColumns:
     """Return conversations with the tools that they offer, without those whose tools have no labels.
 
     Args:
-        tools: of each record, which `found.rows` counts: tools in JSON, blank or null where there are none.
+        tools: of each record, which `found.rows` counts: texts in JSON or lists of structs; blank, empty or null where
+            there are none.
     """
-    offering = not_empty(tools)[found.rows]
+    listed = is_list(tools.type)
+    filled = numbers_of(tools.value_lengths(), null=0) > 0 if listed else not_empty(tools)
+    offering = filled[found.rows]
     if not offering.any():
         return found
-    texts = tools.filter(bool_array(np.isin(np.arange(len(tools)), found.rows[offering]))).to_pylist()
-    offers = [_offers(text) for text in texts]
+    some = tools.filter(bool_array(np.isin(np.arange(len(tools)), found.rows[offering])))
+    try:
+        values = some.to_pylist()
+    except (ValueError, OverflowError, TypeError):  # a value that Python has no type for
+        return found.filter(~offering)
+    offers = [_listed_offers(value) if listed else _offers(value) for value in values]
     keep = np.ones(len(found.rows), dtype=bool)
     keep[offering] = [one is not None for one in offers]
     found = found.filter(keep)
@@ -205,13 +213,31 @@ def with_offers(found: ConversationColumns, tools: pa.StringArray) -> Conversati
     return joined.filter(short[layout_ids])
 
 
+def _listed_offers(tools: list[Any]) -> Parts | None:
+    """Return the labels and texts of tools as a table holds them; None as `_offers` does."""
+    try:
+        return _marshalled_offers(marshal.dumps(tools, 2))
+    except ValueError:  # a date, say
+        return None
+
+
+@lru_cache(maxsize=1024)
+def _marshalled_offers(tools: bytes) -> Parts | None:
+    taken = _taken_tools(marshal.loads(tools))  # noqa: S302 - written by this process
+    if taken is None or sum(text.count("[") + text.count("{") for part in taken for text in part) > MOST_BRACKETS:
+        return None
+    return taken
+
+
 @lru_cache(maxsize=1024)
 def _offers(text: str) -> Parts | None:
     """Return the labels and texts of tools in JSON; None where they have none, or may be refused."""
-    if text.count("[") + text.count("{") > MOST_BRACKETS:
-        return None
+    return _taken_tools(text) if text.count("[") + text.count("{") <= MOST_BRACKETS else None
+
+
+def _taken_tools(tools: Any) -> Parts | None:
     try:
-        taken = take_tools_apart(read_tools({"tools": text}, FieldMap()))
+        taken = take_tools_apart(read_tools({"tools": tools}, FieldMap()))
     except (RecordError, TypeError, ValueError, AttributeError, KeyError):
         return None
     return taken if taken is not None and _is_unicode("".join([*taken[0], *taken[1]])) else None

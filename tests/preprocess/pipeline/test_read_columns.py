@@ -1,5 +1,6 @@
 """Text-only records read as columns: the same as `json` and the format give for one record at a time."""
 
+import datetime
 import functools
 import json
 import random
@@ -482,6 +483,20 @@ def test_calls_and_their_tools_are_read_together(table):
     labels = ("user", "assistant=null", "call", "call_id", "arguments={}", "tool", "tool_call_id", "assistant")
     assert found[0] == ((offer, "text", "text", *labels), ["f", "d", "q", "f", "c", "r", "c", "a"])
     assert found[1] == (("user", "assistant"), ["q", "a"])
+
+
+def test_tools_in_a_tables_own_types_are_read_together():
+    """Tool g has no description, which is null in the table. What no text in JSON can hold makes a record unsupported."""
+    tools = [CALLING["tools"][0], {"type": "function", "function": {"name": "g", "description": None}}]
+    records = [{**CALLING, "tools": tools}, {**CALLING, "tools": []}, {**CALLING, "tools": None}] * 2
+    raw = TableBatch(0, pa.RecordBatch.from_pylist(records))
+    found = check("openai", raw, raw.columns.to_pylist())
+    assert sorted(found) == [0, 1, 2, 3, 4, 5]
+    assert found[3][0][3] == 'offer={"type": "function", "function": {"name": "\\u0000text", "description": null}}'
+    for odd in (datetime.date(2024, 1, 1), {"a": "[" * 200}):
+        records[0]["tools"] = [{"type": "function", "function": {"name": "f", "description": "d", "x": odd}}]
+        raw = TableBatch(0, pa.RecordBatch.from_pylist(records[:3]))
+        assert sorted(found_in("openai", raw)) == [1, 2]
 
 
 @pytest.mark.parametrize("table", [False, True])
