@@ -47,7 +47,7 @@ class Mixture:
         for source in self.sources:
             self._streams.append(f"{source.plan.identity}/{twins[source.plan.identity]}")
             twins[source.plan.identity] += 1
-        self._rate = float(sum(source.weight * len(source.plan) for source in self.sources))
+        self._rate = sum((source.weight * len(source.plan) for source in self.sources), Fraction(0))  # samples an epoch
         self._orders: dict[int, NDArray[np.uint32]] = {}
 
     @property
