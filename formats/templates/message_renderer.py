@@ -50,7 +50,15 @@ class MessageRenderer:
         return render(self._template, **self.variables(messages, beside), add_generation_prompt=add_generation_prompt)
 
     def prompt(self, messages: list[dict[str, Any]], beside: Mapping[str, Any]) -> str:
-        """Return what inference feeds behind messages: their rendering with the generation prompt."""
+        """Return what inference feeds behind messages: their rendering with the generation prompt.
+
+        Raises:
+            RecordError: `template_error`, the template refuses the messages; `turn_start_unknown`, there are none, and
+                transformers takes no conversation without messages.
+        """
+        if not messages:
+            detail = "the assistant's turn is the first, and the template writes no known header in front of it"
+            raise RecordError("turn_start_unknown", f"{detail}; put a user's turn before it")
         return take_out_blocks(self.render(messages, beside, add_generation_prompt=True))[0]
 
     def text(self, messages: list[dict[str, Any]], beside: Mapping[str, Any]) -> str:

@@ -102,6 +102,24 @@ def test_a_header_that_is_written_in_the_question_with_other_white_space_than_in
     assert said(source, AGENTIC)[0] == "<tool_call>weather</tool_call><|im_end|>"
 
 
+def test_before_a_first_turn_of_the_assistant_inference_feeds_nothing():
+    begins = Conversation(turns=(assistant("Welcome"), *TWO.turns))
+    # The loop over messages writes the generation prompt, so that an empty conversation has none.
+    inside = CHATML.replace("{% endfor %}{% if add", "{% if loop.last and add") + "{% endfor %}"
+    for source in (
+        inside,
+        "A system prompt\n" + inside.replace("assistant\\n' }}{% endif", "assistant\\n<think>' }}{% endif"),
+    ):
+        rendering = ChatTemplate("t", source, TOKENS).render(begins, by_rule=True)
+        assert rendering.text[rendering.spoken[0].start : rendering.spoken[0].end] == "Welcome<|im_end|>"
+    bare = "{% for m in messages %}{{ m.content + ('</s>' if m.role == 'assistant' else '\\n') }}{% endfor %}"
+    called = Conversation(turns=(assistant(None, tool_calls=(CALL,)), *AGENTIC.turns[2:]), tools=(TOOL,))
+    calling = bare.replace("m.content +", "(m.content or m.tool_calls[0].function.name) +")
+    with pytest.raises(RecordError, match="put a user's turn before it") as caught:
+        said(calling, called)
+    assert caught.value.reason == "turn_start_unknown"
+
+
 def test_an_answer_that_brings_the_think_tag_of_the_prompt():
     source = CHATML.replace("'<|im_start|>assistant\\n' }}{% endif", "'<|im_start|>assistant\\n<think>\\n' }}{% endif")
     inlined = Conversation(turns=(user("Hi"), assistant("<think>\nhm\n</think>\n\nHello")))
