@@ -17,7 +17,7 @@ from typing import Any
 FORCED: dict[str, Any] = {
     "distributed-backend": "gloo",
     "transformer-impl": "local",  # Transformer Engine is GPU code
-    "use-cpu-initialization": True,  # also: the same weights on every layout of TP
+    "use-cpu-initialization": True,  # also: the same weights on every layout of TP and CP
     "no-gradient-accumulation-fusion": True,
     "no-masked-softmax-fusion": True,
     "no-bias-gelu-fusion": True,
@@ -70,6 +70,7 @@ def install() -> None:
     mode: Any = OnCpu()
     mode.__enter__()
     _random_state()
+    _warm_up()
     _router()
 
 
@@ -177,6 +178,18 @@ def _random_state() -> None:
 
     random._get_cuda_rng_state = get
     random._set_cuda_rng_state = put
+
+
+def _warm_up() -> None:
+    """Leave out Megatron's first calls of fused layers, which are off here.
+
+    They take random numbers, as many as a rank has positions and hidden units, from the generator that weights are then
+    initialised with: random weights would depend on TP, CP and the micro-batch. On a GPU these are two generators.
+    """
+    from megatron.training import initialize
+
+    module: Any = initialize
+    module._warmup_jit_function = _silent()
 
 
 def _router() -> None:

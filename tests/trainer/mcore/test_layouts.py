@@ -39,14 +39,13 @@ def test_losses_and_gradients_are_the_same_on_every_layout(tmp_path: Path) -> No
     shards = [write_shards(tmp_path / "shards", {"train": pairs, "valid": random_pairs(5, seed=5)}, shards=2)]
     model = [*TOY_MODEL, "--num-layers=4", "--seq-length=64", "--optimizer=sgd", "--sgd-momentum=0", "--clip-grad=0"]
     model += ["--weight-decay=0", "--lr-decay-style=constant", "--ckpt-format=torch_dist", "--save-interval=100"]
-    start = Run(
-        shards=shards,
-        flags=[*model, "--train-iters=1", "--lr=0", "--min-lr=0", f"--save={tmp_path / 'start'}"],
-    )
+    once = [*model, "--train-iters=1", "--lr=0", "--min-lr=0"]
+    start = Run(shards=shards, flags=[*once, f"--save={tmp_path / 'start'}"])
+    spread = [*TP2, "--context-parallel-size=2", f"--save={tmp_path / 'spread'}"]
 
     def run(number: int, batching: str, nproc: int, flags: tuple[str, ...], *, per_token: bool = True) -> Run:
         samples = PACKS if batching == "packed" else CONVERSATIONS
-        words = [*model, *flags, f"--train-iters={STEPS}", f"--global-batch-size={samples}", "--lr=2.0"]
+        words = [*model, *flags, f"--train-iters={STEPS}", f"--global-batch-size={samples}", "--lr=1.0"]
         words += [f"--load={tmp_path / 'start'}", "--finetune", f"--save={tmp_path / str(number)}"]
         config = {} if per_token else {"config": {"calculate-per-token-loss": False}}
         chunk = {"loss_chunk": 7} if number % 2 else {}  # logits of a micro-batch in many chunks, or in one
@@ -54,11 +53,14 @@ def test_losses_and_gradients_are_the_same_on_every_layout(tmp_path: Path) -> No
 
     runs = [run(number, *layout) for number, layout in enumerate(LAYOUTS.values())]
     averaged = run(len(runs), "packed", 1, ("--micro-batch-size=1",), per_token=False)
-    _, *outputs, other = run_forked(tmp_path, [start, *runs, averaged])
+    spread_start = Run(shards=shards, flags=[*once, *spread], nproc=4)
+    _, _, *outputs, other = run_forked(tmp_path, [start, spread_start, *runs, averaged])
 
     assert f"train: {PACKS} samples" in outputs[0], "a step is an epoch"
     assert "128 rows for 120 ids" in outputs[0]
     first, begin = losses(outputs[0]), saved_weights(tmp_path / "start", 1)
+    for tensor, value in saved_weights(tmp_path / "spread", 1).items():
+        np.testing.assert_array_equal(value, begin[tensor], err_msg=f"random weights, TP 2 x CP 2: {tensor}")
     assert len(first) == STEPS
     assert first[STEPS] < first[1] - 0.1, "it learns"
     reference = saved_weights(tmp_path / "0", STEPS)
@@ -72,4 +74,4 @@ def test_losses_and_gradients_are_the_same_on_every_layout(tmp_path: Path) -> No
             moved = np.abs(reference[tensor] - begin[tensor]).max()
             assert np.abs(value - reference[tensor]).max() < 2e-4 * moved, f"{name}: {tensor}"
     # What the test would miss if trained lengths were alike: a mean per micro-batch is another objective.
-    assert max(abs(losses(other)[step] - first[step]) for step in first) > 1e-3
+    assert max(abs(losses(other)[step] - first[step]) for step in first) > 1e-4
