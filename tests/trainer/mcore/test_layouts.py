@@ -25,7 +25,11 @@ LAYOUTS: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "packed, micro-batch 4": ("packed", 1, ("--micro-batch-size=4",)),
     "packed, DP 2": ("packed", 2, ("--micro-batch-size=4",)),
     "packed, TP 2": ("packed", 2, TP2),
-    "packed, TP 2, sequence parallel": ("packed", 2, (*TP2, "--sequence-parallel")),
+    "packed, TP 2, sequence parallel, attention recomputed": (
+        "packed",
+        2,
+        (*TP2, "--sequence-parallel", "--recompute-granularity=selective"),
+    ),
     "packed, PP 2": ("packed", 2, PP2),
     "packed, PP 2, virtual stages": ("packed", 2, (*PP2, "--num-layers-per-virtual-pipeline-stage=1")),
     "padded, micro-batch 1": ("padded", 1, ("--micro-batch-size=1",)),
