@@ -23,7 +23,7 @@ from sft_shards.trainer.data.cache import Cache
 from sft_shards.trainer.data.shards import open_shards, parse_shards, short_names
 from sft_shards.trainer.isolation import choose, kernels
 from sft_shards.trainer.job import Job, parse_epochs
-from sft_shards.trainer.mcore import checkpoint_args, compat, cpu_device, flag_table, flags
+from sft_shards.trainer.mcore import checkpoint_args, compat, cpu_device, flag_table, flags, resumed_packs
 from sft_shards.trainer.model import hf_config, lora, special_tokens
 from sft_shards.trainer.model import start as starting
 from sft_shards.trainer.model.hf_config import ModelShape
@@ -133,6 +133,8 @@ def decide(job: Job, world: int, parser: argparse.ArgumentParser | None = None) 
         ),
         cache=cache,
     )
+    if setup.isolation.packed and not job.evaluate:
+        resumed_packs.check(args)
     stage = stage_registry.load(job.stage)(setup)
     if job.evaluate and not stage.valid_samples():
         raise DataError(

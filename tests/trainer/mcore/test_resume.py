@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from toy_runs import PLUGIN, TOY_MODEL, Run, losses, random_pairs, run_forked, w
 pytestmark = pytest.mark.megatron
 
 STEPS, SAVED = 40, 20
+CP2 = "--context-parallel-size=2"
 
 
 def lines(output: str, first: int) -> dict[int, tuple[str, ...]]:
@@ -29,9 +31,11 @@ def test_forty_steps_are_twenty_a_kill_and_twenty(tmp_path: Path, monkeypatch: p
     model += ["--micro-batch-size=2", "--ckpt-format=torch_dist", f"--save-interval={SAVED}", "--eval-interval=100"]
     sharded = [*model, "--use-distributed-optimizer"]
 
-    def run(flags: list[str], nproc: int, *, save: str = "", load: str = "", kill: str | None = None) -> Run:
+    def run(
+        flags: list[str], nproc: int, *, save: str = "", load: str = "", kill: str | None = None, **own: str
+    ) -> Run:
         words = [f"--{name}={tmp_path / folder}" for name, folder in (("save", save), ("load", load)) if folder]
-        options = {"stage": "held"} if kill else {}  # it waits there until it is killed
+        options = {"stage": "held"} if kill else own  # it waits there until it is killed
         return Run(shards=[one, f"{two}:0.5"], flags=[*flags, *words], nproc=nproc, kill=kill, options=options)
 
     killed = f"iteration       {SAVED + 3}/"
@@ -45,9 +49,11 @@ def test_forty_steps_are_twenty_a_kill_and_twenty(tmp_path: Path, monkeypatch: p
             run(sharded, 2, load="sharded"),
             run(sharded, 1, load="sharded"),
             run(model, 2, load="plain"),
+            dataclasses.replace(run([*model, CP2], 2, load="plain"), code=2),
+            run([*model, CP2], 2, load="plain", evaluate="valid"),
         ],
     )
-    straight, first, resumed, sharded_first, sharded_again, fewer_ranks, more_ranks = outputs
+    straight, first, resumed, sharded_first, sharded_again, fewer_ranks, more_ranks, other_packs, evaluated = outputs
     expected = lines(straight, 1)
     assert list(expected) == list(range(1, STEPS + 1))
     again = lines(resumed, SAVED + 1)
@@ -70,3 +76,6 @@ def test_forty_steps_are_twenty_a_kill_and_twenty(tmp_path: Path, monkeypatch: p
     # Steps are told apart: the tolerance is far below what another sample or step count would do.
     assert np.abs(np.diff([curve[s] for s in late])).min() > 1e-4
     assert list(lines(first, 1)) == list(range(1, SAVED + 4))
+    # Another context-parallel size packs conversations in another way, which matters to training alone.
+    assert "this run began with --context-parallel-size 1, and 2 would pack its" in other_packs.splitlines()[-1]
+    assert "valid: loss" in evaluated
