@@ -149,8 +149,8 @@ class Command(click.Group):
     "--no-balance",
     is_flag=True,
     default=None,
-    help="Leave the samples of a global batch in the order of the mixture (default: they are dealt to data-parallel "
-    "ranks so that all take the same time).",
+    help="Leave the samples of a global batch in the order of the mixture (default: they are dealt by cost, so that "
+    "data-parallel ranks and pipeline stages wait less for each other).",
 )
 @click.option(
     "--lora-rank",

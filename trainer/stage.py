@@ -144,9 +144,12 @@ class Stage:
 
     @property
     def balances(self) -> bool:
-        """Whether samples are dealt to ranks by cost: not with one rank, a growing batch size, or padded samples."""
-        packed = self.setup.isolation.packed
-        several = self.setup.layout.data > 1 and not self.setup.args.rampup_batch_size
+        """Whether samples are dealt by cost, to data-parallel ranks and to the micro-batches of pipeline stages.
+
+        Not with one process for both, a growing batch size, or padded samples.
+        """
+        layout, packed = self.setup.layout, self.setup.isolation.packed
+        several = layout.data * layout.pipeline > 1 and not self.setup.args.rampup_batch_size
         return packed and several and not self.setup.job.no_balance
 
     @cached_property
@@ -175,11 +178,11 @@ class Stage:
     def waiting(self) -> tuple[float, float] | None:
         """Return the shares of all ranks' time that go in waiting, in the mixture's order and balanced.
 
-        They are estimated from the first global batches of the run. None: samples are not balanced.
+        They are estimated from the first global batches of the run. None: samples are not balanced, or to one rank.
         """
-        if not self.balances:
-            return None
         layout = self.setup.layout
+        if not self.balances or layout.data == 1:
+            return None
         batches = max(1, SAMPLES_OF_AN_ESTIMATE // layout.global_batch)
         samples = self.train_samples(batches * layout.global_batch)
         if not isinstance(samples, CostedSamples):

@@ -71,6 +71,10 @@ def test_it_is_close_to_the_best_of_all_orders(costs: list[int]) -> None:
     assert found <= best * 1.1 + 1
 
 
+def test_one_rank_takes_its_samples_in_order_of_falling_cost() -> None:
+    assert deal([2, 9, 1, 8], ranks=1, rows=1).tolist() == [1, 3, 0, 2]
+
+
 def test_each_global_batch_keeps_its_items_on_every_layout() -> None:
     costs = np.random.default_rng(1).integers(1, 1000, 50).tolist()
     for ranks, rows in ((2, 1), (4, 2), (8, 1), (1, 8)):
