@@ -82,7 +82,8 @@ def choose(
         if kind in unusable:
             continue
         passed_over = "; ".join(f"{other}: {unusable[other]}" for other in kinds[: kinds.index(kind)])
-        return Isolation(kind=kind, packed=packed, reason=passed_over or first)
+        tried = "; its trial was on one GPU" if kind == TE and args.context_parallel_size > 1 else ""
+        return Isolation(kind=kind, packed=packed, reason=f"{passed_over or first}{tried}")
     shown = "; ".join(f"{kind}: {unusable[kind]}" for kind in kinds)
     if asked != "auto":
         problem = UsageError if kinds[0] in excluded else DataError

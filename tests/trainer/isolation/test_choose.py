@@ -51,7 +51,8 @@ WITHOUT_TE = {"te": "it hung"}
         ({"batching": "padded", "flags": {**PP2, "micro_batch_size": 4}}, "te", "the first choice"),
         ({"flags": {"micro_batch_size": 4}}, "te", "the first choice"),
         (LOCAL, "flash", "te: --transformer-impl local"),
-        ({"flags": CP4}, "te", "the first choice"),
+        ({"flags": CP4}, "te", "the first choice; its trial was on one GPU"),
+        ({"asked": "te", "flags": CP4}, "te", "as asked; its trial was on one GPU"),
         ({"flags": CP4, "device": "cpu"}, "sdpa", "the CPU has no other"),
         ({"flags": {**CP4, "num_attention_heads": 6}}, "te", "the first choice"),
         (
