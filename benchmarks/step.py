@@ -3,10 +3,11 @@
     python benchmarks/step.py [--device cpu] [--shape small] [--shards DIR] [--seq-length 2048] [--micro-batches 2]
 
 Each row is a process of its own with the same random weights: forward and backward of the same conversations, without
-optimizer and communication. The first row is what Megatron's own layers do, a mask of all positions by all positions;
-the last ones have one conversation in a sample, as data sets have that do not pack. Memory is what a step takes above
-the weights, gradients included. The share of peak counts the multiplications that are needed: logits of trained
-positions, attention within conversations. docs/gpu.md has room for the table.
+optimizer and communication. The first row is what Megatron's own layers do, a mask of all positions by all positions.
+Then come ours, the last of them with one conversation in a sample, as data sets have that do not pack; and the samples
+of Megatron-LM's SFT data set with its own layers and loss (`megatron_sft`). Memory is what a step takes above the
+weights, gradients included. The share of peak counts the multiplications that are needed: logits of trained positions,
+attention within conversations. docs/gpu.md has room for the table.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import megatron_sft
 from startup import make
 
 from sft_shards.trainer import worker
-from sft_shards.trainer.isolation.kernels import KINDS, missing
+from sft_shards.trainer.isolation.kernels import KINDS, TE, missing
 from sft_shards.trainer.job import Job
 from sft_shards.trainer.launch import cpu, environment, gpus, launcher
 from sft_shards.trainer.mcore import compat
@@ -50,6 +52,9 @@ SHAPES: dict[str, dict[str, int]] = {
 PEAKS = {"MI300X": 1307e12, "MI325X": 1307e12, "MI355X": 2500e12, "H100": 989e12, "H200": 989e12}
 """Dense BF16 operations a second, by a part of the GPU's name, as the makers say."""
 DENSE = "mask of all positions"
+PEER = "Megatron-LM's SFT data set"
+OTHERS = (DENSE, PEER)
+"""Ways that are not ours: attention is Megatron's, in its own layers or in those of Transformer Engine."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,7 +62,7 @@ class Row:
     """One way of doing the step."""
 
     attention: str
-    """One of `KINDS`, or `DENSE`."""
+    """One of `KINDS`, or of `OTHERS`."""
     selected: bool
     """Whether logits are computed for trained positions only."""
     batching: str = "packed"
@@ -68,7 +73,8 @@ def rows(device: str) -> list[Row]:
     kinds = ["sdpa"] if device == "cpu" else [kind for kind in KINDS if not missing(kind)]
     packed = [Row(attention=kind, selected=selected) for kind in kinds for selected in (False, True)]
     alone = [Row(attention=kinds[0], selected=selected, batching="padded") for selected in (False, True)]
-    return [Row(attention=DENSE, selected=False), *packed, *alone]
+    theirs = [Row(attention=PEER, selected=False, batching=batching) for batching in ("packed", "padded")]
+    return [Row(attention=DENSE, selected=False), *packed, *alone, *theirs]
 
 
 def flags(options: argparse.Namespace) -> tuple[str, ...]:
@@ -87,11 +93,14 @@ def measure(row: Row, options: argparse.Namespace) -> dict[str, Any]:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    wanted = cpu.wanted(options.threads, 1) if options.device == "cpu" else {}
-    environment.apply(environment.plan({**wanted, **launcher.WARNINGS}, {}), os.environ)
+    variables = cpu.wanted(options.threads, 1) if options.device == "cpu" else {}
+    environment.apply(environment.plan({**variables, **launcher.WARNINGS}, {}), os.environ)
     os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="localhost", MASTER_PORT=str(port))
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
-    isolation = "sdpa" if row.attention == DENSE else row.attention
+    engine = row.attention == PEER and options.device == "gpu" and not missing(TE)
+    if row.attention == PEER and row.batching == "packed" and not engine:
+        raise SystemExit(megatron_sft.NEEDS_ENGINE)
+    isolation = TE if engine else "sdpa" if row.attention in OTHERS else row.attention
     job = Job(
         shards=(str(options.shards),),
         device=options.device,
@@ -101,7 +110,7 @@ def measure(row: Row, options: argparse.Namespace) -> dict[str, Any]:
         cache_dir=str(Path(options.shards).parent / "cache"),
         flags=flags(options),
     )
-    if row.attention == DENSE:
+    if row.attention in OTHERS:
         provider.with_attention = lambda spec, kernel: spec
     configuration, data_sets, start = worker.prepare(job)
     import torch
@@ -117,14 +126,21 @@ def measure(row: Row, options: argparse.Namespace) -> dict[str, Any]:
     step = stage.forward_step()
     step = step if row.selected else dataclasses.replace(step, loss_chunk=None)
     reader = stage.reader(stage.train.sources[0].plan, 0)
-    batches = [default_collate([reader[number]]) for number in numbers(stage, row, options.micro_batches)]
+    wanted = numbers(stage, row, options.micro_batches)
+    if row.attention == PEER:
+        lines = [reader.conversations(number) for number in wanted]
+        vocabulary = stage.setup.directories[0][2].manifest.tokenizer.vocab_size
+        made = megatron_sft.samples(lines, seq_length=options.seq_length, vocab_size=vocabulary)
+    else:
+        made = [reader[number] for number in wanted]
+    batches = [default_collate([sample]) for sample in made]
 
     def once(batch: dict[str, Any]) -> float:
-        if row.attention == DENSE:
-            output, loss_of = dense(step, batch, model)
+        if row.attention == PEER:
+            loss = megatron_sft.step(batch, model, engine=engine)
         else:
-            output, loss_of = step(iter([batch]), model)
-        loss, _, _ = loss_of(output)
+            output, loss_of = dense(step, batch, model) if row.attention == DENSE else step(iter([batch]), model)
+            loss, _, _ = loss_of(output)
         loss.backward()
         return float(loss.detach())
 
@@ -267,9 +283,13 @@ def main() -> None:
     ran = [each for _, each in found if "seconds" in each]
     if not ran:
         raise SystemExit(f"no row ran: {found[0][1]['failed']}")
-    apart = max(abs(each["loss"] / ran[0]["loss"] - 1) for each in ran)
+    whole = ran[0]["trained"]
+    apart = max(abs(each["loss"] / ran[0]["loss"] - 1) for each in ran if each["trained"] == whole)
     print(f"{ran[0]['machine']}, {options.shape} model, {options.seq_length:,} positions; losses within {apart:.0e}\n")
     print(table(found))
+    for row, each in found:
+        if each.get("trained", whole) != whole:
+            print(f"\n{row.attention}, {row.batching}: {each['trained']:,} of {whole:,} trained tokens fit")
 
 
 if __name__ == "__main__":

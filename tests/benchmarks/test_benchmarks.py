@@ -93,6 +93,15 @@ def test_reading(tmp_path: Path) -> None:
     assert "read / copy: " in run("benchmarks/reading.py", shards, "--seq-length", "128", "--samples", "4")
 
 
+def test_balance(tmp_path: Path) -> None:
+    shards = write_shards(tmp_path / "shards", {"train": random_pairs(60, seed=1)})
+    size = ["--positions", "64", "--ranks", "2", "--micro-batches", "4", "--stages", "2"]
+    out = run("benchmarks/balance.py", shards, *size)
+    assert re.search(r"^\| 64 \| 2 \| 4 \| \d+\.\d+% \| \d+\.\d+% \|$", out, re.MULTILINE), out
+    times = dict(re.findall(r"4 micro-batches, (\w+): (\S+)", out))
+    assert sorted(times) == ["falling", "random", "rising"]
+
+
 def test_start_up_of_both_commands():
     out = run(
         "-m", "benchmarks.startup_preprocess", DATA / "tokenizer", "--rounds", "1", "--records", "50", "--against", ROOT
@@ -113,5 +122,9 @@ def test_every_way_of_doing_a_step_gives_the_same_loss() -> None:
     apart = re.search(r"losses within (\S+)", out)
     assert apart is not None
     assert float(apart[1]) < 1e-5
-    found = [row.split(" | ")[:3] for row in out.splitlines() if row.startswith(("| mask", "| sdpa"))]
-    assert [each[0] for each in found] == ["| mask of all positions", *["| sdpa"] * 4]
+    found = [row.strip("| ").split(" | ") for row in out.splitlines() if row.startswith("| ")][1:]
+    peer = "Megatron-LM's SFT data set"
+    assert [each[0] for each in found] == ["mask of all positions", *["sdpa"] * 4, peer, peer]
+    assert found[-2][2:4] == ["packed", "needs Transformer Engine: Megatron's own attention takes no packed rows"]
+    assert all(float(each[5]) > 0 for each in found if each != found[-2])
+    assert "trained tokens fit" not in out, "all rows train the same ones"
