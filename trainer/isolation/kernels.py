@@ -79,6 +79,8 @@ def unsupported(name: str, *, dropout: bool, window: bool) -> str:
     """Return what a kernel cannot do of what a model asks for, or ""."""
     if name == "torch" and dropout:
         return "torch's varlen_attn has no dropout (--attention-dropout)"
+    if name == "torch" and window and _torch_version() < (2, 11):
+        return "torch's varlen_attn has a sliding window (--window-size) from 2.11 on"
     if name == "sdpa" and window:
         return "scaled_dot_product_attention has no sliding window (--window-size)"
     return ""

@@ -124,6 +124,9 @@ def test_what_is_not_there_or_cannot_be_done_is_said(monkeypatch: pytest.MonkeyP
     assert "2.10" in missing("torch")
     monkeypatch.setattr(kernels, "version", lambda name: "2.10.0")
     assert missing("torch") == ""
+    assert "sliding window (--window-size) from 2.11 on" in unsupported("torch", dropout=False, window=True)
+    monkeypatch.setattr(kernels, "version", lambda name: "2.11.0")
+    assert unsupported("torch", dropout=False, window=True) == ""
     assert "no dropout" in unsupported("torch", dropout=True, window=False)
     assert "no sliding window" in unsupported("sdpa", dropout=False, window=True)
     assert unsupported("flash", dropout=True, window=True) == unsupported("sdpa", dropout=True, window=False) == ""
