@@ -139,8 +139,8 @@ def torchrun() -> list[str]:
 
 
 def _check(planned: Launch) -> None:
-    """Check the call once, before the workers import torch and each check it again; raises what `launch` raises."""
-    if planned.world > 1 and flag_table.load() is None:
+    """Check the call once, before a GPU is tried and the workers each check it again; raises what `launch` raises."""
+    if (planned.world > 1 or planned.job.device == "gpu") and flag_table.load() is None:
         status("asking Megatron for its flags, once")
         flag_table.make()
     status(f"checking the call, then starting {planned.nproc} worker(s)")

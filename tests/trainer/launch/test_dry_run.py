@@ -63,11 +63,23 @@ def wrong(shards: Path, folder: Path) -> list[tuple[list[object], int, str]]:
     """Calls, exit status, and what is said."""
     train = ["--shards", shards, "--epochs=1"]
     two = ["--nnodes=2", "--node-rank=0", "--master-addr=localhost"]
+    cpu, spread = [*train, "--device=cpu"], ["--context-parallel-size=2", *PARALLEL[:1], "--sequence-parallel"]
     return [
         ([*train, "--", *MODEL, "--tensor-model-parallel-size=16"], 2, "8 process(es) are too few for TP 16 x PP 1"),
         ([*train, "--nproc=4", *two, "--", *MODEL, "--tensor-model-parallel-size=4", "--pipeline-model-parallel-size=4"],
          2, "8 process(es) are too few for TP 4 x PP 4: --nproc x nodes must be a multiple of 16"),
         ([*train, "--nproc=2", "--", *MODEL, "--num-experts=8", "--expert-model-parallel-size=8"], 2, "EP x expert TP 8"),
+        ([*train, "--nproc=4", "--", *MODEL, "--context-parallel-size=3", "--seq-length=36"], 2,
+         "4 process(es) do not divide into TP 1 x PP 1 x CP 3"),
+        ([*cpu, "--nproc=3", "--", *MODEL, "--context-parallel-size=3", "--seq-length=36"], 2,
+         "4 attention heads do not divide by TP 1 x CP 3"),
+        ([*train, "--nproc=4", "--", *MODEL, *spread, "--seq-length=36"], 2,
+         "--seq-length 36 is not a multiple of 8 = 2 x CP 2 x TP 2 (--sequence-parallel); make it 40"),
+        ([*train, "--", *MODEL, "--pipeline-model-parallel-size=2", "--micro-batch-size=2"], 2,
+         "--micro-batch-size 2: pipeline stages exchange one packed row"),
+        ([*train, "--isolation=te", "--", *MODEL], 1, "--isolation te: Transformer Engine is not installed; leave it out"),
+        ([*cpu, "--isolation=flash", "--", *MODEL], 2, "--isolation flash: --device cpu has no such kernel; leave it out"),
+        ([*cpu, "--", *MODEL, "--window-size=7,0"], 2, "has no sliding window (--window-size)"),
         ([*train, "--", *MODEL, "--num-attention-heads=5"], 2, "Megatron refuses the flags"),
         ([*train, "--", *MODEL, "--num-layer=2"], 2, "did you mean '--num-layers'?"),
         ([*train, "--", *MODEL, "--exit-signal=SIGINT"], 2, "--exit-signal: sft-train passes every signal on"),

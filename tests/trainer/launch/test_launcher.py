@@ -78,6 +78,23 @@ def test_packed_attention_is_tried_as_it_will_be_used(monkeypatch: pytest.Monkey
     assert started[0].job.failures == {"te": "it hung"}
 
 
+def test_the_call_is_checked_before_a_gpu_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by one worker, and where nothing is known of Megatron's flags yet."""
+    did: list[str] = []
+    gpus(monkeypatch, 1)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(launcher.flag_table, "load", lambda: None)
+    monkeypatch.setattr(launcher.flag_table, "make", lambda: did.append("flags"))
+    monkeypatch.setattr(launcher, "decide_by_table", lambda job, world: did.append("checked"))
+    monkeypatch.setattr(launcher, "failures", lambda kinds, **_: did.append("tried") or {})
+    monkeypatch.setattr(launcher, "_run", lambda planned: did.append("run"))
+    launcher.launch(JOB, None, ONE)
+    assert did == ["flags", "checked", "tried", "run"]
+    did.clear()
+    launcher.launch(Job(shards=("a",), device="cpu"), 1, ONE)
+    assert did == ["checked", "run"]
+
+
 def test_too_few_gpus(monkeypatch: pytest.MonkeyPatch, started: list[Launch]) -> None:
     gpus(monkeypatch, 2)
     with pytest.raises(UsageError, match="--nproc 4, but 2"):
