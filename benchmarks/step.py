@@ -6,8 +6,9 @@ Each row is a process of its own with the same random weights: forward and backw
 optimizer and communication. The first row is what Megatron's own layers do, a mask of all positions by all positions.
 Then come ours, the last of them with one conversation in a sample, as data sets have that do not pack; and the samples
 of Megatron-LM's SFT data set with its own layers and loss (`megatron_sft`). Memory is what a step takes above the
-weights, gradients included. The share of peak counts the multiplications that are needed: logits of trained positions,
-attention within conversations. docs/gpu.md has room for the table.
+weights, gradients included; logits are the most that the output layer gave at a time. The share of peak counts the
+multiplications that are needed: logits of trained positions, attention within conversations. docs/gpu.md has room for
+the table.
 """
 
 from __future__ import annotations
@@ -135,6 +136,10 @@ def measure(row: Row, options: argparse.Namespace) -> dict[str, Any]:
         made = [reader[number] for number in wanted]
     batches = [default_collate([sample]) for sample in made]
 
+    logits = [0]
+    (output_layer,) = (module for name, module in model.named_modules() if name.endswith("output_layer"))
+    output_layer.register_forward_hook(lambda _, __, output: logits.append(output[0].nbytes))
+
     def once(batch: dict[str, Any]) -> float:
         if row.attention == PEER:
             loss = megatron_sft.step(batch, model, engine=engine)
@@ -166,6 +171,7 @@ def measure(row: Row, options: argparse.Namespace) -> dict[str, Any]:
         "trained": trained,
         "loss": losses / trained,
         "memory": peak - before,
+        "logits": max(logits),
         "share": needed(configuration.args, batches) / min(times) / top if top else None,
         "machine": name or "CPU",
     }
@@ -231,20 +237,20 @@ def table(found: list[tuple[Row, dict[str, Any]]]) -> str:
     first = next(each for _, each in found if "seconds" in each)
     rate = first["trained"] / first["seconds"]
     lines = [
-        "| attention | logits of | in a sample | seconds | trained tokens/s | ratio | memory of a step | of peak |",
-        "|---|---|---|---|---|---|---|---|",
+        "| attention | logits of | in a sample | seconds | trained tokens/s | ratio | memory | logits | of peak |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row, each in found:
         logits = "trained positions" if row.selected else "all positions"
         content = "packed" if row.batching == "packed" else "one conversation"
         if "seconds" not in each:
-            lines.append(f"| {row.attention} | {logits} | {content} | {each['failed']} | | | | |")
+            lines.append(f"| {row.attention} | {logits} | {content} | {each['failed']} | | | | | |")
             continue
         speed = each["trained"] / each["seconds"]
         share = f"{each['share']:.0%}" if each["share"] else ""
         lines.append(
             f"| {row.attention} | {logits} | {content} | {each['seconds']:.2f} | {speed:,.0f} | {speed / rate:.2f} | "
-            f"{each['memory'] / 1e9:.2f} GB | {share} |"
+            f"{each['memory'] / 1e9:.2f} GB | {each['logits'] / 1e9:.3f} GB | {share} |"
         )
     return "\n".join(lines)
 
