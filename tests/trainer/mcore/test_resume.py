@@ -65,6 +65,8 @@ def test_forty_steps_are_twenty_a_kill_and_twenty(tmp_path: Path, monkeypatch: p
     assert again[SAVED + 2][2] == expected[SAVED + 2][2]
     assert re.findall(r"validation loss at .*", resumed) == re.findall(r"validation loss at .*", straight)
 
+    assert "balance: ranks wait for the slowest" in sharded_first
+    assert "balance: " not in straight
     curve = losses(straight)
     changed = {"DP 2": sharded_again, "DP 2, then DP 1": fewer_ranks, "DP 1, then DP 2": more_ranks}
     for name, output in changed.items():
