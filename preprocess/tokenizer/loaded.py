@@ -46,8 +46,7 @@ class LoadedTokenizer:
         Raises:
             UsageError: the tokenizer cannot be loaded, or has no fast form (and so no offsets).
         """
-        metadata, backend = load(folder, name, trust_remote_code=trust_remote_code)
-        spec = json.loads(backend.to_str())
+        metadata, backend, spec = load(folder, name, trust_remote_code=trust_remote_code)
         return cls(
             metadata=metadata,
             serialized=_serialize(spec),

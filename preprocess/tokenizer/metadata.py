@@ -83,8 +83,10 @@ class TokenizerMetadata:
         return cls(**{**raw, **{name: tuple(raw[name]) for name in ("control", "added", "stop")}})
 
 
-def load(folder: Path, name: str, *, trust_remote_code: bool = False) -> tuple[TokenizerMetadata, HuggingFaceTokenizer]:
-    """Return the metadata of a tokenizer folder, as transformers reads it, and Hugging Face's tokenizer.
+def load(
+    folder: Path, name: str, *, trust_remote_code: bool = False
+) -> tuple[TokenizerMetadata, HuggingFaceTokenizer, dict[str, Any]]:
+    """Return the metadata of a tokenizer folder, as transformers reads it, Hugging Face's tokenizer, and its JSON.
 
     The tokenizer has no post-processor (which would add a second BOS, and trims offsets), truncation and padding.
 
@@ -108,13 +110,19 @@ def load(folder: Path, name: str, *, trust_remote_code: bool = False) -> tuple[T
         raise UsageError(f"tokenizer {name}: cannot be loaded ({first_line(error)})") from None
     if not getattr(fast, "is_fast", False):
         raise UsageError(f"tokenizer {name}: has no fast form, so it gives no offsets; convert it to a tokenizer.json")
-    vocabulary = fast.get_vocab()
     named = fast.chat_template if isinstance(fast.chat_template, dict) else {"default": fast.chat_template}
     for template in (named.get("default"), named.get("tool_use")):
         if not isinstance(template, (str, type(None))):
             raise UsageError(f"tokenizer {name}: its chat_template is no text; mend tokenizer_config.json")
     added = {str(token.content): token for token in fast.added_tokens_decoder.values()}
     control = {content for content, token in added.items() if token.special} | set(fast.all_special_tokens)
+    adds_bos = fast.bos_token_id is not None and fast("a").input_ids[:1] == [fast.bos_token_id]
+    backend: HuggingFaceTokenizer = fast.backend_tokenizer
+    backend.post_processor = None
+    backend.no_truncation()
+    backend.no_padding()
+    spec = json.loads(backend.to_str())
+    vocabulary = _vocabulary(spec, fast)
     found = TokenizerMetadata(
         vocab_size=max(len(fast), 1 + max(vocabulary.values())),
         vocab_sha256=vocabulary_hash(vocabulary),
@@ -124,16 +132,22 @@ def load(folder: Path, name: str, *, trust_remote_code: bool = False) -> tuple[T
         chat_template=named.get("default"),
         tool_template=named.get("tool_use"),
         variables={key: str(value) for key, value in fast.special_tokens_map.items() if isinstance(value, str)},
-        adds_bos=fast.bos_token_id is not None and fast("a").input_ids[:1] == [fast.bos_token_id],
+        adds_bos=adds_bos,
         control=tuple(sorted(control)),
         added=tuple(sorted(added.keys() - control)),
         stop=_stop_tokens(fast, folder, control),
     )
-    backend: HuggingFaceTokenizer = fast.backend_tokenizer
-    backend.post_processor = None
-    backend.no_truncation()
-    backend.no_padding()
-    return found, backend
+    return found, backend, spec
+
+
+def _vocabulary(spec: Mapping[str, Any], fast: Any) -> dict[str, int]:
+    """Return the ids of all tokens, as `get_vocab` of transformers does; mostly from the JSON that was just read."""
+    tokens = spec["model"]["vocab"]
+    if isinstance(tokens, dict):
+        found = tokens | {token["content"]: token["id"] for token in spec["added_tokens"]}
+        if len(found) == len(fast):  # the JSON has one token for each id
+            return found
+    return dict(fast.get_vocab())
 
 
 def _stop_tokens(fast: Any, folder: Path, control: set[str]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from tokenizers import Tokenizer, models
+from toy_runs import vocabulary_hash
 from transformers import PreTrainedTokenizerFast
 
 from sft_shards.preprocess.tokenizer.metadata import load
@@ -25,7 +26,7 @@ def stops(tmp_path):
         fast.save_pretrained(tmp_path)
         if content is not None:
             (tmp_path / "generation_config.json").write_text(json.dumps(content))
-        metadata, _ = load(tmp_path, "t")
+        metadata, _, _ = load(tmp_path, "t")
         assert set(metadata.control) == set(SPECIAL)
         return set(metadata.stop)
 
@@ -56,3 +57,24 @@ def test_a_single_stop_token_counts_beside_the_known_names(stops):
 @pytest.mark.parametrize("content", [None, {}])
 def test_the_known_names_count_where_nothing_is_listed(stops, content):
     assert stops(content) == KNOWN
+
+
+MODELS = {
+    "words": models.WordLevel({"a": 0, "é": 1, "\n": 2, "</s>": 3}, unk_token="a"),
+    "pieces": models.WordPiece({"a": 0, "##b": 7, "</s>": 2}, unk_token="a"),
+    "pairs": models.BPE({"a": 0, "b": 1, "ab": 2, "</s>": 3}, [("a", "b")]),
+    "two tokens of an id": models.BPE({"a": 0, "b": 1, "c": 1, "</s>": 3}, []),
+    "scores": models.Unigram([("a", -1.0), ("b", -2.0), ("</s>", 0.0)], 0, False),
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_vocabulary_is_what_transformers_says(tmp_path, model):
+    fast = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(MODELS[model]), eos_token="</s>")
+    fast.add_tokens(["<new>", "a"])
+    fast.save_pretrained(tmp_path)
+    expected = PreTrainedTokenizerFast.from_pretrained(tmp_path).get_vocab()
+    assert "<new>" in expected
+    metadata, _, _ = load(tmp_path, "t")
+    assert metadata.vocab_sha256 == vocabulary_hash(expected)
+    assert metadata.vocab_size == max(len(expected), 1 + max(expected.values()))
