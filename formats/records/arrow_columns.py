@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_shards.formats.arrow_arrays import bool_array, bools_of, number_array, numbers_of
-from sft_shards.formats.columnar import prefix_sums, utf8_buffers
+from sft_shards.formats.arrow_arrays import bools_of, number_array, numbers_of
+from sft_shards.formats.columnar import utf8_buffers
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,41 +43,6 @@ def as_strings(column: pa.Array) -> pa.StringArray | None:
     if pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type):
         column = column.cast(pa.string())
     return column if pa.types.is_string(column.type) else None
-
-
-def read_contents(column: pa.Array, text_parts: Sequence[str]) -> tuple[pa.StringArray, NDArray[np.bool_]] | None:
-    """Return the texts of contents, each of which is a text or a list of text parts, and what is unsupported.
-
-    The parts ["a", "b"] and ["c"] are the texts "ab" and "c": they stand in one buffer, so only offsets are new.
-
-    Args:
-        text_parts: the types of parts that are text.
-
-    Returns:
-        The texts, null where there is no content; and bool[t], True where a part is no text. None for a column of
-        another type.
-    """
-    import pyarrow as pa
-
-    texts = as_strings(column)
-    if texts is not None or not text_parts:
-        return None if texts is None else (texts, np.zeros(len(texts), dtype=bool))
-    if not is_list(column.type) or not pa.types.is_struct(column.type.value_type):
-        return None
-    flat = column.flatten()
-    parts = dict(zip((field.name for field in flat.type), flat.flatten(), strict=True))
-    kinds, texts = (as_strings(parts[name]) if name in parts else None for name in ("type", "text"))
-    if kinds is None or texts is None:
-        return None
-    encoded = kinds.dictionary_encode()
-    known = np.asarray([*(kind in text_parts for kind in encoded.dictionary.to_pylist()), False], dtype=bool)
-    unsupported_before = prefix_sums(~known[numbers_of(encoded.indices, null=-1)] | ~not_null(texts))
-    offsets = prefix_sums(numbers_of(column.value_lengths(), null=0))
-    values, bounds = utf8_buffers(texts)
-    validity = bool_array(not_null(column)).buffers()[1]
-    buffers = [validity, pa.py_buffer(np.ascontiguousarray(bounds[offsets], dtype=np.int32)), pa.py_buffer(values)]
-    joined = pa.Array.from_buffers(pa.string(), len(column), buffers)
-    return joined, unsupported_before[offsets[1:]] > unsupported_before[offsets[:-1]]
 
 
 def not_null(column: pa.Array) -> NDArray[np.bool_]:

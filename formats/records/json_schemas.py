@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from sft_shards.formats.records.content_parts import REASONING_PARTS, TEXT_KEYS
 from sft_shards.formats.records.fields import SYSTEM, FieldMap
 
 if TYPE_CHECKING:
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
 
 FieldKind = str | tuple[tuple[str, str], ...]
 """What a field holds: one of the kinds below, or a list of messages, given by the kinds of their fields."""
-TEXT, NUMBER, NULL, EMPTY_LIST, CALLS, PARTS = "text", "number", "null", "empty_list", "calls", "parts"
-"""Of these, `CALLS` are a message's `tool_calls`, with arguments as texts, and `PARTS` a content's text parts."""
+TEXT, NUMBER, NULL, EMPTY_LIST, CALLS = "text", "number", "null", "empty_list", "calls"
+TEXT_PARTS, PARTS = "text_parts", "parts"
+"""Of these, `CALLS` are a message's `tool_calls`, with arguments as texts, `TEXT_PARTS` a content's parts that have a
+type and a text, and `PARTS` those with any of `PART_KEYS`."""
+PART_KEYS = ("type", *TEXT_KEYS, *REASONING_PARTS)
 OBJECT_MARK = "\0" + secrets.token_hex(8)
 """What no text of a record begins with: it is another one in every process."""
 
@@ -52,7 +56,8 @@ def schema(fields: tuple[tuple[str, FieldKind], ...]) -> pa.Schema:
     types = {TEXT: pa.string(), NUMBER: pa.float64(), NULL: pa.null(), EMPTY_LIST: pa.list_(pa.null())}
     function = pa.struct([("name", pa.string()), ("arguments", pa.string())])
     types[CALLS] = pa.list_(pa.struct([("id", pa.string()), ("type", pa.string()), ("function", function)]))
-    types[PARTS] = pa.list_(pa.struct([("type", pa.string()), ("text", pa.string())]))
+    types[TEXT_PARTS] = pa.list_(pa.struct([("type", pa.string()), ("text", pa.string())]))
+    types[PARTS] = pa.list_(pa.struct([(key, pa.string()) for key in PART_KEYS]))
 
     def arrow_type(kind: FieldKind) -> pa.DataType:
         return types[kind] if isinstance(kind, str) else pa.list_(pa.struct([(key, types[one]) for key, one in kind]))

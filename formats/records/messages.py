@@ -22,16 +22,18 @@ from sft_shards.formats.records.arrow_columns import (
     is_list,
     not_empty,
     not_null,
-    read_contents,
     take_texts,
 )
+from sft_shards.formats.records.content_parts import read_contents
 from sft_shards.formats.records.fields import SYSTEM, FieldMap
 from sft_shards.formats.records.json_schemas import (
     CALLS,
     NULL,
     NUMBER,
+    PART_KEYS,
     PARTS,
     TEXT,
+    TEXT_PARTS,
     JsonSchemas,
     schema,
     schemas_for,
@@ -91,7 +93,7 @@ def read_message_columns(
     keys: tuple[str, str],
     roles: Mapping[str, str | None],
     special: frozenset[str],
-    text_parts: Sequence[str] = (),
+    in_parts: bool = False,
 ) -> ConversationColumns | None:
     """Return conversations with a layout among records with a list of messages; see `ColumnarFormat.read_columns`.
 
@@ -100,7 +102,7 @@ def read_message_columns(
         keys: the keys of a message's role and of its text.
         roles: role as records spell it → one of ours, or None for one that is never text-only.
         special: other keys that make a message more than a role and a text.
-        text_parts: types of the parts of a content that are text; none where a content has no parts.
+        in_parts: whether a content may be a list of parts.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -112,10 +114,10 @@ def read_message_columns(
     parts = dict(zip((field.name for field in messages.type), messages.flatten(), strict=True))
     if len(parts) < len(messages.type) or not parts.keys() >= set(keys):
         return None
-    names, contents = as_strings(parts[keys[0]]), read_contents(parts[keys[1]], text_parts)
+    names, contents = as_strings(parts[keys[0]]), read_contents(parts[keys[1]], in_parts=in_parts)
     if names is None or contents is None:
         return None
-    texts, unsupported = contents
+    texts = contents.texts
     lengths = numbers_of(column.value_lengths(), null=0).astype(np.int64)
     prompts, certain = first_texts(batch, SYSTEM)
     tools = _tools_on_offer(batch)
@@ -124,12 +126,18 @@ def read_message_columns(
     beside, constants, unknown, calls = _fields_beside(
         {name: parts[name] for name in parts if name in special - {*keys}}, len(texts)
     )
-    unsupported = unsupported | unknown
+    unsupported = contents.unsupported | unknown
     codes, table = encode_roles(names, fields, roles)
+    if contents.reasoning is not None:
+        own = not_null(contents.reasoning)
+        unsupported |= own & ~table.spells("assistant")[codes]
+        if "reasoning" in beside:
+            unsupported |= own & not_null(beside["reasoning"])
+        beside["reasoning"] = pc.coalesce(contents.reasoning, *filter(None, [beside.get("reasoning")]))
     called = table.calling[codes]
     if called.any():
         if calls is not None:
-            unsupported = unsupported | called
+            unsupported |= called
         else:
             calls = read_calling_turns(texts, called)
         texts = pc.if_else(bool_array(called), pa.scalar(None, pa.string()), texts)
@@ -312,8 +320,11 @@ def _content_kind(messages: Sequence[Mapping[str, Any]], key: str, *, in_parts: 
         return TEXT
     if not in_parts or kinds != {list} or not all(type(part) is dict for content in contents for part in content):
         return None
-    texts = (part.get(name) for content in contents for part in content for name in ("type", "text"))
-    return PARTS if {*map(type, texts)} <= {str} else None
+    values = (part.get(key) for content in contents for part in content for key in PART_KEYS)
+    if not {*map(type, values)} <= {str, type(None)}:
+        return None
+    keys = {key for content in contents for part in content for key in part}
+    return TEXT_PARTS if keys <= {"type", "text"} else PARTS
 
 
 def message_schemas(
@@ -358,5 +369,6 @@ def message_schemas(
         strict = schema(((name, own),))
         return JsonSchemas(strict=strict, tolerant=None, value_field=name, objects=objects) if known else None
     others = tuple((key, kinds.get(key, NULL)) for key in sorted(special - {*keys}))
-    found = schemas_for(record, {name: own}, {name: (*role_and_text, *others)}, lists, fields, (TOOLS,))
+    any_kind = ((keys[0], TEXT), (keys[1], PARTS if kind == TEXT_PARTS else kind))
+    found = schemas_for(record, {name: own}, {name: (*any_kind, *others)}, lists, fields, (TOOLS,))
     return found and replace(found, strict=found.strict if known else None, objects=objects)

@@ -9,6 +9,7 @@ from sft_shards.formats.columnar import ConversationColumns
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.nesting import read_json
+from sft_shards.formats.records.content_parts import REASONING_PARTS, TEXT_KEYS, TEXT_PARTS
 from sft_shards.formats.records.fields import (
     MISSING,
     SYSTEM,
@@ -37,8 +38,6 @@ ROLE_NAMES = {
     "tool": "tool",
     "function": "tool",
 }
-TEXT_PARTS = ("text", "input_text", "output_text")
-REASONING_PARTS = ("reasoning", "thinking")
 CALL_PARTS = ("tool_call", "tool_use")
 SPECIAL = frozenset({"tool_calls", "function_call", "name", "tool_call_id", "loss", *REASONING, *WEIGHTS})
 """Keys of a message that make it more than a role and a text."""
@@ -82,7 +81,7 @@ class OpenAI:
         if names is None:
             return None
         return read_message_columns(
-            batch, fields, lists=names[0], keys=names[1], roles=_KNOWN, special=SPECIAL, text_parts=TEXT_PARTS
+            batch, fields, lists=names[0], keys=names[1], roles=_KNOWN, special=SPECIAL, in_parts=True
         )
 
 
@@ -176,9 +175,9 @@ def _read_content(value: object, role: str) -> dict[str, Any]:
         if isinstance(part, Mapping):
             kind = part.get("type", "text")
         if kind in TEXT_PARTS:
-            texts.append(part if isinstance(part, str) else _part_text(part, "text"))
+            texts.append(part if isinstance(part, str) else _part_text(part))
         elif role == "assistant" and kind in REASONING_PARTS:
-            reasoning.append(_part_text(part, kind, "text"))
+            reasoning.append(_part_text(part, kind))
         elif role == "assistant" and kind in CALL_PARTS:
             calls += _part_calls(part)
         else:
@@ -194,9 +193,9 @@ def _read_content(value: object, role: str) -> dict[str, Any]:
 
 
 def _part_text(part: Mapping[str, Any], *names: str) -> str:
-    """Return the text of a content part: the first of its fields of these names, or `value`, that is not null."""
-    found = next((part[name] for name in (*names, "value") if part.get(name) is not None), MISSING)
-    return text(found, names[0])
+    """Return the text of a content part: the first of its fields of these names, or a usual one, that is not null."""
+    found = next((part[name] for name in (*names, *TEXT_KEYS) if part.get(name) is not None), MISSING)
+    return text(found, names[0] if names else TEXT_KEYS[0])
 
 
 def _part_calls(part: Mapping[str, Any]) -> list[dict[str, Any]]:

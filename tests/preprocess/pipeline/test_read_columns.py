@@ -72,8 +72,17 @@ CALLS = st.lists(
 )
 CALL_TEXTS = (CALLS | CALL | FUNCTION).map(json.dumps) | ARGUMENTS | st.just('{"name": "f", "id": "\\ud83d"}')
 PART = st.fixed_dictionaries(
-    {"type": st.sampled_from(["text", "text", "input_text", "image_url", "thinking"])},
-    optional={"text": TEXT | st.none(), "value": TEXT},
+    {"type": st.sampled_from(["text", "text", "input_text", "image_url", "thinking", "reasoning"])},
+    optional={
+        "text": TEXT | st.none(),
+        "value": TEXT | st.just(7),
+        "thinking": TEXT | st.none(),
+        "reasoning": TEXT,
+        "mood": st.none(),
+    },
+)
+THOUGHT = st.builds(
+    lambda kind, key, text: {"type": kind, key: text}, *[st.sampled_from(["thinking", "reasoning"])] * 2, TEXT
 )
 TOOLS = st.lists(
     st.sampled_from(
@@ -127,7 +136,13 @@ def turns(keys):
         CALL_TEXTS,
         st.sampled_from([{}, {}, {"reasoning": "r"}, {"weight": 0.0, "train": 1}, {"tool_calls": [{"name": "f"}]}]),
     )
-    in_parts = st.builds(lambda role, parts: {keys[0]: role, keys[1]: parts}, ROLE, st.lists(PART, max_size=3))
+    in_parts = st.builds(
+        lambda role, thoughts, parts, beside: {keys[0]: role, keys[1]: [*thoughts, *parts], **beside},
+        ROLE | st.just("assistant"),
+        st.lists(THOUGHT, max_size=2),
+        st.lists(PART, max_size=3),
+        st.sampled_from([{}, {}, {"reasoning": "r"}, {"thinking": "t"}, {"reasoning_content": ""}]),
+    )
     texts = st.lists(message | message | message | unsupported | more | calling | saying, max_size=4)
     return texts | st.lists(in_parts | in_parts | calling | message, max_size=3)
 
@@ -607,6 +622,27 @@ def test_text_parts_are_read_together(table):
     else:
         assert rows_read_together("openai", raw) == [[0, 1]]
     assert found_in("openai", raw) == dict.fromkeys((0, 1), (("user", "assistant"), ["q", "ab"]))
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_reasoning_parts_are_read_together(table):
+    contents = [
+        [{"type": "thinking", "thinking": "t"}, {"type": "reasoning", "value": "r"}, {"type": "text", "value": "a"}],
+        [{"type": "text", "text": "b"}, {"type": "text", "value": "c"}],
+        [{"type": "reasoning", "text": "d"}],
+    ]
+    question = {"role": "user", "content": [{"type": "text", "value": "q"}]}
+    records = [{"messages": [question, {"role": "assistant", "content": content}]} for content in contents]
+    raw = JsonBatch.of_texts(0, [json.dumps(record).encode() for record in records])
+    if table:
+        raw = TableBatch(0, pa.RecordBatch.from_pylist(records))
+    else:
+        assert rows_read_together("openai", raw) == [[0, 1, 2]]
+    assert check("openai", raw, records) == {
+        0: (("user", "assistant", "reasoning"), ["q", "a", "tr"]),
+        1: (("user", "assistant"), ["q", "bc"]),
+        2: (("user", 'assistant=""', "reasoning"), ["q", "d"]),
+    }
 
 
 UNSUPPORTED = [
