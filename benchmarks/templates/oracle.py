@@ -90,6 +90,7 @@ class Oracle:
         self.stops = stops
         self.header = self._header()
         self.always = "" if self.header else self._always_header()
+        self.tail = self._tail()
 
     def _header(self) -> str:
         """Return the generation prompt of a question, "" if there is none."""
@@ -106,6 +107,13 @@ class Oracle:
         always = second[found[-1].end() :].lstrip()
         known = THINK_OPENER.sub("", always) in second.rpartition("World")[0]
         return always if known and first.endswith(always) else ""
+
+    def _tail(self) -> str:
+        """Return the token that a template puts behind everything, generation prompts too; "" if it does not."""
+        last = re.compile(rf"(?:{self.renderer.control.pattern})\s*\Z")
+        found = [last.search(self.renderer.rendered([QUESTION], None, prompt) or "") for prompt in (False, True)]
+        ends = {one[0] if one else "" for one in found}
+        return ends.pop() if len(ends) == 1 else ""
 
     def expect(self, messages: list[Message], tools: list[Any] | None) -> list[Expected]:
         """Return what a conversation has to become: more than one if the template takes calls in another form only.
@@ -130,8 +138,13 @@ class Oracle:
         return out
 
     def _expect(self, messages: list[Message], tools: list[Any] | None, plain: str) -> Expected:
-        hidden, tools = self.renderer.hide_messages(messages), self.renderer.hide(tools)
-        whole = self.renderer.rendered(hidden, tools)
+        shown, seen = self.renderer.hide(tools), self.renderer.absent(messages, plain)
+        hidden = self.renderer.hide_messages(messages)
+        whole = self.renderer.rendered(hidden, shown)
+        if whole is None or self.encoder.reveal(whole) != plain:
+            hidden = self.renderer.hide_messages(messages, seen)
+            whole = self.renderer.rendered(hidden, shown)
+        tools = shown
         nothing = frozenset[int]()
         if whole is None or self.encoder.reveal(whole) != plain:
             why = "a typed control token changes the rendering"
@@ -196,7 +209,9 @@ class Oracle:
         return out
 
     def _turn(self, messages: list[Message], at: int, tools: Any, whole: str, places: list[Places]) -> Turn:
-        prompt = self.renderer.rendered(messages[:at], tools, True) if at else self._rendered_first(messages, tools)
+        prompt = self.renderer.rendered(messages[:at], tools, True)
+        if prompt and not whole.startswith(prompt):
+            prompt = prompt.removesuffix(self.tail)
         regions = [_region(one) for one in places]
         before = max((span[1] for span in regions[:at] if span), default=0)
         own = regions[at]
@@ -229,9 +244,6 @@ class Oracle:
         end = control.start() if control else len(whole)
         said = max(start, len(whole[:end].rstrip()))
         return Turn(must=(start, said), may=(said, end), silent=silent, unclosed=True)
-
-    def _rendered_first(self, messages: list[Message], tools: Any) -> str | None:
-        return self.renderer.rendered([], tools, True)
 
     def _behind_header(
         self, fed: list[Message], tools: Any, prompt: str | None, whole: str, before: int, own: Span | None

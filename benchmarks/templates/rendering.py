@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from datetime import datetime
 from typing import Any
 
@@ -56,23 +56,33 @@ class Renderer:
         except Exception:  # a template refuses in any way that it likes
             return None
 
-    def hide(self, value: Any, tags: bool = True) -> Any:
-        """Return a value with typed control tokens, in keys too, replaced; and tags, where they are text."""
+    def hide(self, value: Any, tags: bool = True, seen: Set[str] = frozenset()) -> Any:
+        """Return a value with typed control tokens, in keys too, replaced; and tags, where they are text.
+
+        Args:
+            seen: tokens that are left for the template to see.
+        """
         if isinstance(value, str):
-            return (self.control if tags else self.structural).sub(lambda found: self.stand_ins[found[0]], value)
+            pattern = self.control if tags else self.structural
+            return pattern.sub(lambda found: found[0] if found[0] in seen else self.stand_ins[found[0]], value)
         if isinstance(value, list):
-            return [self.hide(one, tags) for one in value]
+            return [self.hide(one, tags, seen) for one in value]
         if isinstance(value, dict):
-            return {self.hide(key, tags): self.hide(one, tags) for key, one in value.items()}
+            return {self.hide(key, tags, seen): self.hide(one, tags, seen) for key, one in value.items()}
         return value
 
-    def hide_messages(self, messages: list[Message]) -> list[Message]:
+    def hide_messages(self, messages: list[Message], seen: Set[str] = frozenset()) -> list[Message]:
         """Return messages with typed control tokens replaced, and tags but in what an assistant says and thinks."""
         out = []
         for message in messages:
             spoken = SPOKEN if message["role"] == "assistant" else ()
-            out.append({key: self.hide(value, tags=key not in spoken) for key, value in message.items()})
+            out.append({key: self.hide(value, key not in spoken, seen) for key, value in message.items()})
         return out
+
+    def absent(self, messages: list[Message], text: str) -> frozenset[str]:
+        """Return the typed control tokens that a rendering does not have, such as a tag that the template takes out."""
+        typed = self.control.findall(json.dumps(messages, ensure_ascii=False))
+        return frozenset(token for token in typed if token not in text)
 
     def prepare(self, messages: list[Message], tools: Any) -> list[Message]:
         """Return messages as docs/formats.md says that they are read: parts joined, arguments of calls parsed."""

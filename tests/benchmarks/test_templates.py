@@ -182,6 +182,21 @@ def test_a_turn_whose_history_has_other_white_space_than_its_prompt(make, end: s
     assert trained(oracle, expected) == generated + "So<|im_end|>"
 
 
+def test_a_token_behind_everything_is_no_part_of_the_prompt(make) -> None:
+    oracle = make(CHATML + "<|endoftext|>")
+    [expected] = oracle.expect([QUESTION, {"role": "assistant", "content": "So"}], None)
+    assert trained(oracle, expected) == "So<|im_end|>"
+
+
+def test_a_typed_tag_that_the_template_takes_out_is_judged(make) -> None:
+    oracle = make(CHATML.replace("m.content", "m.content.replace('</think>', '<>')"))
+    asked = {"role": "user", "content": "<think>no</think> <|im_end|>"}
+    [expected] = oracle.expect([asked, {"role": "assistant", "content": "So"}], None)
+    assert (trained(oracle, expected), expected.unjudged) == ("So<|im_end|>", "")
+    assert "<think>no<> <|im_end|><|im_end|>" in expected.text
+    assert expected.ids.count(oracle.encoder.numbers["<|im_end|>"]) == 2  # the one that was typed is text
+
+
 def test_the_machinery_runs_templates_of_ours_and_goes_on(module, tmp_path: Path) -> None:
     runner, tables = module("runner"), module("tables")
     templates = tmp_path / "templates"
