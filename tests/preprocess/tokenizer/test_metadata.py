@@ -63,7 +63,6 @@ MODELS = {
     "words": models.WordLevel({"a": 0, "é": 1, "\n": 2, "</s>": 3}, unk_token="a"),
     "pieces": models.WordPiece({"a": 0, "##b": 7, "</s>": 2}, unk_token="a"),
     "pairs": models.BPE({"a": 0, "b": 1, "ab": 2, "</s>": 3}, [("a", "b")]),
-    "two tokens of an id": models.BPE({"a": 0, "b": 1, "c": 1, "</s>": 3}, []),
     "scores": models.Unigram([("a", -1.0), ("b", -2.0), ("</s>", 0.0)], 0, False),
 }
 
@@ -78,3 +77,15 @@ def test_the_vocabulary_is_what_transformers_says(tmp_path, model):
     metadata, _, _ = load(tmp_path, "t")
     assert metadata.vocab_sha256 == vocabulary_hash(expected)
     assert metadata.vocab_size == max(len(expected), 1 + max(expected.values()))
+
+
+def test_two_tokens_of_one_id_are_both_in_the_vocabulary(tmp_path):
+    fast = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(MODELS["pairs"]), eos_token="</s>")
+    fast.save_pretrained(tmp_path)
+    spec = json.loads((tmp_path / "tokenizer.json").read_text())
+    spec["model"]["vocab"]["c"] = 1
+    (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+    expected = PreTrainedTokenizerFast.from_pretrained(tmp_path).get_vocab()
+    assert expected["b"] == expected["c"] == 1
+    metadata, _, _ = load(tmp_path, "t")
+    assert metadata.vocab_sha256 == vocabulary_hash(expected)
