@@ -27,6 +27,14 @@ class Changed:
         return self.change(item, self.samples[item])
 
 
+class Costed(Changed):
+    """One whose samples are dealt to ranks as the other's are."""
+
+    def cost(self, item: int) -> int:
+        cost: int = self.samples.cost(item)
+        return cost
+
+
 class Holes(Stage):
     """Of steps of four samples, the second has no trained token, the third none on the first of two ranks."""
 
@@ -106,7 +114,7 @@ class Held(Stage):
                 time.sleep(0.02)
             return sample
 
-        return Changed(super().train_samples(count), change)
+        return Costed(super().train_samples(count), change)
 
 
 class Dying(Stage):
