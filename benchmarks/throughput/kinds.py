@@ -6,10 +6,13 @@ The texts are those of the corpus. Each kind puts them into records of another m
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -133,20 +136,119 @@ def mixed(messages: list[Message], number: int) -> Record:
     return tools(messages, number) if number % 2 else text_only(messages, number)
 
 
+def objects(messages: list[Message], number: int) -> Record:
+    """Calls whose arguments are objects and no texts in JSON."""
+    record = calls(messages, number)
+    for one in record["messages"]:
+        for call in one.get("tool_calls", ()):
+            call["function"]["arguments"] = json.loads(call["function"]["arguments"])
+    return record
+
+
+def objects_and_tools(messages: list[Message], number: int) -> Record:
+    """The same, with tools that are others in each record."""
+    return {**objects(messages, number), "tools": tools(messages, number)["tools"]}
+
+
+def objects_and_same_tools(messages: list[Message], number: int) -> Record:
+    """The same, with the same tools in all records."""
+    return {**objects(messages, number), "tools": same_tools(messages, number)["tools"]}
+
+
+def sharegpt(messages: list[Message], number: int) -> Record:
+    """A `function_call` and an `observation` behind each question."""
+    turns: list[Message] = []
+    for one in objects(messages, number)["messages"]:
+        if one.get("tool_calls"):
+            turns += [{"from": "function_call", "value": json.dumps(call["function"])} for call in one["tool_calls"]]
+        else:
+            turns.append({"from": SPEAKERS.get(one["role"], one["role"]), "value": one["content"]})
+    return {"conversations": turns}
+
+
+def loss_weight(messages: list[Message], number: int) -> Record:
+    """The weight as a number with a point, in another key."""
+    turns = weight(messages, number)["messages"]
+    return {"messages": [{**one, "loss_weight": float(one.pop("weight"))} for one in turns]}
+
+
+def values(messages: list[Message], _number: int) -> Record:
+    """Each content as a list of one part, whose text is under `value`."""
+    return {"messages": [{**one, "content": [{"type": "text", "value": one["content"]}]} for one in messages]}
+
+
+def reasoning_parts(messages: list[Message], number: int) -> Record:
+    """The first half of each answer as a part of its own."""
+    turns = []
+    for one in reasoning(messages, number)["messages"]:
+        thought = one.pop("reasoning_content", None)
+        own = [] if thought is None else [{"type": "thinking", "thinking": thought}]
+        turns.append({**one, "content": [*own, {"type": "text", "text": one["content"]}]})
+    return {"messages": turns}
+
+
+def pairs(messages: list[Message], _number: int) -> Record:
+    """A record of `CUSTOM_FORMAT`."""
+    return {"said": [[one["role"], one["content"]] for one in messages]}
+
+
+SPEAKERS = {"user": "human", "assistant": "gpt", "tool": "observation"}
+CUSTOM_FORMAT = """
+from sft_shards.formats.conversation import Conversation, Turn
+from sft_shards.formats.errors import RecordError
+
+
+class Pairs:
+    name = "pairs"
+    fields = ()
+
+    def matches(self, record, fields):
+        return isinstance(record, dict) and "said" in record
+
+    def read(self, record, fields):
+        if not all(isinstance(text, str) for _, text in record["said"]):
+            raise RecordError("wrong_type", "a text is none")
+        return Conversation(turns=tuple(Turn(role=role, content=text) for role, text in record["said"]))
+"""
+"""A record format as other packages register it: without the members that read many records at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """One row of the table."""
+
+    make: Callable[[list[Message], int], Record]
+    """Makes a record of messages and its number."""
+    loop: Callable[[list[Message], int], Record] | None = None
+    """Makes the record for the loop, which knows messages alone (default: the same)."""
+    record_format: str = "openai"
+    file: str = "messages.jsonl"
+
+
+TABLE = "messages.parquet"
 KINDS = {
-    "text-only": text_only,
-    "`reasoning_content`": reasoning,
-    "think blocks in contents": think,
-    "tool turns": tool_turns,
-    "calls": calls,
-    "calls and tools": tools,
-    "calls and the same tools": same_tools,
-    "`weight`": weight,
-    "content parts": parts,
-    "not in NFC": decomposed,
-    "half text-only, half tools": mixed,
+    "text-only": Kind(make=text_only),
+    "`reasoning_content`": Kind(make=reasoning),
+    "think blocks in contents": Kind(make=think),
+    "tool turns": Kind(make=tool_turns),
+    "calls": Kind(make=calls),
+    "calls and tools, others in each record": Kind(make=tools),
+    "calls and the same tools": Kind(make=same_tools),
+    "calls, arguments as objects": Kind(make=objects),
+    "the same and tools, others in each record": Kind(make=objects_and_tools),
+    "the same in Parquet": Kind(make=objects_and_tools, file=TABLE),
+    "the same in Parquet, the same tools": Kind(make=objects_and_same_tools, file=TABLE),
+    "ShareGPT's calls": Kind(make=sharegpt, loop=objects, record_format="sharegpt"),
+    "`weight`": Kind(make=weight),
+    "`loss_weight`": Kind(make=loss_weight, loop=text_only),
+    "content parts": Kind(make=parts),
+    "content parts with `value`": Kind(make=values, loop=parts),
+    "reasoning in parts": Kind(make=reasoning_parts, loop=reasoning),
+    "not in NFC": Kind(make=decomposed),
+    "half text-only, half tools": Kind(make=mixed),
+    "a format registered by others": Kind(make=pairs, loop=text_only, record_format="pairs"),
 }
-"""By name in the table: what makes a record of messages and its number."""
+"""By name in the table."""
 
 
 def kinds(bench: Bench) -> list[dict[str, Any]]:
@@ -154,32 +256,67 @@ def kinds(bench: Bench) -> list[dict[str, Any]]:
     messages = bench.corpus.messages()
     rows = []
     table = []
-    for name, make in KINDS.items():
-        folder = bench.corpus.folder / f"kind-{len(rows)}"
-        share = len(messages) // LOOP_SHARE
-        write(folder / "corpus", make, messages[:-share])
-        write(folder / "share", make, messages[-share:-1])
-        write(folder / "one", make, messages[-1:])
-        seconds: dict[str, list[float]] = {OURS: [], REFERENCE: []}
-        for turn in range(bench.rounds):
-            for contender in list(seconds)[:: 1 if turn % 2 == 0 else -1]:
-                part = folder / ("share" if contender == REFERENCE else "corpus")
-                try:
-                    made = Measured.of(bench.run(contender, part=part, one=folder / "one"))
-                except NotRunError as error:
-                    raise SystemExit(f"{name}: {contender}: {error}") from None
-                seconds[contender].append(made.cpu / made.tokens)
-        ours, loop = (statistics.median(seconds[contender]) for contender in (OURS, REFERENCE))
-        rows.append({"kind": name, "seconds_per_token": ours, "loop": loop, "ratio": loop / ours})
-        table.append([name, f"{1e-6 / ours:.2f}", f"{1e-6 / loop:.2f}", f"{loop / ours:.1f}"])
-        print(f"{name}: {loop / ours:.1f} times the loop", file=sys.stderr, flush=True)
+    with registered(bench.corpus.folder / "plugin"):
+        for name, kind in KINDS.items():
+            folder = bench.corpus.folder / f"kind-{len(rows)}"
+            ours, loop = (statistics.median(each) for each in seconds_per_token(bench, folder, name, kind, messages))
+            rows.append({"kind": name, "seconds_per_token": ours, "loop": loop, "ratio": loop / ours})
+            table.append([name, f"{1e-6 / ours:.2f}", f"{1e-6 / loop:.2f}", f"{loop / ours:.1f}"])
+            print(f"{name}: {loop / ours:.1f} times the loop", file=sys.stderr, flush=True)
     print_table(["records", "M tokens/s", "the loop", "ratio"], table)
     return rows
 
 
-def write(folder: Path, make: Callable[[list[Message], int], Record], rows: list[list[Message]]) -> None:
-    """Write records of a kind as JSON lines."""
+def seconds_per_token(
+    bench: Bench, folder: Path, name: str, kind: Kind, messages: list[list[Message]]
+) -> tuple[list[float], list[float]]:
+    """CPU seconds for a token of our command and of the loop, in each round; both over records of a kind."""
+    share = len(messages) // LOOP_SHARE
+    write(folder / "corpus", kind.make, messages[:-share], kind.file)
+    write(folder / "share", kind.loop or kind.make, messages[-share:-1])
+    write(folder / "one", kind.loop or kind.make, messages[-1:])
+    write(folder / "own-one", kind.make, messages[-1:], kind.file)
+    seconds: dict[str, list[float]] = {OURS: [], REFERENCE: []}
+    for turn in range(bench.rounds):
+        for contender in list(seconds)[:: 1 if turn % 2 == 0 else -1]:
+            part, one = ("share", "one") if contender == REFERENCE else ("corpus", "own-one")
+            settings = {} if contender == REFERENCE else {"record_format": kind.record_format, "file": kind.file}
+            try:
+                made = Measured.of(bench.run(contender, part=folder / part, one=folder / one, **settings))
+            except NotRunError as error:
+                raise SystemExit(f"{name}: {contender}: {error}") from None
+            seconds[contender].append(made.cpu / made.tokens)
+    return seconds[OURS], seconds[REFERENCE]
+
+
+@contextmanager
+def registered(folder: Path) -> Iterator[None]:
+    """Register `CUSTOM_FORMAT` in the processes that are started meanwhile, as an installed package does."""
+    about = folder / "pairs_format-1.dist-info"
+    about.mkdir(parents=True)
+    (folder / "pairs_format.py").write_text(CUSTOM_FORMAT, "utf-8")
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: pairs-format\nVersion: 1\n", "utf-8")
+    (about / "entry_points.txt").write_text("[sft_shards.records]\npairs = pairs_format:Pairs\n", "utf-8")
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), before]))
+    try:
+        yield
+    finally:
+        os.environ.pop("PYTHONPATH")
+        os.environ |= {} if before is None else {"PYTHONPATH": before}
+
+
+def write(
+    folder: Path, make: Callable[[list[Message], int], Record], rows: list[list[Message]], name: str = "messages.jsonl"
+) -> None:
+    """Write records of a kind as JSON lines, or as Parquet where the file is called so."""
     folder.mkdir(parents=True)
-    with open(folder / "messages.jsonl", "w", encoding="utf-8") as file:
-        for number, messages in enumerate(rows):
-            file.write(json.dumps(make(messages, number), ensure_ascii=False) + "\n")
+    records = (make(messages, number) for number, messages in enumerate(rows))
+    if name == TABLE:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.Table.from_pylist(list(records)), folder / name)
+        return
+    with open(folder / name, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
