@@ -190,15 +190,20 @@ def _silent(
     beside: Mapping[str, pa.StringArray],
     calls: CallColumns | None,
 ) -> NDArray[np.uint8]:
-    """Return u8[t]: for an assistant's content that is null or empty, beside calls or reasoning, the code of that."""
-    if calls is None and "reasoning" not in beside:
+    """Return u8[t]: the code of the constant that a content is, 0 where it is a text.
+
+    A content may be empty, and an assistant's null as well, but only beside calls or reasoning.
+    """
+    empty = ~not_empty(texts)
+    if not empty.any():
         return np.zeros(len(texts), dtype=np.uint8)
     filled = not_empty(beside["reasoning"]) if "reasoning" in beside else np.zeros(len(texts), dtype=bool)
     if calls is not None:
         filled |= calls.counts > 0
-    found = filled & table.spells("assistant")[codes] & ~not_empty(texts)
-    null, empty = CONSTANTS
-    return np.where(found, np.where(not_null(texts), empty, null), 0).astype(np.uint8)
+    given = not_null(texts)
+    null, nothing = CONSTANTS
+    found = empty & np.where(table.spells("assistant")[codes], filled, given)
+    return np.where(found, np.where(given, nothing, null), 0).astype(np.uint8)
 
 
 def _items(

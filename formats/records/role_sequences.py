@@ -34,7 +34,7 @@ TEXT_ONLY_ROLES = frozenset({"system", "user", "assistant", "tool"})
 CALLING = "function_call"
 """The role of ShareGPT's turns whose text is a call in JSON: an assistant's, without a content."""
 CONSTANTS = {242: "=null", 243: '=""'}
-"""Codes behind that of an assistant whose content is a constant, and what its label ends with (see `layouts`)."""
+"""Codes behind that of a role whose content is a constant, and what its label ends with (see `layouts`)."""
 CALLS = {244: "call", 245: "call_id", 246: "arguments", 247: "arguments={}", 248: "arguments_text"}
 """Codes of what a call has, and their labels."""
 FIELDS = {249: "reasoning", 250: ALIAS, 251: "name", 252: "tool_call_id", 253: "weight=0"}

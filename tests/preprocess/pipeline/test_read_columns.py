@@ -645,6 +645,17 @@ def test_reasoning_parts_are_read_together(table):
     }
 
 
+@pytest.mark.parametrize("role", ["user", "tool", "system"])
+def test_an_empty_content_is_read_together_with_others(role):
+    records = [
+        {"messages": [{"role": role, "content": text}, {"role": "assistant", "content": "a"}]} for text in ("", "b", "")
+    ]
+    raw = JsonBatch.of_texts(0, [json.dumps(record).encode() for record in records])
+    assert rows_read_together("openai", raw) == [[0, 1, 2]]
+    empty = ((f'{role}=""', "assistant"), ["a"])
+    assert check("openai", raw, records) == {0: empty, 1: ((role, "assistant"), ["b", "a"]), 2: empty}
+
+
 UNSUPPORTED = [
     {"messages": [{"role": "user", "content": "q", "weight": 0}, {"role": "assistant", "content": "a"}]},
     {"messages": [{"role": "user", "content": "q", "weight": 0.5}, {"role": "assistant", "content": "a"}]},
