@@ -91,6 +91,7 @@ class Oracle:
         self.header = self._header()
         self.always = "" if self.header else self._always_header()
         self.tail = self._tail()
+        self.shown = self._shown()
 
     def _header(self) -> str:
         """Return the generation prompt of a question, "" if there is none."""
@@ -114,6 +115,14 @@ class Oracle:
         found = [last.search(self.renderer.rendered([QUESTION], None, prompt) or "") for prompt in (False, True)]
         ends = {one[0] if one else "" for one in found}
         return ends.pop() if len(ends) == 1 else ""
+
+    def _shown(self) -> str:
+        """Return what history writes in front of a plain answer."""
+        without = self.renderer.rendered([QUESTION], None)
+        whole = self.renderer.rendered([QUESTION, {"role": "assistant", "content": "World"}], None)
+        if without is None or whole is None or not whole.startswith(without):
+            return ""
+        return whole[len(without) :].rpartition("World")[0]
 
     def expect(self, messages: list[Message], tools: list[Any] | None) -> list[Expected]:
         """Return what a conversation has to become: more than one if the template takes calls in another form only.
@@ -287,9 +296,9 @@ class Oracle:
         return found.end() + run - min(max(kept, 0), run)
 
     def _shorter(self, header: str) -> Iterator[str]:
-        """Yield a header, then without an opener of reasoning, without the white space around it, and cut in its line.
+        """Yield a header, without an opener of reasoning or white space, and as much as stands before a plain answer.
 
-        That is at the end of the line of its last control token.
+        It is also cut at the end of the line of its last control token.
         """
         yield header
         yield THINK_OPENER.sub("", header)
@@ -299,6 +308,8 @@ class Oracle:
         if line >= 0:
             yield header[: line + 1]
         yield header.lstrip().rstrip("\n")
+        if self.shown and header.startswith(self.shown):
+            yield self.shown
 
     def _after_empty_think(
         self, messages: list[Message], at: int, tools: Any, whole: str, start: int, rewritten: bool

@@ -182,6 +182,13 @@ def test_a_turn_whose_history_has_other_white_space_than_its_prompt(make, end: s
     assert trained(oracle, expected) == generated + "So<|im_end|>"
 
 
+def test_a_turn_whose_history_leaves_out_what_the_prompt_ends_with(make) -> None:
+    source = "{% for m in messages %}{{ m.role + ':\\n' + m.content + '<|im_end|>' }}{% endfor %}"
+    oracle = make(source + "{% if add_generation_prompt %}{{ 'assistant:\\n<thought>\\n' }}{% endif %}")
+    [expected] = oracle.expect([QUESTION, {"role": "assistant", "content": "So"}], None)
+    assert trained(oracle, expected) == "So<|im_end|>"
+
+
 def test_a_token_behind_everything_is_no_part_of_the_prompt(make) -> None:
     oracle = make(CHATML + "<|endoftext|>")
     [expected] = oracle.expect([QUESTION, {"role": "assistant", "content": "So"}], None)
