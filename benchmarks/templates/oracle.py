@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.templates.encoding import Encoder, Span, load
+from benchmarks.templates.headers import QUESTION, Headers
 from benchmarks.templates.regions import REASONING, Message, Variant, difference, variants
 from benchmarks.templates.rendering import Renderer, either
 
@@ -22,14 +23,9 @@ EMPTY_THINK = re.compile(r"\s*<think>\s*</think>")
 REST_OF_EMPTY_THINK = re.compile(r"\s*</think>")
 """What is left of one whose first half the header has, or had before history was rewritten."""
 OPENED_THINK = re.compile(r"<think>\s*\Z")
-QUESTION = {"role": "user", "content": "Hello"}
 NO_HEADER = "a rewritten turn has no header"
 Places = list[tuple[Variant, Span | None]]
 """What a message says, and where each part of it stands in a rendering."""
-THINK_OPENER = re.compile(
-    r"(?:<think>|<seed:think>|<\|channel>thought|<\|START_THINKING\|>|<\|channel\|>analysis<\|message\|>)"
-    r"\s*(?:</think>|</seed:think>|<channel\|>|<\|END_THINKING\|>)?\s*\Z"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,41 +84,7 @@ class Oracle:
         self.encoder = Encoder(folder, self.renderer.control, self.renderer.stand_ins)
         self.stop = either(list(stops))
         self.stops = stops
-        self.header = self._header()
-        self.always = "" if self.header else self._always_header()
-        self.tail = self._tail()
-        self.shown = self._shown()
-
-    def _header(self) -> str:
-        """Return the generation prompt of a question, "" if there is none."""
-        without, prompt = self.renderer.rendered([QUESTION], None), self.renderer.rendered([QUESTION], None, True)
-        return prompt[len(without) :] if without is not None and prompt and prompt.startswith(without) else ""
-
-    def _always_header(self) -> str:
-        """Return the generation prompt of a template that writes it always, "" if it does not."""
-        first = self.renderer.rendered([QUESTION], None)
-        second = self.renderer.rendered([QUESTION, {"role": "assistant", "content": "World"}], None)
-        found = list(self.stop.finditer(second or ""))
-        if not first or not second or not found:
-            return ""
-        always = second[found[-1].end() :].lstrip()
-        known = THINK_OPENER.sub("", always) in second.rpartition("World")[0]
-        return always if known and first.endswith(always) else ""
-
-    def _tail(self) -> str:
-        """Return the token that a template puts behind everything, generation prompts too; "" if it does not."""
-        last = re.compile(rf"(?:{self.renderer.control.pattern})\s*\Z")
-        found = [last.search(self.renderer.rendered([QUESTION], None, prompt) or "") for prompt in (False, True)]
-        ends = {one[0] if one else "" for one in found}
-        return ends.pop() if len(ends) == 1 else ""
-
-    def _shown(self) -> str:
-        """Return what history writes in front of a plain answer."""
-        without = self.renderer.rendered([QUESTION], None)
-        whole = self.renderer.rendered([QUESTION, {"role": "assistant", "content": "World"}], None)
-        if without is None or whole is None or not whole.startswith(without):
-            return ""
-        return whole[len(without) :].rpartition("World")[0]
+        self.headers = Headers(self.renderer, self.stop)
 
     def expect(self, messages: list[Message], tools: list[Any] | None) -> list[Expected]:
         """Return what a conversation has to become: more than one if the template takes calls in another form only.
@@ -158,7 +120,7 @@ class Oracle:
         if whole is None or self.encoder.reveal(whole) != plain:
             why = "a typed control token changes the rendering"
             return Expected(text=plain, ids=[], must=nothing, may=nothing, endings=frozenset(), lost=(), unjudged=why)
-        cut = len(self.always) if whole.endswith(self.always) else 0
+        cut = len(self.headers.always) if whole.endswith(self.headers.always) else 0
         whole = whole[: len(whole) - cut]
         places = [self._places(hidden, at, tools, whole, cut) for at in range(len(hidden))]
         turns = [
@@ -220,27 +182,13 @@ class Oracle:
     def _turn(self, messages: list[Message], at: int, tools: Any, whole: str, places: list[Places]) -> Turn:
         prompt = self.renderer.rendered(messages[:at], tools, True)
         if prompt and not whole.startswith(prompt):
-            prompt = prompt.removesuffix(self.tail)
+            prompt = prompt.removesuffix(self.headers.tail)
         regions = [_region(one) for one in places]
         before = max((span[1] for span in regions[:at] if span), default=0)
         own = regions[at]
         behind = (span[0] for span in regions[at + 1 :] if span)
         after = next((begin for begin in behind if own is None or begin >= own[0]), len(whole))
-        fed = THINK_OPENER.sub("", prompt) if prompt else ""
-        first = own[0] if own else len(whole)
-        if prompt is not None and whole.startswith(prompt):
-            start: int | None = len(prompt)
-        elif fed and whole.startswith(fed) and before <= len(fed) <= first:
-            start = len(fed)
-        else:
-            found = re.match(_spaced(prompt), whole) if prompt and own else None
-            start = self._behind_words(messages, at, tools, whole, (before, own), found, prompt)
-        if start is None:
-            start = self._behind_header(messages[:at], tools, prompt, whole, before, own)
-        if start is None and own:
-            asked = (self.renderer.rendered([QUESTION], None, True) or "").rpartition("Hello")[2]
-            found = [None, *re.finditer(_spaced(asked), whole[: own[0]])][-1] if asked.strip() else None
-            start = self._behind_words(messages, at, tools, whole, (before, own), found, asked)
+        start = self.headers.end(messages, at, tools, whole, prompt, before, own)
         if start is None:
             return Turn(must=None)
         rewritten = prompt is None or not whole.startswith(prompt)
@@ -253,63 +201,6 @@ class Oracle:
         end = control.start() if control else len(whole)
         said = max(start, len(whole[:end].rstrip()))
         return Turn(must=(start, said), may=(said, end), silent=silent, unclosed=True)
-
-    def _behind_header(
-        self, fed: list[Message], tools: Any, prompt: str | None, whole: str, before: int, own: Span | None
-    ) -> int | None:
-        """Return where a rewritten turn begins: behind its header, of which an opener of reasoning may be left out."""
-        if own is None:
-            return None
-        without = self.renderer.rendered(fed, tools) if fed else None
-        header = prompt[len(without) :] if prompt and without is not None and prompt.startswith(without) else ""
-        headers = [one for one in (header, self.header, self.always) if one.strip()]
-        for one in [shorter for header in headers for shorter in self._shorter(header) if shorter.strip()]:
-            found = whole.rfind(one, before, own[0])
-            if found >= 0:
-                return found + len(one)
-        return None
-
-    def _behind_words(
-        self,
-        messages: list[Message],
-        at: int,
-        tools: Any,
-        whole: str,
-        between: tuple[int, Span | None],
-        found: re.Match[str] | None,
-        prompt: str | None,
-    ) -> int | None:
-        """Return where a turn begins behind a prompt that history writes with other white space; None if it does not.
-
-        White space behind it is the template's where the prompt has some at its end too, but for the turn's own.
-        """
-        before, own = between
-        if not found or not own or not prompt or not before <= found.end() <= own[0]:
-            return None
-        run = len(whole[found.end() :]) - len(whole[found.end() :].lstrip())
-        if not run or prompt == prompt.rstrip():
-            return found.end()
-        content = messages[at].get("content") or ""
-        other = {**messages[at], "content": content.lstrip()} if content != content.lstrip() else messages[at]
-        stripped = self.renderer.rendered([*messages[:at], other, *messages[at + 1 :]], tools)
-        kept = len(whole) - len(stripped) if stripped is not None else 0
-        return found.end() + run - min(max(kept, 0), run)
-
-    def _shorter(self, header: str) -> Iterator[str]:
-        """Yield a header, without an opener of reasoning or white space, and as much as stands before a plain answer.
-
-        It is also cut at the end of the line of its last control token.
-        """
-        yield header
-        yield THINK_OPENER.sub("", header)
-        yield header.lstrip()
-        tokens = list(self.renderer.control.finditer(header))
-        line = header.find("\n", tokens[-1].end()) if tokens else -1
-        if line >= 0:
-            yield header[: line + 1]
-        yield header.lstrip().rstrip("\n")
-        if self.shown and header.startswith(self.shown):
-            yield self.shown
 
     def _after_empty_think(
         self, messages: list[Message], at: int, tools: Any, whole: str, start: int, rewritten: bool
@@ -337,11 +228,6 @@ class Oracle:
         dropped = [variant.message for variant, span in own if variant.kind == REASONING and span is None]
         ending = self.renderer.rendered(messages[: at + 1], tools)
         return any(self.renderer.rendered([*messages[:at], other], tools) != ending for other in dropped)
-
-
-def _spaced(words: str) -> str:
-    """Return a pattern that matches words with any white space in them."""
-    return r"\s*" + r"\s*".join(map(re.escape, "".join(words.split())))
 
 
 def _region(places: Places) -> Span | None:
