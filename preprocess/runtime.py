@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from pathlib import Path
 
 KEEP = "SFT_SHARDS_KEEP_TORCH"
@@ -34,6 +35,15 @@ def keep_torch() -> None:
 def is_command() -> bool:
     """Whether this process is `sft-preprocess` or a worker of it, and not another program that imports this package."""
     return Path(getattr(sys.modules["__main__"], "__file__", None) or "").name in COMMANDS
+
+
+def can_fork() -> bool:
+    """Whether a copy of this process can be a worker: it is the command, and no other thread of Python's runs.
+
+    A thread that is not copied leaves locked whatever it has locked. Of the libraries, those with threads of their own
+    (OpenBLAS, Arrow, tokenizers, fastokens) set themselves up anew in the copy. Of another program nothing is known.
+    """
+    return is_command() and threading.active_count() == 1
 
 
 def one_thread() -> None:

@@ -1,5 +1,8 @@
 """Several worker processes with one list of tasks, which they share nothing but.
 
+The command forks its workers from itself, once it has loaded the job: they begin at once and share its memory. Another
+program may have threads, whose locks a fork would copy; there, workers are forked from a server that loads the job.
+
 A worker that dies costs one attempt of the task that it was on, and of no other; the task is given to a new worker.
 When a task has cost `ATTEMPTS` workers, the job ends with what the last of them wrote to standard error.
 """
@@ -10,18 +13,22 @@ import multiprocessing
 import os
 import signal
 import sys
+import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from sft_shards.formats.errors import DataError
 from sft_shards.preprocess.engines import worker
 from sft_shards.preprocess.engines.worker_log import WorkerLogs, log_folder
 from sft_shards.preprocess.progress import Progress
+from sft_shards.preprocess.runtime import can_fork
 from sft_shards.preprocess.tasks.plan import Task
 from sft_shards.preprocess.tasks.workdir import is_finished
 
@@ -76,12 +83,15 @@ class _Worker:
     """One worker process and our end of its connection."""
 
     def __init__(self, output: Path) -> None:
-        start_server(output)
-        context = multiprocessing.get_context("forkserver")
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=worker.main, args=(str(output), theirs), daemon=True)
+        forks = can_fork()
+        if not forks:
+            start_server(output)
+        context: Any = multiprocessing.get_context("fork" if forks else "forkserver")
+        self.connection, theirs = multiprocessing.Pipe()
+        self.process: BaseProcess = context.Process(target=worker.main, args=(str(output), theirs), daemon=True)
         try:
-            with _interrupts_ignored(), _main_hidden():
+            with _interrupts_ignored(), _main_hidden(), warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads: see `can_fork`
                 self.process.start()
         finally:
             theirs.close()

@@ -12,6 +12,7 @@ import click
 
 from sft_shards.formats.errors import DataError
 from sft_shards.preprocess.engines.engine import EngineJob
+from sft_shards.preprocess.runtime import can_fork
 
 if TYPE_CHECKING:
     from sft_shards.formats.shards import Manifest
@@ -47,12 +48,12 @@ def default_workers() -> int:
 
 
 def begin_local(plan: Plan, output: Path, tokenizer: Tokenizer, workers: int | None = None) -> None:
-    """Begin to load what `run_local` will need, in another thread or in the process that workers are forked from."""
+    """Begin to load what `run_local` will need, in another thread or in the server that workers are forked from."""
     from sft_shards.preprocess.engines.crew import start_server
     from sft_shards.preprocess.tokenizer.backends import load_ahead
 
     count = _worker_count(_unfinished(plan.tasks, output), workers)
-    if count > 1:
+    if count > 1 and not can_fork():
         start_server(output)
     elif count:
         load_ahead(plan.engine, tokenizer)
@@ -70,8 +71,10 @@ def run_local(
         DataError: a task failed, or lost its worker too often.
     """
     from sft_shards.preprocess.engines.crew import Crew
+    from sft_shards.preprocess.engines.worker import share
     from sft_shards.preprocess.progress import Progress
     from sft_shards.preprocess.tasks.task import planned_pipeline, run_task
+    from sft_shards.preprocess.tokenizer.backends import wait_for_loading
 
     chosen = plan.tasks if tasks is None else tasks
     todo = _unfinished(chosen, output)
@@ -79,9 +82,14 @@ def run_local(
         return
     size, left = (sum(task.bytes for task in some) for some in (chosen, todo))
     count = _worker_count(todo, workers)
-    pipeline = planned_pipeline(plan, tokenizer) if count == 1 else None  # before the clock of the progress runs
+    if count > 1:
+        wait_for_loading()  # a process with threads is not forked
+    here = count == 1 or can_fork()
+    pipeline = planned_pipeline(plan, tokenizer) if here else None  # before the clock of the progress runs
+    if count > 1 and pipeline is not None:
+        share(plan, pipeline)
     with Progress(tasks=len(chosen), done=len(chosen) - len(todo), size=size, passed=size - left) as progress:
-        if pipeline is None:
+        if count > 1 or pipeline is None:
             Crew(output, count, progress).run(todo)
             return
         for task in todo:

@@ -1,4 +1,4 @@
-"""One worker process of this machine: loads the plan and the tokenizer once, then runs one task after the other.
+"""One worker process of this machine: it runs one task after the other, with what was loaded before it was forked.
 
 parent ──number of a task──▶ worker ──Counted, …, Finished or Failed──▶ parent
 """
@@ -19,6 +19,7 @@ from typing import TypeAlias
 from sft_shards.preprocess.engines.worker_log import redirect_worker
 from sft_shards.preprocess.pipeline.pipeline import Pipeline
 from sft_shards.preprocess.runtime import one_thread
+from sft_shards.preprocess.tasks.lock import leave_locks
 from sft_shards.preprocess.tasks.plan import Plan, check_versions, planned_tokenizer
 from sft_shards.preprocess.tasks.task import Report, planned_pipeline, run_task
 
@@ -26,7 +27,7 @@ JOB = "SFT_SHARDS_JOB"
 """Environment: the output folder whose job is loaded before workers are forked."""
 
 _prepared: list[tuple[Plan, Pipeline]] = []
-"""What the server loaded, which workers forked from it share."""
+"""What was loaded by the process that workers are forked from, whose memory they share."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,12 @@ Message: TypeAlias = "Counted | Finished | Failed"
 def prepare(output: Path) -> None:
     """Load what the tasks of a planned job need, for all workers that are forked from this process."""
     plan = Plan.read(output)
-    _prepared.append((plan, planned_pipeline(plan, planned_tokenizer(plan, output))))
+    share(plan, planned_pipeline(plan, planned_tokenizer(plan, output)))
+
+
+def share(plan: Plan, pipeline: Pipeline) -> None:
+    """Keep what was loaded for the tasks of a plan for all workers that are forked from this process."""
+    _prepared.append((plan, pipeline))
 
 
 def main(output: str, connection: Connection) -> None:
@@ -69,6 +75,7 @@ def main(output: str, connection: Connection) -> None:
     A worker that runs out of memory kills itself, as the kernel would, so that the parent has one case less.
     """
     redirect_worker()
+    leave_locks()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_die_with_parent, daemon=True).start()
     one_thread()

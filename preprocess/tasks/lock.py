@@ -23,6 +23,14 @@ from sft_shards.preprocess.tasks.output import look
 from sft_shards.preprocess.tasks.workdir import LOCK, WORK
 
 BUSY = (errno.EAGAIN, errno.EACCES)
+_held: set[int] = set()
+"""Handles of the locks that this process holds."""
+
+
+def leave_locks() -> None:
+    """Close the handles of locks that a process was forked with, so that they end with the process that took them."""
+    while _held:
+        os.close(_held.pop())
 
 
 @contextlib.contextmanager
@@ -40,6 +48,8 @@ def job_lock(
         DataError: another job works in this folder, or `.work` or its lock is a link.
     """
     handle = _acquire(output, shared, time.monotonic() + patience)
+    if handle is not None:
+        _held.add(handle)
     try:
         if handle is not None and not shared:
             os.ftruncate(handle, 0)
@@ -51,6 +61,7 @@ def job_lock(
         if published:
             (final / WORK / LOCK).unlink(missing_ok=True)
         if handle is not None:
+            _held.discard(handle)
             os.close(handle)
         if published:
             with contextlib.suppress(OSError):  # other tasks may still hold files here; the last one removes the folder

@@ -113,6 +113,8 @@ class Fastokens:
 
 
 _LOCK = threading.Lock()
+_loading: list[threading.Thread] = []
+"""The threads of `load_ahead` that nobody has waited for."""
 
 
 def _load_fastokens(tokenizer: Tokenizer) -> Any:
@@ -139,7 +141,14 @@ def load_ahead(name: str, tokenizer: Tokenizer) -> None:
             _load_fastokens(tokenizer)
 
     if name == Fastokens.name:
-        threading.Thread(target=load, daemon=True).start()
+        _loading.append(threading.Thread(target=load, daemon=True))
+        _loading[-1].start()
+
+
+def wait_for_loading() -> None:
+    """Wait for the threads of `load_ahead` to end."""
+    while _loading:
+        _loading.pop().join()
 
 
 def find_difference(backend: Backend, reference: HuggingFace, texts: Sequence[str]) -> str | None:
@@ -202,6 +211,7 @@ def load_backend(name: str, tokenizer: Tokenizer) -> Backend:
     Raises:
         ImportError, ValueError: as `Fastokens`.
     """
+    wait_for_loading()
     return Fastokens(tokenizer) if name == Fastokens.name else HuggingFace(tokenizer)
 
 

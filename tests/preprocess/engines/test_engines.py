@@ -1,6 +1,7 @@
 """One, two, three workers, shares of a scheduler and Ray: the same bytes; a worker that dies costs its own task."""
 
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -10,8 +11,9 @@ import sys
 import pytest
 from preprocess_jobs import GUARD, INPUTS, SMALL, Held, call, contents, error_line, start
 
-from sft_shards.formats.errors import UsageError
+from sft_shards.formats.errors import DataError, UsageError
 from sft_shards.preprocess.engines.task_share import Share, find_share
+from sft_shards.preprocess.tasks.lock import job_lock, leave_locks
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +31,70 @@ def reference(tmp_path_factory):
 def test_the_number_of_workers_changes_no_byte(tmp_path, reference, workers):
     call("run", *INPUTS, *SMALL, "--output", tmp_path / "out", "--workers", workers)
     assert contents(tmp_path / "out") == reference
+
+
+@pytest.mark.process
+def test_workers_of_a_command_begin_with_what_it_has_loaded(tmp_path, reference):
+    done = call_with(SHARED, tmp_path, "run", *INPUTS, *SMALL, "--output", tmp_path / "out", "--workers", 3)
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "out") == reference
+
+
+@pytest.mark.process
+def test_a_backend_that_has_encoded_encodes_in_workers_too(tmp_path):
+    """Without a cache, texts are encoded by fastokens to compare it, before workers are forked."""
+    pytest.importorskip("fastokens")
+    options = [*INPUTS, *SMALL, "--tokenizer-engine", "fastokens", "--no-cache"]
+    call("run", *options, "--output", tmp_path / "one", "--workers", 1)
+    call("run", *options, "--output", tmp_path / "two", "--workers", 2)
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+
+
+@pytest.mark.process
+def test_workers_of_another_program_give_the_same_bytes(tmp_path, reference):
+    """It may have threads, so its workers are not copies of it."""
+    arguments = ("run", *INPUTS, *SMALL, "--output", tmp_path / "out", "--workers", 2)
+    done = call_with(FORKLESS, tmp_path, *arguments, program=PROGRAM)
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "out") == reference
+
+
+@pytest.mark.process
+def test_a_command_that_is_killed_leaves_neither_workers_nor_a_lock(tmp_path, reference):
+    output = tmp_path / "out"
+    held = Held(tmp_path / "held")
+    arguments = ["run", *INPUTS, *SMALL, "--output", output, "--workers", 2]
+    process = start(*arguments, env={**os.environ, **held.environment})
+    workers = held.wait(process, 2)
+    process.kill()
+    process.communicate(timeout=GUARD)  # until nobody has its standard output
+    assert not [number for number in workers if os.path.exists(f"/proc/{number}/fd/1")]
+    call(*arguments)
+    assert contents(output) == reference
+
+
+def leave(connection):
+    leave_locks()
+    connection.send("left")
+    connection.recv()
+
+
+@pytest.mark.process
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_lock_ends_with_the_process_that_took_it(tmp_path):
+    (tmp_path / ".work").mkdir()
+    ours, theirs = multiprocessing.Pipe()
+    fork = multiprocessing.get_context("fork")
+    with job_lock(tmp_path):
+        copy = fork.Process(target=leave, args=(theirs,), daemon=True)
+        copy.start()
+        assert ours.recv() == "left"
+        with pytest.raises(DataError, match="another job writes to this folder"), job_lock(tmp_path):
+            pass
+    with job_lock(tmp_path):
+        assert copy.is_alive()
+    ours.send("end")
+    copy.join()
 
 
 @pytest.mark.process
@@ -107,6 +173,22 @@ if "forkserver" in " ".join(sys.orig_argv):
     sys.modules["sft_shards.preprocess.engines.worker"] = None
 """
 """In the server of workers, a module that they need cannot be imported."""
+SHARED = """
+import sft_shards.preprocess.engines.worker as worker
+
+def refuse(*arguments):
+    raise SystemExit("a worker loads for itself")
+worker.planned_pipeline = refuse
+"""
+"""No worker can load a job."""
+FORKLESS = """
+import os, sys
+if "forkserver" not in " ".join(sys.orig_argv):
+    os.fork = None
+"""
+"""The first process cannot be forked."""
+PROGRAM = ("-c", "from sft_shards.preprocess.cli import main; main()")
+"""Not the command, but a program that calls this package."""
 OTHER_VERSIONS = """
 import sft_shards.preprocess.engines.worker as worker
 from sft_shards.formats.errors import DataError
@@ -117,11 +199,11 @@ worker.check_versions = refuse
 """
 
 
-def call_with(customization, folder, *arguments, **environment):
-    """The command, in whose processes Python runs this code when it starts."""
+def call_with(customization, folder, *arguments, program=("-m", "sft_shards.preprocess.cli"), **environment):
+    """The command, or another program, in whose processes Python runs this code when it starts."""
     (folder / "sitecustomize.py").write_text(customization)
     return subprocess.run(
-        [sys.executable, "-m", "sft_shards.preprocess.cli", *map(str, arguments)],
+        [sys.executable, *program, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(folder), **environment}, capture_output=True, text=True, timeout=GUARD,
         check=False,
     )  # fmt: skip
@@ -159,7 +241,8 @@ def test_the_last_words_of_a_dead_worker_are_shown(tmp_path, changes, match):
 
 @pytest.mark.process
 def test_a_worker_that_cannot_even_start_says_why(tmp_path):
-    done = call_with(UNLOADED, tmp_path, "run", *INPUTS[:1], *SMALL, "--output", tmp_path / "out", "--workers", 2)
+    arguments = ("run", *INPUTS[:1], *SMALL, "--output", tmp_path / "out", "--workers", 2)
+    done = call_with(UNLOADED, tmp_path, *arguments, program=PROGRAM)
     assert done.returncode == 1
     line = [line for line in done.stderr.splitlines() if line.startswith("sft-preprocess: ")][-1]
     assert re.search(r"lost its worker 3 times \(exit status 1: ModuleNotFoundError: import of sft_shards", line)
