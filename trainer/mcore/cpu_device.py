@@ -70,8 +70,8 @@ def install() -> None:
     mode: Any = OnCpu()
     mode.__enter__()
     _random_state()
-    _warm_up()
     _router()
+    _warm_up()
 
 
 def _answers() -> dict[str, Any]:
@@ -180,6 +180,15 @@ def _random_state() -> None:
     random._set_cuda_rng_state = put
 
 
+def _router() -> None:
+    """Define a function that Megatron 0.14 to 0.16 compares with None but defines only with Transformer Engine."""
+    from megatron.core.transformer.moe import moe_utils
+
+    module: Any = moe_utils
+    if not hasattr(module, "te_general_gemm"):
+        module.te_general_gemm = None
+
+
 def _warm_up() -> None:
     """Leave out Megatron's first calls of fused layers, which are off here.
 
@@ -190,12 +199,3 @@ def _warm_up() -> None:
 
     module: Any = initialize
     module._warmup_jit_function = _silent()
-
-
-def _router() -> None:
-    """Define a function that Megatron 0.14 to 0.16 compares with None but defines only with Transformer Engine."""
-    from megatron.core.transformer.moe import moe_utils
-
-    module: Any = moe_utils
-    if not hasattr(module, "te_general_gemm"):
-        module.te_general_gemm = None
