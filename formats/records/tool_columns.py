@@ -223,10 +223,7 @@ def _listed_offers(tools: list[Any]) -> Parts | None:
 
 @lru_cache(maxsize=1024)
 def _marshalled_offers(tools: bytes) -> Parts | None:
-    taken = _taken_tools(marshal.loads(tools))  # noqa: S302 - written by this process
-    if taken is None or sum(text.count("[") + text.count("{") for part in taken for text in part) > MOST_BRACKETS:
-        return None
-    return taken
+    return _taken_tools(marshal.loads(tools))  # noqa: S302 - written by this process
 
 
 @lru_cache(maxsize=1024)
@@ -240,4 +237,7 @@ def _taken_tools(tools: Any) -> Parts | None:
         taken = take_tools_apart(read_tools({"tools": tools}, FieldMap()))
     except (RecordError, TypeError, ValueError, AttributeError, KeyError):
         return None
-    return taken if taken is not None and _is_unicode("".join([*taken[0], *taken[1]])) else None
+    if taken is None:
+        return None
+    words = "".join([*taken[0], *taken[1]])
+    return taken if words.count("[") + words.count("{") <= MOST_BRACKETS and _is_unicode(words) else None

@@ -21,7 +21,7 @@ def read_tools(record: object, fields: FieldMap) -> tuple[dict[str, Any], ...]:
         value = read_json(value, "tools") if value.strip() else None
     if value is MISSING or value is None:
         return ()
-    if not isinstance(value, list) or not all(isinstance(tool, Mapping) for tool in value):
+    if not isinstance(value, list) or not all(type(tool) is dict or isinstance(tool, Mapping) for tool in value):
         raise RecordError("wrong_type", "tools is not a list of objects")
     return tuple(_tool(number, tool) for number, tool in enumerate(value))
 
@@ -30,7 +30,7 @@ def _tool(number: int, tool: Mapping[str, Any]) -> dict[str, Any]:
     """Return a tool on offer in OpenAI's form. In a table, a field that only other tools have is null."""
     if tool.get("function") is None and tool.get("name") is not None:
         return {"type": "function", "function": {name: value for name, value in tool.items() if name != "function"}}
-    if "function" in tool and not isinstance(tool["function"], Mapping):
+    if "function" in tool and type(tool["function"]) is not dict and not isinstance(tool["function"], Mapping):
         kind = type(tool["function"]).__name__
         raise RecordError("wrong_type", f"function of tool {number} is {kind}, not an object")
     return dict(tool)

@@ -1,15 +1,17 @@
 """Layouts: what is taken apart is put together again, and what has no layout is known."""
 
+import json
 from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 from rich_conversations import CONVERSATION
 
 from sft_shards.formats.columnar import text_labels
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError
-from sft_shards.formats.layouts import example_texts, put_together, take_apart, take_thoughts_apart
+from sft_shards.formats.layouts import example_texts, json_text, put_together, take_apart, take_thoughts_apart
 
 pytestmark = pytest.mark.unit
 CALL = {"type": "function", "function": {"name": "get", "arguments": {"a": [1, None]}}, "id": "c1"}
@@ -113,3 +115,15 @@ def test_every_field_of_a_turn_is_in_the_layout():
     known = {"role", "content", "context", "reasoning", "reasoning_alias", "tool_calls", "name", "tool_call_id"}
     assert {field.name for field in fields(Turn)} == {*known, "weight"}
     assert {field.name for field in fields(Conversation)} == {"turns", "tools", "documents", "template_arguments"}
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.integers(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(JSON_VALUES)
+def test_json_is_what_the_standard_library_writes(value):
+    assert json_text(value) == json.dumps(value, ensure_ascii=False)
