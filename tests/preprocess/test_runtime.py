@@ -2,9 +2,12 @@
 
 import subprocess
 import sys
+import threading
 
 import pytest
 from preprocess_jobs import INPUTS, SMALL, call, contents, error_line
+
+from sft_shards.preprocess import runtime
 
 pytestmark = pytest.mark.process
 
@@ -68,3 +71,17 @@ def test_a_tokenizer_that_is_not_the_one_planned(tmp_path):
         assert f"{path}: not the tokenizer" in line
         assert line.endswith("plan again with --overwrite")
         path.write_bytes(text)
+
+
+def test_a_program_with_threads_and_one_that_is_not_the_command_are_not_forked(monkeypatch):
+    monkeypatch.setattr(threading, "_active", {threading.get_ident(): threading.current_thread()})
+    assert not runtime.can_fork()
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "/bin/sft-preprocess", raising=False)
+    assert runtime.can_fork()
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait)
+    thread.start()
+    assert not runtime.can_fork()
+    end.set()
+    thread.join()
+    assert runtime.can_fork()
