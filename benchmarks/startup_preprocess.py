@@ -122,6 +122,10 @@ def preprocess_rows(tokenizer: str, folder: Path) -> list[Row]:
         Row(name="run, 10 records, one worker", words=run("ten.jsonl", *one)),
         Row(name="run, many records, one worker", words=run("many.jsonl", *one)),
         Row(name="the same in tasks of 1 M tokens, 2 workers", words=run("many.jsonl", "--workers", "2", *TASKS)),
+        Row(
+            name="preview, 10 records",
+            words=lambda output: ["preview", str(folder / "ten.jsonl"), "--tokenizer", tokenizer],
+        ),
         Row(name="inspect, one row", words=lambda output: ["inspect", str(folder / "made")]),
         Row(name="an input that does not exist", words=run("none.jsonl"), status=2),
     ]

@@ -108,7 +108,7 @@ def test_start_up_of_both_commands():
     )
     rows = {line[:55].strip(): line[55:] for line in out.splitlines() if line.startswith(("AutoTokenizer", "sft-"))}
     assert len(re.findall(r"\d+\.\d+", rows.pop("AutoTokenizer.from_pretrained"))) == 2
-    assert len(rows) == 12
+    assert len(rows) == 13
     assert all(len(re.findall(r"\d+\.\d+", row)) == 5 for row in rows.values())
 
 
