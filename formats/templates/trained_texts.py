@@ -181,8 +181,8 @@ def _generated(rendering: Rendering, history: History, number: int) -> Spoken:
     """
     own = next(spoken for spoken in rendering.spoken if spoken.turn == number)
     fed = history.prompt(number)
-    begins = own.start == len(fed) or is_empty_think(rendering.text, len(fed), own.start)
-    if not rendering.text.startswith(fed) or not begins:
+    behind = rendering.text.startswith(fed)
+    if not behind or not (own.start == len(fed) or is_empty_think(rendering.text, len(fed), own.start)):
         detail = f"turn {number} does not stand behind its generation prompt even where it is the last one"
         raise RecordError("turn_not_generated", detail)
     return own

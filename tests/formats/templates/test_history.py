@@ -229,3 +229,10 @@ def test_a_template_that_never_writes_its_prompts_rewrites_the_only_turn_too():
         train(template, asked, TrainOn(rewritten="refuse"))
     assert caught.value.reason == "turn_rewritten"
     assert "history_rewritten" in train(template, asked, TrainOn()).notes
+
+
+def test_unroll_refuses_a_turn_whose_prompt_is_longer_than_what_is_rendered():
+    template = ChatTemplate("spaced", SPACED.replace("assistant' }}", "assistant' + '\\n' * 99 }}"), TOKENS)
+    with pytest.raises(RecordError, match="turn 1 does not stand behind its generation prompt") as caught:
+        train(template, Conversation(turns=REASONED.turns[:2]), TrainOn(rewritten="unroll"))
+    assert caught.value.reason == "turn_not_generated"
