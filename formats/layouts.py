@@ -272,7 +272,7 @@ def put_together(
             function = {"name": value, "arguments": None}
             turns[-1]["tool_calls"].append({"type": "function", "function": function})
         elif name == "call_id":
-            turns[-1]["tool_calls"][-1]["id"] = value
+            turns[-1]["tool_calls"][-1] = {"id": value, **turns[-1]["tool_calls"][-1]}
         elif name.startswith("arguments"):
             is_json = name == "arguments" and sign == ""
             turns[-1]["tool_calls"][-1]["function"]["arguments"] = read_json(value) if is_json else value

@@ -37,6 +37,10 @@ class Headers:
         self.always = "" if self.header else self._always_header()
         self.tail = self._tail()
         self.shown = self._shown()
+        answer = {"role": "assistant", "content": "World"}
+        self.gap = (
+            (self.renderer.rendered([QUESTION, answer], None) or "").rpartition("World")[0].rpartition("Hello")[2]
+        )
 
     def end(
         self,
@@ -70,6 +74,8 @@ class Headers:
             asked = (self.renderer.rendered([QUESTION], None, True) or "").rpartition("Hello")[2]
             found = [None, *re.finditer(_spaced(asked), whole[: own[0]])][-1] if asked.strip() else None
             start = self._behind_words(messages, at, tools, whole, (before, own), found, asked)
+        if start is None and own and self.gap and self.gap in whole[before : own[0]]:
+            start = whole.index(self.gap, before) + len(self.gap)
         return start
 
     def _header(self) -> str:
@@ -91,9 +97,9 @@ class Headers:
     def _tail(self) -> str:
         """Return the token that a template puts behind everything, generation prompts too; "" if it does not."""
         last = re.compile(rf"(?:{self.renderer.control.pattern})\s*\Z")
-        found = [last.search(self.renderer.rendered([QUESTION], None, prompt) or "") for prompt in (False, True)]
-        ends = {one[0] if one else "" for one in found}
-        return ends.pop() if len(ends) == 1 else ""
+        written = {self.renderer.rendered([QUESTION], None, prompt) or "" for prompt in (False, True)}
+        ends = {found[0] if found else "" for found in map(last.search, written)}
+        return ends.pop() if len(written) == 2 and len(ends) == 1 else ""
 
     def _shown(self) -> str:
         """Return what history writes in front of a plain answer."""

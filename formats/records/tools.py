@@ -37,7 +37,7 @@ def _tool(number: int, tool: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tool_call(raw: object) -> dict[str, Any]:
-    """Return a tool call in OpenAI's form.
+    """Return a tool call in OpenAI's form: id, type and function, in this order, since some templates print it whole.
 
     Arguments that are a JSON text are parsed, since templates print them as JSON. A text that is not JSON (code for an
     interpreter, say) stays a text.
@@ -53,10 +53,8 @@ def tool_call(raw: object) -> dict[str, Any]:
     arguments = function.get("arguments", function.get("parameters", {}))
     if isinstance(arguments, str):
         arguments = read_arguments(arguments)
-    out: dict[str, Any] = {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
-    if isinstance(raw.get("id"), str):
-        out["id"] = raw["id"]
-    return out
+    out: dict[str, Any] = {"id": raw["id"]} if isinstance(raw.get("id"), str) else {}
+    return out | {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
 
 
 def read_arguments(text: str) -> Any:

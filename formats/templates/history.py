@@ -15,6 +15,7 @@ where the texts of a rendering are located, and only `--rewritten-turns skip`, `
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -130,14 +131,13 @@ def rewriting(template: Renders) -> Rewriting:
             rewrites.add(kinds(probe))
         if not all(one.reasoning_dropped for one in changed) and probe is not padded():
             differs.add(kinds(probe))
-    shown = set()
+    dropped: dict[tuple[bool, bool, bool], bool] = {}
     for probe in last_turns():
-        try:
-            dropped = template.render(probe).spoken[-1].reasoning_dropped
-        except RecordError:
-            dropped = False  # it is not known to be left out, so a turn without it is not trained
-        if not dropped:
-            shown.add(form_of(probe.turns[-1]))
+        with suppress(RecordError):
+            found = template.render(probe).spoken[-1].reasoning_dropped
+            dropped[form_of(probe.turns[-1])] = dropped.get(form_of(probe.turns[-1]), True) and found
+    # A form that is always refused is not known to leave reasoning out, so a turn without it is not trained.
+    shown = {form for form in map(form_of, (probe.turns[-1] for probe in last_turns())) if not dropped.get(form)}
     return Rewriting(rewrites=frozenset(rewrites), differs=frozenset(differs), shown=frozenset(shown))
 
 

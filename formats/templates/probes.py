@@ -112,18 +112,26 @@ def reasoning_probes(with_tools: bool) -> tuple[tuple[Conversation, Conversation
 
 @cache
 def last_turns() -> tuple[Conversation, ...]:
-    """Return conversations that end with an assistant's reasoning: before an answer or a call, beside or inside."""
+    """Return conversations that end with an assistant's reasoning: before an answer or a call, beside or inside.
+
+    Calls come without a text beside them and with one, since a template may write no header in front of a bare call.
+    """
     asked = Turn(role="user", content="Weather in Basel")
     inside = "<think>\nLet me see\n</think>\n\n"
     beside = (
         replace(turn, reasoning="Let me see", reasoning_alias=alias)
-        for turn in (Turn(role="assistant", content="It is clear"), Turn(role="assistant", tool_calls=(CALL,)))
+        for turn in (
+            Turn(role="assistant", content="It is clear"),
+            Turn(role="assistant", tool_calls=(CALL,)),
+            Turn(role="assistant", content="Looking it up", tool_calls=(CALL,)),
+        )
         for alias in (False, True)
     )
     last = (
         *beside,
         Turn(role="assistant", content=inside + "It is clear"),
         Turn(role="assistant", content=inside, tool_calls=(CALL,)),
+        Turn(role="assistant", content=inside + "Looking it up", tool_calls=(CALL,)),
     )
     return tuple(Conversation(turns=(asked, turn), tools=(TOOL,) if turn.tool_calls else ()) for turn in last)
 

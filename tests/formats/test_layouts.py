@@ -30,6 +30,13 @@ def test_what_is_taken_apart_is_put_together_again(conversation):
     assert (tuple(turns), tuple(tools)) == (conversation.turns, conversation.tools)
 
 
+def test_calls_are_put_together_in_the_order_of_openai_s_keys():
+    call = {"id": "c1", **CALL}
+    conversation = Conversation(turns=(Turn(role="user", content="a"), Turn(role="assistant", tool_calls=(call,))))
+    turns, _ = put_together(*take_apart(conversation))
+    assert json.dumps(turns[1].tool_calls) == json.dumps([call])
+
+
 @given(CONVERSATION)
 def test_thoughts_are_taken_apart_behind_all_else(conversation):
     """Without the words "think>" a layout leaves them in the texts, as columns do."""

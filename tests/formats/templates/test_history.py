@@ -236,3 +236,18 @@ def test_unroll_refuses_a_turn_whose_prompt_is_longer_than_what_is_rendered():
     with pytest.raises(RecordError, match="turn 1 does not stand behind its generation prompt") as caught:
         train(template, Conversation(turns=REASONED.turns[:2]), TrainOn(rewritten="unroll"))
     assert caught.value.reason == "turn_not_generated"
+
+
+def test_reasoning_that_no_call_shows_is_not_forgotten_though_a_bare_call_is_refused():
+    # As Falcon: reasoning is never written, and the header only in front of a text.
+    source = (
+        "{% for m in messages %}{% if m.content %}{{ '<|im_start|>' + m.role + '\\n' + m.content }}{% endif %}"
+        "{% for c in m.tool_calls or [] %}{{ '<tool_call>' + c.function.name + '</tool_call>' }}{% endfor %}"
+        "{{ '<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    )
+    call = {"type": "function", "function": {"name": "weather", "arguments": {}}}
+    beside = replace(REASONED.turns[1], tool_calls=(call,))
+    result = Turn(role="tool", content="sunny", name="weather")
+    conversation = Conversation(turns=(REASONED.turns[0], beside, result, REASONED.turns[3]))
+    trained = said(train(ChatTemplate("falcon", source, TOKENS), conversation, TrainOn()))
+    assert trained == ["Hello!<tool_call>weather</tool_call><|im_end|>", "Sure<|im_end|>"]
