@@ -40,6 +40,9 @@ class TokenBytes:
     """Control tokens before which a text is cut whatever stands there."""
     normalizes: bool
     """Whether the text is brought to NFC first."""
+    swallowing: tuple[str, ...]
+    """Added tokens that take the white space behind them along, as Phi-3's do; none where other added tokens make it
+    uncertain which white space that is."""
 
     def decode(self, ids: NDArray[Any]) -> str:
         """Return the text of ids, int[L]; bytes that are no UTF-8 by themselves become U+FFFD."""
@@ -86,7 +89,34 @@ def token_bytes(spec: Mapping[str, Any], vocab_size: int) -> TokenBytes | None:
         prepends_space="Prepend" in normalizer_types,
         openers=tuple(openers),
         normalizes=byte_level and "NFC" in normalizer_types,
+        swallowing=_swallowing(spec["added_tokens"]),
     )
+
+
+def _swallowing(added: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return `TokenBytes.swallowing`.
+
+    It is certain where such a token is found in the text as it is, and shares no character with another one that is
+    found there, and no added token takes white space in front of it or is white space at an end.
+    """
+    found = tuple(token["content"] for token in added if token["rstrip"])
+    if not found:
+        return ()
+    every = [token["content"] for token in added]
+    simple = all(one and one == one.strip() and one.isascii() for one in every)
+    exact = not any(
+        token["lstrip"] or token["single_word"] or (token["rstrip"] and token["normalized"]) for token in added
+    )
+    apart = not any(_may_overlap(one, other) for one in found for other in every)
+    return found if simple and exact and apart else ()
+
+
+def _may_overlap(one: str, other: str) -> bool:
+    """Return whether two texts can share characters of a third: "ab" and "bc" can, in "abc"."""
+    if one != other and (one in other or other in one):
+        return True
+    ends = range(1, min(len(one), len(other)))
+    return any(one[-size:] == other[:size] or other[-size:] == one[:size] for size in ends)
 
 
 def _alphabet() -> list[str]:

@@ -1,4 +1,4 @@
-"""Texts in normalization form C, for a tokenizer that brings its texts to it.
+"""Texts as a tokenizer's own first steps would make them: in normalization form C, or without swallowed white space.
 
 The tokens of a normalized text stand for the bytes of that text, so the trained spans are moved along. A text goes to
 the reference implementation where a span begins inside of what becomes one character, or where more than the text
@@ -7,6 +7,7 @@ decides what its normal form is (see `Normalization`).
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass, replace
 
@@ -51,6 +52,34 @@ def normalize(rendered: RenderedBatch, normalization: Normalization) -> Normaliz
         return NormalizedBatch(rendered=rendered, supported=supported, changed=changed)
     moved, crossed = _replaced(rendered, raw, found)
     supported[crossed] = False
+    return NormalizedBatch(rendered=moved, supported=supported, changed=changed)
+
+
+def without_swallowed(rendered: RenderedBatch, swallowed: re.Pattern[bytes]) -> NormalizedBatch:
+    """Take out the white space that belongs to the tokens before it: without it, the ids are the same.
+
+    A span that begins with this white space would begin inside of a token, and its text is not supported.
+
+    Args:
+        swallowed: as in `ByteLengths`.
+    """
+    supported, changed = np.ones(len(rendered), dtype=bool), np.zeros(len(rendered), dtype=bool)
+    raw = rendered.text.tobytes()
+    offsets = rendered.text_offsets
+    places = [(match.start(), *match.span(1)) for match in swallowed.finditer(raw)]
+    tokens, begins, ends = np.asarray(places, dtype=np.int64).reshape(-1, 3).T
+    owners = np.searchsorted(offsets, tokens, side="right") - 1
+    ends = np.minimum(ends, offsets[owners + 1])  # what the next text begins with is not this token's
+    found = begins < ends
+    if not found.any():
+        return NormalizedBatch(rendered=rendered, supported=supported, changed=changed)
+    changed[owners[found]] = True
+    begins, ends = begins[found], ends[found]
+    nothing = [b""] * len(begins)
+    moved, crossed = _replaced(rendered, raw, list(zip(begins.tolist(), ends.tolist(), nothing, strict=True)))
+    supported[crossed] = False
+    starts = rendered.spans[:, 0] + offsets[rendered.span_owners]
+    supported[rendered.span_owners[np.isin(starts, begins)]] = False
     return NormalizedBatch(rendered=moved, supported=supported, changed=changed)
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sft_shards.formats.errors import DataError, RecordError, UsageError
 from sft_shards.preprocess.pipeline.batch import Notes, Reject, RenderedBatch, TokenizedBatch, sequence_keys
 from sft_shards.preprocess.pipeline.masks import LocatedTokens, mask_from_offsets, masks_from_bytes
-from sft_shards.preprocess.pipeline.normalization import NormalizedBatch, normalize
+from sft_shards.preprocess.pipeline.normalization import NormalizedBatch, normalize, without_swallowed
 from sft_shards.preprocess.pipeline.ragged import whole_records
 from sft_shards.preprocess.pipeline.render import text_strings
 from sft_shards.preprocess.tokenizer.backends import Backend, TokenIds
@@ -187,6 +187,8 @@ def _normalized(rendered: RenderedBatch, table: ByteLengths) -> NormalizedBatch:
     """Return the texts as the tokenizer's own first step would make them."""
     if table.normalization is not None:
         return normalize(rendered, table.normalization)
+    if table.swallowed is not None:
+        return without_swallowed(rendered, table.swallowed)
     every = np.ones(len(rendered), dtype=bool)
     return NormalizedBatch(rendered=rendered, supported=every, changed=~every)
 

@@ -10,6 +10,7 @@ by byte lengths; it takes Hugging Face's offsets.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +22,9 @@ from numpy.typing import NDArray
 from sft_shards.formats.token_bytes import TokenBytes
 from sft_shards.preprocess.tokenizer.nfc import Normalization
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer
+
+SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+"""White space as Unicode defines it, and as `tokenizers` takes it along."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,8 @@ class ByteLengths:
     """Control tokens before which a text is cut whatever stands there."""
     normalization: Normalization | None
     """How the text is brought to NFC first; None where it is not."""
+    swallowed: re.Pattern[bytes] | None
+    """Matches a token and the white space that it takes along, group 1; None where no token does."""
 
     def packed_sums(self, ids: NDArray[np.int32], starts: NDArray[np.int64]) -> NDArray[np.uint64]:
         """Return uint64[T + 1]: the packed sums of all tokens before each, and of all tokens.
@@ -93,7 +99,15 @@ def byte_lengths(tokenizer: Tokenizer) -> ByteLengths | None:
         prepends_space=found.prepends_space,
         openers=found.openers,
         normalization=Normalization(_added(found)) if found.normalizes else None,
+        swallowed=_swallowed(found.swallowing),
     )
+
+
+def _swallowed(tokens: tuple[str, ...]) -> re.Pattern[bytes] | None:
+    if not tokens:
+        return None
+    space = b"|".join(re.escape(one.encode()) for one in SPACE)
+    return re.compile(b"(?:" + b"|".join(re.escape(one.encode()) for one in tokens) + b")((?:" + space + b")+)")
 
 
 def _added(found: TokenBytes) -> set[str]:

@@ -63,6 +63,7 @@ class LoadedTokenizer:
                 "prepends_space": found.prepends_space,
                 "openers": found.openers,
                 "normalizes": found.normalizes,
+                "swallowing": found.swallowing,
             }
             arrays.update({name: getattr(found, name) for name in ARRAYS})
         arrays["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
@@ -83,7 +84,7 @@ class LoadedTokenizer:
                 table = header["token_bytes"]
                 found = None
                 if table is not None:
-                    table["openers"] = tuple(table["openers"])
+                    table |= {name: tuple(table[name]) for name in ("openers", "swallowing")}
                     found = TokenBytes(**table, **{name: arrays[name] for name in ARRAYS})
                 return cls(
                     metadata=TokenizerMetadata.from_dict(header["metadata"]),

@@ -1,6 +1,8 @@
 """Tokenizing: both implementations give the same ids and masks, and ids that do not add up are judged, once."""
 
 import itertools
+import json
+import shutil
 import unicodedata
 from dataclasses import replace
 
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from pipelines import CHARACTERS, KINDS, Planted, as_lists, best_backend, rendered_from, without_reserved
 
 from sft_shards.formats.errors import DataError, UsageError
+from sft_shards.formats.token_bytes import _swallowing
 from sft_shards.preprocess.pipeline.tokenize import BatchTokenization, ReferenceTokenization, encode, locate
 from sft_shards.preprocess.tokenizer.backends import HuggingFace, TokenIds
 from sft_shards.preprocess.tokenizer.byte_lengths import byte_lengths
@@ -65,6 +68,41 @@ def test_both_implementations_give_the_same(make_tokenizer, kind, straddle):
         assert as_lists(batch.tokenize(rendered)) == as_lists(reference.tokenize(rendered))
 
     same()
+
+
+def swallowing(folder, target):
+    """The tokenizer with control tokens that take the white space behind them along, as Phi-3's do."""
+    shutil.copytree(folder, target)
+    path = target / "tokenizer.json"
+    spec = json.loads(path.read_text("utf-8"))
+    for token in spec["added_tokens"]:
+        token["rstrip"] = token["content"] == "<|im_start|>"
+    path.write_text(json.dumps(spec), "utf-8")
+    return target
+
+
+PIECES = st.lists(
+    st.sampled_from(["<|im_start|>", "<|im_end|>", " ", "\n", "\x85", "\u3000", "\x1c", "a", "é"]), max_size=9
+)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "spm"])
+@pytest.mark.parametrize("straddle", ["train", "skip"])
+def test_tokens_that_take_white_space_along(make_tokenizer, tmp_path, kind, straddle):
+    batch, reference = stages(swallowing(make_tokenizer(kind), tmp_path / "folder"), straddle)
+
+    @settings(max_examples=200)
+    @given(st.lists(st.tuples(PIECES.map("".join), CUTS), max_size=4), st.booleans())
+    def same(drawn, opened):
+        drawn = [("<|im_start|>" * opened + text, cuts) for text, cuts in drawn]
+        rendered = rendered_from([text for text, _ in drawn], [spans_of(*one) for one in drawn])
+        assert as_lists(batch.tokenize(rendered)) == as_lists(reference.tokenize(rendered))
+
+    same()
+    reference.calls.clear()
+    texts = ["<|im_start|>\n\n a<|im_end|> b", "<|im_start|> c"]
+    batch.tokenize(rendered_from(texts, [[(16, 27)], [(13, 14)]]))
+    assert reference.calls == []
 
 
 @pytest.mark.parametrize("kind", ["spm", "metaspace"])
@@ -227,3 +265,14 @@ def test_texts_that_might_run_into_each_other_are_encoded_one_by_one(make_tokeni
     backend = Joining(HuggingFace(tokenizer))
     encode(backend, rendered_from(texts), byte_lengths(tokenizer))
     assert backend.calls == [2]
+
+
+def test_tokens_of_which_the_white_space_is_not_certain():
+    """Another token begins with the end of this one, or with white space, or is looked for in the normalized text."""
+    one = {"content": "<a>", "rstrip": True, "lstrip": False, "single_word": False, "normalized": False}
+    plain = {**one, "content": "<b>", "rstrip": False}
+    assert _swallowing([one, plain]) == ("<a>",)
+    assert _swallowing([plain]) == ()
+    for other in ("a>x", ">x", "x<a", "<a><b>", " ", "  x", "é"):
+        assert _swallowing([one, {**plain, "content": other}]) == ()
+    assert _swallowing([one, {**plain, "lstrip": True}]) == _swallowing([{**one, "normalized": True}, plain]) == ()
