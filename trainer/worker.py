@@ -73,7 +73,8 @@ def _show(lines: Iterable[str]) -> None:
 
 def run(job: Job) -> None:
     """Train until the schedule ends; raises what `prepare` and `compat.pretrain` raise."""
-    args, provider, start = prepare(job)
+    with compat.uncollected():
+        args, provider, start = prepare(job)
     stage = provider.stage
     evaluated = stage.setup.job.evaluate
     save, shape = args.args.save, start.shape

@@ -8,7 +8,6 @@ torchrun command, and Megatron's flags as comments.
 
 from __future__ import annotations
 
-import gc
 import os
 import shlex
 from collections.abc import Iterator, Sequence
@@ -37,7 +36,7 @@ def check(planned: Launch) -> Decision:
             warn(known)
             return quick
         status("importing torch and Megatron, which check the flags")
-        with _uncollected(), compat.uncompiled():
+        with compat.uncollected(), compat.uncompiled():
             with compat.quiet():
                 cpu_device.install()
                 warning = compat.check_version()
@@ -61,22 +60,6 @@ def _as_rank_0(planned: Launch) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Let no garbage be looked for among what is imported, now and when the process ends.
-
-    Torch and Megatron make 700,000 objects that live as long as the process; to look at them takes a third of the time.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if enabled:
-            gc.enable()
 
 
 def script(planned: Launch, decision: Decision) -> str:

@@ -30,7 +30,7 @@ from sft_shards.trainer.launch.gpus import count, hip_version
 from sft_shards.trainer.launch.nodes import Nodes
 from sft_shards.trainer.launch.preemption import Handler, StoppedError
 from sft_shards.trainer.launch.stderr_tail import StderrTail
-from sft_shards.trainer.mcore import attention_backends, flag_table
+from sft_shards.trainer.mcore import attention_backends, compat, flag_table
 from sft_shards.trainer.resolve import decide_by_table
 
 USUAL_GPUS = 8
@@ -150,10 +150,11 @@ def _check(planned: Launch) -> None:
 def _run(planned: Launch) -> None:
     """Run torchrun's agent until all workers have ended; raises what `launch` raises."""
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
-    run: Any = importlib.import_module("torch.distributed.run")
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.elastic.rendezvous import RendezvousError
+    with compat.uncollected():
+        run: Any = importlib.import_module("torch.distributed.run")
+        from torch.distributed.elastic.multiprocessing.api import SignalException
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+        from torch.distributed.elastic.rendezvous import RendezvousError
 
     unmet = (RendezvousError, importlib.import_module("torch.distributed").DistError)
 

@@ -9,6 +9,7 @@ core_v0.12.3 to core_v0.19.2. docs/versions.md lists what was run with which ver
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 import inspect
 import io
@@ -57,6 +58,22 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Let no garbage be looked for among what is imported, now and when the process ends.
+
+    Torch and Megatron make 700,000 objects that live as long as the process; to look at them takes a second in all.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
 
 
 @contextlib.contextmanager

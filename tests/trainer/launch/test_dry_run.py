@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import shlex
 import subprocess
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from toy_runs import TOY_MODEL, losses, random_pairs, random_start, run_script, sft_train, write_shards
-
-from sft_shards.trainer.launch import dry_run
 
 pytestmark = pytest.mark.megatron
 
@@ -200,24 +196,6 @@ def test_what_was_checked_once_needs_no_torch(shards: Path, tmp_path: Path) -> N
         assert said in done.stderr
     other = sft_train(*right, "--lr=2e-2", **variables)
     assert "imported" in other.stderr, "Megatron has not seen these flags"
-
-
-class Importing(Exception):  # noqa: N818
-    """Megatron would be imported now; holds whether garbage is collected."""
-
-
-def test_no_garbage_is_looked_for_while_megatron_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    def install() -> None:
-        raise Importing(gc.isenabled())
-
-    monkeypatch.setattr(dry_run.cpu_device, "install", install)
-    monkeypatch.setattr(dry_run, "decide_by_table", lambda *_: None)
-    with pytest.raises(Importing) as found:
-        dry_run.check(SimpleNamespace(job=None, variables=(), nproc=1, world=1))
-    assert found.value.args == (False,)
-    assert gc.isenabled()
-    assert gc.get_freeze_count() > 0, "nor when the process ends"
-    gc.unfreeze()
 
 
 def test_nodes_from_the_usual_variables(found: Found) -> None:

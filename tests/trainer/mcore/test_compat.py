@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import ast
+import gc
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import pytest
 
 from sft_shards.formats.errors import DataError
+from sft_shards.trainer import worker
+from sft_shards.trainer.launch import dry_run, launcher
 from sft_shards.trainer.mcore import compat
 
 pytestmark = pytest.mark.megatron
@@ -53,3 +59,32 @@ def test_no_other_file_compares_versions_or_inspects_signatures() -> None:
                 compared = ast.unparse(node)
                 assert "compat.version" not in compared, path
                 assert "megatron" not in compared or "__version__" not in compared, path
+
+
+class Importing(Exception):  # noqa: N818
+    """Torch or Megatron would be imported now; holds whether garbage is collected."""
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "begin"),
+    [
+        (worker, "prepare", worker.run),
+        (launcher.importlib, "import_module", launcher._run),
+        (dry_run.cpu_device, "install", dry_run.check),
+    ],
+)
+def test_no_garbage_is_looked_for_among_what_is_imported(
+    monkeypatch: pytest.MonkeyPatch, place: Any, name: str, begin: Callable[[Any], None]
+) -> None:
+    def importing(*_: object) -> NoReturn:
+        raise Importing(gc.isenabled())
+
+    monkeypatch.setattr(dry_run, "decide_by_table", lambda *_: None)
+    with monkeypatch.context() as until:
+        until.setattr(place, name, importing)
+        with pytest.raises(Importing) as found:
+            begin(SimpleNamespace(job=None, variables=(), nproc=1, world=1))
+    assert found.value.args == (False,)
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > 0, "nor when the process ends"
+    gc.unfreeze()
