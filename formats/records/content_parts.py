@@ -56,7 +56,8 @@ def read_contents(column: pa.Array, *, in_parts: bool) -> Contents | None:
     if kinds is None:
         return None
     offsets = prefix_sums(numbers_of(column.value_lengths(), null=0))
-    are_text, are_reasoning = _are_of(kinds, TEXT_PARTS), _are_of(kinds, REASONING_PARTS)
+    encoded = kinds.dictionary_encode()
+    are_text, are_reasoning = _are_of(encoded, TEXT_PARTS), _are_of(encoded, REASONING_PARTS)
     said = _texts(parts, kinds, are_reasoning)
     unsupported_before = prefix_sums(~(are_text | are_reasoning) | ~not_null(said))
     unsupported = unsupported_before[offsets[1:]] > unsupported_before[offsets[:-1]]
@@ -76,9 +77,8 @@ def read_contents(column: pa.Array, *, in_parts: bool) -> Contents | None:
     return Contents(texts=texts, reasoning=reasoning, unsupported=unsupported)
 
 
-def _are_of(kinds: pa.StringArray, wanted: Sequence[str]) -> NDArray[np.bool_]:
+def _are_of(encoded: pa.DictionaryArray, wanted: Sequence[str]) -> NDArray[np.bool_]:
     """Return bool[p]: the parts of some types."""
-    encoded = kinds.dictionary_encode()
     known = np.asarray([*(kind in wanted for kind in encoded.dictionary.to_pylist()), False], dtype=bool)
     return np.asarray(known[numbers_of(encoded.indices, null=-1)])
 
