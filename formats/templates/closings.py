@@ -58,6 +58,14 @@ def learn_closings(render: Render, stop: re.Pattern[str]) -> Closings:
     )
 
 
+def writes_arguments(render: Render) -> bool:
+    """Return whether a template writes the arguments of a call; True where it refuses to write one."""
+    try:
+        return CALL["function"]["arguments"]["city"] in render([ASKED, CALLED, RESULT, ANSWER])
+    except RecordError:
+        return True
+
+
 def what_follows(
     render: Render,
     messages: Sequence[dict[str, Any]] = (ASKED, ANSWER),

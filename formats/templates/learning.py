@@ -13,10 +13,10 @@ from typing import Any
 
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError, UsageError
-from sft_shards.formats.templates.closings import learn_closings, what_follows
+from sft_shards.formats.templates.closings import learn_closings, what_follows, writes_arguments
 from sft_shards.formats.templates.control_tokens import ControlTokens
 from sft_shards.formats.templates.generation_prompt import learn_generation_prompt
-from sft_shards.formats.templates.probes import probes, reasoning_probes
+from sft_shards.formats.templates.probes import TOOL, probes, reasoning_probes
 from sft_shards.formats.templates.sentinels import TypedTokens
 from sft_shards.formats.templates.turn_locator import TurnLocator
 from sft_shards.formats.templates.turn_parts import learn_markup
@@ -84,6 +84,9 @@ def learn(
         locator = replace(locator, typed=TypedTokens(control))
     locator = replace(locator, distrusted=not _agrees_on_probes(locator))
     locator, separates = _with_markup(locator, with_tools=bool(tools))
+    beside = {**locator.beside(probes()[0]), "tools": [TOOL]}
+    says_all = writes_arguments(lambda messages: locator.renderer.render_form(messages, beside)[1])
+    locator = replace(locator, writes_arguments=says_all)
     return Learnt(locator=locator, control=control, separates_reasoning=separates)
 
 

@@ -17,8 +17,13 @@ from sft_shards.formats.templates.rendering import Spoken
 from sft_shards.formats.templates.thinking import TAGS, inlined_reasoning
 
 
-def require_all_rendered(text: str, messages: list[dict[str, Any]], anchors: Anchors) -> None:
+def require_all_rendered(
+    text: str, messages: list[dict[str, Any]], anchors: Anchors, *, arguments: bool = True
+) -> None:
     """Reject a record of which the template leaves a text or a tool call out, or writes a turn twice.
+
+    Args:
+        arguments: whether the template writes the arguments of calls.
 
     Raises:
         RecordError: `turn_not_rendered`, `turn_repeated`.
@@ -26,6 +31,10 @@ def require_all_rendered(text: str, messages: list[dict[str, Any]], anchors: Anc
     place = 0
     for number, message in enumerate(messages):
         _require_rendered(text, number, message, anchors, place)
+        calls = message.get("tool_calls") or []
+        if not arguments and any(call["function"]["arguments"] for call in calls):
+            detail = f"the template leaves the arguments of calls out, those of turn {number} first"
+            raise RecordError("turn_not_rendered", f"{detail}; give one that writes them with --template")
         if message["role"] == "assistant" and not anchors.of(number):
             raise RecordError("turn_not_rendered", f"the template leaves turn {number}, an assistant's, out")
         place = max([place, *(anchor.end for anchor in anchors.of(number))])

@@ -52,6 +52,8 @@ class TurnLocator:
     """Marks the tokens that stay text when somebody types them."""
     distrusted: bool = False
     """Whether turns that were located in a probe differed from the rule, so that every record is compared with it."""
+    writes_arguments: bool = True
+    """Whether the template writes the arguments of calls, if it writes calls at all."""
     markup: ReasoningMarkup | None = None
     """What the template writes around reasoning, if it writes any."""
 
@@ -110,7 +112,7 @@ class TurnLocator:
             return take_out_blocks(self._closed(other, self.renderer.render(other, beside)))[0]
 
         anchors, first_placement = find_anchors(text, messages, plain)
-        require_all_rendered(text, messages, anchors)
+        require_all_rendered(text, messages, anchors, arguments=self.writes_arguments)
         spoken = self._locate(text, blocks, conversation, messages, beside, plain, anchors, first_placement)
         if not self.allow_control_tokens:
             require_one_stop(text, spoken, self.stop)

@@ -201,14 +201,14 @@ def test_the_record_s_own_key_of_reasoning_is_rendered_where_a_template_reads_it
 
 def test_a_turn_that_is_all_calls_has_no_content_or_an_empty_one_and_never_null():
     """transformers leaves keys out whose value is null, so a template cannot ask for it."""
-    calls = "{% for c in m.tool_calls %}{{ c.function.name + '!' }}{% endfor %}"
+    calls = "{% for c in m.tool_calls %}{{ c.function.name + '!' + c.function.arguments.city }}{% endfor %}"
     source = (
         "{% for m in messages %}{{ m.role + ':' }}{% if m.tool_calls %}" + calls + "{{ '<|eot_id|>' }}{% endif %}"
         "{% if m['content'] is not none %}{{ m['content'] + '<|im_end|>' }}{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
     )
     rendering = ChatTemplate("t", source, TOKENS).render(talk(user("Hi"), assistant(None, tool_calls=(CALL,))))
-    assert rendering.text == "user:Hi<|im_end|>assistant:weather!<|eot_id|><|im_end|>"
+    assert rendering.text == "user:Hi<|im_end|>assistant:weather!Paris<|eot_id|><|im_end|>"
 
 
 def test_nothing_that_was_said_may_be_lost():

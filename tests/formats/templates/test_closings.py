@@ -11,7 +11,7 @@ from sft_shards.formats.templates import ChatTemplate, TemplateTokens, Tracer, T
 
 pytestmark = pytest.mark.unit
 
-CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Rom"}}}
+CALL = {"type": "function", "function": {"name": "weather", "arguments": {}}}
 TOOL = {"type": "function", "function": {"name": "weather", "description": "d", "parameters": {}}}
 # As GLM: nothing closes a turn but the first token of the next message.
 GLM_TOKENS = TemplateTokens(

@@ -197,7 +197,7 @@ def test_reasoning_that_is_all_of_a_call_s_content_is_forgotten_with_it():
     """gpt-oss writes the content of a call as analysis, and leaves the analysis out once a final answer follows."""
     source = (
         "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}{% if m.tool_calls %}"
-        "{{ m.content if m.content and loop.last else '' }}{{ '!' + m.tool_calls[0].function.name }}"
+        "{{ m.content if m.content and loop.last else '' }}{{ '!' + (m.tool_calls[0].function | tojson) }}"
         "{% else %}{{ m.content }}{% endif %}{{ '<|im_end|>\\n' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
     )
@@ -213,7 +213,7 @@ def test_reasoning_that_is_all_of_a_call_s_content_is_forgotten_with_it():
     assert "reasoning_dropped" in found.notes
     never = source.replace("m.content if m.content and loop.last else ''", "''")  # Cohere's
     found = train(ChatTemplate("cohere", never, TOKENS), Conversation(turns=turns), TrainOn())
-    assert said(found) == ["!look<|im_end|>", "It is clear.<|im_end|>"]
+    assert said(found) == ['!{"name": "look", "arguments": {"x": "y"}}<|im_end|>', "It is clear.<|im_end|>"]
 
 
 SPACED = (
@@ -242,7 +242,7 @@ def test_reasoning_that_no_call_shows_is_not_forgotten_though_a_bare_call_is_ref
     # As Falcon: reasoning is never written, and the header only in front of a text.
     source = (
         "{% for m in messages %}{% if m.content %}{{ '<|im_start|>' + m.role + '\\n' + m.content }}{% endif %}"
-        "{% for c in m.tool_calls or [] %}{{ '<tool_call>' + c.function.name + '</tool_call>' }}{% endfor %}"
+        "{% for c in m.tool_calls or [] %}{{ '<tool_call>' + (c.function | tojson) + '</tool_call>' }}{% endfor %}"
         "{{ '<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
     )
     call = {"type": "function", "function": {"name": "weather", "arguments": {}}}
@@ -250,4 +250,5 @@ def test_reasoning_that_no_call_shows_is_not_forgotten_though_a_bare_call_is_ref
     result = Turn(role="tool", content="sunny", name="weather")
     conversation = Conversation(turns=(REASONED.turns[0], beside, result, REASONED.turns[3]))
     trained = said(train(ChatTemplate("falcon", source, TOKENS), conversation, TrainOn()))
-    assert trained == ["Hello!<tool_call>weather</tool_call><|im_end|>", "Sure<|im_end|>"]
+    call = '<tool_call>{"name": "weather", "arguments": {}}</tool_call>'
+    assert trained == [f"Hello!{call}<|im_end|>", "Sure<|im_end|>"]

@@ -9,7 +9,7 @@ from sft_shards.formats.templates import ChatTemplate, TemplateTokens, TrainOn
 
 pytestmark = pytest.mark.unit
 
-CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Rom"}}}
+CALL = {"type": "function", "function": {"name": "weather", "arguments": {}}}
 TOOL = {"type": "function", "function": {"name": "weather", "description": "d", "parameters": {}}}
 QUESTION = Turn(role="user", content="Hi")
 REASONED = Conversation(turns=(QUESTION, Turn(role="assistant", content="Hello", reasoning="REASON")))

@@ -16,7 +16,7 @@ from sft_shards.formats.templates import ChatTemplate, TemplateTokens
 
 pytestmark = pytest.mark.unit
 
-CALL = {"type": "function", "id": "functions.weather:0", "function": {"name": "weather", "arguments": {"city": "Rom"}}}
+CALL = {"type": "function", "id": "functions.weather:0", "function": {"name": "weather", "arguments": {}}}
 TOOL = {"type": "function", "function": {"name": "weather", "description": "d", "parameters": {}}}
 
 
@@ -188,6 +188,21 @@ def test_two_blocks_of_one_turn_the_second_around_the_stop_token():
         "{% endgeneration %}", "{% endgeneration %}{% generation %}{{ '<|im_end|>' }}{% endgeneration %}"
     ).replace("{% endif %}{{ '<|im_end|>\\n' }}", "{{ '<|im_end|>' }}{% endif %}{{ '\\n' }}")
     assert said(source, TWO) == ["Hello<|im_end|>", "Sure<|im_end|>"]
+
+
+def test_a_template_that_writes_no_arguments_of_calls():
+    source = CHATML.replace("m.content", "(m.content or '')").replace("{{ '<|im_end|>", CALLS + "{{ '<|im_end|>")
+    source = source.replace("+ '<|im_end|>\\n' }}", "}}" + CALLS + "{{ '<|im_end|>\\n' }}")
+    assert said(source, AGENTIC)[0] == "<tool_call>weather</tool_call><|im_end|>"
+    call = {**CALL, "function": {"name": "weather", "arguments": {"city": "Rom"}}}
+    with_arguments = replace(AGENTIC, turns=(AGENTIC.turns[0], assistant(None, tool_calls=(call,)), *AGENTIC.turns[2:]))
+    with pytest.raises(
+        RecordError, match="leaves the arguments of calls out, those of turn 1 first; give one"
+    ) as caught:
+        said(source, with_arguments)
+    assert caught.value.reason == "turn_not_rendered"
+    writes = source.replace("c.function.name +", "c.function.name + (c.function.arguments | tojson) +")
+    assert said(writes, with_arguments)[0] == '<tool_call>weather{"city": "Rom"}</tool_call><|im_end|>'
 
 
 def test_calls_of_which_only_the_ids_are_written():
