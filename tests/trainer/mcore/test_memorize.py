@@ -31,7 +31,7 @@ def test_it_answers_and_stops(tmp_path: Path) -> None:
     pairs = conversations()
     shards = write_shards(tmp_path / "shards", {"train": pairs}, shards=2)
     flags = [*TOY_MODEL, "--seq-length=48", "--train-iters=150", "--lr=1e-2", "--min-lr=1e-3", "--hidden-size=64"]
-    flags += ["--micro-batch-size=8", "--global-batch-size=8", "--clip-grad=1.0", "--log-interval=50"]
+    flags += ["--micro-batch-size=8", "--global-batch-size=8", "--clip-grad=1.0", "--seed=1", "--log-interval=50"]
     found = json.loads(run_script("memorize.py", shards, *flags).stdout.splitlines()[-1])
     assert len(found) == len(pairs)
     for (ids, mask), said in zip(pairs, found, strict=True):
@@ -40,5 +40,5 @@ def test_it_answers_and_stops(tmp_path: Path) -> None:
         assert said["answer"] == ids[start : stop + 1], "the assistant's ids, then the stop token, then nothing"
         trained = [loss for loss, carries in zip(said["losses"], mask, strict=True) if carries]
         untrained = [loss for loss, carries in zip(said["losses"], mask, strict=True) if not carries][1:]
-        assert max(trained) < 0.5
-        assert min(untrained) > 2.0, "no header, prompt or separator was learnt"
+        assert max(trained) < 0.1
+        assert min(untrained) > 0.5, "no header, prompt or separator was learnt; by chance one is not unlikely"
