@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 CODES = {label: code for code, label in CALLS.items()}
+OWN_NAMES = FieldMap()
+"""Tools in a column of the user's own name are not read here."""
 MOST_BRACKETS = MAX_NESTING // 2
 """Brackets in JSON up to which it is certainly not nested too deeply."""
 
@@ -234,7 +236,7 @@ def _offers(text: str) -> Parts | None:
 
 def _taken_tools(tools: Any) -> Parts | None:
     try:
-        taken = take_tools_apart(read_tools({"tools": tools}, FieldMap()))
+        taken = take_tools_apart(read_tools({"tools": tools}, OWN_NAMES))
     except (RecordError, TypeError, ValueError, AttributeError, KeyError):
         return None
     if taken is None:
