@@ -146,7 +146,8 @@ def _log_batches(stage: Stage, count: int, path: Path) -> None:
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     write(path, page)
-    _show([f"the first {count} batches: {path} (it shows texts of the data)"])
+    shown = "the first batch" if count == 1 else f"the first {count} batches"
+    _show([f"{shown}: {path} (it shows texts of the data)"])
 
 
 def die_with_parent() -> None:
