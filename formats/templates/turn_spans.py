@@ -171,7 +171,8 @@ def by_marks(
             lost = lost_calls(text, number, conversation.turns[number].tool_calls, 1)
             raise RecordError("turn_not_rendered", lost)
         twice = bool(header) and text.count(header, lefts[number], own[number][0].start) > 1
-        if twice or (every_prompt and header):
+        again = number - 1 in speakers  # behind an answer a template may write no generation prompt
+        if twice or again or (every_prompt and header):
             fed = behind_prompt(text, lefts[number], own[number], number, prompt)
             starts[number] = starts[number] if fed is None else fed
         if starts[number] is None and header:
@@ -184,7 +185,7 @@ def by_marks(
     )
     spaces = LeadingSpace(text, messages, {at: (lefts[at], own[at][0].start) for at in asked}, render)
     opens = bare != header
-    spoken = []
+    spoken: list[Spoken] = []
     for number in speakers:
         first, last = own[number][0], own[number][-1]
         left, right = lefts[number], anchors.next_start(number, last.end)
@@ -195,6 +196,9 @@ def by_marks(
                 start = after_prompt(text, number, left, first.start, start, header, prompt)
             elif first.kind == CONTENT and text.endswith(lead, left, start):
                 start -= len(lead)
+        if spoken and start < spoken[-1].end:
+            detail = f"turn {number} begins where inference would, before turn {spoken[-1].turn} ends; join the two"
+            raise RecordError("turn_differs", detail)
         said = first.start - spaces.kept(number) if first.kind == CONTENT else None
         start = after_empty_think(text, start, said, opened=opens)
         calls = bool(conversation.turns[number].tool_calls)

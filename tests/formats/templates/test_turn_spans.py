@@ -405,6 +405,29 @@ def test_a_turn_begins_where_its_own_prompt_ends_though_the_header_stands_behind
     ]
 
 
+TWO_ANSWERS = Conversation(turns=(user("Hi"), assistant("Hello"), assistant("Again")))
+
+
+def test_behind_an_answer_a_second_one_begins_where_inference_would():
+    """GigaChat 3.1 writes no generation prompt behind an answer, so that the model has to generate the header."""
+    asks = "{% if add_generation_prompt and messages[-1].role != 'assistant' %}"
+    source = CHATML.replace("{% if add_generation_prompt %}", asks)
+    assert source != CHATML
+    assert said(source, TWO_ANSWERS) == ["Hello<|im_end|>", "<|im_start|>assistant\nAgain<|im_end|>"]
+    assert said(CHATML, TWO_ANSWERS) == ["Hello<|im_end|>", "Again<|im_end|>"]
+
+
+def test_a_second_answer_that_would_begin_inside_of_the_first_is_refused():
+    """Where the last answer is not closed, inference goes on with it."""
+    source = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content }}"
+        "{% if not loop.last %}{{ '<|im_end|>\n' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt and messages[-1].role != 'assistant' %}{{ '<|im_end|>\n<|im_start|>assistant\n' }}"
+        "{% endif %}"
+    )
+    assert why(source, TWO_ANSWERS) == "turn_differs"
+
+
 def test_a_header_with_other_white_space_in_front_of_it_than_the_prompt_s():
     """vLLM's Llama 4 template for JSON ends its prompts with a newline that history does not have."""
     source = CHATML.replace("<|im_end|>\\n", "<|im_end|>").replace(
