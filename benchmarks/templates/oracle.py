@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,10 @@ class Oracle:
         self.headers = Headers(self.renderer, self.stop)
 
     def expect(self, messages: list[Message], tools: list[Any] | None) -> list[Expected]:
-        """Return what a conversation has to become: more than one if the template takes calls in another form only.
+        """Return what a conversation has to become.
+
+        It is more than one if the template takes calls in another form only, or if a token spans the border between the
+        rendering and what ends it.
 
         Raises:
             Exception: what the template raises for the whole conversation.
@@ -101,14 +104,14 @@ class Oracle:
             except Exception as error:  # whatever a template raises
                 failure = failure or error
                 continue
-            out.append(self._expect(form, tools, plain))
+            out += self._expect(form, tools, plain)
             if failure is None:
                 break
         if not out and failure:
             raise failure
         return out
 
-    def _expect(self, messages: list[Message], tools: list[Any] | None, plain: str) -> Expected:
+    def _expect(self, messages: list[Message], tools: list[Any] | None, plain: str) -> Iterator[Expected]:
         shown, seen = self.renderer.hide(tools), self.renderer.absent(messages, plain)
         hidden = self.renderer.hide_messages(messages)
         whole = self.renderer.rendered(hidden, shown)
@@ -119,7 +122,8 @@ class Oracle:
         nothing = frozenset[int]()
         if whole is None or self.encoder.reveal(whole) != plain:
             why = "a typed control token changes the rendering"
-            return Expected(text=plain, ids=[], must=nothing, may=nothing, endings=frozenset(), lost=(), unjudged=why)
+            yield Expected(text=plain, ids=[], must=nothing, may=nothing, endings=frozenset(), lost=(), unjudged=why)
+            return
         cut = len(self.headers.always) if whole.endswith(self.headers.always) else 0
         whole = whole[: len(whole) - cut]
         places = [self._places(hidden, at, tools, whole, cut) for at in range(len(hidden))]
@@ -132,16 +136,23 @@ class Oracle:
         must = [turn.must for turn in turns if turn.must and not turn.silent]
         last = hidden[-1]["role"] == "assistant" and turns[-1].unclosed
         lost = tuple(_lost(places))
-        return Expected(
+        endings = [*self._endings(hidden, tools, whole)] if last else []
+        found = Expected(
             text=self.encoder.reveal(whole),
             ids=ids,
             must=_overlapping(spans, must),
             may=_overlapping(spans, [turn.may for turn in turns]),
-            endings=frozenset(self._endings(hidden, tools, whole)) if last else frozenset(),
+            endings=frozenset(tuple(self.encoder.encode(ending)[0]) for ending in endings),
             lost=lost,
             unjudged="" if all(turn.must for turn in turns) else NO_HEADER,
             obstacle="the template leaves something out" if lost else _obstacle(hidden, turns, places),
         )
+        yield found
+        for ending in endings if last and turns[-1].must and not turns[-1].silent else []:
+            ids, spans = self.encoder.encode(whole + ending)
+            if ids[: len(found.ids)] != found.ids:
+                trained = [*must[:-1], (must[-1][0], len(whole + ending))]
+                yield replace(found, ids=ids, must=_overlapping(spans, trained), may=nothing, endings=frozenset())
 
     def obstacle(self, messages: list[Message], tools: list[Any] | None) -> str:
         """Return why the template cannot express a conversation, so that it has to be refused; "" if it can."""
@@ -151,7 +162,7 @@ class Oracle:
             return "the template raises"
         return "" if any(not one.obstacle for one in found) else found[0].obstacle
 
-    def _endings(self, messages: list[Message], tools: Any, whole: str) -> Iterator[tuple[int, ...]]:
+    def _endings(self, messages: list[Message], tools: Any, whole: str) -> Iterator[str]:
         """Yield what ends the last turn, where the rendering does not: what ends it when another message follows."""
         following: Message = {"role": "user", "content": "Hello"}
         if calls := messages[-1].get("tool_calls"):
@@ -159,16 +170,16 @@ class Oracle:
         longer = self.renderer.rendered([*messages, following], tools) or ""
         found = self.stop.search(longer, len(whole))
         if longer.startswith(whole) and found and not longer[len(whole) : found.start()].strip():
-            yield tuple(self.encoder.encode(longer[len(whole) : found.end()])[0])
+            yield longer[len(whole) : found.end()]
             return
         # What follows changes the turn itself, so that a plain answer shows what ends a turn.
         plain = [QUESTION, {"role": "assistant", "content": "World"}, following]
         behind = (self.renderer.rendered(plain, tools) or "").partition("World")[2]
         found = self.stop.match(behind.lstrip())
         if found:
-            yield tuple(self.encoder.encode(behind[: len(behind) - len(behind.lstrip()) + found.end()])[0])
+            yield behind[: len(behind) - len(behind.lstrip()) + found.end()]
         else:
-            yield from ((self.encoder.numbers[stop],) for stop in self.stops)
+            yield from self.stops
 
     def _places(self, messages: list[Message], at: int, tools: Any, whole: str, cut: int) -> Places:
         """Return each variant of a message with where it changes the rendering; None where it does not."""

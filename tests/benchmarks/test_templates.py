@@ -106,6 +106,22 @@ def test_a_mask_that_differs_by_a_token_is_wrong(module, make) -> None:
     assert judge(expected, expected.ids[:-1], mask[:-1]) == "ids differ"
 
 
+def test_a_token_may_span_the_rendering_and_what_ends_it(module, make) -> None:
+    judge = module("oracle").judge
+    oracle = make(
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content }}"
+        "{% if not loop.last %}{{ ' <|im_end|>\\n' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ ' <|im_end|>\\n<|im_start|>assistant\\n' }}{% endif %}"
+    )
+    apart, joined = oracle.expect([QUESTION, {"role": "assistant", "content": "Hello "}], None)
+    assert not joined.endings
+    assert trained(oracle, joined) == "Hello  <|im_end|>"
+    mask = [int(at in joined.must) for at in range(len(joined.ids))]
+    assert judge(joined, joined.ids, mask) == "exact"
+    assert judge(apart, joined.ids, mask) != "exact"
+    assert judge(joined, joined.ids, [*mask[:-1], 0]) == "loss is missing"
+
+
 def test_calls_and_texts_that_are_not_rendered_are_lost(module, make) -> None:
     oracle = make(CHATML)
     [expected] = oracle.expect([QUESTION, *module("conversations").calls("Bern")], None)
