@@ -100,10 +100,11 @@ class Stage:
         for name, weight, directory in self.setup.directories:
             if split not in directory.manifest.splits or not directory.manifest.splits[split].sequences:
                 continue
+            whole = directory.split(split)
             if self.setup.job.evaluate:
-                sources.append(Source(name=name, weight=weight, plan=self._plan(directory.split(split))))
+                sources.append(Source(name=name, weight=weight, plan=self._plan(whole)))
                 continue
-            parts = directory.by_weight(split)
+            parts = directory.by_weight(whole)
             for part in parts:
                 first, *others = part.sources
                 files = f"{first} and {len(others)} more" if others else first

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections.abc import Container
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
@@ -52,18 +52,14 @@ class Split:
     """The sequences of one split over all of its shards. Rows are numbered from 0 in the order of the shards.
 
     Args:
-        directory: the shard directory.
         name: of the split.
-        manifest: of the directory.
-        shards: names of the shards that are read (default: all); rows are numbered within these.
+        shards: its shards, opened; of a part of the split, these alone.
     """
 
-    def __init__(self, directory: Path, name: str, manifest: Manifest, shards: Container[str] | None = None) -> None:
+    def __init__(self, name: str, shards: Sequence[Shard]) -> None:
         self.name = name
-        whole = manifest.splits[name]
-        chosen = tuple(info for info in whole.shards if shards is None or info.name in shards)
-        self.info = whole if len(chosen) == len(whole.shards) else SplitInfo.of(chosen)
-        self.shards = [Shard(directory / name, info, manifest.tokenizer.vocab_size) for info in self.info.shards]
+        self.shards = list(shards)
+        self.info = SplitInfo.of(tuple(shard.info for shard in shards))
         self._bounds = [0, *accumulate(shard.info.sequences for shard in self.shards)]
 
     def __len__(self) -> int:
@@ -128,44 +124,40 @@ class ShardDirectory:
             UsageError: the directory has no split of that name.
             DataError: a file is damaged.
         """
-        self._check(name)
-        return Split(self.path, name, self.manifest)
+        if name not in self.manifest.splits:
+            raise UsageError(f"{self.path}: no split {name!r}; {nearest(name, self.manifest.splits)}")
+        vocab_size = self.manifest.tokenizer.vocab_size
+        return Split(name, [Shard(self.path / name, info, vocab_size) for info in self.manifest.splits[name].shards])
 
-    def by_weight(self, name: str) -> list[WeightedPart]:
-        """Open a split in parts, one for each weight of its sources, in the order of their first shards.
+    def by_weight(self, split: Split) -> list[WeightedPart]:
+        """Part a split of this directory, one part for each weight of its sources, in the order of their first shards.
 
         A shard holds sequences of one source, so each part has shards of its own. Where all weights are equal, the one
         part is the whole split. Evaluation knows no weights: only the split `train` has several parts.
 
         Raises:
-            UsageError: the directory has no split of that name.
-            DataError: a file is damaged, or a weight is no number above 0.
+            DataError: a weight is no number above 0.
         """
-        self._check(name)
         owners = {
-            part.shards[name]: source
+            part.shards[split.name]: source
             for source in self.manifest.sources
             for part in source.parts
-            if name in part.shards
+            if split.name in part.shards
         }
-        groups: dict[Fraction, dict[str, str]] = {}  # by weight: the path of the source of each shard
-        places, base = {}, 0
-        for shard in self.manifest.splits[name].shards:
-            owner = owners.get(shard.name)
-            weight = owner.weight if owner and name == TRAIN else Fraction(1)
-            groups.setdefault(weight, {})[shard.name] = owner.path if owner else ""
-            places[shard.name] = np.arange(base, base + shard.sequences)
-            base += shard.sequences
+        groups: dict[Fraction, list[tuple[str, Shard, NDArray[np.int64]]]] = {}  # path of the source, shard, rows
+        base = 0
+        for shard in split.shards:
+            owner = owners.get(shard.info.name)
+            weight = owner.weight if owner and split.name == TRAIN else Fraction(1)
+            rows = np.arange(base, base + shard.info.sequences)
+            groups.setdefault(weight, []).append((owner.path if owner else "", shard, rows))
+            base += shard.info.sequences
         return [
             WeightedPart(
                 weight=weight,
-                sources=tuple(dict.fromkeys(paths.values())),
-                split=Split(self.path, name, self.manifest, shards=paths),
-                rows=np.concatenate([places[shard] for shard in paths]),
+                sources=tuple(dict.fromkeys(path for path, _, _ in group)),
+                split=Split(split.name, [shard for _, shard, _ in group]),
+                rows=np.concatenate([rows for _, _, rows in group]),
             )
-            for weight, paths in groups.items()
+            for weight, group in groups.items()
         ]
-
-    def _check(self, name: str) -> None:
-        if name not in self.manifest.splits:
-            raise UsageError(f"{self.path}: no split {name!r}; {nearest(name, self.manifest.splits)}")

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_shards.formats.errors import UsageError
-from sft_shards.formats.shards import ShardDirectory
+from sft_shards.formats.shards import ShardDirectory, Split
 from sft_shards.formats.shards.selection import select
 
 
@@ -67,13 +67,13 @@ class PackedSample:
 
 
 def packed_sample(
-    directory: ShardDirectory, split: str, number: int, *, seq_length: int, overlong: str, seed: int
+    directory: ShardDirectory, split: Split, number: int, *, seq_length: int, overlong: str, seed: int
 ) -> PackedSample:
     """Pack a split as the trainer does, and return one pack.
 
     Args:
         directory: the shard directory.
-        split: name of the split.
+        split: one of its splits.
         number: of the pack, from 0, in the order of the pack plan (training shuffles it once more for each epoch).
         seq_length: positions of a sample.
         overlong: `truncate` or `drop`.

@@ -88,7 +88,7 @@ class Viewer:
             seed: of the trainer (default: `packing.SEED`).
         """
         seed = SEED if seed is None else seed
-        return packed_sample(self._shards, self.split.name, number, seq_length=seq_length, overlong=overlong, seed=seed)
+        return packed_sample(self._shards, self.split, number, seq_length=seq_length, overlong=overlong, seed=seed)
 
     def pack(self, sample: PackedSample) -> Iterator[str]:
         """Give a pack in lines for people, segment after segment."""

@@ -285,7 +285,8 @@ def _split(
     seed: int,
     targets: Callable[[Split], Targets],
 ) -> SplitStatistics:
-    split, parts = directory.split(name), directory.by_weight(name)
+    split = directory.split(name)
+    parts = directory.by_weight(split)
     lengths, own = split.lengths(), targets(split)
     percent = np.rint(100.0 * own.count / lengths).astype(np.int64)
     return SplitStatistics(

@@ -197,7 +197,7 @@ def test_a_split_opens_by_weight(preprocess, folder, merged):
     directory = ShardDirectory(output)
     whole, origins = directory.split("train"), Origins(output, directory.split("train"))
     found = {}
-    for part in directory.by_weight("train"):
+    for part in directory.by_weight(whole):
         own = Origins(output, part.split)
         assert {own[row].source for row in range(len(part.split))} == set(part.sources)
         found[part.weight] = [(own[row], part.split[row][0].tolist()) for row in range(len(part.split))]

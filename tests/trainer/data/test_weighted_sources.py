@@ -104,7 +104,7 @@ def test_statistics_and_packs_are_the_trainers(made: Path, tmp_path: Path) -> No
     whole = directory.split("train")
     for number, source in enumerate(mixture.sources):
         for pack in range(len(source.plan)):
-            shown = packed_sample(directory, "train", at, seq_length=600, overlong="truncate", seed=1)
+            shown = packed_sample(directory, whole, at, seq_length=600, overlong="truncate", seed=1)
             own = [source.plan.split[row][0].tolist() for row in rows_of(mixture, number, pack)]
             assert [whole[segment.row][0].tolist() for segment in shown.segments] == own
             at += 1
