@@ -25,7 +25,7 @@ from sft_shards.formats.errors import RecordError, UsageError
 from sft_shards.formats.records import FieldMap, detect
 from sft_shards.formats.templates import ChatTemplate, Rendering, Spoken, TrainedText, TrainOn
 from sft_shards.preprocess.pipeline.reference import load_template
-from sft_shards.preprocess.pipeline.render import as_batch
+from sft_shards.preprocess.pipeline.rendered_texts import as_batch
 from sft_shards.preprocess.pipeline.tokenize import ReferenceTokenization
 from sft_shards.preprocess.sources import find_sources, sample
 from sft_shards.preprocess.tokenizer.tokenizer import Tokenizer

@@ -19,7 +19,8 @@ from sft_shards.preprocess.pipeline.batch import Batch
 from sft_shards.preprocess.pipeline.containment import contain
 from sft_shards.preprocess.pipeline.read import BatchReading
 from sft_shards.preprocess.pipeline.reference import ReferencePipeline, limits_of
-from sft_shards.preprocess.pipeline.render import BatchRendering, UnrolledTooLargeError
+from sft_shards.preprocess.pipeline.reference_rendering import UnrolledTooLargeError
+from sft_shards.preprocess.pipeline.render import BatchRendering
 from sft_shards.preprocess.pipeline.tokenize import BatchTokenization
 from sft_shards.preprocess.pipeline.truncation import BatchTruncation
 from sft_shards.preprocess.pipeline.verification import Verification

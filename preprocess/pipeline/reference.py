@@ -18,7 +18,7 @@ from sft_shards.preprocess.config import JobConfig
 from sft_shards.preprocess.pipeline.batch import Batch, ConversationBatch, RenderedBatch, TokenizedBatch
 from sft_shards.preprocess.pipeline.containment import contain
 from sft_shards.preprocess.pipeline.read import ReferenceReading
-from sft_shards.preprocess.pipeline.render import ReferenceRendering
+from sft_shards.preprocess.pipeline.reference_rendering import ReferenceRendering
 from sft_shards.preprocess.pipeline.tokenize import ReferenceTokenization
 from sft_shards.preprocess.pipeline.truncation import Limits, ReferenceTruncation
 from sft_shards.preprocess.sources import RawBatch

@@ -22,7 +22,7 @@ from sft_shards.preprocess.pipeline.batch import Notes, Reject, RenderedBatch, T
 from sft_shards.preprocess.pipeline.masks import LocatedTokens, mask_from_offsets, masks_from_bytes
 from sft_shards.preprocess.pipeline.normalization import NormalizedBatch, normalize, without_swallowed
 from sft_shards.preprocess.pipeline.ragged import whole_records
-from sft_shards.preprocess.pipeline.render import text_strings
+from sft_shards.preprocess.pipeline.rendered_texts import text_strings
 from sft_shards.preprocess.tokenizer.backends import Backend, TokenIds
 from sft_shards.preprocess.tokenizer.byte_lengths import ByteLengths, byte_lengths, pack, unpack_lengths
 from sft_shards.preprocess.tokenizer.offsets import OffsetEncoder, TokensWithOffsets

@@ -25,7 +25,7 @@ from sft_shards.preprocess.pipeline.batch import (
 )
 from sft_shards.preprocess.pipeline.ragged import whole_records
 from sft_shards.preprocess.pipeline.reference import ReferencePipeline
-from sft_shards.preprocess.pipeline.render import text_strings
+from sft_shards.preprocess.pipeline.rendered_texts import text_strings
 from sft_shards.preprocess.pipeline.sample import Sample
 from sft_shards.preprocess.pipeline.tokenize import require_same_ids
 from sft_shards.preprocess.sources import RawBatch

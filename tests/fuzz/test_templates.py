@@ -15,7 +15,9 @@ from sft_shards.formats.errors import UsageError
 from sft_shards.formats.records import FieldMap, get
 from sft_shards.formats.templates import ChatTemplate, TrainOn, budget
 from sft_shards.preprocess.pipeline.read import BatchReading, ReferenceReading
-from sft_shards.preprocess.pipeline.render import BatchRendering, ReferenceRendering, text_strings
+from sft_shards.preprocess.pipeline.reference_rendering import ReferenceRendering
+from sft_shards.preprocess.pipeline.render import BatchRendering
+from sft_shards.preprocess.pipeline.rendered_texts import text_strings
 
 pytestmark = pytest.mark.unit
 

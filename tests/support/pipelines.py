@@ -14,7 +14,7 @@ from sft_shards.formats.templates import Rendering, TrainedText
 from sft_shards.preprocess.config import JobConfig
 from sft_shards.preprocess.pipeline.batch import RenderedBatch, TrainedTurns
 from sft_shards.preprocess.pipeline.pipeline import Pipeline
-from sft_shards.preprocess.pipeline.render import as_batch
+from sft_shards.preprocess.pipeline.rendered_texts import as_batch
 from sft_shards.preprocess.pipeline.tokenize import ReferenceTokenization
 from sft_shards.preprocess.sources import JsonBatch
 from sft_shards.preprocess.tokenizer.backends import SMALL, Backend, TokenIds, choose_backend, load_backend

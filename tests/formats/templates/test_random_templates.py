@@ -18,7 +18,8 @@ from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError, UsageError
 from sft_shards.formats.templates import ChatTemplate, TrainOn
 from sft_shards.preprocess.pipeline.batch import ConversationBatch
-from sft_shards.preprocess.pipeline.render import BatchRendering, ReferenceRendering
+from sft_shards.preprocess.pipeline.reference_rendering import ReferenceRendering
+from sft_shards.preprocess.pipeline.render import BatchRendering
 
 pytestmark = pytest.mark.unit
 

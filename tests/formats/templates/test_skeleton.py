@@ -13,7 +13,8 @@ from sft_shards.formats.errors import RecordError, UsageError
 from sft_shards.formats.templates import ChatTemplate, Tracer, TrainOn, sources, template_source
 from sft_shards.formats.templates.traced_text import Trace
 from sft_shards.preprocess.pipeline.batch import ConversationBatch, RenderedBatch
-from sft_shards.preprocess.pipeline.render import BatchRendering, ReferenceRendering
+from sft_shards.preprocess.pipeline.reference_rendering import ReferenceRendering
+from sft_shards.preprocess.pipeline.render import BatchRendering
 
 pytestmark = pytest.mark.unit
 

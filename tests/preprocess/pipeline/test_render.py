@@ -16,10 +16,12 @@ from sft_shards.formats.columnar import ConversationColumns
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.records import FieldMap, get
 from sft_shards.formats.templates import REWRITTEN_TURNS, ChatTemplate, TrainOn
-from sft_shards.preprocess.pipeline import render
+from sft_shards.preprocess.pipeline import reference_rendering
 from sft_shards.preprocess.pipeline.batch import ConversationBatch
 from sft_shards.preprocess.pipeline.read import BatchReading, ReferenceReading
-from sft_shards.preprocess.pipeline.render import BatchRendering, ReferenceRendering, text_strings
+from sft_shards.preprocess.pipeline.reference_rendering import ReferenceRendering
+from sft_shards.preprocess.pipeline.render import BatchRendering
+from sft_shards.preprocess.pipeline.rendered_texts import text_strings
 
 pytestmark = pytest.mark.unit
 TEXTS = st.lists(st.text(st.sampled_from("aé日👩\n"), max_size=6), max_size=5)
@@ -118,7 +120,7 @@ def test_a_text_that_is_stripped_in_one_rendering_alone_keeps_its_layout_from_th
 
 
 def test_a_conversation_with_long_histories_is_judged_by_the_reference(monkeypatch):
-    monkeypatch.setattr(render, "LARGEST_UNROLLED", 1 << 30)
+    monkeypatch.setattr(reference_rendering, "LARGEST_UNROLLED", 1 << 30)
     batch, reference = stages(REWRITES["as Qwen3"], TrainOn(rewritten="unroll"))
     given_ = conversations([messages(*["x" * 40_000] * 60), messages(*"abcd")])
     rendered = batch.render(given_)

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from sft_shards.formats.records import get
 from sft_shards.preprocess.config import JobConfig
-from sft_shards.preprocess.pipeline import render
+from sft_shards.preprocess.pipeline import reference_rendering
 from sft_shards.preprocess.pipeline.batch import Batch, Reject, TrainedTurns, sequence_keys
 from sft_shards.preprocess.pipeline.pipeline import Pipeline
 from sft_shards.preprocess.pipeline.ragged import whole_records
@@ -82,14 +82,14 @@ def test_what_is_too_large_together_comes_in_several_batches(unrolling, found, m
     raw = as_json([record_of(one) for one in found], 7)
     whole = unrolling.batch(raw, "openai")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(render, "LARGEST_UNROLLED", most)
+        patched.setattr(reference_rendering, "LARGEST_UNROLLED", most)
         parts = list(unrolling.batches(raw, "openai"))
     assert as_lists(Batch.merge(parts)) == as_lists(whole)
 
 
 def test_many_long_histories_are_not_held_together(monkeypatch):
     """Twelve answers: more than skeletons are made for. Each record has about 4,000 characters of histories."""
-    monkeypatch.setattr(render, "LARGEST_UNROLLED", 60_000)
+    monkeypatch.setattr(reference_rendering, "LARGEST_UNROLLED", 60_000)
     raw = as_json([talk(*["yes"] * 12)] * 20)
     made = pipeline(verify_every=0)
     parts = list(made.batches(raw, "openai"))

@@ -1,0 +1,143 @@
+"""Skeletons of layouts, made when a layout is first seen, and what no text that is filled into one may hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate, chain, pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sft_shards.formats.columnar import ConversationColumns, Layout, text_labels
+from sft_shards.formats.conversation import PLAIN_TEXT, ROLES, Conversation
+from sft_shards.formats.errors import RecordError
+from sft_shards.formats.layouts import example_texts, json_text, put_together, turns_of
+from sft_shards.formats.templates import ChatTemplate, Skeleton, Tracer, TrainedConversation, TrainOn, train
+from sft_shards.formats.templates.rendering import CALL, CALL_END
+from sft_shards.formats.templates.skeleton import plain_text_skeleton
+from sft_shards.preprocess.pipeline.skeleton_table import SkeletonTable
+
+MOST_SKELETONS = 4096
+"""Skeletons that are kept at most. Beyond that, conversations with other role sequences are rendered by Jinja."""
+MOST_HISTORIES = 8
+"""Assistant turns of a layout up to which skeletons are made where each turn's history is asked for: longer layouts
+seldom occur twice, and one costs as much as several records."""
+
+
+class LayoutSkeletons:
+    """The skeletons of each layout, under one template.
+
+    Args:
+        template, policy: as for the reference.
+
+    Attributes:
+        table: the skeletons.
+        forbidden: strings that no text that is filled in may hold.
+        tags: strings that only an assistant's text may hold, in UTF-8.
+        pattern: matches both, also as JSON writes them.
+    """
+
+    def __init__(self, template: ChatTemplate, policy: TrainOn) -> None:
+        self._template, self._policy = template, policy
+        self._tracers: dict[bool, Tracer] = {}
+        """One for conversations that offer tools, and one for the others."""
+        self._numbers: dict[Layout, range] = {}
+        """The numbers of a layout's skeletons in the table: several where it is unrolled, none where it has none."""
+        self.table = SkeletonTable()
+        calls = set() if policy.tool_calls else {CALL, CALL_END}
+        self._forbid({*template.reasoning_tags, *template.control.everywhere, *calls})
+
+    def _forbid(self, strings: set[str]) -> None:
+        self.forbidden = strings
+        tags = {*self._template.control.tags} - strings
+        self.tags = frozenset(tag.encode() for tag in tags)
+        self.pattern = _any_of({form for one in strings | tags for form in (one, json_text(one)[1:-1])})
+
+    def bounds(self, conversations: ConversationColumns) -> NDArray[np.int64]:
+        """Return int64[n, 2]: the first of each conversation's skeletons and the one behind the last.
+
+        Skeletons are made where a layout is new.
+        """
+        known = self._numbers
+        if new := sorted({*conversations.layouts} - known.keys())[: MOST_SKELETONS - len(known)]:
+            made = [self._trace(layout) for layout in new]
+            numbers = self.table.add(chain.from_iterable(made))
+            ends = accumulate(map(len, made), initial=0)
+            known |= {layout: numbers[first:end] for layout, (first, end) in zip(new, pairwise(ends), strict=True)}
+        found = [known.get(layout, range(0)) for layout in conversations.layouts]
+        bounds = np.asarray([(one.start, one.stop) for one in found], dtype=np.int64).reshape(-1, 2)
+        return bounds[conversations.layout_ids]
+
+    def _trace(self, layout: Layout) -> list[Skeleton]:
+        """Return the skeletons of a layout, one for each text that it is trained as.
+
+        There are none where an example shows that the template cannot be traced.
+        """
+        if layout == (PLAIN_TEXT,):
+            return [plain_text_skeleton(self._template.tokens)]
+        texts = example_texts(layout)
+        try:
+            conversation = conversation_of(layout, texts)
+            asks = self._policy.asks_histories and bool(self._template.suited(conversation).rewriting.rewrites)
+            if asks and sum(turn.role == "assistant" for turn in conversation.turns) > MOST_HISTORIES:
+                return []
+            found = train(self._template, conversation, self._policy)
+            tracer = self._tracer(conversation)
+        except RecordError:
+            return []
+        looked_for = tracer.looked_for_in_histories(layout) if asks else frozenset()
+        if looked_for is None or (asks and not self._holds_for_padded(layout, texts, found)):
+            return []
+        skeletons = []
+        absent = set(looked_for)
+        for text in found.texts:
+            end = len(layout) if text.rendering is found.whole else turns_of(layout)[text.turns[-1]][2]
+            own = texts[: len(text_labels(layout[:end]))]
+            skeleton = tracer.trace(layout[:end], own, text.rendering, text.spans)
+            if skeleton is None or {*text.rendering.notes} - {"reasoning_dropped"} or text.rendering.typed:
+                return []
+            absent |= skeleton.absent
+            skeletons.append(replace(skeleton, notes=found.notes, turns=text.turns))
+        if not absent <= self.forbidden:
+            self._forbid(self.forbidden | absent)
+        return skeletons
+
+    def _holds_for_padded(self, layout: Layout, texts: Sequence[str], found: TrainedConversation) -> bool:
+        """Return whether texts with white space around them have the same turns trained in the same texts.
+
+        A template may strip a text in one rendering and not in another, which shows in such texts alone.
+        """
+        labels = text_labels(layout)
+        for space in ("\n ", " \n"):
+            padded = [
+                space + text + space if label in (*ROLES, "reasoning") else text
+                for label, text in zip(labels, texts, strict=True)
+            ]
+            try:
+                other = train(self._template, conversation_of(layout, padded), self._policy)
+            except RecordError:
+                return False
+            if [one.turns for one in other.texts] != [one.turns for one in found.texts]:
+                return False
+        return True
+
+    def _tracer(self, conversation: Conversation) -> Tracer:
+        offered = bool(conversation.tools)
+        if offered not in self._tracers:
+            suited = self._template.suited(conversation)
+            self._forbid(self.forbidden | suited.reasoning_tags)
+            self._tracers[offered] = Tracer(suited)
+        return self._tracers[offered]
+
+
+def conversation_of(layout: Layout, texts: Sequence[str]) -> Conversation:
+    """Return the conversation of a layout with these texts."""
+    turns, tools = put_together(layout, texts)
+    return Conversation(turns=tuple(turns), tools=tuple(tools))
+
+
+def _any_of(strings: set[str]) -> re.Pattern[bytes]:
+    """Return a pattern for any of several strings in UTF-8, the longest first."""
+    return re.compile(b"|".join(map(re.escape, sorted((one.encode() for one in strings), key=len, reverse=True))))
