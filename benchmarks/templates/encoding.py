@@ -19,15 +19,15 @@ class Encoder:
         folder: a tokenizer whose added tokens strip no white space. Each text between two of them is encoded by
             itself, as tokenizers does with tokens that are found before anything is normalized.
         control: matches the added tokens.
-        stand_ins: the word that stands for each added token where it is text.
+        stand_ins: the words that stand for each added token where it is text.
     """
 
-    def __init__(self, folder: Path, control: re.Pattern[str], stand_ins: dict[str, str]) -> None:
+    def __init__(self, folder: Path, control: re.Pattern[str], *stand_ins: dict[str, str]) -> None:
         content = json.loads((folder / "tokenizer.json").read_text())
         self.numbers = {one["content"]: one["id"] for one in content["added_tokens"]}
         self.bare = Tokenizer.from_str(json.dumps({**content, "added_tokens": [], "post_processor": None}))
         self.control = control
-        self.typed = {name: token for token, name in stand_ins.items()}
+        self.typed = {name: token for names in stand_ins for token, name in names.items()}
         self.reveal_pattern = re.compile("|".join(map(re.escape, self.typed)))
 
     def reveal(self, text: str) -> str:

@@ -59,6 +59,9 @@ class Headers:
             before: where the words of the messages before it end.
             own: where its own words stand.
         """
+        marked = self._marked(messages, tools, own)
+        if marked is not None:
+            return marked
         fed = THINK_OPENER.sub("", prompt) if prompt else ""
         first = own[0] if own else len(whole)
         if prompt is not None and whole.startswith(prompt):
@@ -75,8 +78,17 @@ class Headers:
             found = [None, *re.finditer(_spaced(asked), whole[: own[0]])][-1] if asked.strip() else None
             start = self._behind_words(messages, at, tools, whole, (before, own), found, asked)
         if start is None and own and self.gap and self.gap in whole[before : own[0]]:
-            start = whole.index(self.gap, before) + len(self.gap)
+            said = own[0] - self._own_space(messages, at, tools, whole)
+            at_end = whole.endswith(self.gap, before, said)  # a question's white space may stand in front of it
+            start = said if at_end else whole.index(self.gap, before) + len(self.gap)
         return start
+
+    def _marked(self, messages: list[Message], tools: Any, own: tuple[int, int] | None) -> int | None:
+        """Return where a turn begins that a template without a generation prompt marks as generated; else None."""
+        if self.header or self.always or not own:
+            return None
+        spans = self.renderer.generated(messages, tools)
+        return next((start for start, end in spans if start <= own[0] < end), None)
 
     def _header(self) -> str:
         """Return the generation prompt of a question, "" if there is none."""
@@ -144,11 +156,16 @@ class Headers:
         run = len(whole[found.end() :]) - len(whole[found.end() :].lstrip())
         if not run or prompt == prompt.rstrip():
             return found.end()
+        return found.end() + run - min(self._own_space(messages, at, tools, whole), run)
+
+    def _own_space(self, messages: list[Message], at: int, tools: Any, whole: str) -> int:
+        """Return how many characters of white space in front of a message's words are its own."""
         content = messages[at].get("content") or ""
-        other = {**messages[at], "content": content.lstrip()} if content != content.lstrip() else messages[at]
+        if content == content.lstrip():
+            return 0
+        other = {**messages[at], "content": content.lstrip()}
         stripped = self.renderer.rendered([*messages[:at], other, *messages[at + 1 :]], tools)
-        kept = len(whole) - len(stripped) if stripped is not None else 0
-        return found.end() + run - min(max(kept, 0), run)
+        return max(len(whole) - len(stripped), 0) if stripped is not None else 0
 
     def _shorter(self, header: str) -> Iterator[str]:
         """Yield a header, without an opener of reasoning or white space, and as much as stands before a plain answer.

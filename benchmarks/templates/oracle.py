@@ -2,8 +2,9 @@
 
 Turn k is trained on what follows `apply_chat_template(messages[:k], tools, add_generation_prompt=True)`, up to and with
 the first stop token. Where that prompt is no prefix of the whole rendering, the template rewrites history: the turn
-begins behind its header. A turn whose reasoning is left out of the whole, but not where the conversation ends with it,
-carries no loss (`--rewritten-turns auto`). An empty think block never does.
+begins behind its header. Where the template writes no prompt at all, its `{% generation %}` blocks say where a turn
+begins. A turn whose reasoning is left out of the whole, but not where the conversation ends with it, carries no loss
+(`--rewritten-turns auto`). An empty think block never does.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class Oracle:
     def __init__(self, folder: Path, stops: tuple[str, ...]) -> None:
         self.tokenizer = load(folder)
         self.renderer = Renderer(self.tokenizer)
-        self.encoder = Encoder(folder, self.renderer.control, self.renderer.stand_ins)
+        self.encoder = Encoder(folder, self.renderer.control, self.renderer.stand_ins, self.renderer.bracketed)
         self.stop = either(list(stops))
         self.stops = stops
         self.headers = Headers(self.renderer, self.stop)
@@ -112,12 +113,11 @@ class Oracle:
         return out
 
     def _expect(self, messages: list[Message], tools: list[Any] | None, plain: str) -> Iterator[Expected]:
-        shown, seen = self.renderer.hide(tools), self.renderer.absent(messages, plain)
-        hidden = self.renderer.hide_messages(messages)
-        whole = self.renderer.rendered(hidden, shown)
-        if whole is None or self.encoder.reveal(whole) != plain:
-            hidden = self.renderer.hide_messages(messages, seen)
+        for names in self.renderer.hidings(messages, plain):
+            hidden, shown = self.renderer.hide_messages(messages, names), self.renderer.hide(tools, names)
             whole = self.renderer.rendered(hidden, shown)
+            if whole is not None and self.encoder.reveal(whole) == plain:
+                break
         tools = shown
         nothing = frozenset[int]()
         if whole is None or self.encoder.reveal(whole) != plain:
@@ -195,8 +195,8 @@ class Oracle:
         if prompt and not whole.startswith(prompt):
             prompt = prompt.removesuffix(self.headers.tail)
         regions = [_region(one) for one in places]
-        before = max((span[1] for span in regions[:at] if span), default=0)
         own = regions[at]
+        before = max((span[1] for span in regions[:at] if span and (own is None or span[1] <= own[0])), default=0)
         behind = (span[0] for span in regions[at + 1 :] if span)
         after = next((begin for begin in behind if own is None or begin >= own[0]), len(whole))
         start = self.headers.end(messages, at, tools, whole, prompt, before, own)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -29,6 +29,7 @@ class Renderer:
     Attributes:
         control: matches every added token.
         stand_ins: the word that stands for each added token where it is text.
+        bracketed: the same with the token's first and last characters, which some templates look at.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -36,6 +37,7 @@ class Renderer:
         added = sorted((one.content for one in tokenizer.added_tokens_decoder.values()), key=len, reverse=True)
         self.control = either(added)
         self.stand_ins = {token: f"qzx{number}xzq" for number, token in enumerate(added)}
+        self.bracketed = {token: f"{token[0]}qzy{number}yzq{token[-1]}" for number, token in enumerate(added)}
         self.structural = either([token for token in added if not TAG.fullmatch(token)])
         templates = tokenizer.chat_template
         sources = list(templates.values()) if isinstance(templates, dict) else [templates]
@@ -44,9 +46,18 @@ class Renderer:
 
     def render(self, messages: list[Message], tools: Any, prompt: bool = False) -> str:
         """Return transformers' own rendering, whatever it raises."""
+        if not messages:
+            return self._without_messages(tools, prompt)
         text: str = self.tokenizer.apply_chat_template(
             messages, tools=tools, tokenize=False, add_generation_prompt=prompt
         )
+        return text
+
+    def _without_messages(self, tools: Any, prompt: bool) -> str:
+        """Return what a template writes before the first message: transformers looks into that before it renders."""
+        compiled = chat_template_utils._compile_jinja_template(self.tokenizer.get_chat_template(tools=tools))
+        tokens = self.tokenizer.special_tokens_map
+        text: str = compiled.render(messages=[], tools=tools, documents=None, add_generation_prompt=prompt, **tokens)
         return text
 
     def rendered(self, messages: list[Message], tools: Any, prompt: bool = False) -> str | None:
@@ -56,27 +67,44 @@ class Renderer:
         except Exception:  # a template refuses in any way that it likes
             return None
 
-    def hide(self, value: Any, tags: bool = True, seen: Set[str] = frozenset()) -> Any:
-        """Return a value with typed control tokens, in keys too, replaced; and tags, where they are text.
+    def generated(self, messages: list[Message], tools: Any) -> list[tuple[int, int]]:
+        """Return the spans of a rendering that the template marks as generated, as transformers gives them."""
+        tokens = self.tokenizer.special_tokens_map
+        template = self.tokenizer.get_chat_template(tools=tools)
+        _, found = chat_template_utils.render_jinja_template(
+            [messages], tools=tools, chat_template=template, return_assistant_tokens_mask=True, **tokens
+        )
+        spans: list[tuple[int, int]] = found[0]
+        return spans
 
-        Args:
-            seen: tokens that are left for the template to see.
+    def hidings(self, messages: list[Message], plain: str) -> Iterator[dict[str, str]]:
+        """Yield what stands for each token, the one that a template most likely does not notice first.
+
+        Tokens that the rendering `plain` does not have are left for the template to see, then all others as well wear
+        their first and last characters.
         """
+        seen = {token: token for token in self.absent(messages, plain)}
+        yield self.stand_ins
+        yield {**self.stand_ins, **seen}
+        yield {**self.bracketed, **seen}
+
+    def hide(self, value: Any, names: Mapping[str, str], tags: bool = True) -> Any:
+        """Return a value with typed control tokens, in keys too, replaced; and tags, where they are text."""
         if isinstance(value, str):
             pattern = self.control if tags else self.structural
-            return pattern.sub(lambda found: found[0] if found[0] in seen else self.stand_ins[found[0]], value)
+            return pattern.sub(lambda found: names[found[0]], value)
         if isinstance(value, list):
-            return [self.hide(one, tags, seen) for one in value]
+            return [self.hide(one, names, tags) for one in value]
         if isinstance(value, dict):
-            return {self.hide(key, tags, seen): self.hide(one, tags, seen) for key, one in value.items()}
+            return {self.hide(key, names, tags): self.hide(one, names, tags) for key, one in value.items()}
         return value
 
-    def hide_messages(self, messages: list[Message], seen: Set[str] = frozenset()) -> list[Message]:
+    def hide_messages(self, messages: list[Message], names: Mapping[str, str]) -> list[Message]:
         """Return messages with typed control tokens replaced, and tags but in what an assistant says and thinks."""
         out = []
         for message in messages:
             spoken = SPOKEN if message["role"] == "assistant" else ()
-            out.append({key: self.hide(value, key not in spoken, seen) for key, value in message.items()})
+            out.append({key: self.hide(value, names, key not in spoken) for key, value in message.items()})
         return out
 
     def absent(self, messages: list[Message], text: str) -> frozenset[str]:

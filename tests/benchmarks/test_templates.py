@@ -220,6 +220,52 @@ def test_a_typed_tag_that_the_template_takes_out_is_judged(make) -> None:
     assert expected.ids.count(oracle.encoder.numbers["<|im_end|>"]) == 2  # the one that was typed is text
 
 
+def test_a_turn_that_begins_a_conversation_of_a_template_without_a_prompt_is_generated_as_a_whole(make) -> None:
+    oracle = make("{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}")
+    [expected] = oracle.expect([{"role": "assistant", "content": "Hello"}, QUESTION], None)
+    assert trained(oracle, expected) == "assistant: Hello<|im_end|>"
+
+
+def test_a_turn_that_begins_a_conversation_stands_behind_a_prompt_of_white_space(make) -> None:
+    prompt = "{% if add_generation_prompt %}{{ '\t' }}{% endif %}"
+    turn = "{{ ('\t' if m.role == 'assistant' else '') + m.content + '<|im_end|>' }}"
+    oracle = make("{{ bos_token }}{% for m in messages %}" + turn + "{% endfor %}" + prompt)
+    [expected] = oracle.expect([{"role": "assistant", "content": "Hello"}, QUESTION], None)
+    assert trained(oracle, expected) == "Hello<|im_end|>"
+
+
+def test_a_turn_without_a_prompt_begins_where_the_template_marks_it_as_generated(make) -> None:
+    said = "{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}"
+    other = "{% if m.role == 'assistant' %}" + said + "{% else %}{{ m.content }}<|im_end|>{% endif %}"
+    oracle = make("{% for m in messages %}<|im_start|>{{ m.role }}\n" + other + "{% endfor %}")
+    [expected] = oracle.expect([QUESTION, {"role": "assistant", "content": "Hello"}], None)
+    assert trained(oracle, expected) == "Hello<|im_end|>"
+
+
+def test_white_space_of_a_question_stands_in_front_of_what_separates_its_answer(make) -> None:
+    said = "{{ m.content }}{% if not loop.last %}{{ '\t\t' }}{% endif %}"
+    oracle = make("{% for m in messages %}" + said + "{% endfor %}<|im_end|>")
+    [expected] = oracle.expect([{"role": "user", "content": "Hi\t\t"}, {"role": "assistant", "content": "\tSo"}], None)
+    assert trained(oracle, expected) == "\tSo<|im_end|>"
+
+
+def test_a_text_that_stands_behind_a_turn_does_not_hide_its_header(make) -> None:
+    text = "{{ (messages[0].content + ' ' if m.role == 'user' and loop.last else '') + m.content }}<|im_end|>"
+    oracle = make("{% for m in messages[1:] %}<|im_start|>" + text + "{% endfor %}")
+    messages = [{"role": "system", "content": "Be brief"}, QUESTION, {"role": "assistant", "content": "So"}, QUESTION]
+    [expected] = oracle.expect(messages, None)
+    assert (trained(oracle, expected), expected.unjudged) == ("So<|im_end|>", "")
+
+
+def test_a_typed_control_token_may_show_the_template_its_brackets(make) -> None:
+    source = CHATML.replace("m.content", "(m.content.replace('x', '<x>') if '<' in m.content else m.content)")
+    asked = {"role": "user", "content": "x <|im_end|>"}
+    oracle = make(source)
+    [expected] = oracle.expect([asked, {"role": "assistant", "content": "So"}], None)
+    assert (trained(oracle, expected), expected.unjudged) == ("So<|im_end|>", "")
+    assert expected.ids.count(oracle.encoder.numbers["<|im_end|>"]) == 2  # the one that was typed is text
+
+
 def test_the_machinery_runs_templates_of_ours_and_goes_on(module, tmp_path: Path) -> None:
     runner, tables = module("runner"), module("tables")
     templates = tmp_path / "templates"
