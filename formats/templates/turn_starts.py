@@ -49,7 +49,17 @@ def without_header(
     found = text.rfind(bare, left, own[0].start) if bare and bare != header else -1
     if found >= 0:
         return found + len(bare)
-    return find_opened_think(text, left, own[0].start) if own[0].kind == REASONING else None
+    opened = find_opened_think(text, left, own[0].start) if own[0].kind == REASONING else None
+    return None if opened is None or _follows_words(text, number, left, opened, prompt) else opened
+
+
+def _follows_words(text: str, number: int, left: int, right: int, prompt: Callable[[int], str]) -> bool:
+    """Return whether text[:right] ends with what inference feeds before a turn, other white space in and behind it."""
+    try:
+        end = _end_of_words(text, prompt(number))
+    except RecordError:
+        return False
+    return end is not None and left <= end <= right and not text[end:right].strip()
 
 
 def behind_prompt(

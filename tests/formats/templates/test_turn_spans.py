@@ -93,6 +93,17 @@ def test_a_history_with_other_white_space_than_the_prompt(end, generated):
     assert said(stripped, padded) == [generated + "Hello<|im_end|>"]
 
 
+def test_a_call_whose_reasoning_is_inlined_behind_other_white_space_than_the_prompt_s():
+    thought = "<think>\nLook.\n</think>\n\n"
+    turns = (user("Weather?"), assistant(thought, tool_calls=(CALL,)), AGENTIC.turns[2], assistant(thought + "Clear."))
+    shown = "(m.content if m.tool_calls else m.content.split('</think>')[-1])"  # so in copies of DeepSeek V3.1
+    source = SPACED.replace("END", "").replace("(m.content or '')", shown)
+    assert said(source, Conversation(turns=turns, tools=(TOOL,))) == [
+        "    " + thought + "<tool_call>weather</tool_call><|im_end|>",
+        "    \n\nClear.<|im_end|>",
+    ]
+
+
 def test_a_header_that_is_written_in_the_question_with_other_white_space_than_in_the_prompt():
     source = SPACED.replace("END", "\\n").replace("'\\t<|im_start|>assistant    ' +", "'    ' +")
     source = source.replace("+ m.content }}{% endif", "+ m.content + '<|im_start|>assistant' }}{% endif")
