@@ -124,12 +124,28 @@ def _rewritten(
     """Return the chosen turns that are rewritten, as far as `--rewritten-turns` asks for them."""
     if policy.rewritten == "auto":
         dropped = [one for one in chosen if one.reasoning_dropped]
-        return [one for one in dropped if template.rewriting.forgets(conversation, one)]
+        forgotten = [one for one in dropped if template.rewriting.forgets(conversation, one)]
+        return [one for one in forgotten if _is_shown(template, conversation, one.turn)]
     if not policy.asks_histories or not template.rewriting.rewrites:
         return []
     _require_short(chosen)
     history = template.history(conversation)
     return [one for one in chosen if not history.keeps(rendering.text, one)]
+
+
+def _is_shown(template: RewritingTemplate, conversation: Conversation, number: int) -> bool:
+    """Return whether a template writes a turn's reasoning where it is the last turn.
+
+    Behind a question that is known (see `Rewriting`). A turn before any is rendered; if the template refuses that, its
+    reasoning counts as shown, so that the turn carries no loss without it.
+    """
+    if any(turn.role == "user" for turn in conversation.turns[:number]):
+        return True
+    try:
+        rendering = template.render(until(conversation, number))
+    except RecordError:
+        return True
+    return not next(one for one in rendering.spoken if one.turn == number).reasoning_dropped
 
 
 def _require_short(chosen: Sequence[Spoken]) -> None:

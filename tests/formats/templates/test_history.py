@@ -216,6 +216,25 @@ def test_reasoning_that_is_all_of_a_call_s_content_is_forgotten_with_it():
     assert said(found) == ['!{"name": "look", "arguments": {"x": "y"}}<|im_end|>', "It is clear.<|im_end|>"]
 
 
+def test_reasoning_that_is_left_out_before_any_question_was_never_written_there():
+    """Qwen3 writes reasoning behind the last question; a turn that begins a conversation has none even at its end."""
+    source = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}{% if m.reasoning_content and loop.index0 and loop.last %}"
+        "{{ '<think>' + m.reasoning_content + '</think>' }}{% endif %}{{ m.content + '<|im_end|>\\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    )
+    begins = replace(REASONED, turns=REASONED.turns[1:])
+    last = "<think>Why not</think>Sure<|im_end|>"
+    assert said(train(ChatTemplate("begins", source, TOKENS), begins, TrainOn())) == ["Hello!<|im_end|>", last]
+    at_any = source.replace("loop.index0 and ", "")
+    assert said(train(ChatTemplate("last", at_any, TOKENS), begins, TrainOn())) == [last]
+    asks = at_any.replace(
+        "{% for m", "{% if messages[-1] == messages[0] %}{{ messages[0].content.none() }}{% endif %}{% for m", 1
+    )
+    refuses = asks.replace("messages[-1] == messages[0]", "messages | length == 1 and messages[0].role == 'assistant'")
+    assert said(train(ChatTemplate("refuses", refuses, TOKENS), begins, TrainOn())) == [last]
+
+
 SPACED = (
     "{% for m in messages %}{% if m.role == 'assistant' %}{{ '    <|im_start|>assistant    ' + m.content + '<|im_end|>' }}"
     "{% else %}{{ '<|im_start|>' + m.role + '\\n' + m.content }}{% endif %}{% endfor %}"
