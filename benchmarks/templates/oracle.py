@@ -192,6 +192,8 @@ class Oracle:
 
     def _turn(self, messages: list[Message], at: int, tools: Any, whole: str, places: list[Places]) -> Turn:
         prompt = self.renderer.rendered(messages[:at], tools, True)
+        if at == 0 and prompt is not None and not prompt.endswith(self.headers.header):
+            prompt = None  # the template writes it behind a message, and nowhere else
         if prompt and not whole.startswith(prompt):
             prompt = prompt.removesuffix(self.headers.tail)
         regions = [_region(one) for one in places]
@@ -235,10 +237,17 @@ class Oracle:
         return found.end() + min(own, _newlines(whole, found.end()))
 
     def _is_silent(self, messages: list[Message], at: int, tools: Any, own: Places) -> bool:
-        """Return whether a turn's reasoning is shown where the conversation ends with it, but not in the whole."""
+        """Return whether a turn's reasoning is shown where the conversation ends with it, but not in the whole.
+
+        A template that takes no conversation that ends there is asked with the turn behind a question.
+        """
         dropped = [variant.message for variant, span in own if variant.kind == REASONING and span is None]
-        ending = self.renderer.rendered(messages[: at + 1], tools)
-        return any(self.renderer.rendered([*messages[:at], other], tools) != ending for other in dropped)
+        before = messages[:at]
+        ending = self.renderer.rendered([*before, messages[at]], tools)
+        if ending is None:
+            before = [QUESTION]
+            ending = self.renderer.rendered([*before, messages[at]], tools)
+        return any(self.renderer.rendered([*before, other], tools) != ending for other in dropped)
 
 
 def _region(places: Places) -> Span | None:

@@ -18,6 +18,8 @@ NEXT = str.maketrans(
     LETTERS[1:] + LETTERS[0] + LETTERS[1:].upper() + LETTERS[0].upper() + "1234567890",
 )
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+OTHER_WORD = "qzoxozq"
+"""In place of what has no letter that could be changed."""
 Message = dict[str, Any]
 ANSWER, REASONING, CALL = "answer", "reasoning", "call"
 
@@ -59,7 +61,10 @@ def _with_other_answer(message: Message) -> Message | None:
     content = message.get("content") or ""
     thought = THOUGHT.match(content) if message["role"] == "assistant" else None
     kept, said = (thought[1], thought[2]) if thought else ("", content)
-    return {**message, "content": kept + changed(said)} if changed(said) != said else None
+    other = changed(said)
+    if other == said and said.strip():  # no letter outside of tags
+        other = OTHER_WORD
+    return {**message, "content": kept + other} if other != said else None
 
 
 def _with_other_reasoning(message: Message) -> Message | None:

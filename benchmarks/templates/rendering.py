@@ -61,16 +61,33 @@ class Renderer:
         return text
 
     def rendered(self, messages: list[Message], tools: Any, prompt: bool = False) -> str | None:
-        """Return transformers' own rendering; None where the template refuses a part of a conversation."""
+        """Return transformers' own rendering; None where the template refuses a part of a conversation.
+
+        Tags that somebody typed for the template to see are replaced behind it.
+        """
         try:
-            return self.render(messages, tools, prompt)
+            return self._replaced(self.render(messages, tools, prompt), messages)
         except Exception:  # a template refuses in any way that it likes
             return None
+
+    def _replaced(self, text: str, messages: list[Message]) -> str:
+        """Return a rendering with the tags replaced in what others than the assistant say, one text after the other."""
+        at = 0
+        for message in messages:
+            said = str(message.get("content") or "").strip()
+            hidden = self.hide(said, self.stand_ins)
+            found = text.find(said, at) if message["role"] != "assistant" and said != hidden else -1
+            if found >= 0:
+                text = text[:found] + hidden + text[found + len(said) :]
+                at = found + len(hidden)
+        return text
 
     def generated(self, messages: list[Message], tools: Any) -> list[tuple[int, int]]:
         """Return the spans of a rendering that the template marks as generated, as transformers gives them."""
         tokens = self.tokenizer.special_tokens_map
         template = self.tokenizer.get_chat_template(tools=tools)
+        if "endgeneration" not in template:
+            return []
         _, found = chat_template_utils.render_jinja_template(
             [messages], tools=tools, chat_template=template, return_assistant_tokens_mask=True, **tokens
         )
@@ -80,13 +97,14 @@ class Renderer:
     def hidings(self, messages: list[Message], plain: str) -> Iterator[dict[str, str]]:
         """Yield what stands for each token, the one that a template most likely does not notice first.
 
-        Tokens that the rendering `plain` does not have are left for the template to see, then all others as well wear
-        their first and last characters.
+        Tokens that the rendering `plain` does not have are left for the template to see. Then all others wear their
+        first and last characters, and at last tags are left as they are.
         """
         seen = {token: token for token in self.absent(messages, plain)}
         yield self.stand_ins
         yield {**self.stand_ins, **seen}
         yield {**self.bracketed, **seen}
+        yield {**self.bracketed, **seen, **{token: token for token in self.stand_ins if TAG.fullmatch(token)}}
 
     def hide(self, value: Any, names: Mapping[str, str], tags: bool = True) -> Any:
         """Return a value with typed control tokens, in keys too, replaced; and tags, where they are text."""
@@ -120,8 +138,9 @@ class Renderer:
             message = dict(message)
             if isinstance(message.get("content"), list):
                 message["content"] = "".join(part["text"] for part in message["content"])
-            if message.get("tool_calls"):
-                message["tool_calls"] = [_parsed(call) for call in message["tool_calls"]]
+            calls = message.pop("tool_calls", None)
+            if calls:
+                message["tool_calls"] = [_parsed(call) for call in calls]
             if message["role"] == "developer" and not knows_developer:
                 message["role"] = "system"
             out.append(message)
@@ -145,7 +164,7 @@ def _parsed(call: dict[str, Any]) -> dict[str, Any]:
     arguments = call["function"]["arguments"]
     if isinstance(arguments, str):
         try:
-            arguments = json.loads(arguments)
+            arguments = json.loads(arguments or "{}")
         except ValueError:
             return call
     return {**call, "function": {**call["function"], "arguments": arguments}}

@@ -226,6 +226,12 @@ def test_a_turn_that_begins_a_conversation_of_a_template_without_a_prompt_is_gen
     assert trained(oracle, expected) == "assistant: Hello<|im_end|>"
 
 
+def test_a_turn_that_begins_a_conversation_has_a_header_though_the_prompt_stands_behind_messages_alone(make) -> None:
+    inside = CHATML.replace("{% endfor %}{% if add", "{% if loop.last and add") + "{% endfor %}"
+    [expected] = make(inside).expect([{"role": "assistant", "content": "Hello"}, QUESTION], None)
+    assert trained(make(inside), expected) == "Hello<|im_end|>"
+
+
 def test_a_turn_that_begins_a_conversation_stands_behind_a_prompt_of_white_space(make) -> None:
     prompt = "{% if add_generation_prompt %}{{ '\t' }}{% endif %}"
     turn = "{{ ('\t' if m.role == 'assistant' else '') + m.content + '<|im_end|>' }}"
@@ -264,6 +270,41 @@ def test_a_typed_control_token_may_show_the_template_its_brackets(make) -> None:
     [expected] = oracle.expect([asked, {"role": "assistant", "content": "So"}], None)
     assert (trained(oracle, expected), expected.unjudged) == ("So<|im_end|>", "")
     assert expected.ids.count(oracle.encoder.numbers["<|im_end|>"]) == 2  # the one that was typed is text
+
+
+def test_a_typed_tag_that_the_template_looks_for_is_text_all_the_same(make) -> None:
+    source = CHATML.replace("m.content", "(m.content + ('!' if m.content.startswith('<tool_response>') else ''))")
+    asked = {"role": "user", "content": "<tool_response>1</tool_response>"}
+    oracle = make(source + "{# </tool_response> #}")
+    [expected] = oracle.expect([asked, {"role": "assistant", "content": "So"}], None)
+    assert (trained(oracle, expected), expected.unjudged) == ("So<|im_end|>", "")
+    assert "</tool_response>!<|im_end|>" in expected.text
+    assert oracle.encoder.numbers["<tool_response>"] not in expected.ids
+
+
+def test_an_answer_without_letters_is_found_where_history_is_rewritten(make) -> None:
+    oracle = make(CHATML.replace("m.content", "m.content + '\\t'").replace("assistant\\n' }}", "assistant\\n<x>' }}"))
+    [expected] = oracle.expect([QUESTION, {"role": "assistant", "content": "[]"}, QUESTION], None)
+    assert trained(oracle, expected) == "[]\t<|im_end|>"
+
+
+def test_lost_reasoning_of_a_turn_before_any_question_carries_no_loss(make) -> None:
+    begins = [{"role": "assistant", "content": "So", "reasoning_content": "Why"}, QUESTION]
+    [expected] = make(DROPS_REASONING).expect(begins, None)
+    assert not expected.must
+    refuses = (
+        "{% if messages | length == 1 and messages[0].role == 'assistant' %}{{ raise_exception('no') }}{% endif %}"
+    )
+    [expected] = make(refuses + DROPS_REASONING).expect(begins, None)
+    assert not expected.must
+
+
+def test_a_list_of_no_calls_counts_as_none_and_arguments_without_text_as_an_object(make) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "now", "arguments": ""}}
+    said = [{"role": "assistant", "content": "So", "tool_calls": calls} for calls in ([], [call])]
+    none, one = make(CHATML).renderer.prepare(said, None)
+    assert "tool_calls" not in none
+    assert one["tool_calls"][0]["function"] == {"name": "now", "arguments": {}}
 
 
 def test_the_machinery_runs_templates_of_ours_and_goes_on(module, tmp_path: Path) -> None:
