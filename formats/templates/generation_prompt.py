@@ -23,6 +23,8 @@ class GenerationPrompt:
     """What stands between the generation prompt and the answer (a space, say); the model generates it."""
     gap: str = ""
     """What stands between a question and its answer."""
+    tail: str = ""
+    """What a prompt has behind its question: what ends this, and the header; "" if the prompt does not hold it."""
 
     @property
     def surplus(self) -> str:
@@ -61,4 +63,6 @@ def learn_generation_prompt(
         shown = before[len(without) :]
         begins = header.startswith(shown) or header.lstrip() == shown.lstrip()
         bare = shown if shown.strip() and begins else bare
-    return GenerationPrompt(header=header, always=always, bare=bare, lead=lead, gap=before.rpartition(question)[2])
+    _, held, tail = prompt.rpartition(question)
+    gap = before.rpartition(question)[2]
+    return GenerationPrompt(header=header, always=always, bare=bare, lead=lead, gap=gap, tail=tail if held else "")

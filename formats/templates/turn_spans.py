@@ -193,7 +193,7 @@ def by_marks(
         if start is None:
             start = first.start - spaces.kept(number)
             if header or first.kind == CALL or text[left:start] != gap:
-                start = after_prompt(text, number, left, first.start, start, header, prompt)
+                start = after_prompt(text, number, left, first.start, start, shown, prompt)
             elif first.kind == CONTENT and text.endswith(lead, left, start):
                 start -= len(lead)
         if spoken and start < spoken[-1].end:

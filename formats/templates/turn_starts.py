@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
 
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.templates.anchors import CALL, REASONING, Anchor
+from sft_shards.formats.templates.generation_prompt import GenerationPrompt
 from sft_shards.formats.templates.thinking import find_opened_think, without_think_opener
 
 WORDS = re.compile(r"\S+")
@@ -88,34 +90,38 @@ def behind_prompt(
 
 
 def after_prompt(
-    text: str, number: int, left: int, first: int, said: int, header: str, prompt: Callable[[int], str]
+    text: str, number: int, left: int, first: int, said: int, shown: GenerationPrompt, prompt: Callable[[int], str]
 ) -> int:
     """Return where a turn without a header that is known begins: behind what inference feeds before it.
 
     The text may have other white space in it. White space behind it is the template's, up to the turn's own text, where
     the prompt ends with white space too; else the model generates it. In "Q:  hi  A:   yes" with the prompt "Q: hi A:"
-    the turn begins at 10, with "Q: hi A: " at 13.
+    the turn begins at 10, with "Q: hi A: " at 13. Where history has another text in front, such as a system prompt that
+    prompts have in the last question, the turn begins behind the words that prompts end with, if they are there once.
 
     Args:
         left: where the text before the turn ends.
         first: where its own first text starts.
         said: the same with the white space that is the turn's own.
-        header: the generation prompt of one question, "" if there is none.
+        shown: what the template writes in front of answers.
 
     Raises:
-        RecordError: `turn_start_unknown`, the text does not begin so; `template_error`, the template refuses to write
-            what inference feeds.
+        RecordError: `turn_start_unknown`, the text has no such words there; `template_error`, the template refuses to
+            write what inference feeds.
     """
     fed = prompt(number)
     if text.startswith(fed) and left <= len(fed) <= first:
         return len(fed)
     end = _end_of_words(text, fed)
-    if end is not None and left <= end <= first:
+    if end is None or not left <= end <= first:
+        ends = [found.end() for found in _spaced(shown.tail).finditer(text, left, first)]
+        end = ends[0] if len(ends) == 1 else None
+    if end is not None:
         next_word = WORDS.search(text, end)
         return min(next_word.start(), max(said, end)) if next_word and fed[-1:].isspace() else end
-    if header:
+    if shown.header:
         detail = (
-            f"turn {number} does not begin with the generation prompt {header[-40:]!r}, "
+            f"turn {number} does not begin with the generation prompt {shown.header[-40:]!r}, "
             f"but {text[left:first][-60:]!r} stands in front of it: the template writes its history otherwise than its "
             "prompts; give one that does not with --template"
         )
@@ -125,6 +131,12 @@ def after_prompt(
             "give a template whose history begins with its prompts with --template"
         )
     raise RecordError("turn_start_unknown", detail)
+
+
+@cache
+def _spaced(words: str) -> re.Pattern[str]:
+    """Return a pattern that matches words with any white space in them; nothing if there are none."""
+    return re.compile(r"\s*".join(map(re.escape, "".join(words.split()))) or r"(?!)")
 
 
 def _end_of_words(text: str, words: str) -> int | None:

@@ -104,6 +104,34 @@ def test_a_call_whose_reasoning_is_inlined_behind_other_white_space_than_the_pro
     ]
 
 
+def test_a_turn_behind_a_text_that_was_moved_begins_behind_the_words_that_prompts_end_with():
+    moves = "{% for m in messages if m.role == 'system' %}{{ m.content }}{% endfor %}"
+    source = SPACED.replace("END", "").replace("{% if m.role", "{% if m.role == 'system' %}{% elif m.role", 1)
+    system = Turn(role="system", content="Be brief")
+    conversation = Conversation(turns=(*TWO.turns[:2], system, *TWO.turns[2:]))
+    assert said(moves + source, conversation) == ["    Hello<|im_end|>", "    Sure<|im_end|>"]
+    twice = moves + source.replace(
+        "'\\t<|im_start|>assistant    '", "'\\t<|im_start|>assistant <|im_start|>assistant '"
+    )
+    assert why(twice, conversation) == "turn_start_unknown"
+
+
+def test_a_call_whose_question_has_a_system_prompt_in_front_of_it_in_prompts_alone():
+    # As Mistral's: the last question has the system prompt, and no generation prompt follows it.
+    asked = "{{ '[INST]' + ('Be brief. ' if loop.last else '') + m.content + '[/INST]' }}"
+    answer = "{{ (m.content or '') }}" + CALLS + "<|im_end|>"
+    source = (
+        "{% for m in messages %}{% if m.role == 'assistant' %}"
+        + answer
+        + "{% else %}"
+        + asked
+        + "{% endif %}{% endfor %}"
+    )
+    call, *answers = said(source, AGENTIC)
+    assert call == "<tool_call>weather</tool_call><|im_end|>"
+    assert answers == ["It is clear.<|im_end|>", "Welcome.<|im_end|>"]
+
+
 def test_a_header_that_is_written_in_the_question_with_other_white_space_than_in_the_prompt():
     source = SPACED.replace("END", "\\n").replace("'\\t<|im_start|>assistant    ' +", "'    ' +")
     source = source.replace("+ m.content }}{% endif", "+ m.content + '<|im_start|>assistant' }}{% endif")
