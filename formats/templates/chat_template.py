@@ -201,7 +201,7 @@ class ChatTemplate:
     def rewriting(self) -> Rewriting:
         """What the template does to earlier turns."""
         if self._rewriting is None:
-            self._rewriting = rewriting(self)
+            self._rewriting = rewriting(self, self._probe_tools)
         return self._rewriting
 
     def prompt(self, conversation: Conversation, number: int) -> str:

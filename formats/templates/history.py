@@ -14,10 +14,10 @@ where the texts of a rendering are located, and only `--rewritten-turns skip`, `
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError
@@ -116,11 +116,19 @@ def kinds(conversation: Conversation) -> frozenset[str]:
     return frozenset(found | ({"tools"} if conversation.tools else set()))
 
 
-def rewriting(template: Renders) -> Rewriting:
-    """Find out what a template does to earlier turns, with conversations of every kind."""
+def rewriting(template: Renders, tools: tuple[Any, ...] = ()) -> Rewriting:
+    """Find out what a template does to earlier turns, with conversations of every kind.
+
+    Args:
+        tools: what a conversation offers that has no tools of its own.
+    """
+
+    def offering(*conversations: Conversation) -> Iterator[Conversation]:
+        return (replace(one, tools=one.tools or tools) for one in conversations)
+
     rewrites, differs = set(), set()
     one_question = until(probes()[0], 1)
-    for probe in (one_question, *probes(), padded()):
+    for probe in offering(one_question, *probes(), padded()):
         try:
             rendering, history = template.render(probe), template.history(probe)
         except RecordError:
@@ -129,10 +137,10 @@ def rewriting(template: Renders) -> Rewriting:
         changed = [one for one in rendering.spoken if not history.keeps(rendering.text, one)]
         if changed:
             rewrites.add(kinds(probe))
-        if not all(one.reasoning_dropped for one in changed) and probe is not padded():
+        if not all(one.reasoning_dropped for one in changed) and probe.turns != padded().turns:
             differs.add(kinds(probe))
     dropped: dict[tuple[bool, bool, bool], bool] = {}
-    for probe in last_turns():
+    for probe in offering(*last_turns()):
         with suppress(RecordError):
             found = template.render(probe).spoken[-1].reasoning_dropped
             dropped[form_of(probe.turns[-1])] = dropped.get(form_of(probe.turns[-1]), True) and found

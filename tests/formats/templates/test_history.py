@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
-from rewriting_templates import REWRITES, TOKENS, conversations, generated, is_rewritten, speakers, written
+from rewriting_templates import REWRITES, TOKENS, TOOL, conversations, generated, is_rewritten, speakers, written
 
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError
@@ -15,6 +15,7 @@ pytestmark = pytest.mark.unit
 
 TEMPLATES = {name: ChatTemplate(name, source, TOKENS) for name, source in REWRITES.items()}
 EVERY = pytest.mark.parametrize("name", REWRITES)
+CALL = {"type": "function", "function": {"name": "look_up", "arguments": {"x": "y"}}}
 REASONED = Conversation(
     turns=(
         Turn(role="user", content="Hi"),
@@ -233,6 +234,18 @@ def test_reasoning_that_is_left_out_before_any_question_was_never_written_there(
     )
     refuses = asks.replace("messages[-1] == messages[0]", "messages | length == 1 and messages[0].role == 'assistant'")
     assert said(train(ChatTemplate("refuses", refuses, TOKENS), begins, TrainOn())) == [last]
+
+
+def test_a_second_template_that_takes_nothing_without_tools_is_asked_with_a_tool():
+    plain = REWRITES["never shows reasoning"]
+    template = ChatTemplate(
+        "two", plain, TOKENS, with_tools="{% for t in tools %}{{ t.function.name }}{% endfor %}" + plain
+    )
+    turns = (REASONED.turns[0], Turn(role="assistant", tool_calls=(CALL,)), Turn(role="tool", content="1"))
+    conversation = Conversation(turns=(*turns, *REASONED.turns[1:]), tools=(TOOL,))
+    assert said(train(template, conversation, TrainOn()))[1:] == ["Hello!<|im_end|>", "Sure<|im_end|>"]
+    assert train(template, conversation, TrainOn(rewritten="unroll")).texts[0].turns == (1, 3, 5)
+    assert not template.suited(conversation).rewriting.rewrites
 
 
 SPACED = (
