@@ -171,8 +171,9 @@ def by_marks(
             lost = lost_calls(text, number, conversation.turns[number].tool_calls, 1)
             raise RecordError("turn_not_rendered", lost)
         twice = bool(header) and text.count(header, lefts[number], own[number][0].start) > 1
-        again = number - 1 in speakers  # behind an answer a template may write no generation prompt
-        if twice or again or (every_prompt and header):
+        # Behind an answer and behind a system prompt a template may write no generation prompt.
+        unasked = number > 0 and conversation.turns[number - 1].role not in ("user", "tool")
+        if twice or unasked or (every_prompt and header):
             fed = behind_prompt(text, lefts[number], own[number], number, prompt)
             starts[number] = starts[number] if fed is None else fed
         if starts[number] is None and header:
