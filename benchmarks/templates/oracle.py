@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.templates.encoding import Encoder, Span, load
 from benchmarks.templates.headers import QUESTION, Headers
-from benchmarks.templates.regions import REASONING, Message, Variant, difference, variants
+from benchmarks.templates.regions import OTHER_WORD, REASONING, Message, Variant, difference, variants
 from benchmarks.templates.rendering import Renderer, either
 
 EMPTY_THINK = re.compile(r"\s*<think>\s*</think>")
@@ -230,7 +230,7 @@ class Oracle:
         own = 2
         content = messages[at].get("content") or ""
         if content != content.lstrip():
-            other = {**messages[at], "content": content.lstrip()}
+            other = {**messages[at], "content": OTHER_WORD + content}
             rendering = self.renderer.rendered([*messages[:at], other, *messages[at + 1 :]], tools)
             if rendering is not None and rendering.startswith(whole[: found.end()]):
                 own = _newlines(rendering, found.end())

@@ -165,6 +165,15 @@ def test_an_empty_think_block_carries_no_loss_but_the_newlines_of_an_answer_do(m
     assert trained(oracle, expected) == "\n\nSo<|im_end|>"
 
 
+def test_newlines_of_an_answer_behind_an_empty_think_block_are_told_from_those_in_front_of_a_call(make) -> None:
+    oracle = make(
+        CHATML.replace("m.content", "('<think></think>' if m.role == 'assistant' else '') + m.content + (m.call or '')")
+    )
+    called = {"role": "assistant", "content": "\n\n", "call": "\n\nnow"}
+    [expected] = oracle.expect([QUESTION, called], None)
+    assert trained(oracle, expected) == "\n\n\n\nnow<|im_end|>"
+
+
 def test_the_stop_token_of_a_turn_may_be_the_first_token_of_the_next(make) -> None:
     oracle = make(OPEN_TURNS, "glm-4")
     said = {"role": "assistant", "content": "So"}
