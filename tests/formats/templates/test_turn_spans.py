@@ -459,8 +459,10 @@ def test_behind_an_answer_a_second_one_begins_where_inference_would():
 def test_behind_a_system_prompt_alone_a_turn_begins_where_inference_would():
     # As Granite's 3.3: the prompt stands behind the last message of the loop, which the system prompt is not in.
     inside = CHATML.replace("{% endfor %}{% if add", "{% if loop.last and add") + "{% endfor %}"
-    system = "{{ messages[0].content + '\\n' }}"
-    source = system + inside.replace("in messages", "in messages[1:]")
+    first = (
+        "{% set first = 1 if messages[0].role == 'system' else 0 %}{{ messages[0].content + '\\n' if first else '' }}"
+    )
+    source = first + inside.replace("in messages", "in messages[first:]")
     turns = (Turn(role="system", content="Speak"), assistant("Hello"), *TWO.turns[2:])
     assert said(source, Conversation(turns=turns)) == ["<|im_start|>assistant\nHello<|im_end|>", "Sure<|im_end|>"]
 
