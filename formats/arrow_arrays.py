@@ -1,7 +1,7 @@
 """Arrow arrays from numpy arrays and Python texts, without `pa.array`.
 
-`pa.array` asks pandas whether it knows the values, and so imports pandas wherever that is installed: 0.2 s in every
-process, for a library that nothing here needs. These functions hand Arrow the buffers themselves.
+`pa.array` and `pa.scalar` ask pandas whether it knows the values, and so import it wherever it is installed: 0.2 s in
+every process, for a library that nothing here needs. These functions hand Arrow the buffers themselves.
 """
 
 from __future__ import annotations
@@ -47,6 +47,13 @@ def string_array(texts: Iterable[str]) -> pa.StringArray:
         raise OverflowError("more than 2 GiB of text in one batch")
     buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(b"".join(encoded))]
     return pa.Array.from_buffers(pa.string(), len(encoded), buffers)
+
+
+def string_scalar(text: str | None) -> pa.StringScalar:
+    """Return a text, or null, as Arrow's functions take it beside arrays."""
+    import pyarrow as pa
+
+    return pa.nulls(1, pa.string())[0] if text is None else string_array([text])[0]
 
 
 def numbers_of(array: pa.Array | pa.ChunkedArray, *, null: int | None = None) -> NDArray[Any]:

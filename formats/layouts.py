@@ -208,7 +208,7 @@ def take_tools_apart(tools: Sequence[Mapping[str, Any]]) -> Parts | None:
         own_labels: list[str] = []
         shape = _shape(tool, own_labels, texts, nested="function")
         named = tool.get("function", tool).get("name")
-        if not isinstance(named, str) or not NAME.fullmatch(named):
+        if named is not None and (not isinstance(named, str) or not NAME.fullmatch(named)):
             return None
         offer = _offer(marshal.dumps(shape, 2))
         if len(offer) > LONGEST_OFFER or offer.count("\\u0000") > len(own_labels):

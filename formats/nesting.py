@@ -56,10 +56,18 @@ def check_nesting(value: Any) -> None:
     Raises:
         RecordError: `nested_too_deeply`.
     """
-    if not value:
-        return
-    level = [value]
-    for _ in range(MAX_NESTING + 1):
+    if not _is_within(MAX_NESTING, value):
+        raise _too_deep()
+
+
+def is_shallow(value: Any) -> bool:
+    """Return whether a JSON-like value is so shallow that it stays within the limit inside of a record as well."""
+    return _is_within(MAX_NESTING // 2, value)
+
+
+def _is_within(depth: int, value: Any) -> bool:
+    level = [value] if value else []
+    for _ in range(depth + 1):
         inner: list[Any] = []
         for one in level:
             if type(one) is str:
@@ -69,9 +77,9 @@ def check_nesting(value: Any) -> None:
             elif isinstance(one, (list, tuple)):
                 inner.extend(one)
         if not inner:
-            return
+            return True
         level = inner
-    raise _too_deep()
+    return False
 
 
 def _too_deep() -> RecordError:

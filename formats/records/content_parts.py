@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_shards.formats.arrow_arrays import bool_array, number_array, numbers_of
+from sft_shards.formats.arrow_arrays import bool_array, number_array, numbers_of, string_scalar
 from sft_shards.formats.columnar import prefix_sums, utf8_buffers
 from sft_shards.formats.records.arrow_columns import as_strings, is_list, not_null
 
@@ -95,13 +95,13 @@ def _texts(parts: Mapping[str, pa.Array], kinds: pa.StringArray, are_reasoning: 
     if are_reasoning.any():
         for name in REASONING_PARTS:
             if found.get(name) is not None:
-                own = pc.if_else(pc.fill_null(pc.equal(kinds, name), fill_value=False), found[name], None)
+                own = pc.if_else(pc.equal(kinds, string_scalar(name)), found[name], string_scalar(None))
                 texts = pc.coalesce(own, texts)
     odd = np.zeros(len(kinds), dtype=bool)
     for name, one in found.items():
         if one is None:
             odd |= not_null(parts[name])
-    return pc.if_else(bool_array(~odd), texts, None) if odd.any() else texts
+    return pc.if_else(bool_array(~odd), texts, string_scalar(None)) if odd.any() else texts
 
 
 def _texts_at(values: NDArray[np.uint8], bounds: NDArray[np.int32], filled: NDArray[np.bool_]) -> pa.StringArray:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_shards.formats.arrow_arrays import bool_array, bools_of, numbers_of
+from sft_shards.formats.arrow_arrays import bool_array, bools_of, numbers_of, string_scalar
 from sft_shards.formats.columnar import ConversationColumns, prefix_sums
 from sft_shards.formats.layouts import ALIAS, MOST_LABELS
 from sft_shards.formats.records.arrow_columns import (
@@ -140,7 +140,7 @@ def read_message_columns(
             unsupported |= called
         else:
             calls = read_calling_turns(texts, called)
-        texts = pc.if_else(bool_array(called), pa.scalar(None, pa.string()), texts)
+        texts = pc.if_else(bool_array(called), string_scalar(None), texts)
     offsets, counts = prefix_sums(lengths), lengths
     silent = _silent(texts, codes, table, beside, calls)
     unsupported |= ~not_null(texts) & (silent == 0)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import marshal
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_shards.formats.arrow_arrays import bool_array, numbers_of, string_array
-from sft_shards.formats.columnar import ConversationColumns
+from sft_shards.formats.arrow_arrays import bool_array, bools_of, numbers_of, string_array
+from sft_shards.formats.columnar import ConversationColumns, prefix_sums, utf8_buffers
 from sft_shards.formats.errors import RecordError
+from sft_shards.formats.json_outlines import Rule, take_json_apart
 from sft_shards.formats.layouts import MOST_LABELS, NAME, Parts, take_arguments_apart, take_tools_apart
-from sft_shards.formats.nesting import MAX_NESTING, parse_json
-from sft_shards.formats.records.arrow_columns import as_strings, is_list, not_empty, not_null, take_texts
+from sft_shards.formats.nesting import is_shallow, parse_json
+from sft_shards.formats.records.arrow_columns import as_strings, is_list, not_empty, not_null, slice_texts, take_texts
 from sft_shards.formats.records.fields import FieldMap
+from sft_shards.formats.records.json_of_columns import json_column
 from sft_shards.formats.records.json_schemas import OBJECT_MARK
 from sft_shards.formats.records.role_sequences import CALLS
 from sft_shards.formats.records.tools import read_arguments, read_tools, tool_call
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 CODES = {label: code for code, label in CALLS.items()}
 OWN_NAMES = FieldMap()
 """Tools in a column of the user's own name are not read here."""
-MOST_BRACKETS = MAX_NESTING // 2
-"""Brackets in JSON up to which it is certainly not nested too deeply."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +53,7 @@ def read_calls(column: pa.Array) -> CallColumns | None:
     function = _children(calls["function"])
     if not function.keys() >= {"name", "arguments"}:
         return None
-    names, arguments = as_strings(function["name"]), _values(function["arguments"])
+    names, arguments = as_strings(function["name"]), json_column(function["arguments"])
     ids = calls.get("id")
     no_ids = ids is None or ids.null_count == len(ids)
     ids = pa.nulls(len(calls["function"]), pa.string()) if no_ids else as_strings(ids)
@@ -100,10 +98,12 @@ def read_calling_turns(texts: pa.StringArray, calling: NDArray[np.bool_]) -> Cal
 def _calls_in(text: str | None) -> list[tuple[str, str, str, str]]:
     """Return name, id, label of the arguments and arguments of each call in a text; ("", "", "", "") if unsupported."""
     unsupported = ("", "", "", "")
-    if text is None or text.count("[") + text.count("{") > MOST_BRACKETS:
+    if text is None:
         return [unsupported]
     try:
         value = parse_json(text)
+        if not is_shallow(value):
+            return [unsupported]
         calls = [tool_call(one) for one in (value if isinstance(value, list) else [value])]
     except ValueError:
         return [unsupported]
@@ -131,41 +131,37 @@ def _are_not_blank(texts: pa.StringArray) -> NDArray[np.bool_]:
     return np.asarray([text is not None and bool(text.strip()) for text in texts.to_pylist()], dtype=bool)
 
 
-def _values(arguments: pa.Array) -> list[Any] | None:
-    """Return the arguments of calls, texts or structs; None for a column of another type."""
-    import pyarrow as pa
+def _taken_apart(arguments: pa.StringArray) -> tuple[NDArray[np.uint8], pa.StringArray]:
+    """Return the code of each call's arguments, u8[c], 0 where they are not supported, and the texts of all.
 
-    if pa.types.is_struct(arguments.type):
-        try:
-            return list(arguments.to_pylist())
-        except (ValueError, OverflowError, TypeError):  # a value that Python has no type for
-            return None
-    texts = as_strings(arguments)
-    return None if texts is None else list(texts.to_pylist())
+    Args:
+        arguments: texts; behind `OBJECT_MARK`, objects.
+    """
+    import pyarrow.compute as pc
 
-
-def _taken_apart(arguments: list[Any]) -> tuple[NDArray[np.uint8], pa.StringArray]:
-    """Return the code of each call's arguments, u8[c], 0 where they are not supported, and the texts of all."""
-    codes = np.zeros(len(arguments), dtype=np.uint8)
-    texts = [""] * len(arguments)
-    for place, raw in enumerate(arguments):
-        try:
-            label, taken = _label_and_text(raw)
-        except (TypeError, ValueError):  # a date, say
-            continue
-        if label and taken.count("[") + taken.count("{") <= MOST_BRACKETS and _is_unicode(taken):
-            codes[place], texts[place] = CODES[label], taken
-    return codes, string_array(texts)
+    given = not_null(arguments)
+    nowhere = bool_array(np.zeros(len(arguments), dtype=bool))
+    are_objects = bools_of(pc.coalesce(pc.starts_with(arguments, OBJECT_MARK), nowhere))
+    values, offsets = utf8_buffers(arguments)
+    texts = slice_texts(values, offsets[:-1] + np.where(are_objects, len(OBJECT_MARK), 0), offsets[1:])
+    parts = take_json_apart(texts, ARGUMENTS_RULE)
+    known = np.asarray([*(CODES.get(layout[0], 0) for layout in parts.layouts), 0], dtype=np.uint8)
+    codes = np.where(given, known[parts.layout_ids], 0).astype(np.uint8)
+    codes[are_objects & (codes == CODES["arguments_text"])] = 0
+    own = np.where(parts.counts > 0, prefix_sums(parts.counts)[:-1], len(parts.texts))
+    return codes, take_texts([parts.texts, string_array([""])], own)
 
 
-def _label_and_text(raw: Any) -> tuple[str, str]:
-    """Return what `take_arguments_apart` gives for arguments as they stand in a record."""
-    if type(raw) is not str:
-        return take_arguments_apart(raw)
-    if raw.startswith(OBJECT_MARK):
-        text = raw[len(OBJECT_MARK) :]
-        return ("arguments", text) if text != "{}" else ("arguments={}", "")
-    return take_arguments_apart(read_arguments(raw)) if raw.count("[") + raw.count("{") <= MOST_BRACKETS else ("", "")
+def _apart(text: str) -> Parts | None:
+    """Return label and text of the arguments of a call, which are a text in a record; None where they have none."""
+    try:
+        value = read_arguments(text)
+        label, taken = take_arguments_apart(value)
+    except (TypeError, ValueError):
+        return None
+    if not label or not is_shallow(value) or not _is_unicode(taken):
+        return None
+    return (label,), [taken] if taken else []
 
 
 def _is_unicode(text: str) -> bool:
@@ -184,30 +180,23 @@ def with_offers(found: ConversationColumns, tools: pa.Array) -> ConversationColu
         tools: of each record, which `found.rows` counts: texts in JSON or lists of structs; blank, empty or null where
             there are none.
     """
-    listed = is_list(tools.type)
-    filled = numbers_of(tools.value_lengths(), null=0) > 0 if listed else not_empty(tools)
+    texts = json_column(tools) if is_list(tools.type) else tools
+    filled = numbers_of(tools.value_lengths(), null=0) > 0 if is_list(tools.type) else not_empty(tools)
     offering = filled[found.rows]
     if not offering.any():
         return found
-    some = tools.filter(bool_array(np.isin(np.arange(len(tools)), found.rows[offering])))
-    try:
-        values = some.to_pylist()
-    except (ValueError, OverflowError, TypeError):  # a value that Python has no type for
+    if texts is None:
         return found.filter(~offering)
-    offers = [_listed_offers(value) if listed else _offers(value) for value in values]
+    parts = take_json_apart(texts.filter(bool_array(np.isin(np.arange(len(tools)), found.rows[offering]))), TOOLS_RULE)
+    taken = parts.layout_ids >= 0
     keep = np.ones(len(found.rows), dtype=bool)
-    keep[offering] = [one is not None for one in offers]
-    found = found.filter(keep)
-    taken = [one for one in offers if one is not None]
-    numbers: dict[tuple[str, ...], int] = {(): 0}
-    own = np.zeros(len(found.rows), dtype=np.int64)
-    own[offering[keep]] = [numbers.setdefault(labels, len(numbers)) for labels, _ in taken]
-    pairs, layout_ids = np.unique(found.layout_ids * len(numbers) + own, return_inverse=True)
-    labels = list(numbers)
-    layouts = [labels[pair % len(numbers)] + tuple(found.layouts[pair // len(numbers)]) for pair in pairs.tolist()]
-    counts = np.zeros(len(found.rows), dtype=np.int64)
-    counts[offering[keep]] = [len(own_texts) for _, own_texts in taken]
-    leaves = string_array(text for _, own_texts in taken for text in own_texts)
+    keep[offering] = taken
+    found, offering, leaves = found.filter(keep), offering[keep], parts.texts
+    labels = [(), *parts.layouts]
+    own, counts = np.zeros((2, len(found.rows)), dtype=np.int64)
+    own[offering], counts[offering] = 1 + parts.layout_ids[taken], parts.counts[taken]
+    pairs, layout_ids = np.unique(found.layout_ids * len(labels) + own, return_inverse=True)
+    layouts = [labels[pair % len(labels)] + tuple(found.layouts[pair // len(labels)]) for pair in pairs.tolist()]
     firsts = np.repeat(found.text_offsets[:-1], counts)
     order = np.insert(np.arange(len(found.texts)), firsts, len(found.texts) + np.arange(len(leaves)))
     joined = replace(found, layouts=layouts, layout_ids=layout_ids, texts=take_texts([found.texts, leaves], order))
@@ -215,31 +204,20 @@ def with_offers(found: ConversationColumns, tools: pa.Array) -> ConversationColu
     return joined.filter(short[layout_ids])
 
 
-def _listed_offers(tools: list[Any]) -> Parts | None:
-    """Return the labels and texts of tools as a table holds them; None as `_offers` does."""
-    try:
-        return _marshalled_offers(marshal.dumps(tools, 2))
-    except ValueError:  # a date, say
-        return None
-
-
-@lru_cache(maxsize=1024)
-def _marshalled_offers(tools: bytes) -> Parts | None:
-    return _taken_tools(marshal.loads(tools))  # noqa: S302 - written by this process
-
-
-@lru_cache(maxsize=1024)
 def _offers(text: str) -> Parts | None:
     """Return the labels and texts of tools in JSON; None where they have none, or may be refused."""
-    return _taken_tools(text) if text.count("[") + text.count("{") <= MOST_BRACKETS else None
-
-
-def _taken_tools(tools: Any) -> Parts | None:
     try:
-        taken = take_tools_apart(read_tools({"tools": tools}, OWN_NAMES))
+        tools = read_tools({"tools": text}, OWN_NAMES)
+        taken = take_tools_apart(tools)
     except (RecordError, TypeError, ValueError, AttributeError, KeyError):
         return None
-    if taken is None:
-        return None
-    words = "".join([*taken[0], *taken[1]])
-    return taken if words.count("[") + words.count("{") <= MOST_BRACKETS and _is_unicode(words) else None
+    return taken if taken is not None and is_shallow(tools) and _is_unicode("".join([*taken[0], *taken[1]])) else None
+
+
+def _tool_names(tools: Any) -> list[Any]:
+    """Return the names of tools in the value of their JSON."""
+    return [tool.get("function", tool).get("name") for tool in tools]
+
+
+ARGUMENTS_RULE = Rule(take_apart=_apart)
+TOOLS_RULE = Rule(take_apart=_offers, names=_tool_names, with_types=True)

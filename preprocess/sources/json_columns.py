@@ -19,13 +19,16 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sft_shards.formats.arrow_arrays import string_array
 from sft_shards.formats.columnar import prefix_sums
 from sft_shards.formats.errors import RecordError
+from sft_shards.formats.json_bytes import beside
 from sft_shards.formats.layouts import json_text
 from sft_shards.formats.nesting import parse_json
 from sft_shards.formats.records import JsonSchemas
+from sft_shards.formats.records.arrow_columns import slice_texts, take_texts
 from sft_shards.formats.records.json_schemas import OBJECT_MARK
 from sft_shards.preprocess.sources.raw_records import SPACE, JsonBatch
 
@@ -45,6 +48,7 @@ INFINITY = re.compile(rb"Inf\s*[,\]}]")
 """A spelling of infinity that pyarrow accepts and no other parser; a text that holds it is taken for it too."""
 ESCAPED_LETTER = re.compile(rb"\\u00[67]")
 """How a letter of ASCII begins that is escaped, which a key may hold as well."""
+DECODER = json.JSONDecoder()
 FAILED_ROW = re.compile(r" in row (\d+)")
 """How pyarrow's error messages name the row at which it stopped."""
 STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
@@ -191,8 +195,8 @@ class _Reading:
             raise _Unsupported(position if position is not None and position < len(texts) else None)
         for field in json_fields:
             found = _json_texts(texts, field)
-            if any(found):
-                columns = columns.append_column(field, string_array(found))
+            if found is not None:
+                columns = columns.append_column(field, found)
         return ColumnChunk(rows=rows, columns=columns)
 
 
@@ -255,59 +259,97 @@ def _with_objects_as_texts(raw: bytes | memoryview, key: str) -> bytes:
     return b"".join([*pieces, raw[begin:]])
 
 
-def _json_texts(texts: JsonBatch, name: str) -> list[str]:
+def _json_texts(texts: JsonBatch, name: str) -> pa.StringArray | None:
     """Return for each object the JSON of a field's value; "" where it has no such field, or null.
 
     A text in JSON is returned as that text: `[1]` and `"[1]"` both give `[1]`. Whoever takes a value parses it.
+
+    Returns:
+        None where no object has the field.
 
     Raises:
         _Unsupported: one of them is not JSON.
     """
     key = json.dumps(name).encode()
-    escaped = ESCAPED_LETTER.search(texts.raw) is not None
-    out = [""] * len(texts)
-    if not escaped and re.search(re.escape(key), texts.raw) is None:
-        return out
-    for row, raw in enumerate(texts.texts(range(len(texts)))):
+    places = np.fromiter((found.start() for found in re.finditer(re.escape(key), texts.raw)), dtype=np.int64)
+    by_itself = np.zeros(len(texts), dtype=bool)
+    if ESCAPED_LETTER.search(texts.raw) is not None:
+        by_itself[:] = [ESCAPED_LETTER.search(raw) is not None for raw in texts.texts(range(len(texts)))]
+    rows = np.searchsorted(texts.begins, places, side="right") - 1
+    last = np.append(np.diff(rows) > 0, True)[: len(rows)]
+    rows, places = rows[last], places[last]
+    begins, ends = np.zeros((2, len(texts)), dtype=np.int64)
+    values = np.frombuffer(texts.raw, dtype=np.uint8)
+    begins[rows], ends[rows], at_end = _lists_at_ends(values, places, places + len(key), texts.ends[rows])
+    by_itself[rows[~at_end]] = True
+    if not by_itself.any() and not at_end.any():
+        return None
+    absent = by_itself | (ends == 0)
+    nearest = np.maximum.accumulate(np.where(absent, 0, ends))  # where an empty text may stand: they are in order
+    lists = slice_texts(values, np.where(absent, nearest, begins), np.where(absent, nearest, ends))
+    if not by_itself.any():
+        return lists
+    more = []
+    for row, raw in zip(
+        np.flatnonzero(by_itself).tolist(), texts.texts(np.flatnonzero(by_itself).tolist()), strict=True
+    ):
         try:
-            if escaped and ESCAPED_LETTER.search(raw):
-                out[row] = _parsed_value(raw, name)
-            elif key in raw:
-                out[row] = _value_at_an_end(raw, key) or _parsed_value(raw, name)
+            more.append(_value(raw, key, name))
         except ValueError:
             raise _Unsupported(row) from None
-    return out
+    own = np.arange(len(texts))
+    own[by_itself] = len(texts) + np.arange(len(more))
+    return take_texts([lists, string_array(more)], own)
 
 
-def _value_at_an_end(raw: bytes, key: bytes) -> str:
-    """Return the JSON of a field's value where its key is an object's last or first one; "" where it may be neither.
+def _lists_at_ends(
+    values: NDArray[np.uint8], keys: NDArray[np.int64], behind: NDArray[np.int64], ends: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Return which spans are the lists that objects end with, int64[k] twice, and bool[k], which objects end so.
 
-    If what stands between the last place of the key and the object's last brace is JSON, it is the value: the object is
-    JSON too, so the key is one of its own, and the last of this name. In `{"messages": […], "tools": […]}` no more than
-    its end is looked at.
+    In `{"messages": […], "tools": […]}` it is what stands between the colon and the last brace. If that is JSON, it is
+    the value: the object is JSON too, so the key is one of its own.
 
     Args:
-        raw: an object, if it is JSON; no letter in it is escaped.
+        values: u8[B].
+        keys, behind: int64[k] each: where the last place of a key begins and ends in each object.
+        ends: int64[k]: where each object ends.
+    """
+    before = values[beside(values, keys, -1)]
+    colons = beside(values, behind - 1, 1)
+    begins = beside(values, colons, 1)
+    last = beside(values, ends - 1, -1)
+    found = ((before == ord(",")) | (before == ord("{"))) & (values[colons] == ord(":"))
+    found &= (values[begins] == ord("[")) & (values[last] == ord("]")) & (last > begins)
+    return np.where(found, begins, 0), np.where(found, last + 1, 0), found
+
+
+def _value(raw: bytes, key: bytes, name: str) -> str:
+    """Return the JSON of a field's value in an object; "" where it has none, or null.
+
+    If what stands from behind the last place of the key up to the object's last brace is a value and further fields of
+    an object, the key is one of the object's own: it is JSON too. So no more than its end is looked at.
     """
     at = raw.rfind(key)
-    before, after = raw[:at].rstrip(SPACE)[-1:], raw[at + len(key) : -1].strip(SPACE)
-    if before not in (b",", b"{") or not after.startswith(b":"):
-        return ""
-    text = after[1:].strip(SPACE).decode()
-    if text[:1] + text[-1:] == "[]":
-        return text
-    if before == b"{" and raw[:at].rstrip(SPACE) == b"{" and raw.count(key) == 1 and text[:1] == "[":
-        return text[: json.JSONDecoder().raw_decode(text)[1]]
-    return ""
+    before, after = raw[:at].rstrip(SPACE)[-1:], raw[at + len(key) :].lstrip(SPACE)
+    if before in (b",", b"{") and after.startswith(b":") and not ESCAPED_LETTER.search(raw):
+        text = after[1:].lstrip(SPACE).decode()
+        try:
+            value, end = DECODER.raw_decode(text)
+            rest = text[end:].lstrip(" \t\r\n").removeprefix(",")
+            if type(json.loads("{" + rest)) is dict:
+                return text[:end] if type(value) is list else _text_of(value)
+        except ValueError:
+            pass
+    return _text_of(json.loads(raw).get(name))
 
 
-def _parsed_value(raw: bytes, name: str) -> str:
-    """Return the JSON of a field's value in an object."""
-    value = json.loads(raw).get(name)
+def _text_of(value: Any) -> str:
+    """Return a text as it is, "" for null, and anything else as JSON; a ValueError for half a surrogate pair."""
     if value is None:
         return ""
     text = value if isinstance(value, str) else json.dumps(value)
-    text.encode()  # a ValueError for half a surrogate pair
+    text.encode()
     return text
 
 

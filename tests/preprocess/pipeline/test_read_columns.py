@@ -508,10 +508,11 @@ def test_tools_in_a_tables_own_types_are_read_together():
     found = check("openai", raw, raw.columns.to_pylist())
     assert sorted(found) == [0, 1, 2, 3, 4, 5]
     assert found[3][0][3] == 'offer={"type": "function", "function": {"name": "\\u0000text", "description": null}}'
-    for odd in (datetime.date(2024, 1, 1), {"a": "[" * 200}):
+    deep = functools.reduce(lambda inner, _: [inner], range(120), 1)
+    for odd, rows in ((datetime.date(2024, 1, 1), [1, 2]), ({"a": deep}, [1, 2]), ({"a": "[" * 200}, [0, 1, 2])):
         records[0]["tools"] = [{"type": "function", "function": {"name": "f", "description": "d", "x": odd}}]
         raw = TableBatch(0, pa.RecordBatch.from_pylist(records[:3]))
-        assert sorted(found_in("openai", raw)) == [1, 2]
+        assert sorted(found_in("openai", raw)) == rows
 
 
 @pytest.mark.parametrize("table", [False, True])
