@@ -243,7 +243,7 @@ def _encode_joined(backend: Backend, rendered: RenderedBatch, table: ByteLengths
     positions = unpack_lengths(sums)
     text_ends = rendered.text_offsets.astype(np.uint32)
     offsets = np.searchsorted(positions, text_ends).astype(np.int64)
-    total = rendered.text.sum(dtype=np.uint64)
+    total = rendered.text.sum(dtype=np.uint32)  # wraps, as the sums in `packed` do
     same = offsets[-1] == len(ids) and sums[-1] == pack(text_ends[-1], total)
     if not same or not np.array_equal(positions[offsets], text_ends) or not table.control[ids[offsets[:-1]]].all():
         return None
