@@ -34,7 +34,14 @@ import jinja2.utils
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.templates.budget import CONTAINERS, OBJECT, SLOT, STEP, Budget, characters
 from sft_shards.formats.templates.metered_code import MeteredCodeGenerator
-from sft_shards.formats.templates.metered_methods import furnish_filters, length, pay_for_format, pay_for_method, refuse
+from sft_shards.formats.templates.metered_methods import (
+    TEXT_METHODS,
+    furnish_filters,
+    length,
+    pay_for_format,
+    pay_for_method,
+    refuse,
+)
 from sft_shards.formats.templates.sentinels import GENERATION_END, GENERATION_MARKS, GENERATION_START
 
 DAY = date(2024, 7, 26)
@@ -151,11 +158,15 @@ class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
     # What jinja2's sandbox asks
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        """Apply jinja2's rule; items of an ordinary dict are found without its detour over an exception."""
+        """Apply jinja2's rule; what templates ask for most often is found without its many questions."""
         if type(obj) is dict and attribute not in DICT_NAMES:
             return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
         if type(obj) is jinja2.runtime.LoopContext and attribute in LOOP_NUMBERS:
             return getattr(obj, attribute)
+        if type(obj) is str and attribute in TEXT_METHODS:
+            return getattr(obj, attribute)
+        if type(obj) is Namespace and attribute[:1] != "_" and (value := getattr(obj, attribute, None)) is not None:
+            return value
         return super().getattr(obj, attribute)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:

@@ -268,8 +268,11 @@ class _TracingSandbox(Sandbox):
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """Return an attribute, but none that only traced texts have."""
-        if isinstance(obj, TracedText) and attribute not in TEXT_METHODS and attribute not in ("format", "format_map"):
-            raise Untraceable
+        if isinstance(obj, TracedText):
+            if attribute in TEXT_METHODS:
+                return getattr(obj, attribute)
+            if attribute not in ("format", "format_map"):
+                raise Untraceable
         return super().getattr(obj, attribute)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:

@@ -26,6 +26,13 @@ MOST_HISTORIES = 8
 seldom occur twice, and one costs as much as several records."""
 
 
+LONG = 32
+"""Labels of a layout up to which a skeleton is made when it is first seen. Of a longer one it is made the second time:
+most of these occur once, and a skeleton costs as much as two conversations."""
+MOST_SEEN = 1 << 16
+"""Long layouts of which it is known that they were seen."""
+
+
 class LayoutSkeletons:
     """The skeletons of each layout, under one template.
 
@@ -45,6 +52,8 @@ class LayoutSkeletons:
         """One for conversations that offer tools, and one for the others."""
         self._numbers: dict[Layout, range] = {}
         """The numbers of a layout's skeletons in the table: several where it is unrolled, none where it has none."""
+        self._seen_in: dict[int, int] = {}
+        """For the hash of a long layout, the number of the record in which it was seen first."""
         self.table = SkeletonTable()
         calls = set() if policy.tool_calls else {CALL, CALL_END}
         self._forbid({*template.reasoning_tags, *template.control.everywhere, *calls})
@@ -55,20 +64,40 @@ class LayoutSkeletons:
         self.tags = frozenset(tag.encode() for tag in tags)
         self.pattern = _any_of({form for one in strings | tags for form in (one, json_text(one)[1:-1])})
 
-    def bounds(self, conversations: ConversationColumns) -> NDArray[np.int64]:
+    def bounds(self, conversations: ConversationColumns, records: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return int64[n, 2]: the first of each conversation's skeletons and the one behind the last.
 
-        Skeletons are made where a layout is new.
+        Skeletons are made where a layout is new, and not too long to be made for one record.
+
+        Args:
+            records: int64[n], the record number of each conversation.
         """
         known = self._numbers
-        if new := sorted({*conversations.layouts} - known.keys())[: MOST_SKELETONS - len(known)]:
-            made = [self._trace(layout) for layout in new]
+        new = {conversations.layouts[number] for number in np.unique(conversations.layout_ids)} - known.keys()
+        new -= self._of_one_record(conversations, records, {layout for layout in new if len(layout) > LONG})
+        if chosen := sorted(new)[: MOST_SKELETONS - len(known)]:
+            made = [self._trace(layout) for layout in chosen]
             numbers = self.table.add(chain.from_iterable(made))
             ends = accumulate(map(len, made), initial=0)
-            known |= {layout: numbers[first:end] for layout, (first, end) in zip(new, pairwise(ends), strict=True)}
+            known |= {layout: numbers[first:end] for layout, (first, end) in zip(chosen, pairwise(ends), strict=True)}
         found = [known.get(layout, range(0)) for layout in conversations.layouts]
         bounds = np.asarray([(one.start, one.stop) for one in found], dtype=np.int64).reshape(-1, 2)
         return bounds[conversations.layout_ids]
+
+    def _of_one_record(
+        self, conversations: ConversationColumns, records: NDArray[np.int64], layouts: set[Layout]
+    ) -> set[Layout]:
+        """Return those of some layouts that were seen in one record so far, which is noted."""
+        found: set[Layout] = set()
+        numbers = [number for number, layout in enumerate(conversations.layouts) if layout in layouts]
+        rows = np.isin(conversations.layout_ids, numbers)
+        for number, record in zip(conversations.layout_ids[rows].tolist(), records[rows].tolist(), strict=True):
+            layout = conversations.layouts[number]
+            once = self._seen_in.setdefault(hash(layout), record) == record
+            (found.add if once else found.discard)(layout)
+        if len(self._seen_in) > MOST_SEEN:
+            self._seen_in.clear()
+        return found
 
     def _trace(self, layout: Layout) -> list[Skeleton]:
         """Return the skeletons of a layout, one for each text that it is trained as.

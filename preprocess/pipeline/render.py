@@ -100,7 +100,7 @@ class BatchRendering:
         Args:
             digests: `Conversation.digest` of each by row (default: it is found here).
         """
-        bounds = self._skeletons.bounds(conversations)
+        bounds = self._skeletons.bounds(conversations, first_record + conversations.rows)
         supported = bounds[:, 1] > bounds[:, 0]
         if self._policy.asks_histories:
             supported &= _has_short_history(conversations)

@@ -1,6 +1,9 @@
 """A tokenizer's template is somebody else's program: what it must not be able to do."""
 
+from types import BuiltinMethodType
+
 import jinja2
+import jinja2.sandbox
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -179,3 +182,20 @@ def test_what_another_filter_yields_is_refused_as_by_transformers(source):
 
 def test_the_day_is_always_the_same():
     assert run("{{ strftime_now('%d %b %Y') }}") == "26 Jul 2024"
+
+
+def test_attributes_are_those_of_jinjas_sandbox():
+    ours, jinjas = sandbox.furnish(sandbox.Sandbox), jinja2.sandbox.ImmutableSandboxedEnvironment()
+    namespace = sandbox.Namespace(found=False, last=0, nothing=None, words="a b")
+    values = ["a b", namespace, {"found": 1, "get": 2}, [1], 3, None]
+    names = [*dir(str), "found", "last", "nothing", "words", "missing", "_Namespace__attrs", "get", "items", "append"]
+    for value in values:
+        for name in names:
+            got, expected = ours.getattr(value, name), jinjas.getattr(value, name)
+            if isinstance(expected, jinja2.Undefined):
+                assert got._undefined_exception is expected._undefined_exception, (value, name)
+            elif name in ("format", "format_map") and value == "a b":  # wrapped by both
+                assert callable(got)
+                assert not isinstance(got, BuiltinMethodType)
+            else:
+                assert got == expected, (value, name)

@@ -246,3 +246,15 @@ def test_no_digests_where_nobody_needs_them():
     for stage in stages(with_digests=False):
         assert stage.render(conversations([messages("a", "b")])).digests.shape == (0, 16)
     assert np.asarray(stages()[0].render(conversations([messages("a", "b")])).digests).shape == (1, 16)
+
+
+def test_the_skeleton_of_a_long_layout_is_made_when_it_is_seen_again():
+    long, other = messages(*"ab" * 20), messages(*"cd" * 20)
+    batch, reference = stages()
+    for records, first, fallbacks in (([long], 0, 1), ([messages("a", "b")], 1, 1), ([other, long], 2, 1)):
+        given_ = conversations(records, first=first)
+        assert comparable(batch.render(given_)) == comparable(reference.render(given_))
+        assert batch.fallbacks == fallbacks
+    batch, _ = stages()
+    batch.render(conversations([long, other]))
+    assert batch.fallbacks == 0
