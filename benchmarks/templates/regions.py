@@ -25,9 +25,10 @@ ANSWER, REASONING, CALL = "answer", "reasoning", "call"
 
 
 def changed(text: str) -> str:
-    """Return a text with every letter and digit replaced by the next one, outside of tags."""
+    """Return a text with every letter and digit replaced by the next one, outside of tags; if it has none, a word."""
     pieces = TAGGED.split(text)
-    return "".join(piece if at % 2 else piece.translate(NEXT) for at, piece in enumerate(pieces))
+    other = "".join(piece if at % 2 else piece.translate(NEXT) for at, piece in enumerate(pieces))
+    return OTHER_WORD if other == text and text.strip() else other
 
 
 def changed_value(value: Any) -> Any:
@@ -61,10 +62,7 @@ def _with_other_answer(message: Message) -> Message | None:
     content = message.get("content") or ""
     thought = THOUGHT.match(content) if message["role"] == "assistant" else None
     kept, said = (thought[1], thought[2]) if thought else ("", content)
-    other = changed(said)
-    if other == said and said.strip():  # no letter outside of tags
-        other = OTHER_WORD
-    return {**message, "content": kept + other} if other != said else None
+    return {**message, "content": kept + changed(said)} if changed(said) != said else None
 
 
 def _with_other_reasoning(message: Message) -> Message | None:
@@ -74,8 +72,8 @@ def _with_other_reasoning(message: Message) -> Message | None:
         if out.get(key):
             out[key] = changed(out[key])
     thought = THOUGHT.match(out.get("content") or "") if message["role"] == "assistant" else None
-    if thought:
-        out["content"] = changed(thought[1]) + thought[2]
+    if thought and TAGGED.sub("", thought[1]).strip():
+        out["content"] = changed(thought[1].removesuffix("</think>")) + "</think>" + thought[2]
     return out if out != message else None
 
 

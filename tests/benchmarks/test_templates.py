@@ -297,6 +297,15 @@ def test_an_answer_without_letters_is_found_where_history_is_rewritten(make) -> 
     assert trained(oracle, expected) == "[]\t<|im_end|>"
 
 
+@pytest.mark.parametrize("reason", ["Why", "[]"])
+def test_reasoning_without_letters_is_lost_as_other_reasoning_is(make, reason: str) -> None:
+    first = {"role": "assistant", "content": "Hello", "reasoning_content": reason}
+    last = {"role": "assistant", "content": "So", "reasoning_content": reason}
+    oracle = make(DROPS_REASONING)
+    [expected] = oracle.expect([QUESTION, first, QUESTION, last], None)
+    assert trained(oracle, expected) == f"<think>{reason}</think>So<|im_end|>"
+
+
 def test_lost_reasoning_of_a_turn_before_any_question_carries_no_loss(make) -> None:
     begins = [{"role": "assistant", "content": "So", "reasoning_content": "Why"}, QUESTION]
     [expected] = make(DROPS_REASONING).expect(begins, None)
