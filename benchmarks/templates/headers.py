@@ -9,13 +9,15 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from benchmarks.templates.regions import OTHER_WORD
 from benchmarks.templates.rendering import Message, Renderer
 
 QUESTION = {"role": "user", "content": "Hello"}
 THINK_OPENER = re.compile(
     r"(?:<think>|<seed:think>|<\|channel>thought|<\|START_THINKING\|>|<\|channel\|>analysis<\|message\|>)"
-    r"\s*(?:</think>|</seed:think>|<channel\|>|<\|END_THINKING\|>)?\s*\Z"
+    r"\s*(?:</think>|</seed:think>|<channel\|>|<\|END_THINKING\|>)?\s*\Z|</think>\s*\Z"
 )
+"""What a prompt ends with that opens reasoning, or says that there is none."""
 
 
 class Headers:
@@ -78,8 +80,8 @@ class Headers:
             found = [None, *re.finditer(_spaced(asked), whole[: own[0]])][-1] if asked.strip() else None
             start = self._behind_words(messages, at, tools, whole, (before, own), found, asked)
         if start is None and own and self.gap and self.gap in whole[before : own[0]]:
-            said = own[0] - self._own_space(messages, at, tools, whole)
-            at_end = whole.endswith(self.gap, before, said)  # a question's white space may stand in front of it
+            said = self._content_start(messages, at, tools, whole) or own[0]
+            at_end = whole.endswith(self.gap, 0, said)  # a question's white space may stand in front of it
             start = said if at_end else whole.index(self.gap, before) + len(self.gap)
         return start
 
@@ -157,6 +159,13 @@ class Headers:
         if not run or prompt == prompt.rstrip():
             return found.end()
         return found.end() + run - min(self._own_space(messages, at, tools, whole), run)
+
+    def _content_start(self, messages: list[Message], at: int, tools: Any, whole: str) -> int | None:
+        """Return where a message's content begins, white space and tags included; None if it is written otherwise."""
+        other = {**messages[at], "content": OTHER_WORD + (messages[at].get("content") or "")}
+        rendering = self.renderer.rendered([*messages[:at], other, *messages[at + 1 :]], tools) or ""
+        found = rendering.find(OTHER_WORD)
+        return found if found >= 0 and rendering.replace(OTHER_WORD, "", 1) == whole else None
 
     def _own_space(self, messages: list[Message], at: int, tools: Any, whole: str) -> int:
         """Return how many characters of white space in front of a message's words are its own."""

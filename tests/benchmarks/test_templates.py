@@ -260,8 +260,20 @@ def test_a_turn_without_a_prompt_begins_where_the_template_marks_it_as_generated
 def test_white_space_of_a_question_stands_in_front_of_what_separates_its_answer(make) -> None:
     said = "{{ m.content }}{% if not loop.last %}{{ '\t\t' }}{% endif %}"
     oracle = make("{% for m in messages %}" + said + "{% endfor %}<|im_end|>")
-    [expected] = oracle.expect([{"role": "user", "content": "Hi\t\t"}, {"role": "assistant", "content": "\tSo"}], None)
-    assert trained(oracle, expected) == "\tSo<|im_end|>"
+    for question, answer in (("Hi\t\t", "\tSo"), ("Hi\t\t-\t\t*", "So"), ("Hi", "<think>\t\tWhy</think>So")):
+        messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        [expected] = oracle.expect(messages, None)
+        assert trained(oracle, expected) == answer + "<|im_end|>"
+
+
+def test_a_prompt_that_says_there_is_no_reasoning_is_no_header_of_a_turn_that_has_some(make) -> None:
+    thought = "('<think>\\n' + m.reasoning_content if m.reasoning_content else '') + '</think>\\n'"
+    said = f"{{{{ ({thought} if m.role == 'assistant' else '') + m.content }}}}<|im_end|>"
+    prompt = "{% if add_generation_prompt %}{{ 'assistant:</think>' }}{% endif %}"
+    oracle = make("{% for m in messages %}{{ m.role + ':' }}" + said + "{% endfor %}" + prompt)
+    answers = [{"role": "assistant", "content": "So", **more} for more in ({"reasoning_content": "Why"}, {})]
+    [expected] = oracle.expect([QUESTION, answers[0], QUESTION, answers[1]], None)
+    assert trained(oracle, expected) == "<think>\nWhy</think>\nSo<|im_end|>|\nSo<|im_end|>"
 
 
 def test_a_text_that_stands_behind_a_turn_does_not_hide_its_header(make) -> None:
