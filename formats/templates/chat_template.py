@@ -30,7 +30,6 @@ from sft_shards.formats.templates.rendering import Rendering, TrainOn
 from sft_shards.formats.templates.sandbox import variables_of
 from sft_shards.formats.templates.sentinels import TypedTokens, any_of
 from sft_shards.formats.templates.turn_locator import TurnLocator
-from sft_shards.formats.templates.turn_parts import THINK
 
 MOST_VARIANTS = 64
 """Templates with other arguments that are kept; records seldom come with more than a few."""
@@ -243,5 +242,4 @@ class ChatTemplate:
     @property
     def reasoning_tags(self) -> frozenset[str]:
         """What a text has to hold so that reasoning is inlined in it."""
-        markup = self.locator.markup or THINK
-        return frozenset({THINK.opener, THINK.closer, markup.opener, markup.closer} - {""})
+        return self.locator.reasoning_tags

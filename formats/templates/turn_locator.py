@@ -22,7 +22,7 @@ from sft_shards.formats.templates.omissions import lacks_reasoning, notes_of, re
 from sft_shards.formats.templates.rendering import Rendering, Span, Spoken
 from sft_shards.formats.templates.rule import require_one_stop, require_rule
 from sft_shards.formats.templates.sentinels import RESERVED, TypedTokens, all_texts
-from sft_shards.formats.templates.turn_parts import ReasoningMarkup, with_parts
+from sft_shards.formats.templates.turn_parts import THINK, ReasoningMarkup, with_parts
 from sft_shards.formats.templates.turn_spans import (
     by_blocks,
     by_marks,
@@ -31,6 +31,7 @@ from sft_shards.formats.templates.turn_spans import (
     require_one_speaker,
     take_out_blocks,
 )
+from sft_shards.formats.templates.turn_starts import is_bare
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,12 @@ class TurnLocator:
     """Whether the template writes the arguments of calls, if it writes calls at all."""
     markup: ReasoningMarkup | None = None
     """What the template writes around reasoning, if it writes any."""
+
+    @property
+    def reasoning_tags(self) -> frozenset[str]:
+        """What a text has to hold so that reasoning is inlined in it."""
+        markup = self.markup or THINK
+        return frozenset({THINK.opener, THINK.closer, markup.opener, markup.closer} - {""})
 
     def beside(self, conversation: Conversation) -> dict[str, Any]:
         """Return what a rendering is given beside the messages: tools, documents and arguments, by name."""
@@ -162,6 +169,7 @@ class TurnLocator:
                     stop=self.stop,
                     control=self.control,
                     every_prompt=self.distrusted,
+                    alike=is_bare(messages, self.reasoning_tags),
                 )
             except RecordError as error:
                 if not self.renderer.has_generation or error.reason == "turn_interrupted":

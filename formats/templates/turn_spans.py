@@ -12,7 +12,7 @@ the record instead.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -29,7 +29,13 @@ from sft_shards.formats.templates.thinking import (
     TAGS,
     after_empty_think,
 )
-from sft_shards.formats.templates.turn_starts import after_header, after_prompt, behind_prompt, without_header
+from sft_shards.formats.templates.turn_starts import (
+    after_header,
+    after_prompt,
+    behind_prompt,
+    prompts_asked_once,
+    without_header,
+)
 
 MESSAGE_END = re.compile(r"\s*(<\|end\|>)")
 """What ends each message in gpt-oss's history but the last, where the model itself generates `<|return|>`."""
@@ -138,6 +144,7 @@ def by_marks(
     stop: re.Pattern[str],
     control: re.Pattern[str],
     every_prompt: bool = False,
+    alike: bool = False,
 ) -> tuple[Spoken, ...]:
     """Return the assistant turns of a rendering, located by markers.
 
@@ -152,6 +159,7 @@ def by_marks(
         control: matches every control token.
         every_prompt: whether each turn's own prompt is looked for first, since the header that a template writes for
             one question is not the one that it writes everywhere.
+        alike: whether inference feeds the same words behind texts that stand alike (see `turn_starts.is_bare`).
 
     Raises:
         RecordError: `turn_start_unknown`, `turn_end_unknown`, `turn_interrupted`.
@@ -161,6 +169,7 @@ def by_marks(
     own = {number: own_anchors(anchors.of(number), len(conversation.turns[number].tool_calls)) for number in speakers}
     lefts = {number: anchors.end_before(own[number][0].start) for number in speakers}
     starts = {number: after_header(text, lefts[number], own[number][0], header, gap, lead) for number in speakers}
+    once = prompt if every_prompt or not alike else _asked_once(text, messages, own, lefts, prompt)
     for number in speakers:
         other = anchors.other_between(number, own[number][0].start, own[number][-1].end)
         if other is not None:
@@ -174,10 +183,10 @@ def by_marks(
         # Behind an answer and behind a system prompt a template may write no generation prompt.
         unasked = number > 0 and conversation.turns[number - 1].role not in ("user", "tool")
         if twice or unasked or (every_prompt and header):
-            fed = behind_prompt(text, lefts[number], own[number], number, prompt)
+            fed = behind_prompt(text, lefts[number], own[number], number, once)
             starts[number] = starts[number] if fed is None else fed
         if starts[number] is None and header:
-            starts[number] = without_header(text, number, lefts[number], own[number], header, bare, prompt)
+            starts[number] = without_header(text, number, lefts[number], own[number], header, bare, once)
     # Markers of the first placement enclose white space too, so only the others leave a question about it.
     asked = (
         []
@@ -207,6 +216,30 @@ def by_marks(
         stop_start, stop_end = _find_stop(text, last, end, stop, control, number, calls)
         spoken.append(Spoken(turn=number, start=start, end=stop_end, stop=stop_start))
     return tuple(spoken)
+
+
+def _asked_once(
+    text: str,
+    messages: list[dict[str, Any]],
+    own: Mapping[int, list[Anchor]],
+    lefts: Mapping[int, int],
+    prompt: Callable[[int], str],
+) -> Callable[[int], str | None]:
+    """Return what gives the prompts of turns, rendering one for all turns that stand alike.
+
+    These are turns with the same words in front of them, behind two messages of the same roles; the first and the last
+    turn stand alone.
+    """
+    ends = (next(iter(own), None), next(reversed(own), None))
+    contexts = {
+        number: (
+            text[lefts[number] : anchors[0].start],
+            number if number in ends else None,
+            *(one["role"] for one in messages[max(0, number - 2) : number]),
+        )
+        for number, anchors in own.items()
+    }
+    return prompts_asked_once(text, prompt, lefts, contexts)
 
 
 def find_anchors(text: str, messages: list[dict[str, Any]], render: Render) -> tuple[Anchors, bool]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from functools import cache
+from typing import Any
 
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.templates.anchors import CALL, REASONING, Anchor
@@ -12,6 +13,8 @@ from sft_shards.formats.templates.generation_prompt import GenerationPrompt
 from sft_shards.formats.templates.thinking import find_opened_think, without_think_opener
 
 WORDS = re.compile(r"\S+")
+SWITCH = r"/\w*think"
+"""Matches what switches reasoning on or off in a text, and closing think tags."""
 
 
 def after_header(text: str, left: int, first: Anchor, header: str, gap: str, lead: str) -> int | None:
@@ -36,7 +39,7 @@ def without_header(
     own: Sequence[Anchor],
     header: str,
     bare: str,
-    prompt: Callable[[int], str],
+    prompt: Callable[[int], str | None],
 ) -> int | None:
     """Return where a turn begins whose header is not the one of the generation prompt; None if that is not seen.
 
@@ -55,12 +58,13 @@ def without_header(
     return None if opened is None or _follows_words(text, number, left, opened, prompt) else opened
 
 
-def _follows_words(text: str, number: int, left: int, right: int, prompt: Callable[[int], str]) -> bool:
+def _follows_words(text: str, number: int, left: int, right: int, prompt: Callable[[int], str | None]) -> bool:
     """Return whether text[:right] ends with what inference feeds before a turn, other white space in and behind it."""
     try:
-        end = _end_of_words(text, prompt(number))
+        fed = prompt(number)
     except RecordError:
         return False
+    end = None if fed is None else _end_of_words(text, fed)
     return end is not None and left <= end <= right and not text[end:right].strip()
 
 
@@ -69,7 +73,7 @@ def behind_prompt(
     left: int,
     own: Sequence[Anchor],
     number: int,
-    prompt: Callable[[int], str],
+    prompt: Callable[[int], str | None],
     *shorter: Callable[[str], str],
 ) -> int | None:
     """Return where a turn begins behind what inference feeds, where the text begins with this; else None.
@@ -77,16 +81,58 @@ def behind_prompt(
     Args:
         left: where the text before the turn ends.
         own: the turn's anchors.
+        prompt: gives what inference feeds before a turn, by its number; None where the text is known not to begin so.
         shorter: take parts off a prompt; the text may begin with what is left.
     """
     try:
         fed = prompt(number)
     except RecordError:
         return None
+    if fed is None:
+        return None
     for known in (fed, *(change(fed) for change in shorter)):
         if text.startswith(known) and left <= len(known) <= own[-1].start + (own[0].kind != CALL) * len(text):
             return len(known)
     return None
+
+
+def is_bare(messages: Sequence[Mapping[str, Any]], tags: Collection[str]) -> bool:
+    """Return whether messages are nothing but roles and texts, in which there is nothing that templates look for.
+
+    Where there is reasoning, templates rewrite history, and words like `/no_think` change the generation prompt.
+
+    Args:
+        tags: what the template writes around reasoning.
+    """
+    wanted = re.compile("|".join([SWITCH, *map(re.escape, tags)]))
+    return all(one.keys() <= {"role", "content"} and not wanted.search(one["content"] or "") for one in messages)
+
+
+def prompts_asked_once(
+    text: str, prompt: Callable[[int], str], lefts: Mapping[int, int], contexts: Mapping[int, Hashable]
+) -> Callable[[int], str | None]:
+    """Return what gives the prompts of a conversation's turns, and renders one for all turns in the same context.
+
+    A prompt is a rendering of all that is in front of the turn, so asking for each takes quadratic time. Where the
+    first one in a context is the text in front of the turn and some words, the others are taken to end with the same
+    words; where it is not, no other is taken to begin as the text does.
+
+    Args:
+        lefts: where the text before a turn ends, by the turn's number.
+        contexts: whatever the prompt of a turn may depend on besides the texts, by the turn's number.
+    """
+    tails: dict[Hashable, str | None] = {}
+
+    def fed(number: int) -> str | None:
+        left, context = lefts[number], contexts[number]
+        if context not in tails:
+            asked = prompt(number)
+            tails[context] = asked[left:] if asked.startswith(text[:left]) else None
+            return asked
+        tail = tails[context]
+        return None if tail is None else text[:left] + tail
+
+    return fed
 
 
 def after_prompt(
