@@ -24,12 +24,14 @@ from benchmarks.throughput.kinds import kinds
 from benchmarks.throughput.record_formats import record_formats
 from benchmarks.throughput.scaling import scaling
 from benchmarks.throughput.stages import stages
+from benchmarks.throughput.templates import templates
 
 MODES: dict[str, Callable[[Bench], Any]] = {
     "scaling": scaling,
     "stages": stages,
     "formats": record_formats,
     "kinds": kinds,
+    "templates": templates,
 }
 FOLDER = click.Path(exists=True, path_type=Path)
 VERSIONS = ("transformers", "tokenizers", "datasets", "fastokens")
@@ -54,6 +56,8 @@ def pairs(given: tuple[str, ...]) -> dict[str, str]:
 @click.option("--python", "programs", multiple=True, metavar="NAME=PROGRAM", help="A contender's Python.")
 @click.option("--map-role", multiple=True, metavar="NAME=ROLE", help="As for sft-preprocess run.")
 @click.option("--marked", type=FOLDER, help="The template with {% generation %}. (default: made from Qwen2.5's)")
+@click.option("--templates", "folder", type=FOLDER, help="For --mode templates: a folder of Jinja files.")
+@click.option("--sentencepiece", type=FOLDER, help="There: the tokenizer of templates of SentencePiece families.")
 @click.option("--json", "as_json", type=click.Path(path_type=Path), help="Write the numbers there as well.")
 def main(
     data: Path,
@@ -67,6 +71,8 @@ def main(
     programs: tuple[str, ...],
     map_role: tuple[str, ...],
     marked: Path | None,
+    folder: Path | None,
+    sentencepiece: Path | None,
     as_json: Path | None,
 ) -> None:
     """How fast are conversations turned into shards, beside what people use today?"""
@@ -75,7 +81,14 @@ def main(
         print(f"{made.conversations:,} conversations, {made.bytes / 1e6:.1f} MB of rendered text")
         for reason, count in made.left_out.items():
             print(f"left out: {count:,} {reason}", file=sys.stderr)
-        bench = Bench(corpus=made, rounds=rounds, checkouts=pairs(checkout), programs=pairs(programs))
+        bench = Bench(
+            corpus=made,
+            rounds=rounds,
+            checkouts=pairs(checkout),
+            programs=pairs(programs),
+            templates=folder,
+            sentencepiece=sentencepiece,
+        )
         result: Any
         if other is not None:
             mode, result = "against", against(bench, other)

@@ -22,6 +22,10 @@ class Bench:
     checkouts: dict[str, str] = field(default_factory=dict)
     programs: dict[str, str] = field(default_factory=dict)
     """The Python of a contender that needs another environment."""
+    templates: Path | None = None
+    """For the mode of that name: a folder of templates."""
+    sentencepiece: Path | None = None
+    """There: the tokenizer of those families whose vocabulary is SentencePiece's."""
     numbers: itertools.count[int] = field(default_factory=itertools.count)
 
     def run(

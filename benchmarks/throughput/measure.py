@@ -21,6 +21,8 @@ class Agreement:
     ids_equal: int
     longer: int
     """Those that have the reference's ids with more behind them."""
+    shorter: int
+    """Those that have the reference's ids but for some at the end."""
     masks_equal: int | None
     """None where a contender makes no mask."""
 
@@ -88,7 +90,8 @@ def measure(
     overhead = (before + timed(contender, one, scratch / "after")[0]) / 2
     made = contender.read(scratch / "all")
     if keep is not None:
-        np.savez(keep, lengths=made.lengths, ids=made.ids, mask=made.mask)
+        mask = np.zeros_like(made.ids) if made.mask is None else made.mask
+        np.savez(keep, lengths=made.lengths, ids=made.ids, mask=mask)
     agreement = compare(made, reference) if reference is not None else None
     found = Measured(
         cpu=cpu - overhead, start=overhead, wall=wall, peak=peak, tokens=int(made.lengths.sum()), agreement=agreement
@@ -101,16 +104,18 @@ def compare(made: Sequences, path: Path) -> Agreement:
     with np.load(path) as kept:
         lengths, ids, mask = kept["lengths"], kept["ids"], kept["mask"]
     theirs, own = np.cumsum(lengths) - lengths, np.cumsum(made.lengths) - made.lengths
-    equal = longer = masks = 0
+    equal = longer = shorter = masks = 0
     for row in range(min(len(lengths), len(made.lengths))):
         a = slice(theirs[row], theirs[row] + lengths[row])
         b = slice(own[row], own[row] + made.lengths[row])
         equal += bool(np.array_equal(ids[a], made.ids[b]))
         longer += lengths[row] < made.lengths[row] and bool(np.array_equal(ids[a], made.ids[b][: lengths[row]]))
+        shorter += lengths[row] > made.lengths[row] and bool(np.array_equal(ids[a][: made.lengths[row]], made.ids[b]))
         masks += made.mask is not None and bool(np.array_equal(mask[a], made.mask[b]))
     return Agreement(
         sequences=len(made.lengths),
         ids_equal=equal,
         longer=int(longer),
+        shorter=int(shorter),
         masks_equal=None if made.mask is None else int(masks),
     )

@@ -69,6 +69,14 @@ def test_modes(throughput: list[object], tmp_path: Path, mode: str, row: str) ->
     assert re.search(f"^{row}", out, re.MULTILINE), out
 
 
+def test_templates(throughput: list[object], tmp_path: Path) -> None:
+    folder = tmp_path / "templates"
+    folder.mkdir()
+    (folder / "bare.jinja").write_text(MARKED.replace("{% generation %}", "").replace("{% endgeneration %}", ""))
+    out = run("-m", "benchmarks.throughput", *throughput, "--mode", "templates", "--templates", folder)
+    assert re.search(r"^\| bare \| .* \| all \d+ equal \|$", out, re.MULTILINE), out
+
+
 def test_peers(tmp_path: Path) -> None:
     for name in ("qwen2.5-151k-chatml", "llama3-128k", "llama2-32k-spm"):
         shutil.copytree(TOKENIZER, tmp_path / name)

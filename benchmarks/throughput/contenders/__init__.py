@@ -29,11 +29,13 @@ class Entry:
 
 REFERENCE = "hf-loop"
 """What ids and masks are compared with, and the speed that is 1."""
+IDS_ALONE = "hf-loop-ids"
 FLOOR = "backend-fastokens"
 CONTENDERS = {
     REFERENCE: Entry(
         module="hugging_face", name="Loop", title="json + apply_chat_template with its mask, a record at a time"
     ),
+    IDS_ALONE: Entry(module="hugging_face", name="IdsAlone", title="json + apply_chat_template without a mask"),
     "datasets-map": Entry(module="hugging_face", name="DatasetsMap", title="datasets.map with the same"),
     "trl": Entry(module="trl", name="Trainer", title="TRL SFTTrainer, assistant_only_loss"),
     "gpt-neox": Entry(

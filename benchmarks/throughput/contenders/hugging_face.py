@@ -43,6 +43,26 @@ class Loop(Contender):
         )
 
 
+class IdsAlone(Loop):
+    """The same without masks, for templates that do not mark what the assistant says; on the day that ours writes."""
+
+    def work(self, source: Path, target: Path) -> None:  # noqa: D102
+        from sft_shards.formats.templates.sandbox import DAY
+
+        lengths: list[int] = []
+        with open(source / "messages.jsonl", encoding="utf-8") as file, open(target / "ids.bin", "wb") as ids:
+            for line in file:
+                messages = json.loads(line)["messages"]
+                found = self.tokenizer.apply_chat_template(messages, return_dict=False, strftime_now=DAY.strftime)
+                np.asarray(found, dtype=np.int32).tofile(ids)
+                lengths.append(len(found))
+        np.save(target / "lengths.npy", np.asarray(lengths))
+
+    def read(self, target: Path) -> Sequences:  # noqa: D102
+        ids = np.fromfile(target / "ids.bin", dtype=np.int32).astype(np.int64)
+        return Sequences(lengths=np.load(target / "lengths.npy"), ids=ids, mask=None)
+
+
 class DatasetsMap(Contender):
     """`load_dataset("json")`, and `map` with `apply_chat_template`."""
 
