@@ -7,12 +7,12 @@ template leaves out a text or a call is rejected, and the detail says what can b
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.nesting import parse_json
-from sft_shards.formats.templates.anchors import CONTENT, REASONING, Anchor, Anchors
+from sft_shards.formats.templates.anchors import CALL, CONTENT, REASONING, Anchor, Anchors
 from sft_shards.formats.templates.rendering import Spoken
 from sft_shards.formats.templates.thinking import TAGS, inlined_reasoning
 
@@ -60,10 +60,9 @@ def _require_rendered(text: str, number: int, message: dict[str, Any], anchors: 
     calls = message.get("tool_calls") or []
     if len(own) - contents < len(calls):
         raise RecordError("turn_not_rendered", lost_calls(text, number, calls, len(own) - contents))
-    for call in calls:
-        arguments = call["function"]["arguments"]
-        if isinstance(arguments, str) and not _is_json(arguments) and not _is_in(text, arguments.strip()):
-            detail = f"the template leaves the arguments of a call of turn {number} out, which are no JSON: mend them"
+    for call, around in zip(calls, _around_calls(text, number, len(calls), anchors), strict=True):
+        if not _has_arguments(around, call["function"]["arguments"]):
+            detail = f"the template leaves the arguments of a call of turn {number} out, which are no object: mend them"
             raise RecordError("turn_not_rendered", detail)
     content = message.get("content") or ""
     core = TAGS.split(content)[-1].strip() if message["role"] == "assistant" else content.strip()
@@ -74,17 +73,37 @@ def _require_rendered(text: str, number: int, message: dict[str, Any], anchors: 
         raise RecordError("turn_repeated", f"the template writes turn {number} more than once")
 
 
-def _is_json(words: str) -> bool:
+def _around_calls(text: str, number: int, calls: int, anchors: Anchors) -> list[str]:
+    """Return for each call of a turn what the template writes around its name, up to the texts beside it."""
+    named = [anchor for anchor in anchors.of(number) if anchor.kind == CALL][:calls]
+    behind = anchors.next_start(number, named[-1].end) if named else None
+    ends = [*(anchor.start for anchor in named[1:]), len(text) if behind is None else behind]
+    return [text[anchors.end_before(anchor.start) : end] for anchor, end in zip(named, ends, strict=False)]
+
+
+def _has_arguments(around: str, arguments: Any) -> bool:
+    """Return whether the arguments of a call stand in what is written around its name, if they are no object.
+
+    Whether a template writes objects is found out with a probe (see `closings.writes_arguments`).
+    """
+    if isinstance(arguments, str):
+        words = arguments.strip()
+        return _is_object(words) or any(form in around for form in (words, *(text[1:-1] for text in _as_json(words))))
+    return isinstance(arguments, dict | None) or any(form in around for form in (*_as_json(arguments), str(arguments)))
+
+
+def _is_object(words: str) -> bool:
     try:
-        parse_json(words)
+        return isinstance(parse_json(words), dict)
     except (RecordError, ValueError):
         return False
-    return True
 
 
-def _is_in(text: str, words: str) -> bool:
-    """Return whether a text holds words, as they are or as a JSON text."""
-    return words in text or any(json.dumps(words, ensure_ascii=ascii_)[1:-1] in text for ascii_ in (False, True))
+def _as_json(value: Any) -> Iterator[str]:
+    """Yield the JSON texts of a value that templates write."""
+    for ascii_ in (False, True):
+        yield json.dumps(value, ensure_ascii=ascii_)
+        yield json.dumps(value, ensure_ascii=ascii_, separators=(",", ":"))
 
 
 def lost_calls(text: str, number: int, calls: Sequence[dict[str, Any]], written: int) -> str:

@@ -1,5 +1,6 @@
 """Where turns start and stop, and which generation blocks are believed."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -393,7 +394,16 @@ def test_arguments_that_are_no_json_and_that_the_template_leaves_out():
     )
     code = {"type": "function", "function": {"name": "python", "arguments": "print(1)"}}
     talk = Conversation(turns=(user("Hi"), assistant(None, tool_calls=(code,))), tools=(TOOL,))
-    assert "leaves the arguments of a call of turn 1 out, which are no JSON" in detail(source, talk)
+    assert "leaves the arguments of a call of turn 1 out, which are no object" in detail(source, talk)
+    asked = Conversation(turns=(user("What does print(1) do?"), *talk.turns[1:]), tools=(TOOL,))
+    assert why(source, asked) == "turn_not_rendered"  # though the question has these words
+    for arguments in (["a"], 3, True):
+        call = {"type": "function", "function": {"name": "python", "arguments": arguments}}
+        other = Conversation(turns=(user('Is 3 ["a"] True?'), assistant(None, tool_calls=(call, call))), tools=(TOOL,))
+        assert why(source, other) == "turn_not_rendered"
+        shown = source.replace("for k in c.function.arguments if k is mapping", "for k in ()")
+        shown = shown.replace("c.function.name }}", "(c.function.arguments | tojson) + c.function.name }}")
+        assert said(shown, other) == [(json.dumps(arguments) + "python") * 2 + "<|im_end|>"]
     assert said(source.replace("c.function.name }}", "c.function.name + c.function.arguments }}"), talk) == [
         "pythonprint(1)<|im_end|>"
     ]
