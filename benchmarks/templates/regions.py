@@ -84,6 +84,8 @@ def _with_other_calls(message: Message) -> list[Message]:
     for at, call in enumerate(calls):
         function = call["function"]
         others = {"name": changed(function["name"]), "arguments": changed_value(function["arguments"])}
+        if isinstance(function["arguments"], int | float):
+            others["arguments"] = function["arguments"] + 1
         for key, value in others.items():
             if value != function[key]:
                 other = {**call, "function": {**function, key: value}}

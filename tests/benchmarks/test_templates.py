@@ -131,6 +131,14 @@ def test_calls_and_texts_that_are_not_rendered_are_lost(module, make) -> None:
     assert expected.lost == ("answer of turn 0",)
 
 
+def test_arguments_that_are_a_number_and_not_rendered_are_lost(make) -> None:
+    calls = "{% for c in m.tool_calls or [] %}{{ c.function.name }}{% endfor %}<|im_end|>{% endfor %}"
+    oracle = make("{% for m in messages %}{{ m.content or '' }}" + calls)
+    call = {"id": "1", "type": "function", "function": {"name": "now", "arguments": 3}}
+    [expected] = oracle.expect([QUESTION, {"role": "assistant", "tool_calls": [call]}], None)
+    assert expected.lost == ("call of turn 1",)
+
+
 def test_what_a_template_cannot_say_is_told_from_what_was_refused_without_need(module, make) -> None:
     name = "{% for c in m.tool_calls or [] %}{{ c.function.name }}{{ c.function.arguments | string }}{% endfor %}"
     text, end = "{{ m.content or '' }}", "<|im_end|>"
