@@ -366,5 +366,5 @@ def test_the_machinery_runs_templates_of_ours_and_goes_on(module, tmp_path: Path
     assert "| Qwen3 | 1 |" in tables.acceptance(found, runner.reading_calls(paths))
     assert runner.reading_calls(paths) == frozenset()
     assert "job refused" in tables.by_reason(found)
-    assert "5 cannot be said: the template leaves something out" in tables.by_obstacle(found)  # CHATML writes no calls
+    assert "6 cannot be said: the template leaves something out" in tables.by_obstacle(found)  # CHATML writes no calls
     assert "## refused: job refused" in tables.examples(found, 1)
