@@ -175,8 +175,20 @@ def test_a_job_imports_neither_pandas_nor_datasets(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (data / "openai_tr.jsonl").read_text("utf-8").splitlines()]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
     (tmp_path / "rows.csv").write_text('instruction,output\nName a colour,"Red, say"\n', "utf-8")
+    function = {"name": "f", "arguments": {"a": 1, "b": None}}
+    parts = [{"type": "thinking", "thinking": "t", "text": None}, {"type": "text", "thinking": None, "text": "a"}]
+    calling = [
+        {"role": "user", "content": [{"type": "text", "thinking": None, "text": "q"}], "tool_calls": None},
+        {"role": "assistant", "content": parts, "tool_calls": [{"type": "function", "function": function}]},
+    ]
+    offers = [{"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}}]
+    rich = [{"messages": calling, "tools": offers}, {"messages": calling, "tools": []}]
+    pq.write_table(pa.Table.from_pylist(rich), tmp_path / "rich.parquet")
+    (tmp_path / "rich.jsonl").write_text("\n".join(map(json.dumps, rich)), "utf-8")
     output, tokenizer = tmp_path / "out", str(data / "tokenizer")
     inputs = [
+        str(tmp_path / "rich.parquet"),
+        str(tmp_path / "rich.jsonl"),
         *map(str, sorted(data.glob("*.jsonl"))),
         str(data / "alpaca_en.json"),
         str(tmp_path / "rows.parquet"),

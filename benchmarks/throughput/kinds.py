@@ -187,6 +187,67 @@ def reasoning_parts(messages: list[Message], number: int) -> Record:
     return {"messages": turns}
 
 
+def call_parts(messages: list[Message], number: int) -> Record:
+    """Each call as a part of its message's content, as Anthropic writes it."""
+    turns = []
+    for one in objects(messages, number)["messages"]:
+        own = [
+            {
+                "type": "tool_use",
+                "id": call["id"],
+                "name": call["function"]["name"],
+                "input": call["function"]["arguments"],
+            }
+            for call in one.pop("tool_calls", ())
+        ]
+        said = [] if one["content"] is None else [{"type": "text", "text": one["content"]}]
+        turns.append({**one, "content": [*said, *own]})
+    return {"messages": turns}
+
+
+def call_values(messages: list[Message], number: int) -> Record:
+    """Each call as a part whose value is the call in JSON."""
+    turns = []
+    for one in objects(messages, number)["messages"]:
+        own = [{"type": "tool_call", "value": json.dumps(call)} for call in one.pop("tool_calls", ())]
+        said = [] if one["content"] is None else [{"type": "text", "text": one["content"]}]
+        turns.append({**one, "content": [*said, *own]})
+    return {"messages": turns}
+
+
+def function_calls(messages: list[Message], number: int) -> Record:
+    """Calls in the older form: one for each message, without an id, and its result by the role `function`."""
+    turns = []
+    for one in calls(messages, number)["messages"]:
+        if own := one.pop("tool_calls", None):
+            turns.append({**one, "function_call": own[0]["function"]})
+        elif one.pop("tool_call_id", None):
+            turns.append({"role": "function", "name": turns[-1]["function_call"]["name"], "content": one["content"]})
+        else:
+            turns.append(one)
+    return {"messages": turns}
+
+
+def texts_and_parts(messages: list[Message], _number: int) -> Record:
+    """Answers as lists of one part, and questions as texts."""
+    return answers(messages, lambda text: {"content": [{"type": "text", "text": text}]})
+
+
+def texts_or_parts(messages: list[Message], number: int) -> Record:
+    """Contents as lists of one part in every other record."""
+    return parts(messages, number) if number % 2 else text_only(messages, number)
+
+
+def deep(messages: list[Message], number: int) -> Record:
+    """Calls whose arguments are objects, eight deep."""
+    record = objects(messages, number)
+    for one in record["messages"]:
+        for call in one.get("tool_calls", ()):
+            for _ in range(7):
+                call["function"]["arguments"] = {"and": call["function"]["arguments"]}
+    return record
+
+
 def pairs(messages: list[Message], _number: int) -> Record:
     """A record of `CUSTOM_FORMAT`."""
     return {"said": [[one["role"], one["content"]] for one in messages]}
@@ -244,6 +305,12 @@ KINDS = {
     "content parts": Kind(make=parts),
     "content parts with `value`": Kind(make=values, loop=parts),
     "reasoning in parts": Kind(make=reasoning_parts, loop=reasoning),
+    "calls in parts": Kind(make=call_parts, loop=objects),
+    "calls in parts, as JSON": Kind(make=call_values, loop=objects),
+    "the older `function_call`": Kind(make=function_calls, loop=calls),
+    "calls, arguments eight deep": Kind(make=deep),
+    "contents as texts and as parts": Kind(make=texts_and_parts, loop=text_only),
+    "contents as parts in half of the records": Kind(make=texts_or_parts, loop=text_only),
     "not in NFC": Kind(make=decomposed),
     "half text-only, half tools": Kind(make=mixed),
     "a format registered by others": Kind(make=pairs, loop=text_only, record_format="pairs"),

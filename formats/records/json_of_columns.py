@@ -37,9 +37,9 @@ def json_column(column: pa.Array) -> pa.StringArray | None:
     if not is_list(column.type) and not pa.types.is_struct(column.type):
         return None
     found = _json(column)
-    return (
-        found if found is None or not column.null_count else pc.if_else(column.is_valid(), found, string_scalar(None))
-    )
+    if found is None or not column.null_count:
+        return found
+    return pc.if_else(column.is_valid(), found, string_scalar(None))
 
 
 def _json(column: pa.Array) -> pa.StringArray | None:

@@ -46,6 +46,11 @@ class JsonSchemas:
     objects: frozenset[str] = frozenset()
     """Keys at any depth, of which a value that is an object is read as a text: `OBJECT_MARK` and what
     `layouts.json_text` writes. A value of any other type is read as the schemas say."""
+    parts_key: str = ""
+    """The key of contents that are lists of parts here. A text in its place is read as a list of one part, since other
+    records of the file may have texts. "" where they are texts."""
+    in_parts: JsonSchemas | None = None
+    """Where they are texts: the schemas for records like this one, should others have lists of parts."""
 
 
 @lru_cache(maxsize=1024)

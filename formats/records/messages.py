@@ -323,12 +323,14 @@ def _content_kind(messages: Sequence[Mapping[str, Any]], key: str, *, in_parts: 
     kinds = {*map(type, contents)}
     if kinds <= {str}:
         return TEXT
-    if not in_parts or kinds != {list} or not all(type(part) is dict for content in contents for part in content):
+    lists = [content for content in contents if type(content) is list]
+    mixed = kinds == {str, list} and key not in PART_KEYS
+    if not in_parts or not (kinds == {list} or mixed) or {type(part) for one in lists for part in one} - {dict}:
         return None
-    values = (part.get(key) for content in contents for part in content for key in PART_KEYS)
+    values = (part.get(key) for one in lists for part in one for key in PART_KEYS)
     if not {*map(type, values)} <= {str, type(None)}:
         return None
-    keys = {key for content in contents for part in content for key in part}
+    keys = {key for one in lists for part in one for key in part}
     return TEXT_PARTS if keys <= {"type", "text"} else PARTS
 
 
@@ -363,17 +365,23 @@ def message_schemas(
     kind = _content_kind(messages, keys[1], in_parts=in_parts)
     if kind is None or not all(isinstance(message.get(keys[0]), (str, type(None))) for message in messages):
         return None
-    role_and_text = ((keys[0], TEXT), (keys[1], kind))
     kinds = {**dict.fromkeys(TEXT_FIELDS, TEXT), **dict.fromkeys(WEIGHTS, NUMBER), TOOL_CALLS: CALLS}
     known = other_keys <= kinds.keys() & special
     objects = frozenset([ARGUMENTS] if any(map(_has_objects, messages)) else [])
     if objects & {name, *keys}:
         return None
-    own = (*role_and_text, *((key, kinds[key]) for key in sorted(other_keys))) if known else role_and_text
-    if is_bare_list:
-        strict = schema(((name, own),))
-        return JsonSchemas(strict=strict, tolerant=None, value_field=name, objects=objects) if known else None
-    others = tuple((key, kinds.get(key, NULL)) for key in sorted(special - {*keys}))
-    any_kind = ((keys[0], TEXT), (keys[1], PARTS if kind == TEXT_PARTS else kind))
-    found = schemas_for(record, {name: own}, {name: (*any_kind, *others)}, lists, fields, (TOOLS,))
-    return found and replace(found, strict=found.strict if known else None, objects=objects)
+
+    def schemas_of(kind: str) -> JsonSchemas | None:
+        own = ((keys[0], TEXT), (keys[1], kind), *((key, kinds[key]) for key in sorted(other_keys) if known))
+        if is_bare_list:
+            return JsonSchemas(strict=schema(((name, own),)), tolerant=None, value_field=name) if known else None
+        others = tuple((key, kinds.get(key, NULL)) for key in sorted(special - {*keys}))
+        any_kind = ((keys[0], TEXT), (keys[1], PARTS if kind == TEXT_PARTS else kind))
+        found = schemas_for(record, {name: own}, {name: (*any_kind, *others)}, lists, fields, (TOOLS,))
+        return found and replace(found, strict=found.strict if known else None)
+
+    found = schemas_of(kind)
+    if found is None or not in_parts or keys[1] in PART_KEYS:
+        return found and replace(found, objects=objects)
+    both = {"in_parts": schemas_of(TEXT_PARTS)} if kind == TEXT else {"parts_key": keys[1]}
+    return replace(found, objects=objects, **both)

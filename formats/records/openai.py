@@ -89,11 +89,16 @@ _KNOWN = {role: role for role in TEXT_ONLY_ROLES} | {"function": "tool"}
 
 
 def _column_names(fields: FieldMap) -> tuple[Sequence[str], tuple[str, str]] | None:
-    """Return the columns that may hold the messages, and the keys of a message; None where one is nested."""
+    """Return the columns that may hold the messages, and the keys of a message.
+
+    Returns:
+        None where one is nested, or read as another field, too.
+    """
     lists, role, content = fields.column("messages", LISTS[1:]), fields.column("role"), fields.column("content")
     if not fields.columns.keys() <= {"messages", *KEYS, *TEMPLATE_INPUTS} or not (lists and role and content):
         return None
-    return lists, (role[0], content[0])
+    keys = role[0], content[0]
+    return None if SPECIAL & {*keys} else (lists, keys)
 
 
 def message_list(record: object, fields: FieldMap) -> Any:

@@ -12,7 +12,7 @@ from sft_shards.formats.arrow_arrays import bool_array, bools_of, numbers_of, st
 from sft_shards.formats.columnar import ConversationColumns, prefix_sums, utf8_buffers
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.json_outlines import Rule, take_json_apart
-from sft_shards.formats.layouts import MOST_LABELS, NAME, Parts, take_arguments_apart, take_tools_apart
+from sft_shards.formats.layouts import MOST_LABELS, NAME, Parts, json_text, take_arguments_apart, take_tools_apart
 from sft_shards.formats.nesting import is_shallow, parse_json
 from sft_shards.formats.records.arrow_columns import as_strings, is_list, not_empty, not_null, slice_texts, take_texts
 from sft_shards.formats.records.fields import FieldMap
@@ -135,7 +135,7 @@ def _taken_apart(arguments: pa.StringArray) -> tuple[NDArray[np.uint8], pa.Strin
     """Return the code of each call's arguments, u8[c], 0 where they are not supported, and the texts of all.
 
     Args:
-        arguments: texts; behind `OBJECT_MARK`, objects.
+        arguments: texts; behind `OBJECT_MARK`, objects as `layouts.json_text` writes them.
     """
     import pyarrow.compute as pc
 
@@ -143,13 +143,33 @@ def _taken_apart(arguments: pa.StringArray) -> tuple[NDArray[np.uint8], pa.Strin
     nowhere = bool_array(np.zeros(len(arguments), dtype=bool))
     are_objects = bools_of(pc.coalesce(pc.starts_with(arguments, OBJECT_MARK), nowhere))
     values, offsets = utf8_buffers(arguments)
-    texts = slice_texts(values, offsets[:-1] + np.where(are_objects, len(OBJECT_MARK), 0), offsets[1:])
-    parts = take_json_apart(texts, ARGUMENTS_RULE)
+    begins = offsets[:-1] + np.where(are_objects, len(OBJECT_MARK), 0)
+    parts = take_json_apart(slice_texts(values, begins, np.where(are_objects, begins, offsets[1:])), ARGUMENTS_RULE)
     known = np.asarray([*(CODES.get(layout[0], 0) for layout in parts.layouts), 0], dtype=np.uint8)
     codes = np.where(given, known[parts.layout_ids], 0).astype(np.uint8)
-    codes[are_objects & (codes == CODES["arguments_text"])] = 0
     own = np.where(parts.counts > 0, prefix_sums(parts.counts)[:-1], len(parts.texts))
-    return codes, take_texts([parts.texts, string_array([""])], own)
+    texts = [parts.texts, string_array([""])]
+    if are_objects.any():
+        filled = are_objects & (offsets[1:] - begins > len("{}"))
+        codes[are_objects], codes[filled] = CODES["arguments={}"], CODES["arguments"]
+        texts.append(slice_texts(values, begins[filled], offsets[1:][filled]))
+        own[are_objects], own[filled] = len(parts.texts), len(parts.texts) + 1 + np.arange(filled.sum())
+    return codes, take_texts(texts, own)
+
+
+def json_objects(texts: pa.StringArray) -> tuple[NDArray[np.bool_], pa.StringArray]:
+    """Return which texts are an object in JSON, bool[n], and these as `layouts.json_text` writes them."""
+    parts = take_json_apart(texts, OBJECTS_RULE)
+    return parts.layout_ids >= 0, parts.texts
+
+
+def _object(text: str) -> Parts | None:
+    try:
+        value = parse_json(text)
+    except ValueError:
+        return None
+    taken = json_text(value)
+    return (("json",), [taken]) if type(value) is dict and is_shallow(value) and _is_unicode(taken) else None
 
 
 def _apart(text: str) -> Parts | None:
@@ -219,5 +239,6 @@ def _tool_names(tools: Any) -> list[Any]:
     return [tool.get("function", tool).get("name") for tool in tools]
 
 
+OBJECTS_RULE = Rule(take_apart=_object)
 ARGUMENTS_RULE = Rule(take_apart=_apart)
 TOOLS_RULE = Rule(take_apart=_offers, names=_tool_names, with_types=True)

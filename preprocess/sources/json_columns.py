@@ -25,11 +25,9 @@ from sft_shards.formats.arrow_arrays import string_array
 from sft_shards.formats.columnar import prefix_sums
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.json_bytes import beside
-from sft_shards.formats.layouts import json_text
-from sft_shards.formats.nesting import parse_json
 from sft_shards.formats.records import JsonSchemas
 from sft_shards.formats.records.arrow_columns import slice_texts, take_texts
-from sft_shards.formats.records.json_schemas import OBJECT_MARK
+from sft_shards.preprocess.sources.json_rewriting import with_objects_as_texts, with_texts_as_parts
 from sft_shards.preprocess.sources.raw_records import SPACE, JsonBatch
 
 if TYPE_CHECKING:
@@ -51,11 +49,6 @@ ESCAPED_LETTER = re.compile(rb"\\u00[67]")
 DECODER = json.JSONDecoder()
 FAILED_ROW = re.compile(r" in row (\d+)")
 """How pyarrow's error messages name the row at which it stopped."""
-STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
-OBJECT = rb"\{[^{}\"]*+(?:" + STRING + rb"[^{}\"]*+)*+\}"
-for _ in range(4):
-    OBJECT = rb"\{[^{}\"]*+(?:(?:" + STRING + rb"|" + OBJECT + rb")[^{}\"]*+)*+\}"
-"""Matches an object of JSON, in which objects are nested up to five deep."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +103,8 @@ class _Reading:
         self._texts, self._schemas_for = texts, schemas_for
         self._objects: frozenset[str] = frozenset()
         """`JsonSchemas.objects` of all records that were looked at."""
+        self._parts_key = ""
+        """`JsonSchemas.parts_key` of a record that was looked at."""
         self._try_strict = True
         """Whether to try the strict schema first. It is faster where it matches, and does not name the failed row."""
 
@@ -163,6 +158,9 @@ class _Reading:
             self._texts.keep(row, value)  # it is read one by one
         else:
             self._objects |= schemas.objects
+            self._parts_key = self._parts_key or schemas.parts_key
+            if self._parts_key:
+                schemas = schemas.in_parts or schemas
         return schemas
 
     def _read_together(self, rows: Sequence[int]) -> ColumnChunk:
@@ -182,7 +180,9 @@ class _Reading:
             values = texts.texts(range(len(texts)))
             raw = b"\n".join([b"".join([b"{", name, b":", value, b"}"]) for value in values])
         for key in sorted(self._objects):
-            raw = _with_objects_as_texts(raw, key)
+            raw = with_objects_as_texts(raw, key)
+        if self._parts_key:
+            raw = with_texts_as_parts(raw, self._parts_key)
         columns = position = None
         if schemas.strict is not None and (self._try_strict or schemas.tolerant is None):
             columns, position = _read_json(raw, schemas.strict, "error")
@@ -237,26 +237,6 @@ def _check_ignored_fields(texts: JsonBatch) -> None:
         raise _Unsupported(int(np.searchsorted(first, deep[0], side="right")) - 1)
     if found := INFINITY.search(texts.raw):
         raise _Unsupported(int(np.searchsorted(texts.begins, found.start(), side="right")) - 1)
-
-
-def _with_objects_as_texts(raw: bytes | memoryview, key: str) -> bytes:
-    r"""Return JSON in which objects that are a value of `key` are texts: `OBJECT_MARK` and the object in JSON.
-
-    `{"f": {"a":1}}` becomes `{"f": "…{\"a\": 1}"}`. What is no JSON, or deeper than `OBJECT` knows, stays as it is.
-    """
-    name, mark = (json.dumps(text).encode() for text in (key, OBJECT_MARK))
-    pieces: list[bytes | memoryview] = []
-    begin = 0
-    for found in re.finditer(re.escape(name) + rb"[ \t\r\n]*:[ \t\r\n]*(" + OBJECT + rb")", raw, re.DOTALL):
-        if found.start() and raw[found.start() - 1] == ord("\\"):
-            continue  # the end of another key
-        try:
-            value = json_text(parse_json(found[1].decode())).encode()
-        except ValueError:
-            continue
-        pieces += (raw[begin : found.start(1)], mark[:-1], value.replace(b"\\", b"\\\\").replace(b'"', b'\\"'), b'"')
-        begin = found.end(1)
-    return b"".join([*pieces, raw[begin:]])
 
 
 def _json_texts(texts: JsonBatch, name: str) -> pa.StringArray | None:

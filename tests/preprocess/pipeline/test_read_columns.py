@@ -16,7 +16,7 @@ from sft_shards.formats.layouts import put_together
 from sft_shards.formats.records import FieldMap, get
 from sft_shards.formats.records.json_schemas import OBJECT_MARK
 from sft_shards.preprocess.pipeline.read import read_in_columns
-from sft_shards.preprocess.sources import JsonBatch, RawBatch, TableBatch, json_columns, parse
+from sft_shards.preprocess.sources import JsonBatch, RawBatch, TableBatch, json_columns, json_rewriting, parse
 
 pytestmark = pytest.mark.unit
 
@@ -593,8 +593,59 @@ def test_objects_become_texts_and_nothing_else_changes(value, ascii_, spaced):
             for key, own in one.items()
         }
 
-    made = json_columns._with_objects_as_texts(spell(value, ascii_, spaced), "arguments")
+    made = json_rewriting.with_objects_as_texts(spell(value, ascii_, spaced), "arguments")
+    assert json.loads(bytes(made)) == changed(value)
+
+
+@pytest.mark.parametrize("depth", [1, 5, 6, 99])
+def test_objects_of_any_depth_become_texts(depth):
+    deep = functools.reduce(lambda inner, _: {'a"}': inner, "arguments": "}"}, range(depth), {})
+    value = {"arguments": deep, "more": [{"arguments": {"b": 1}}]}
+    made = json.loads(bytes(json_rewriting.with_objects_as_texts(json.dumps(value).encode(), "arguments")))
+    assert made["arguments"] == OBJECT_MARK + json.dumps(deep)
+    assert made["more"] == [{"arguments": OBJECT_MARK + '{"b": 1}'}]
+
+
+@settings(max_examples=200)
+@given(JSON, st.booleans(), st.booleans())
+def test_texts_become_lists_of_a_part_and_nothing_else_changes(value, ascii_, spaced):
+    def changed(one):
+        if isinstance(one, list):
+            return list(map(changed, one))
+        if not isinstance(one, dict):
+            return one
+        return {
+            key: [{"type": "text", "text": own}] if key == "a" and isinstance(own, str) else changed(own)
+            for key, own in one.items()
+        }
+
+    made = json_rewriting.with_texts_as_parts(spell(value, ascii_, spaced), "a")
     assert json.loads(made) == changed(value)
+
+
+@pytest.mark.parametrize("within", [True, False])
+@pytest.mark.parametrize("more", [{}, {"id": 1}])
+def test_contents_as_texts_and_as_parts_are_read_together_once_both_were_seen(within, more):
+    """Whether one record has both, or one has texts and another lists of parts."""
+    texts = [USUAL["openai"]["messages"], [{"role": "user", "content": ""}, {"role": "assistant", "content": "b"}]]
+    parts = [[{**one, "content": [{"type": "text", "text": one["content"]}]} for one in own] for own in texts]
+    records = [[texts[0][0], parts[0][1]], [parts[1][0], texts[1][1]]] if within else [texts[0], parts[1]]
+    lines = [json.dumps({"messages": own, **more}).encode() for own in records * 500]
+    raw = JsonBatch.of_texts(0, lines)
+    assert sum(map(len, rows_read_together("openai", raw))) == 1000
+    assert len(rows_read_together("openai", raw)) < 8
+    found = check("openai", raw, [json.loads(line) for line in lines])
+    assert found[998] == (("user", "assistant"), ["q", "a"])
+    assert found[999] == (('user=""', "assistant"), ["b"])
+
+
+@pytest.mark.parametrize("key", ["text", "value", "name"])
+def test_contents_in_a_key_that_parts_have_too(key):
+    fields = FieldMap(columns={"content": key})
+    part = {"type": "text", "text": "p"}
+    records = [{"messages": [{"role": "assistant", key: own}]} for own in ("a", [part], "b", [part, part])]
+    records.append({"messages": [{"role": "user", key: "q"}, {"role": "assistant", key: [part]}]})
+    check("openai", JsonBatch.of_texts(0, [json.dumps(record).encode() for record in records]), records, fields)
 
 
 @pytest.mark.parametrize(
