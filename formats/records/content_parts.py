@@ -12,15 +12,10 @@ from numpy.typing import NDArray
 from sft_shards.formats.arrow_arrays import bool_array, number_array, numbers_of, string_scalar
 from sft_shards.formats.columnar import prefix_sums, utf8_buffers
 from sft_shards.formats.records.arrow_columns import as_strings, is_list, not_null
+from sft_shards.formats.records.fields import REASONING_PARTS, TEXT_KEYS, TEXT_PARTS
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-TEXT_PARTS = ("text", "input_text", "output_text")
-REASONING_PARTS = ("reasoning", "thinking")
-TEXT_KEYS = ("text", "value")
-"""Keys of a part, of which the first that is not null is its text; a key named as its type is before these, where it is
-reasoning."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -101,6 +101,13 @@ BESIDE = (*SIDE, *MEDIA)
 """Columns in which a value makes a record more than roles and texts."""
 
 
+TEXT_PARTS = ("text", "input_text", "output_text")
+REASONING_PARTS = ("reasoning", "thinking")
+TEXT_KEYS = ("text", "value")
+"""Keys of a part, of which the first that is not null is its text; a key named as its type is before these, where it is
+reasoning."""
+
+
 def refuse_media(record: Mapping[str, Any]) -> None:
     """Refuse a record with pictures or sound: without them its text would ask something else.
 

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from sft_shards.formats.records.content_parts import REASONING_PARTS, TEXT_KEYS
-from sft_shards.formats.records.fields import SYSTEM, FieldMap
+from sft_shards.formats.records.fields import REASONING_PARTS, SYSTEM, TEXT_KEYS, FieldMap
 
 if TYPE_CHECKING:
     import pyarrow as pa

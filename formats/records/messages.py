@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -24,20 +24,10 @@ from sft_shards.formats.records.arrow_columns import (
     not_null,
     take_texts,
 )
+from sft_shards.formats.records.call_columns import CallColumns, read_calling_turns, read_calls
 from sft_shards.formats.records.content_parts import read_contents
 from sft_shards.formats.records.fields import SYSTEM, FieldMap
-from sft_shards.formats.records.json_schemas import (
-    CALLS,
-    NULL,
-    NUMBER,
-    PART_KEYS,
-    PARTS,
-    TEXT,
-    TEXT_PARTS,
-    JsonSchemas,
-    schema,
-    schemas_for,
-)
+from sft_shards.formats.records.message_schemas import REASONING, TEXT_FIELDS, TOOL_CALLS, TOOLS, WEIGHTS
 from sft_shards.formats.records.role_sequences import CALLS as CALLS_OF_TURNS
 from sft_shards.formats.records.role_sequences import (
     CONSTANTS,
@@ -48,18 +38,11 @@ from sft_shards.formats.records.role_sequences import (
     encode_roles,
     group_turns,
 )
-from sft_shards.formats.records.tool_columns import CallColumns, read_calling_turns, read_calls, with_offers
+from sft_shards.formats.records.tool_columns import with_offers
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-REASONING = ("reasoning_content", "reasoning", "thinking")
-"""Spellings of a message's reasoning, of which those that are not null say the same."""
-TEXT_FIELDS = (*REASONING, "name", "tool_call_id")
-"""Keys of a message whose texts are read as columns, too."""
-WEIGHTS = ("weight", "loss_weight", "train")
-"""Spellings of a message's weight, of which the first that is not null counts."""
-TOOL_CALLS, TOOLS, ARGUMENTS = "tool_calls", "tools", "arguments"
 NO_ARGUMENTS = next(code for code, label in CALLS_OF_TURNS.items() if label == "arguments={}")
 
 
@@ -297,91 +280,3 @@ def _are_numbers(kind: pa.DataType) -> bool:
     import pyarrow as pa
 
     return bool(pa.types.is_integer(kind) or pa.types.is_float32(kind) or pa.types.is_float64(kind))
-
-
-def _in_columns(key: str, value: Any) -> bool:
-    """Return whether columns can hold a value of a special key."""
-    if key == TOOL_CALLS and type(value) is list:
-        return all(type(call) is dict and _is_function(call.get("function")) for call in value)
-    return (
-        value is None or (key in TEXT_FIELDS and type(value) is str) or (key in WEIGHTS and type(value) in (int, float))
-    )
-
-
-def _is_function(value: Any) -> bool:
-    return type(value) is dict and type(value.get(ARGUMENTS)) in (str, dict)
-
-
-def _has_objects(message: Mapping[str, Any]) -> bool:
-    """Return whether the arguments of a call are an object, in a message that columns can hold."""
-    return any(type(call["function"][ARGUMENTS]) is dict for call in message.get(TOOL_CALLS) or ())
-
-
-def _content_kind(messages: Sequence[Mapping[str, Any]], key: str, *, in_parts: bool) -> str | None:
-    """Return what the contents of a record are: texts, or lists of text parts; None where columns cannot hold them."""
-    contents = [message[key] for message in messages if message.get(key) is not None]
-    kinds = {*map(type, contents)}
-    if kinds <= {str}:
-        return TEXT
-    lists = [content for content in contents if type(content) is list]
-    mixed = kinds == {str, list} and key not in PART_KEYS
-    if not in_parts or not (kinds == {list} or mixed) or {type(part) for one in lists for part in one} - {dict}:
-        return None
-    values = (part.get(key) for one in lists for part in one for key in PART_KEYS)
-    if not {*map(type, values)} <= {str, type(None)}:
-        return None
-    keys = {key for one in lists for part in one for key in part}
-    return TEXT_PARTS if keys <= {"type", "text"} else PARTS
-
-
-def message_schemas(
-    record: Any,
-    fields: FieldMap,
-    *,
-    lists: Sequence[str],
-    keys: tuple[str, str],
-    special: frozenset[str],
-    in_parts: bool = False,
-) -> JsonSchemas | None:
-    """Return the schemas for records like this one, which has a list of messages or is one.
-
-    The arguments are those of `read_message_columns`; see `ColumnarFormat.json_schemas`.
-
-    Args:
-        in_parts: whether a content may be a list of parts.
-    """
-    is_bare_list = type(record) is list
-    if not is_bare_list and type(record) is not dict:
-        return None
-    name = lists[0] if is_bare_list else next((name for name in lists if record.get(name) is not None), None)
-    if name is None:
-        return None
-    messages = record if is_bare_list else record[name]
-    if type(messages) is not list or set(map(type, messages)) != {dict}:
-        return None
-    other_keys = set().union(*messages) - {*keys}
-    if not all(_in_columns(key, message.get(key)) for message in messages for key in other_keys & special):
-        return None
-    kind = _content_kind(messages, keys[1], in_parts=in_parts)
-    if kind is None or not all(isinstance(message.get(keys[0]), (str, type(None))) for message in messages):
-        return None
-    kinds = {**dict.fromkeys(TEXT_FIELDS, TEXT), **dict.fromkeys(WEIGHTS, NUMBER), TOOL_CALLS: CALLS}
-    known = other_keys <= kinds.keys() & special
-    objects = frozenset([ARGUMENTS] if any(map(_has_objects, messages)) else [])
-    if objects & {name, *keys}:
-        return None
-
-    def schemas_of(kind: str) -> JsonSchemas | None:
-        own = ((keys[0], TEXT), (keys[1], kind), *((key, kinds[key]) for key in sorted(other_keys) if known))
-        if is_bare_list:
-            return JsonSchemas(strict=schema(((name, own),)), tolerant=None, value_field=name) if known else None
-        others = tuple((key, kinds.get(key, NULL)) for key in sorted(special - {*keys}))
-        any_kind = ((keys[0], TEXT), (keys[1], PARTS if kind == TEXT_PARTS else kind))
-        found = schemas_for(record, {name: own}, {name: (*any_kind, *others)}, lists, fields, (TOOLS,))
-        return found and replace(found, strict=found.strict if known else None)
-
-    found = schemas_of(kind)
-    if found is None or not in_parts or keys[1] in PART_KEYS:
-        return found and replace(found, objects=objects)
-    both = {"in_parts": schemas_of(TEXT_PARTS)} if kind == TEXT else {"parts_key": keys[1]}
-    return replace(found, objects=objects, **both)

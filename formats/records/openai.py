@@ -9,18 +9,21 @@ from sft_shards.formats.columnar import ConversationColumns
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.nesting import read_json
-from sft_shards.formats.records.content_parts import REASONING_PARTS, TEXT_KEYS, TEXT_PARTS
 from sft_shards.formats.records.fields import (
     MISSING,
+    REASONING_PARTS,
     SYSTEM,
     TEMPLATE_INPUTS,
+    TEXT_KEYS,
+    TEXT_PARTS,
     FieldMap,
     optional_text,
     refuse_media,
     text,
 )
 from sft_shards.formats.records.json_schemas import JsonSchemas
-from sft_shards.formats.records.messages import REASONING, WEIGHTS, message_schemas, read_message_columns
+from sft_shards.formats.records.message_schemas import REASONING, WEIGHTS, message_schemas
+from sft_shards.formats.records.messages import read_message_columns
 from sft_shards.formats.records.role_sequences import TEXT_ONLY_ROLES
 from sft_shards.formats.records.template_inputs import read_template_inputs
 from sft_shards.formats.records.tools import read_tools, tool_call

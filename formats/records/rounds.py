@@ -29,7 +29,7 @@ from sft_shards.formats.records.fields import (
     text,
 )
 from sft_shards.formats.records.json_schemas import JsonSchemas
-from sft_shards.formats.records.messages import WEIGHTS, message_schemas
+from sft_shards.formats.records.message_schemas import WEIGHTS, message_schemas
 from sft_shards.formats.records.openai import (
     LISTS,
     first_message,

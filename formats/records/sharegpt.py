@@ -10,7 +10,8 @@ from sft_shards.formats.errors import RecordError
 from sft_shards.formats.nesting import read_json
 from sft_shards.formats.records.fields import MISSING, TEMPLATE_INPUTS, FieldMap, text
 from sft_shards.formats.records.json_schemas import JsonSchemas
-from sft_shards.formats.records.messages import message_schemas, read_message_columns
+from sft_shards.formats.records.message_schemas import message_schemas
+from sft_shards.formats.records.messages import read_message_columns
 from sft_shards.formats.records.openai import (
     LISTS,
     SPECIAL,

@@ -1,196 +1,22 @@
-"""Calls of tools and tools on offer, from Arrow columns."""
+"""Tools on offer from Arrow columns."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sft_shards.formats.arrow_arrays import bool_array, bools_of, numbers_of, string_array
-from sft_shards.formats.columnar import ConversationColumns, prefix_sums, utf8_buffers
-from sft_shards.formats.errors import RecordError
-from sft_shards.formats.json_outlines import Rule, take_json_apart
-from sft_shards.formats.layouts import MOST_LABELS, NAME, Parts, json_text, take_arguments_apart, take_tools_apart
-from sft_shards.formats.nesting import is_shallow, parse_json
-from sft_shards.formats.records.arrow_columns import as_strings, is_list, not_empty, not_null, slice_texts, take_texts
-from sft_shards.formats.records.fields import FieldMap
+from sft_shards.formats.arrow_arrays import bool_array, numbers_of
+from sft_shards.formats.columnar import ConversationColumns
+from sft_shards.formats.json_outlines import take_json_apart
+from sft_shards.formats.layouts import MOST_LABELS
+from sft_shards.formats.records.arrow_columns import is_list, not_empty, take_texts
 from sft_shards.formats.records.json_of_columns import json_column
-from sft_shards.formats.records.json_schemas import OBJECT_MARK
-from sft_shards.formats.records.role_sequences import CALLS
-from sft_shards.formats.records.tools import read_arguments, read_tools, tool_call
+from sft_shards.formats.records.tool_json import TOOLS_RULE
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-CODES = {label: code for code, label in CALLS.items()}
-OWN_NAMES = FieldMap()
-"""Tools in a column of the user's own name are not read here."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CallColumns:
-    """The calls of some messages. Each has three codes: the call's, its id's (0 where it has none), its arguments'."""
-
-    counts: NDArray[np.int64]
-    """int64[t]: how many calls each message has."""
-    codes: NDArray[np.uint8]
-    """u8[c, 3]: of each call; those of its arguments are 0 where it is not supported."""
-    texts: pa.StringArray
-    """The names of all calls, then their ids, then their arguments: 3c texts, null or "" where there is none."""
-
-
-def read_calls(column: pa.Array) -> CallColumns | None:
-    """Return the calls of messages, a list for each; None for a column of another type."""
-    import pyarrow as pa
-
-    if not is_list(column.type) or not pa.types.is_struct(column.type.value_type):
-        return None
-    calls = _children(column.flatten())
-    if "function" not in calls or not pa.types.is_struct(calls["function"].type):
-        return None
-    function = _children(calls["function"])
-    if not function.keys() >= {"name", "arguments"}:
-        return None
-    names, arguments = as_strings(function["name"]), json_column(function["arguments"])
-    ids = calls.get("id")
-    no_ids = ids is None or ids.null_count == len(ids)
-    ids = pa.nulls(len(calls["function"]), pa.string()) if no_ids else as_strings(ids)
-    if names is None or arguments is None or ids is None:
-        return None
-    labels, texts = _taken_apart(arguments)
-    with_id = not_null(ids)
-    supported = _are_names(names) & (~with_id | _are_not_blank(ids))
-    codes = np.zeros((len(names), 3), dtype=np.uint8)
-    codes[:, 0] = CODES["call"]
-    codes[with_id, 1] = CODES["call_id"]
-    codes[:, 2] = np.where(supported, labels, 0)
-    return CallColumns(
-        counts=numbers_of(column.value_lengths(), null=0).astype(np.int64),
-        codes=codes,
-        texts=pa.concat_arrays([names, ids, texts]),
-    )
-
-
-def read_calling_turns(texts: pa.StringArray, calling: NDArray[np.bool_]) -> CallColumns:
-    """Return the calls of turns whose text is a call in JSON or a list of these (see `sharegpt`).
-
-    Args:
-        calling: bool[t]: which of the texts are calls. One that is not supported gets one call with the codes 0.
-    """
-    counts = np.zeros(len(texts), dtype=np.int64)
-    found: list[tuple[str, str, str, str]] = []
-    for place, text in zip(
-        np.flatnonzero(calling).tolist(), texts.filter(bool_array(calling)).to_pylist(), strict=True
-    ):
-        own = _calls_in(text)
-        counts[place] = len(own)
-        found += own
-    names, ids, labels, arguments = zip(*found, strict=True) if found else ((), (), (), ())
-    codes = np.zeros((len(found), 3), dtype=np.uint8)
-    codes[:, 0] = CODES["call"]
-    codes[:, 1] = np.where([bool(one) for one in ids], CODES["call_id"], 0)
-    codes[:, 2] = [CODES.get(label, 0) for label in labels]
-    return CallColumns(counts=counts, codes=codes, texts=string_array([*names, *ids, *arguments]))
-
-
-def _calls_in(text: str | None) -> list[tuple[str, str, str, str]]:
-    """Return name, id, label of the arguments and arguments of each call in a text; ("", "", "", "") if unsupported."""
-    unsupported = ("", "", "", "")
-    if text is None:
-        return [unsupported]
-    try:
-        value = parse_json(text)
-        if not is_shallow(value):
-            return [unsupported]
-        calls = [tool_call(one) for one in (value if isinstance(value, list) else [value])]
-    except ValueError:
-        return [unsupported]
-    out = []
-    for call in calls:
-        function = call["function"]
-        label, arguments = take_arguments_apart(function["arguments"])
-        own = (function["name"], call.get("id", ""), label, arguments)
-        named = NAME.fullmatch(own[0]) and ("id" not in call or own[1].strip())
-        out.append(own if named and _is_unicode(own[1] + arguments) else unsupported)
-    return out
-
-
-def _children(structs: pa.StructArray) -> dict[str, pa.Array]:
-    return dict(zip((field.name for field in structs.type), structs.flatten(), strict=True))
-
-
-def _are_names(names: pa.StringArray) -> NDArray[np.bool_]:
-    encoded = names.dictionary_encode()
-    good = [name is not None and NAME.fullmatch(name) is not None for name in encoded.dictionary.to_pylist()]
-    return np.take(np.asarray([*good, False], dtype=bool), numbers_of(encoded.indices, null=-1))
-
-
-def _are_not_blank(texts: pa.StringArray) -> NDArray[np.bool_]:
-    return np.asarray([text is not None and bool(text.strip()) for text in texts.to_pylist()], dtype=bool)
-
-
-def _taken_apart(arguments: pa.StringArray) -> tuple[NDArray[np.uint8], pa.StringArray]:
-    """Return the code of each call's arguments, u8[c], 0 where they are not supported, and the texts of all.
-
-    Args:
-        arguments: texts; behind `OBJECT_MARK`, objects as `layouts.json_text` writes them.
-    """
-    import pyarrow.compute as pc
-
-    given = not_null(arguments)
-    nowhere = bool_array(np.zeros(len(arguments), dtype=bool))
-    are_objects = bools_of(pc.coalesce(pc.starts_with(arguments, OBJECT_MARK), nowhere))
-    values, offsets = utf8_buffers(arguments)
-    begins = offsets[:-1] + np.where(are_objects, len(OBJECT_MARK), 0)
-    parts = take_json_apart(slice_texts(values, begins, np.where(are_objects, begins, offsets[1:])), ARGUMENTS_RULE)
-    known = np.asarray([*(CODES.get(layout[0], 0) for layout in parts.layouts), 0], dtype=np.uint8)
-    codes = np.where(given, known[parts.layout_ids], 0).astype(np.uint8)
-    own = np.where(parts.counts > 0, prefix_sums(parts.counts)[:-1], len(parts.texts))
-    texts = [parts.texts, string_array([""])]
-    if are_objects.any():
-        filled = are_objects & (offsets[1:] - begins > len("{}"))
-        codes[are_objects], codes[filled] = CODES["arguments={}"], CODES["arguments"]
-        texts.append(slice_texts(values, begins[filled], offsets[1:][filled]))
-        own[are_objects], own[filled] = len(parts.texts), len(parts.texts) + 1 + np.arange(filled.sum())
-    return codes, take_texts(texts, own)
-
-
-def json_objects(texts: pa.StringArray) -> tuple[NDArray[np.bool_], pa.StringArray]:
-    """Return which texts are an object in JSON, bool[n], and these as `layouts.json_text` writes them."""
-    parts = take_json_apart(texts, OBJECTS_RULE)
-    return parts.layout_ids >= 0, parts.texts
-
-
-def _object(text: str) -> Parts | None:
-    try:
-        value = parse_json(text)
-    except ValueError:
-        return None
-    taken = json_text(value)
-    return (("json",), [taken]) if type(value) is dict and is_shallow(value) and _is_unicode(taken) else None
-
-
-def _apart(text: str) -> Parts | None:
-    """Return label and text of the arguments of a call, which are a text in a record; None where they have none."""
-    try:
-        value = read_arguments(text)
-        label, taken = take_arguments_apart(value)
-    except (TypeError, ValueError):
-        return None
-    if not label or not is_shallow(value) or not _is_unicode(taken):
-        return None
-    return (label,), [taken] if taken else []
-
-
-def _is_unicode(text: str) -> bool:
-    """Return whether a text holds no half of a surrogate pair."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def with_offers(found: ConversationColumns, tools: pa.Array) -> ConversationColumns:
@@ -222,23 +48,3 @@ def with_offers(found: ConversationColumns, tools: pa.Array) -> ConversationColu
     joined = replace(found, layouts=layouts, layout_ids=layout_ids, texts=take_texts([found.texts, leaves], order))
     short = np.asarray([len(layout) <= MOST_LABELS for layout in layouts], dtype=bool)
     return joined.filter(short[layout_ids])
-
-
-def _offers(text: str) -> Parts | None:
-    """Return the labels and texts of tools in JSON; None where they have none, or may be refused."""
-    try:
-        tools = read_tools({"tools": text}, OWN_NAMES)
-        taken = take_tools_apart(tools)
-    except (RecordError, TypeError, ValueError, AttributeError, KeyError):
-        return None
-    return taken if taken is not None and is_shallow(tools) and _is_unicode("".join([*taken[0], *taken[1]])) else None
-
-
-def _tool_names(tools: Any) -> list[Any]:
-    """Return the names of tools in the value of their JSON."""
-    return [tool.get("function", tool).get("name") for tool in tools]
-
-
-OBJECTS_RULE = Rule(take_apart=_object)
-ARGUMENTS_RULE = Rule(take_apart=_apart)
-TOOLS_RULE = Rule(take_apart=_offers, names=_tool_names, with_types=True)

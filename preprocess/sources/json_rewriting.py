@@ -13,7 +13,7 @@ import numpy as np
 from sft_shards.formats.arrow_arrays import string_array
 from sft_shards.formats.records.arrow_columns import slice_texts, take_texts
 from sft_shards.formats.records.json_schemas import OBJECT_MARK
-from sft_shards.formats.records.tool_columns import json_objects
+from sft_shards.formats.records.tool_json import json_objects
 
 COLON = rb"[ \t\r\n]*:[ \t\r\n]*"
 STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'

@@ -11,7 +11,7 @@ from sft_shards.formats import json_outlines
 from sft_shards.formats.json_outlines import take_json_apart
 from sft_shards.formats.layouts import put_together
 from sft_shards.formats.records import FieldMap
-from sft_shards.formats.records.tool_columns import ARGUMENTS_RULE, TOOLS_RULE
+from sft_shards.formats.records.tool_json import ARGUMENTS_RULE, TOOLS_RULE
 from sft_shards.formats.records.tools import read_tools
 
 pytestmark = pytest.mark.unit
