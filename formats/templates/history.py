@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError
-from sft_shards.formats.templates.probes import last_turns, padded, probes
+from sft_shards.formats.templates.probes import last_turns, late_system, padded, probes
 from sft_shards.formats.templates.rendering import Rendering, Spoken
 from sft_shards.formats.templates.thinking import inlined_reasoning
 
@@ -43,11 +43,15 @@ class History:
 
         A turn that the template writes without a stop token where it is the last one may be followed by anything. If
         the template takes no conversation that ends here, inference never comes here, and the turn counts as kept.
+        What inference feeds before the first message is not known.
         """
         try:
-            fed, written = self.prompt(spoken.turn), self.written(spoken.turn)
+            written = self.written(spoken.turn)
         except RecordError:
             return True
+        fed = ""
+        with suppress(RecordError):
+            fed = self.prompt(spoken.turn)
         if not text.startswith(fed) or not written.startswith(text[: spoken.stop]):
             return False
         tail, stop = written[spoken.stop :], text[spoken.stop : spoken.end]
@@ -97,9 +101,11 @@ def kinds(conversation: Conversation) -> frozenset[str]:
     """Return what a conversation has that templates decide by.
 
     `rounds`: a user's turn after an assistant's. `steps`: an assistant's turn after an assistant's, with tools at most
-    in between. `tools`, `system`, and reasoning beside (`reasoning`) or inside of contents (`inlined`).
+    in between. `late`: a system prompt after an assistant's turn. `tools`, `system`, and reasoning beside (`reasoning`)
+    or inside of contents (`inlined`).
     """
     found: set[str] = set()
+    roles: set[str] = set()
     before = ""
     for turn in conversation.turns:
         if turn.role == "assistant":
@@ -108,9 +114,10 @@ def kinds(conversation: Conversation) -> frozenset[str]:
             found |= {"reasoning"} if (turn.reasoning or "").strip() else set()
             found |= {"inlined"} if inlined_reasoning(turn.content or "") else set()
         elif turn.role in ("system", "developer"):
-            found.add("system")
+            found |= {"system", "late"} if "assistant" in roles else {"system"}
         elif turn.role == "user":
             found |= {"rounds"} if before == "assistant" else set()
+        roles.add(turn.role)
         if turn.role in ("user", "assistant"):
             before = turn.role
     return frozenset(found | ({"tools"} if conversation.tools else set()))
@@ -128,7 +135,7 @@ def rewriting(template: Renders, tools: tuple[Any, ...] = ()) -> Rewriting:
 
     rewrites, differs = set(), set()
     one_question = until(probes()[0], 1)
-    for probe in offering(one_question, *probes(), padded()):
+    for probe in offering(one_question, *probes(), late_system(), padded()):
         try:
             rendering, history = template.render(probe), template.history(probe)
         except RecordError:

@@ -137,6 +137,13 @@ def last_turns() -> tuple[Conversation, ...]:
 
 
 @cache
+def late_system() -> Conversation:
+    """Return two rounds with a system prompt between them, which templates may move to the front."""
+    plain, with_system = probes()[:2]
+    return replace(plain, turns=(*plain.turns[:2], with_system.turns[0], *plain.turns[2:]))
+
+
+@cache
 def padded() -> Conversation:
     """Return two rounds with white space around all texts, which templates may strip in some places alone."""
     texts = ("Hello", "Hi there", "How are you", "Very well")

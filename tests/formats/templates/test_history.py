@@ -236,6 +236,31 @@ def test_reasoning_that_is_left_out_before_any_question_was_never_written_there(
     assert said(train(ChatTemplate("refuses", refuses, TOKENS), begins, TrainOn())) == [last]
 
 
+def test_unroll_knows_of_system_prompts_that_a_template_moves_to_the_front():
+    """DeepSeek V4 does, and rewrites nothing else."""
+    moves = "{% for m in messages if m.role == 'system' %}{{ m.content }}{% endfor %}"
+    plain = REWRITES["never shows reasoning"].replace(
+        "for m in messages %}\n", "for m in messages if m.role != 'system' %}\n"
+    )
+    template = ChatTemplate("moves", moves + plain, TOKENS)
+    turns = (Turn(role="user", content="Hi"), Turn(role="assistant", content="Hello!"))
+    late = Conversation(turns=(*turns, Turn(role="system", content="Be brief"), *turns))
+    first, last = train(template, late, TrainOn(rewritten="unroll")).texts
+    assert (first.turns, last.turns) == ((1,), (4,))
+    assert first.rendering.text == written(moves + plain, late, 1)
+    assert trained_turns(train(template, late, TrainOn(rewritten="skip"))) == [4]
+    assert train(template, late, TrainOn()).notes == ("history_rewritten",)
+    assert train(template, replace(late, turns=late.turns[2:]), TrainOn()).notes == ()
+
+
+def test_a_first_turn_that_lost_its_reasoning_is_rewritten_though_nothing_is_fed_before_it():
+    template = TEMPLATES["as Qwen3"]
+    begins = replace(REASONED, turns=REASONED.turns[1:])
+    assert trained_turns(train(template, begins, TrainOn(rewritten="skip"))) == [2]
+    with pytest.raises(RecordError, match="put a user's turn before it"):
+        train(template, begins, TrainOn(rewritten="unroll"))
+
+
 def test_a_second_template_that_takes_nothing_without_tools_is_asked_with_a_tool():
     plain = REWRITES["never shows reasoning"]
     template = ChatTemplate(
