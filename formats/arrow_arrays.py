@@ -6,7 +6,7 @@ every process, for a library that nothing here needs. These functions hand Arrow
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,9 +39,17 @@ def string_array(texts: Iterable[str]) -> pa.StringArray:
         UnicodeEncodeError: a text holds a lone surrogate.
         OverflowError: the texts have more than 2 GiB together.
     """
+    return utf8_array([text.encode() for text in texts])
+
+
+def utf8_array(encoded: Sequence[bytes]) -> pa.StringArray:
+    """Return texts in UTF-8 as an Arrow array of strings; no nulls.
+
+    Raises:
+        OverflowError: as `string_array`.
+    """
     import pyarrow as pa
 
-    encoded = [text.encode() for text in texts]
     offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
     if offsets[-1] > np.iinfo(np.int32).max:
         raise OverflowError("more than 2 GiB of text in one batch")

@@ -82,6 +82,12 @@ class Namespace(jinja2.utils.Namespace):
         return "<Namespace>"
 
 
+def held_by(namespace: Namespace) -> dict[str, Any]:
+    """Return what a namespace holds, without jinja2's detour for each name."""
+    held: dict[str, Any] = object.__getattribute__(namespace, "_Namespace__attrs")
+    return held
+
+
 class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
     """jinja2's sandbox, which keeps templates from Python's internals; this one also pays for all that they do.
 
@@ -165,8 +171,8 @@ class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
             return getattr(obj, attribute)
         if type(obj) is str and attribute in TEXT_METHODS:
             return getattr(obj, attribute)
-        if type(obj) is Namespace and attribute[:1] != "_" and (value := getattr(obj, attribute, None)) is not None:
-            return value
+        if type(obj) is Namespace and attribute[:1] != "_" and attribute in (held := held_by(obj)):
+            return held[attribute]
         return super().getattr(obj, attribute)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_shards.formats.arrow_arrays import string_array
+from sft_shards.formats.arrow_arrays import string_array, utf8_array
 from sft_shards.formats.columnar import ConversationColumns, prefix_sums, utf8_buffers
 from sft_shards.formats.records.arrow_columns import take_texts
 from sft_shards.formats.templates import Change, Skeleton, Trim
 from sft_shards.preprocess.pipeline.batch import Notes, TrainedTurns
 from sft_shards.preprocess.pipeline.ragged import row_numbers
-from sft_shards.preprocess.pipeline.whitespace import may_begin_with_space, may_end_with_space
+from sft_shards.preprocess.pipeline.whitespace import may_begin_with_space, may_end_with_space, stripped
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,6 +64,8 @@ class SkeletonTable:
         """For each literal, what the template does to the text behind it."""
         self._changing = np.zeros(0, dtype=bool)
         """bool[number of literals]: whether it does anything."""
+        self._trims: list[tuple[bool, bool] | None] = []
+        """For each literal, whether it strips all white space on the left and on the right; None where it does more."""
         self._trimming = np.zeros(0, dtype=bool)
         """bool[number of literals]: whether it strips white space at most."""
 
@@ -82,6 +84,7 @@ class SkeletonTable:
         self._literals = string_array(chain.from_iterable(one.literals for one in self._skeletons))
         self._changes = [changes for one in self._skeletons for changes in (*one.changes, ())]
         self._changing = np.asarray(list(map(bool, self._changes)), dtype=bool)
+        self._trims = [_trims(changes) for changes in self._changes]
         trimming = [all(isinstance(one, Trim) for one in own) for own in self._changes]
         self._trimming = np.asarray(trimming, dtype=bool)
         return range(before, len(self._skeletons))
@@ -124,17 +127,20 @@ class SkeletonTable:
         literal_before = texts + np.repeat(first_literal - firsts[:-1], gaps)
         numbers_of_texts = self._gaps[texts + np.repeat(first_gap - firsts[:-1], gaps)]
         contents = _in_gaps(conversations.texts, numbers_of_texts + np.repeat(first_texts, gaps))
-        contents = self._changed(contents, literal_before)
+        rows_changed, changed = self._changed(contents, literal_before)
         sources = np.empty(piece_offsets[-1], dtype=np.int64)
         sources[text_pieces] = len(self._literals) + texts
+        sources[text_pieces[rows_changed]] = len(self._literals) + len(texts) + np.arange(len(rows_changed))
         sources[text_pieces - 1] = literal_before
         sources[piece_offsets[1:] - 1] = first_literal + gaps
-        values, byte_offsets = utf8_buffers(take_texts([self._literals, contents], sources))
+        values, byte_offsets = utf8_buffers(take_texts([self._literals, contents, changed], sources))
         # Spans: bytes of literals, which the skeleton knows, and bytes of texts in between.
         span_offsets = prefix_sums(span_count)
         rows = row_numbers(span_offsets)
         spans = self._spans[np.arange(len(rows)) + np.repeat(first_span - span_offsets[:-1], span_count)]
-        content_offsets = utf8_buffers(contents)[1]
+        sizes = np.diff(utf8_buffers(contents)[1])
+        sizes[rows_changed] = np.diff(utf8_buffers(changed)[1])
+        content_offsets = prefix_sums(sizes)
         before = content_offsets[firsts[rows][:, None] + spans[:, ::2]] - content_offsets[firsts[rows]][:, None]
         return FilledTexts(
             text=values,
@@ -156,8 +162,10 @@ class SkeletonTable:
         """Return which turns are trained in conversations; skeletons as for `fill`."""
         return TrainedTurns.of([one.turns for one in self._skeletons]).select(numbers)
 
-    def _changed(self, texts: pa.StringArray, literal_before: NDArray[np.int64]) -> pa.StringArray:
-        """Return texts as the template writes them: without the white space that it strips, and as JSON.
+    def _changed(
+        self, texts: pa.StringArray, literal_before: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], pa.StringArray]:
+        """Return which texts the template changes, int64[c], and what it writes of these: stripped, or as JSON.
 
         Args:
             texts: none is blank.
@@ -165,19 +173,34 @@ class SkeletonTable:
         """
         changing = self._changing[literal_before]
         if not changing.any():
-            return texts
+            return np.zeros(0, dtype=np.int64), utf8_array([])
         values, offsets = utf8_buffers(texts)
+        raw = memoryview(values)
         spaced = may_begin_with_space(values, offsets) | may_end_with_space(values, offsets)
-        rows = np.flatnonzero(changing & (spaced | ~self._trimming[literal_before])).tolist()
-        changed = []
-        for row in rows:
-            text = values[offsets[row] : offsets[row + 1]].tobytes().decode()
-            for change in self._changes[literal_before[row]]:
-                text = change(text)
-            changed.append(text)
-        sources = np.arange(len(texts))
-        sources[rows] = len(texts) + np.arange(len(rows))
-        return take_texts([texts, string_array(changed)], sources)
+        rows = np.flatnonzero(changing & (spaced | ~self._trimming[literal_before]))
+        columns = (offsets[rows], offsets[rows + 1], literal_before[rows])
+        changed = [
+            self._changed_one(raw[start:end].tobytes(), literal)
+            for start, end, literal in zip(*(column.tolist() for column in columns), strict=True)
+        ]
+        return rows, utf8_array(changed)
+
+    def _changed_one(self, text: bytes, literal: int) -> bytes:
+        trims = self._trims[literal]
+        if trims is not None:
+            return stripped(text, left=trims[0], right=trims[1])
+        decoded = text.decode()
+        for change in self._changes[literal]:
+            decoded = change(decoded)
+        return decoded.encode()
+
+
+def _trims(changes: tuple[Change, ...]) -> tuple[bool, bool] | None:
+    """Return whether changes strip all white space on the left and on the right; None where they do anything else."""
+    if any(not isinstance(one, Trim) or one.characters is not None for one in changes):
+        return None
+    methods = {one.method for one in changes if isinstance(one, Trim)}
+    return "lstrip" in methods, "rstrip" in methods
 
 
 def _in_gaps(texts: pa.StringArray, numbers: NDArray[np.int64]) -> pa.StringArray:

@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 
 WHITE_SPACE = "".join([chr(point) for point in range(0x3001) if chr(point).isspace()])
 """All white space that Unicode knows."""
+ASCII_SPACE = "".join(character for character in WHITE_SPACE if character.isascii()).encode()
+_OTHERS = [character.encode() for character in WHITE_SPACE if not character.isascii()]
+_FIRST, _LAST = {one[:2] for one in _OTHERS}, {one[-2:] for one in _OTHERS}
+"""The first two and the last two bytes of all other white space."""
 
 
 def are_blank(values: NDArray[np.uint8], offsets: NDArray[np.int32]) -> NDArray[np.bool_]:
@@ -36,6 +40,20 @@ def may_begin_with_space(values: NDArray[np.uint8], offsets: NDArray[np.int32]) 
 def may_end_with_space(values: NDArray[np.uint8], offsets: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Return bool[t]: the texts that may end with white space; some others are among them. Arguments as above."""
     return _pair_tables()[1][_pairs(values, offsets[1:] - 2, offsets[1:] - 1)]
+
+
+def stripped(text: bytes, *, left: bool, right: bool) -> bytes:
+    """Return a text in UTF-8 without the white space at its ends, as `str.lstrip` and `str.rstrip` take it off.
+
+    ASCII needs no decoding: " ï\n" is 20 C3 AF 0A, and C3 AF are neither the first nor the last bytes of white space.
+    """
+    text = text.lstrip(ASCII_SPACE) if left else text
+    text = text.rstrip(ASCII_SPACE) if right else text
+    if (left and text[:2] in _FIRST) or (right and text[-2:] in _LAST):
+        decoded = text.decode()
+        decoded = decoded.lstrip() if left else decoded
+        return (decoded.rstrip() if right else decoded).encode()
+    return text
 
 
 @lru_cache(maxsize=1)
