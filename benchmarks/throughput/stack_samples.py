@@ -32,6 +32,8 @@ STAGES = {
     "preprocess/pipeline/reference_rendering.py": "render",
     "preprocess/pipeline/rendered_texts.py": "render",
     "preprocess/pipeline/skeleton_table.py": "render",
+    "preprocess/pipeline/string_search.py": "render",
+    "preprocess/pipeline/whitespace.py": "render",
     "preprocess/pipeline/masks.py": "mask",
     "preprocess/tokenizer/byte_lengths.py": "mask",
     "preprocess/pipeline/tokenize.py": "tokenize",

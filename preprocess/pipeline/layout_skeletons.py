@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate, chain, pairwise
@@ -18,6 +17,7 @@ from sft_shards.formats.templates import ChatTemplate, Skeleton, Tracer, Trained
 from sft_shards.formats.templates.rendering import CALL, CALL_END
 from sft_shards.formats.templates.skeleton import plain_text_skeleton
 from sft_shards.preprocess.pipeline.skeleton_table import SkeletonTable
+from sft_shards.preprocess.pipeline.string_search import StringSearch
 
 MOST_SKELETONS = 4096
 """Skeletons that are kept at most. Beyond that, conversations with other role sequences are rendered by Jinja."""
@@ -43,7 +43,7 @@ class LayoutSkeletons:
         table: the skeletons.
         forbidden: strings that no text that is filled in may hold.
         tags: strings that only an assistant's text may hold, in UTF-8.
-        pattern: matches both, also as JSON writes them.
+        search: finds both, also as JSON writes them.
     """
 
     def __init__(self, template: ChatTemplate, policy: TrainOn) -> None:
@@ -62,7 +62,7 @@ class LayoutSkeletons:
         self.forbidden = strings
         tags = {*self._template.control.tags} - strings
         self.tags = frozenset(tag.encode() for tag in tags)
-        self.pattern = _any_of({form for one in strings | tags for form in (one, json_text(one)[1:-1])})
+        self.search = StringSearch({form for one in strings | tags for form in (one, json_text(one)[1:-1])})
 
     def bounds(self, conversations: ConversationColumns, records: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return int64[n, 2]: the first of each conversation's skeletons and the one behind the last.
@@ -165,8 +165,3 @@ def conversation_of(layout: Layout, texts: Sequence[str]) -> Conversation:
     """Return the conversation of a layout with these texts."""
     turns, tools = put_together(layout, texts)
     return Conversation(turns=tuple(turns), tools=tuple(tools))
-
-
-def _any_of(strings: set[str]) -> re.Pattern[bytes]:
-    """Return a pattern for any of several strings in UTF-8, the longest first."""
-    return re.compile(b"|".join(map(re.escape, sorted((one.encode() for one in strings), key=len, reverse=True))))

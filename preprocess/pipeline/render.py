@@ -138,20 +138,22 @@ class BatchRendering:
         """
         values, offsets = utf8_buffers(conversations.texts)
         unsupported = np.zeros(len(conversations.texts), dtype=bool)
-        noncharacters = np.flatnonzero((values[:-1] == 0xEF) & (values[1:] == 0xB7))  # U+FDC0 to U+FDFF
+        noncharacters = np.flatnonzero(values[:-1] == 0xEF)
+        noncharacters = noncharacters[values[noncharacters + 1] == 0xB7]  # U+FDC0 to U+FDFF
         unsupported[np.searchsorted(offsets, noncharacters, side="right") - 1] = True
         place = 0
         bounds = conversations.text_offsets
-        while found := self._skeletons.pattern.search(values, place):
-            owner = np.searchsorted(offsets, found.start(), side="right") - 1
-            if found[0] in self._skeletons.tags:
+        for start, string in self._skeletons.search.find(values):
+            if start < place:
+                continue
+            owner = np.searchsorted(offsets, start, side="right") - 1
+            if string in self._skeletons.tags:
                 row = np.searchsorted(bounds, owner, side="right") - 1
                 layout = conversations.layouts[conversations.layout_ids[row]]
                 if is_assistants(text_labels(layout)[owner - bounds[row]]):
-                    place = found.start() + 1  # another string may begin inside of the tag
                     continue
             unsupported[owner] = True
-            place = int(offsets[owner + 1])  # a match across two texts must not hide one that begins in the second
+            place = int(offsets[owner + 1])
         return unsupported
 
 
