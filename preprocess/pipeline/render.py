@@ -10,7 +10,6 @@ skeleton can be made, and texts to which the template might react otherwise than
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -67,7 +66,7 @@ class BatchRendering:
         """Return conversations with their think blocks in the layouts, where the template looks for think tags."""
         if not len(conversations.rows) or not any(THINK in one for one in self._skeletons.forbidden):
             return conversations
-        if re.search(THINK.encode(), utf8_buffers(conversations.texts)[0]) is None:
+        if not _holds(utf8_buffers(conversations.texts)[0], THINK.encode()):
             return conversations
         import pyarrow.compute as pc
 
@@ -155,6 +154,14 @@ class BatchRendering:
             unsupported[owner] = True
             place = int(offsets[owner + 1])
         return unsupported
+
+
+def _holds(values: NDArray[np.uint8], word: bytes) -> bool:
+    """Return whether a word stands somewhere in bytes, u8[B]. Its last byte should be a rare one."""
+    places = np.flatnonzero(values[len(word) - 1 :] == word[-1])
+    for at, byte in enumerate(word[:-1]):
+        places = places[values[places + at] == byte]
+    return bool(len(places))
 
 
 def _has_short_history(conversations: ConversationColumns) -> NDArray[np.bool_]:

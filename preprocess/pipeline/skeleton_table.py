@@ -71,22 +71,29 @@ class SkeletonTable:
 
     def add(self, skeletons: Iterable[Skeleton]) -> range:
         """Add skeletons, and return their numbers."""
-        before = len(self._skeletons)
-        self._skeletons += skeletons
-        lengths = [(len(one.literals), len(one.spans)) for one in self._skeletons]
+        import pyarrow as pa
+
+        before, added = len(self._skeletons), list(skeletons)
+        self._skeletons += added
+        lengths = [(len(one.literals), len(one.spans)) for one in added]
         literals, spans = np.asarray(lengths, dtype=np.int64).reshape(-1, 2).T
-        first_literal = prefix_sums(literals)[:-1]
         gaps = literals - 1
-        columns = [first_literal, prefix_sums(spans)[:-1], spans, prefix_sums(gaps)[:-1], gaps]
-        self._index = np.stack(columns, axis=1)
-        self._spans = np.concatenate([NO_SPANS, *(one.spans for one in self._skeletons)])
-        self._gaps = np.asarray([gap for one in self._skeletons for gap in one.gaps], dtype=np.int64)
-        self._literals = string_array(chain.from_iterable(one.literals for one in self._skeletons))
-        self._changes = [changes for one in self._skeletons for changes in (*one.changes, ())]
-        self._changing = np.asarray(list(map(bool, self._changes)), dtype=bool)
-        self._trims = [_trims(changes) for changes in self._changes]
-        trimming = [all(isinstance(one, Trim) for one in own) for own in self._changes]
-        self._trimming = np.asarray(trimming, dtype=bool)
+        firsts = [
+            len(known) + prefix_sums(counts)[:-1]
+            for known, counts in ((self._literals, literals), (self._spans, spans), (self._gaps, gaps))
+        ]
+        rows = np.stack([firsts[0], firsts[1], spans, firsts[2], gaps], axis=1)
+        self._index = np.concatenate([self._index, rows])
+        self._spans = np.concatenate([self._spans, *(one.spans for one in added)])
+        self._gaps = np.append(self._gaps, np.asarray([gap for one in added for gap in one.gaps], dtype=np.int64))
+        new = string_array(chain.from_iterable(one.literals for one in added))
+        self._literals = pa.concat_arrays([self._literals, new])
+        changes = [changes for one in added for changes in (*one.changes, ())]
+        self._changes += changes
+        self._trims += map(_trims, changes)
+        self._changing = np.append(self._changing, np.asarray(list(map(bool, changes)), dtype=bool))
+        trimming = [all(isinstance(one, Trim) for one in own) for own in changes]
+        self._trimming = np.append(self._trimming, np.asarray(trimming, dtype=bool))
         return range(before, len(self._skeletons))
 
     def fill(
