@@ -12,23 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_shards.formats.arrow_arrays import bools_of
 from sft_shards.formats.columnar import INPUT, ConversationColumns, text_labels, utf8_buffers
 from sft_shards.formats.conversation import PLAIN_TEXT, ROLES, Conversation
-from sft_shards.formats.layouts import is_assistants, take_apart, take_thoughts_apart
+from sft_shards.formats.layouts import is_assistants, take_apart
 from sft_shards.formats.templates import ChatTemplate, TrainOn
 from sft_shards.formats.templates.trained_texts import LONGEST_HISTORY
-from sft_shards.preprocess.pipeline.batch import NO_SPANS, ConversationBatch, RenderedBatch, merge_columns
+from sft_shards.preprocess.pipeline.batch import NO_SPANS, ConversationBatch, RenderedBatch
 from sft_shards.preprocess.pipeline.layout_skeletons import LayoutSkeletons, conversation_of
 from sft_shards.preprocess.pipeline.reference_rendering import ReferenceRendering
-
-THINK = "think>"
-"""What each think tag ends with."""
+from sft_shards.preprocess.pipeline.think_blocks import THINK, take_think_blocks_apart
 
 
 class BatchRendering:
@@ -64,25 +60,9 @@ class BatchRendering:
 
     def _with_thoughts(self, conversations: ConversationColumns) -> ConversationColumns:
         """Return conversations with their think blocks in the layouts, where the template looks for think tags."""
-        if not len(conversations.rows) or not any(THINK in one for one in self._skeletons.forbidden):
+        if not len(conversations.rows) or not any(THINK.decode() in one for one in self._skeletons.forbidden):
             return conversations
-        if not _holds(utf8_buffers(conversations.texts)[0], THINK.encode()):
-            return conversations
-        import pyarrow.compute as pc
-
-        holding = bools_of(pc.match_substring(conversations.texts, THINK))
-        if not holding.any():  # it stands across two texts
-            return conversations
-        thinking = np.logical_or.reduceat(holding, conversations.text_offsets[:-1])
-        some = conversations.filter(thinking)
-        texts, offsets = some.texts.to_pylist(), some.text_offsets.tolist()
-        found = {}
-        for row, number, (first, last) in zip(some.rows, some.layout_ids, pairwise(offsets), strict=True):
-            taken = take_thoughts_apart(some.layouts[number], texts[first:last])
-            if taken is not None:
-                found[int(row)] = taken
-        rest = conversations.filter(~np.isin(conversations.rows, list(found)))
-        return merge_columns([rest, ConversationColumns.from_rows(found)])
+        return take_think_blocks_apart(conversations)
 
     def _fill_others(self, conversations: ConversationBatch) -> RenderedBatch:
         """Fill what is not in columns: the conversations that have a layout."""
@@ -154,14 +134,6 @@ class BatchRendering:
             unsupported[owner] = True
             place = int(offsets[owner + 1])
         return unsupported
-
-
-def _holds(values: NDArray[np.uint8], word: bytes) -> bool:
-    """Return whether a word stands somewhere in bytes, u8[B]. Its last byte should be a rare one."""
-    places = np.flatnonzero(values[len(word) - 1 :] == word[-1])
-    for at, byte in enumerate(word[:-1]):
-        places = places[values[places + at] == byte]
-    return bool(len(places))
 
 
 def _has_short_history(conversations: ConversationColumns) -> NDArray[np.bool_]:
