@@ -79,10 +79,10 @@ def test_a_record_with_tools_is_tokenized_with_the_others(make_tokenizer, kind):
 
 @pytest.mark.usefixtures("_no_verification")
 def test_a_record_that_is_read_by_itself_is_rendered_with_the_others(make_tokenizer):
-    """A list of parts beside texts is beyond the columns; what it says is text alone."""
+    """A list of texts as a content is beyond the columns; what it says is text alone."""
     parts = {
         "messages": [
-            {"role": "user", "content": [{"type": "text", "text": "a"}]},
+            {"role": "user", "content": ["a"]},
             {"role": "assistant", "content": "b"},
         ]
     }
