@@ -19,7 +19,7 @@ from sft_shards.formats.columnar import utf8_buffers
 if TYPE_CHECKING:
     import pyarrow as pa
 
-NEVER_TEXT = ("history",)
+NEVER_TEXT = ("history", "weight", "loss_weight", "train")
 """Fields in which even an empty text is an error."""
 
 

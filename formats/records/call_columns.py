@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_shards.formats.arrow_arrays import bool_array, bools_of, numbers_of, string_array
+from sft_shards.formats.arrow_arrays import bool_array, bools_of, number_array, numbers_of, string_array, string_scalar
 from sft_shards.formats.columnar import prefix_sums, utf8_buffers
 from sft_shards.formats.json_outlines import take_json_apart
 from sft_shards.formats.layouts import NAME, take_arguments_apart
@@ -37,6 +38,25 @@ class CallColumns:
     texts: pa.StringArray
     """The names of all calls, then their ids, then their arguments: 3c texts, null or "" where there is none."""
 
+    @classmethod
+    def merge(cls, parts: Sequence[CallColumns]) -> CallColumns:
+        """Put the calls of the same messages together, in the order of the messages."""
+        import pyarrow as pa
+
+        if len(parts) == 1:
+            return parts[0]
+        owners = np.concatenate([np.repeat(np.arange(len(part.counts)), part.counts) for part in parts])
+        order = np.argsort(owners, kind="stable")
+        columns = [
+            pa.concat_arrays([part.texts.slice(at * len(part.codes), len(part.codes)) for part in parts])
+            for at in range(3)
+        ]
+        return cls(
+            counts=np.sum([part.counts for part in parts], axis=0),
+            codes=np.concatenate([part.codes for part in parts])[order],
+            texts=pa.concat_arrays([column.take(number_array(order)) for column in columns]),
+        )
+
 
 def read_calls(column: pa.Array) -> CallColumns | None:
     """Return the calls of messages, a list for each; None for a column of another type."""
@@ -44,30 +64,76 @@ def read_calls(column: pa.Array) -> CallColumns | None:
 
     if not is_list(column.type) or not pa.types.is_struct(column.type.value_type):
         return None
-    calls = _children(column.flatten())
+    calls = children(column.flatten())
     if "function" not in calls or not pa.types.is_struct(calls["function"].type):
         return None
-    function = _children(calls["function"])
-    if not function.keys() >= {"name", "arguments"}:
+    return _calls({**calls, **children(calls["function"])}, numbers_of(column.value_lengths(), null=0))
+
+
+def read_function_calls(column: pa.Array) -> CallColumns | None:
+    """Return the calls of messages, one for each that has any; None for a column of another type."""
+    import pyarrow as pa
+
+    if not pa.types.is_struct(column.type):
         return None
-    names, arguments = as_strings(function["name"]), json_column(function["arguments"])
-    ids = calls.get("id")
-    no_ids = ids is None or ids.null_count == len(ids)
-    ids = pa.nulls(len(calls["function"]), pa.string()) if no_ids else as_strings(ids)
+    filled = not_null(column)
+    calls = children(column.filter(bool_array(filled)))
+    return None if _has_any(calls, "function") else _calls(calls, filled)
+
+
+def read_part_calls(parts: Mapping[str, pa.Array], kinds: pa.StringArray) -> CallColumns | None:
+    """Return the calls of some content parts (see `fields.CALL_PARTS`); None for columns of other types.
+
+    Args:
+        parts: by key, one value for each part.
+        kinds: the type of each.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    used = bools_of(pc.equal(kinds, string_scalar("tool_use")))
+    nothing = pa.nulls(len(kinds), pa.string())
+    values = json_column(parts.get("value", nothing))
+    inputs, arguments = (json_column(parts.get(key, nothing)) for key in ("input", "arguments"))
+    if values is None or inputs is None or arguments is None or _has_any(parts, "function"):
+        return None
+    if as_strings(parts.get("input", nothing)) is not None:  # which must be objects
+        inputs = pc.if_else(pc.starts_with(inputs, OBJECT_MARK), inputs, string_scalar(None))
+    arguments = pc.if_else(bool_array(used), inputs, pc.coalesce(arguments, string_scalar("{}")))
+    valued = ~used & not_null(values)
+    beside = {"name": nothing, **parts, "arguments": arguments}
+    direct = _calls({key: one.filter(bool_array(~valued)) for key, one in beside.items()}, ~valued)
+    if direct is None or not valued.any():
+        return direct
+    marked = bools_of(pc.coalesce(pc.starts_with(values, OBJECT_MARK), bool_array(np.zeros(len(values), dtype=bool))))
+    raw, offsets = utf8_buffers(values)
+    texts = slice_texts(raw, offsets[:-1] + np.where(marked, len(OBJECT_MARK), 0), offsets[1:])
+    return CallColumns.merge([direct, read_calling_turns(texts, valued)])
+
+
+def _has_any(columns: Mapping[str, pa.Array], name: str) -> bool:
+    return name in columns and columns[name].null_count < len(columns[name])
+
+
+def _calls(fields: Mapping[str, pa.Array], counts: NDArray[Any]) -> CallColumns | None:
+    """Return calls by their names, arguments and ids, which are null or not there where a call has none."""
+    import pyarrow as pa
+
+    if not fields.keys() >= {"name", "arguments"}:
+        return None
+    names, arguments = as_strings(fields["name"]), json_column(fields["arguments"])
+    count = len(fields["name"])
+    ids = as_strings(fields["id"]) if _has_any(fields, "id") else pa.nulls(count, pa.string())
     if names is None or arguments is None or ids is None:
         return None
     labels, texts = _taken_apart(arguments)
     with_id = not_null(ids)
     supported = _are_names(names) & (~with_id | _are_not_blank(ids))
-    codes = np.zeros((len(names), 3), dtype=np.uint8)
+    codes = np.zeros((count, 3), dtype=np.uint8)
     codes[:, 0] = CODES["call"]
     codes[with_id, 1] = CODES["call_id"]
     codes[:, 2] = np.where(supported, labels, 0)
-    return CallColumns(
-        counts=numbers_of(column.value_lengths(), null=0).astype(np.int64),
-        codes=codes,
-        texts=pa.concat_arrays([names, ids, texts]),
-    )
+    return CallColumns(counts=counts.astype(np.int64), codes=codes, texts=pa.concat_arrays([names, ids, texts]))
 
 
 def read_calling_turns(texts: pa.StringArray, calling: NDArray[np.bool_]) -> CallColumns:
@@ -114,7 +180,8 @@ def _calls_in(text: str | None) -> list[tuple[str, str, str, str]]:
     return out
 
 
-def _children(structs: pa.StructArray) -> dict[str, pa.Array]:
+def children(structs: pa.StructArray) -> dict[str, pa.Array]:
+    """Return the fields of structs by their names."""
     return dict(zip((field.name for field in structs.type), structs.flatten(), strict=True))
 
 

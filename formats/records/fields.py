@@ -103,6 +103,7 @@ BESIDE = (*SIDE, *MEDIA)
 
 TEXT_PARTS = ("text", "input_text", "output_text")
 REASONING_PARTS = ("reasoning", "thinking")
+CALL_PARTS = ("tool_call", "tool_use")
 TEXT_KEYS = ("text", "value")
 """Keys of a part, of which the first that is not null is its text; a key named as its type is before these, where it is
 reasoning."""

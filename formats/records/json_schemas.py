@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 FieldKind = str | tuple[tuple[str, str], ...]
 """What a field holds: one of the kinds below, or a list of messages, given by the kinds of their fields."""
 TEXT, NUMBER, NULL, EMPTY_LIST, CALLS = "text", "number", "null", "empty_list", "calls"
-TEXT_PARTS, PARTS = "text_parts", "parts"
-"""Of these, `CALLS` are a message's `tool_calls`, with arguments as texts, `TEXT_PARTS` a content's parts that have a
-type and a text, and `PARTS` those with any of `PART_KEYS`."""
+TEXT_PARTS, PARTS, CALL = "text_parts", "parts", "call"
+"""Of these, `CALLS` are a message's `tool_calls`, with arguments as texts, `CALL` a `function_call`, `TEXT_PARTS` a
+content's parts that have a type and a text, and `PARTS` those with any of `PART_KEYS` and what a call has."""
 PART_KEYS = ("type", *TEXT_KEYS, *REASONING_PARTS)
+CALL_OBJECTS = ("input", "arguments", "value")
+"""Keys of a part that is a call, of which a value may be an object."""
 OBJECT_MARK = "\0" + secrets.token_hex(8)
 """What no text of a record begins with: it is another one in every process."""
 
@@ -58,10 +60,12 @@ def schema(fields: tuple[tuple[str, FieldKind], ...]) -> pa.Schema:
     import pyarrow as pa
 
     types = {TEXT: pa.string(), NUMBER: pa.float64(), NULL: pa.null(), EMPTY_LIST: pa.list_(pa.null())}
-    function = pa.struct([("name", pa.string()), ("arguments", pa.string())])
-    types[CALLS] = pa.list_(pa.struct([("id", pa.string()), ("type", pa.string()), ("function", function)]))
+    named = pa.struct([("name", pa.string()), ("arguments", pa.string())])
+    types[CALLS] = pa.list_(pa.struct([("id", pa.string()), ("type", pa.string()), ("function", named)]))
     types[TEXT_PARTS] = pa.list_(pa.struct([("type", pa.string()), ("text", pa.string())]))
-    types[PARTS] = pa.list_(pa.struct([(key, pa.string()) for key in PART_KEYS]))
+    function = [(key, pa.string()) for key in ("id", "name", "arguments")] + [("function", pa.null())]
+    types[CALL] = pa.struct(function)
+    types[PARTS] = pa.list_(pa.struct([(key, pa.string()) for key in (*PART_KEYS, "input")] + function))
 
     def arrow_type(kind: FieldKind) -> pa.DataType:
         return types[kind] if isinstance(kind, str) else pa.list_(pa.struct([(key, types[one]) for key, one in kind]))

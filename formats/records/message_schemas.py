@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sft_shards.formats.records.fields import FieldMap
+from sft_shards.formats.records.fields import CALL_PARTS, FieldMap
 from sft_shards.formats.records.json_schemas import (
+    CALL,
+    CALL_OBJECTS,
     CALLS,
     NULL,
     NUMBER,
@@ -26,11 +28,15 @@ TEXT_FIELDS = (*REASONING, "name", "tool_call_id")
 """Keys of a message whose texts are read as columns, too."""
 WEIGHTS = ("weight", "loss_weight", "train")
 """Spellings of a message's weight, of which the first that is not null counts."""
-TOOL_CALLS, TOOLS, ARGUMENTS = "tool_calls", "tools", "arguments"
+TOOL_CALLS, FUNCTION_CALL, TOOLS, ARGUMENTS = "tool_calls", "function_call", "tools", "arguments"
+PART_FIELDS = (*PART_KEYS, "id", "name", *CALL_OBJECTS)
+"""Keys of a part that are read."""
 
 
 def _in_columns(key: str, value: Any) -> bool:
     """Return whether columns can hold a value of a special key."""
+    if key == FUNCTION_CALL and type(value) is dict:
+        return _is_function(value) and value.get("function") is None and type(value.get("id")) in (str, type(None))
     if key == TOOL_CALLS and type(value) is list:
         return all(type(call) is dict and _is_function(call.get("function")) for call in value)
     return (
@@ -42,11 +48,6 @@ def _is_function(value: Any) -> bool:
     return type(value) is dict and type(value.get(ARGUMENTS)) in (str, dict)
 
 
-def _has_objects(message: Mapping[str, Any]) -> bool:
-    """Return whether the arguments of a call are an object, in a message that columns can hold."""
-    return any(type(call["function"][ARGUMENTS]) is dict for call in message.get(TOOL_CALLS) or ())
-
-
 def _content_kind(messages: Sequence[Mapping[str, Any]], key: str, *, in_parts: bool) -> str | None:
     """Return what the contents of a record are: texts, or lists of text parts; None where columns cannot hold them."""
     contents = [message[key] for message in messages if message.get(key) is not None]
@@ -54,14 +55,35 @@ def _content_kind(messages: Sequence[Mapping[str, Any]], key: str, *, in_parts: 
     if kinds <= {str}:
         return TEXT
     lists = [content for content in contents if type(content) is list]
-    mixed = kinds == {str, list} and key not in PART_KEYS
-    if not in_parts or not (kinds == {list} or mixed) or {type(part) for one in lists for part in one} - {dict}:
+    mixed = kinds == {str, list} and key not in PART_FIELDS
+    parts = [part for content in lists for part in content]
+    if not in_parts or not (kinds == {list} or mixed) or not all(map(_is_part, parts)):
         return None
-    values = (part.get(key) for one in lists for part in one for key in PART_KEYS)
-    if not {*map(type, values)} <= {str, type(None)}:
-        return None
-    keys = {key for one in lists for part in one for key in part}
-    return TEXT_PARTS if keys <= {"type", "text"} else PARTS
+    return TEXT_PARTS if {key for part in parts for key in part} <= {"type", "text"} else PARTS
+
+
+def _is_part(value: Any) -> bool:
+    """Return whether columns can hold a value as a part of a content."""
+    if type(value) is not dict:
+        return False
+    objects = CALL_OBJECTS if value.get("type") in CALL_PARTS else ()
+    return value.get("function") is None and all(
+        value.get(key) is None or type(value[key]) is str or (type(value[key]) is dict and key in objects)
+        for key in PART_FIELDS
+    )
+
+
+def _objects(message: Mapping[str, Any], content: str) -> set[str]:
+    """Return the keys whose value is an object in a call of a message that columns can hold.
+
+    Args:
+        content: the key of its content.
+    """
+    calls = [call["function"] for call in message.get(TOOL_CALLS) or ()]
+    calls += [message[FUNCTION_CALL]] if message.get(FUNCTION_CALL) else []
+    value = message.get(content)
+    parts: Sequence[Any] = value if type(value) is list else ()
+    return {key for call in (*calls, *parts) for key in CALL_OBJECTS if type(call.get(key)) is dict}
 
 
 def message_schemas(
@@ -95,9 +117,14 @@ def message_schemas(
     kind = _content_kind(messages, keys[1], in_parts=in_parts)
     if kind is None or not all(isinstance(message.get(keys[0]), (str, type(None))) for message in messages):
         return None
-    kinds = {**dict.fromkeys(TEXT_FIELDS, TEXT), **dict.fromkeys(WEIGHTS, NUMBER), TOOL_CALLS: CALLS}
+    kinds = {
+        **dict.fromkeys(TEXT_FIELDS, TEXT),
+        **dict.fromkeys(WEIGHTS, NUMBER),
+        TOOL_CALLS: CALLS,
+        FUNCTION_CALL: CALL,
+    }
     known = other_keys <= kinds.keys() & special
-    objects = frozenset([ARGUMENTS] if any(map(_has_objects, messages)) else [])
+    objects = frozenset[str]().union(*(_objects(message, keys[1]) for message in messages))
     if objects & {name, *keys}:
         return None
 
@@ -111,7 +138,7 @@ def message_schemas(
         return found and replace(found, strict=found.strict if known else None)
 
     found = schemas_of(kind)
-    if found is None or not in_parts or keys[1] in PART_KEYS:
+    if found is None or not in_parts or keys[1] in PART_FIELDS:
         return found and replace(found, objects=objects)
     both = {"in_parts": schemas_of(TEXT_PARTS)} if kind == TEXT else {"parts_key": keys[1]}
     return replace(found, objects=objects, **both)

@@ -24,10 +24,10 @@ from sft_shards.formats.records.arrow_columns import (
     not_null,
     take_texts,
 )
-from sft_shards.formats.records.call_columns import CallColumns, read_calling_turns, read_calls
+from sft_shards.formats.records.call_columns import CallColumns, read_calling_turns, read_calls, read_function_calls
 from sft_shards.formats.records.content_parts import read_contents
 from sft_shards.formats.records.fields import SYSTEM, FieldMap
-from sft_shards.formats.records.message_schemas import REASONING, TEXT_FIELDS, TOOL_CALLS, TOOLS, WEIGHTS
+from sft_shards.formats.records.message_schemas import FUNCTION_CALL, REASONING, TEXT_FIELDS, TOOL_CALLS, TOOLS, WEIGHTS
 from sft_shards.formats.records.role_sequences import CALLS as CALLS_OF_TURNS
 from sft_shards.formats.records.role_sequences import (
     CONSTANTS,
@@ -43,6 +43,8 @@ from sft_shards.formats.records.tool_columns import with_offers
 if TYPE_CHECKING:
     import pyarrow as pa
 
+CALL_KEYS = {TOOL_CALLS: read_calls, FUNCTION_CALL: read_function_calls}
+"""How the calls in a key of a message are read."""
 NO_ARGUMENTS = next(code for code, label in CALLS_OF_TURNS.items() if label == "arguments={}")
 
 
@@ -85,7 +87,7 @@ def read_message_columns(
         keys: the keys of a message's role and of its text.
         roles: role as records spell it → one of ours, or None for one that is never text-only.
         special: other keys that make a message more than a role and a text.
-        in_parts: whether a content may be a list of parts.
+        in_parts: whether a content may be a list of parts, or null.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -106,10 +108,12 @@ def read_message_columns(
     tools = _tools_on_offer(batch)
     rows = have_nothing_beside(batch, [name for name in fields.beside() if tools is None or name != TOOLS])
     rows &= certain & (lengths > 0)
-    beside, constants, unknown, calls = _fields_beside(
+    beside, constants, unknown, called = _fields_beside(
         {name: parts[name] for name in parts if name in special - {*keys}}, len(texts)
     )
     unsupported = contents.unsupported | unknown
+    if not in_parts:
+        unsupported |= ~not_null(texts)
     codes, table = encode_roles(names, fields, roles)
     if contents.reasoning is not None:
         own = not_null(contents.reasoning)
@@ -117,13 +121,15 @@ def read_message_columns(
         if "reasoning" in beside:
             unsupported |= own & not_null(beside["reasoning"])
         beside["reasoning"] = pc.coalesce(contents.reasoning, *filter(None, [beside.get("reasoning")]))
-    called = table.calling[codes]
-    if called.any():
-        if calls is not None:
-            unsupported |= called
-        else:
-            calls = read_calling_turns(texts, called)
-        texts = pc.if_else(bool_array(called), string_scalar(None), texts)
+    if contents.calls is not None:
+        unsupported |= (contents.calls.counts > 0) & ~table.spells("assistant")[codes]
+        called.append(contents.calls)
+    calling = table.calling[codes]
+    if calling.any():
+        called.append(read_calling_turns(texts, calling))
+        texts = pc.if_else(bool_array(calling), string_scalar(None), texts)
+    calls = CallColumns.merge(called) if called else None
+    unsupported |= np.sum([np.zeros(len(texts)), *(one.counts > 0 for one in called)], axis=0) > 1
     offsets, counts = prefix_sums(lengths), lengths
     silent = _silent(texts, codes, table, beside, calls)
     unsupported |= ~not_null(texts) & (silent == 0)
@@ -229,7 +235,7 @@ def _items(
 
 def _fields_beside(
     parts: Mapping[str, pa.Array], count: int
-) -> tuple[dict[str, pa.StringArray], dict[str, NDArray[np.bool_]], NDArray[np.bool_], CallColumns | None]:
+) -> tuple[dict[str, pa.StringArray], dict[str, NDArray[np.bool_]], NDArray[np.bool_], list[CallColumns]]:
     """Return what messages have beside role and text.
 
     Args:
@@ -238,7 +244,7 @@ def _fields_beside(
 
     Returns:
         The texts of each field that any message has, by its label; bool[t], the messages that have a field with a
-        constant, by its label; bool[t], the messages with something that columns cannot tell; the calls, or None.
+        constant, by its label; bool[t], the messages with something that columns cannot tell; the calls of each key.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -246,7 +252,7 @@ def _fields_beside(
     spelled: dict[str, list[pa.StringArray]] = {}
     constants: dict[str, NDArray[np.bool_]] = {}
     weights: dict[str, NDArray[np.float64]] = {}
-    calls = None
+    calls: list[CallColumns] = []
     unknown = np.zeros(count, dtype=bool)
     for name, part in sorted(parts.items(), key=lambda one: TEXT_FIELDS.index(one[0]) if one[0] in TEXT_FIELDS else -1):
         if part.null_count == len(part):
@@ -258,8 +264,8 @@ def _fields_beside(
             spelled.setdefault("reasoning" if name in REASONING else name, []).append(texts)
         elif name in WEIGHTS and _are_numbers(part.type):
             weights[name] = numbers_of(part.cast(pa.float64(), safe=False), null=-1)
-        elif name == TOOL_CALLS and (found := read_calls(part)) is not None:
-            calls = found if len(found.codes) else None
+        elif (read := CALL_KEYS.get(name)) is not None and (found := read(part)) is not None:
+            calls += [found] if len(found.codes) else []
         else:
             unknown |= not_null(part)
     if weights:

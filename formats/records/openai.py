@@ -10,6 +10,7 @@ from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.nesting import read_json
 from sft_shards.formats.records.fields import (
+    CALL_PARTS,
     MISSING,
     REASONING_PARTS,
     SYSTEM,
@@ -41,7 +42,6 @@ ROLE_NAMES = {
     "tool": "tool",
     "function": "tool",
 }
-CALL_PARTS = ("tool_call", "tool_use")
 SPECIAL = frozenset({"tool_calls", "function_call", "name", "tool_call_id", "loss", *REASONING, *WEIGHTS})
 """Keys of a message that make it more than a role and a text."""
 

@@ -119,6 +119,8 @@ class Rounds:
         column = first_filled_column(batch, lists)
         if column is None or not is_list(column.type) or not pa.types.is_struct(column.type.value_type):
             return None
+        if not column.type.value_type.num_fields:
+            return None
         flat = column.flatten()
         rounds = pa.RecordBatch.from_arrays(flat.flatten(), names=[field.name for field in flat.type])
         questions, answers = (first_texts(rounds, names) for names in keys.values())

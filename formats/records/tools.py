@@ -40,14 +40,14 @@ def tool_call(raw: object) -> dict[str, Any]:
     """Return a tool call in OpenAI's form: id, type and function, in this order, since some templates print it whole.
 
     Arguments that are a JSON text are parsed, since templates print them as JSON. A text that is not JSON (code for an
-    interpreter, say) stays a text.
+    interpreter, say) stays a text. In a table, a function that only other calls have is null.
 
     Raises:
         RecordError: `wrong_type`, `nested_too_deeply`.
     """
     if not isinstance(raw, Mapping):
         raise RecordError("wrong_type", f"a tool call is {type(raw).__name__}, not an object")
-    function = raw.get("function", raw)
+    function = raw if raw.get("function") is None else raw["function"]
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
         raise RecordError("wrong_type", "a tool call has no function name")
     arguments = function.get("arguments", function.get("parameters", {}))

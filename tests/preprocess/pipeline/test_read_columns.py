@@ -81,6 +81,18 @@ PART = st.fixed_dictionaries(
         "mood": st.none(),
     },
 )
+CALL_PART = st.fixed_dictionaries(
+    {"type": st.sampled_from(["tool_use", "tool_call"])},
+    optional={
+        "id": st.sampled_from(["c1", " ", "c2"]) | st.none(),
+        "name": st.sampled_from(["f", "g.h", "a b", ""]) | st.none(),
+        "input": OBJECTS | OBJECTS | ARGUMENTS | st.none(),
+        "arguments": ARGUMENTS | OBJECTS | st.none(),
+        "value": CALL_TEXTS | FUNCTION | st.none(),
+        "function": FUNCTION | st.none() | st.none(),
+        "text": TEXT,
+    },
+)
 THOUGHT = st.builds(
     lambda kind, key, text: {"type": kind, key: text}, *[st.sampled_from(["thinking", "reasoning"])] * 2, TEXT
 )
@@ -137,11 +149,18 @@ def turns(keys):
         st.sampled_from([{}, {}, {"reasoning": "r"}, {"weight": 0.0, "train": 1}, {"tool_calls": [{"name": "f"}]}]),
     )
     in_parts = st.builds(
-        lambda role, thoughts, parts, beside: {keys[0]: role, keys[1]: [*thoughts, *parts], **beside},
+        lambda role, thoughts, parts, calls, beside: {keys[0]: role, keys[1]: [*thoughts, *parts, *calls], **beside},
         ROLE | st.just("assistant"),
         st.lists(THOUGHT, max_size=2),
         st.lists(PART, max_size=3),
-        st.sampled_from([{}, {}, {"reasoning": "r"}, {"thinking": "t"}, {"reasoning_content": ""}]),
+        st.lists(CALL_PART, max_size=2) | st.lists(CALL_PART | PART, max_size=2),
+        st.sampled_from([{}, {}, {"reasoning": "r"}, {"thinking": "t"}, {"reasoning_content": ""}])
+        | CALLS.map(lambda calls: {"tool_calls": calls}),
+    )
+    calling |= st.builds(
+        lambda one, call: {**one, "function_call": call},
+        calling | message,
+        FUNCTION | FUNCTION | CALL | st.sampled_from([None, {}, "", "x", {"name": "f", "arguments": "{}", "id": "c"}]),
     )
     texts = st.lists(message | message | message | unsupported | more | calling | saying, max_size=4)
     return texts | st.lists(in_parts | in_parts | calling | message, max_size=3)
@@ -695,6 +714,80 @@ def test_reasoning_parts_are_read_together(table):
         1: (("user", "assistant"), ["q", "bc"]),
         2: (("user", 'assistant=""', "reasoning"), ["q", "d"]),
     }
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_calls_in_parts_are_read_together(table):
+    said = {"type": "text", "text": "a"}
+    used = {"type": "tool_use", "id": "c", "name": "f", "input": {"b": {"c": [1]}}}
+    beside = {"type": "tool_call", "name": "g", "arguments": '{"d":2}'}
+    value = {"type": "tool_call", "value": '[{"name": "h", "arguments": {}}, {"name": "i", "id": "j"}]'}
+    contents = [[said, used, beside], [value], [said], [{"type": "thinking", "thinking": "t"}, beside, value]]
+    question = {"role": "user", "content": [{"type": "text", "text": "q"}]}
+    records = [{"messages": [question, {"role": "assistant", "content": content}]} for content in contents]
+    raw = JsonBatch.of_texts(0, [json.dumps(record).encode() for record in records])
+    if table:
+        raw = TableBatch(0, pa.RecordBatch.from_pylist(records))
+        records = raw.columns.to_pylist()
+    else:
+        assert sum(map(len, rows_read_together("openai", raw))) == 4
+    first, direct = ("call", "call_id", "arguments"), ("call", "arguments")
+    values = ("call", "arguments={}", "call", "call_id", "arguments={}")
+    assert check("openai", raw, records) == {
+        0: (("user", "assistant", *first, *direct), ["q", "a", "f", "c", '{"b": {"c": [1]}}', "g", '{"d": 2}']),
+        1: (("user", "assistant=null", *values), ["q", "h", "i", "j"]),
+        2: (("user", "assistant"), ["q", "a"]),
+        3: (("user", "assistant=null", "reasoning", *direct, *values), ["q", "t", "g", '{"d": 2}', "h", "i", "j"]),
+    }
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_function_calls_are_read_together(table):
+    """A record with both forms in different messages as well; a message with both has the older one alone."""
+    calls = [
+        {"function_call": {"name": "f", "arguments": '{"a":1}'}},
+        {"tool_calls": [{"function": {"name": "g", "arguments": '{"b": 2}'}}]},
+        {
+            "tool_calls": [{"function": {"name": "g", "arguments": "{}"}}],
+            "function_call": {"name": "h", "arguments": ""},
+        },
+    ]
+    question, empty = {"role": "user", "content": "q"}, {"function_call": None, "tool_calls": None}
+    records = [
+        {"messages": [question, *({"role": "assistant", "content": None, **empty, **one} for one in own)]}
+        for own in (calls[:1], calls[:2], calls[2:])
+    ]
+    raw = JsonBatch.of_texts(0, [json.dumps(record).encode() for record in records])
+    if table:
+        raw = TableBatch(0, pa.RecordBatch.from_pylist(records))
+        records = raw.columns.to_pylist()
+    else:
+        assert rows_read_together("openai", raw) == [[0, 1, 2]]
+    once = ("assistant=null", "call", "arguments")
+    assert check("openai", raw, records) == {
+        0: (("user", *once), ["q", "f", '{"a": 1}']),
+        1: (("user", *once, *once), ["q", "f", '{"a": 1}', "g", '{"b": 2}']),
+    }
+    assert expected_of("openai", records)[2].turns[1].tool_calls[0]["function"] == {"name": "h", "arguments": {}}
+
+
+@pytest.mark.parametrize(
+    "beside", [{"reasoning": "r"}, {"tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}]
+)
+def test_only_openais_messages_have_a_content_that_is_null(beside):
+    """Beside reasoning or calls."""
+    for form, keys, rows in (("openai", ("role", "content"), [0, 1]), ("sharegpt", ("from", "value"), [1])):
+        turns = [{keys[0]: "assistant", keys[1]: text, **beside} for text in (None, "a")]
+        records = [{"messages": [turn]} for turn in turns]
+        raw = JsonBatch.of_texts(0, [json.dumps(record).encode() for record in records])
+        assert sorted(check(form, raw, records)) == rows
+        assert [one is not None for one in expected_of(form, records)] == [row in rows for row in range(2)]
+
+
+@pytest.mark.parametrize("rounds", [[{}], [{"human": "q", "assistant": "a", "weight": ""}]])
+def test_rounds_of_a_table_without_any_field_or_with_a_weight_that_is_a_text(rounds):
+    record = {"conversation": rounds}
+    assert check("rounds", TableBatch(0, pa.RecordBatch.from_pylist([record])), [record]) == {}
 
 
 @pytest.mark.parametrize("role", ["user", "tool", "system"])
