@@ -54,8 +54,12 @@ LONGEST_SOURCE = 128 << 10
 with the square of some of them."""
 LONGEST_ERROR = 300
 DICT_NAMES = frozenset(dir(dict))
+DICT_READERS = frozenset({"get", "items", "keys", "values"})
+"""Methods of a dict that change nothing."""
 LOOP_NUMBERS = frozenset({"first", "last", "index", "index0", "revindex", "revindex0", "length"})
 """Attributes of a loop that are numbers and truth values, which jinja2's rule never keeps from a template."""
+PLAIN_OWNERS = (str, dict, list, tuple)
+"""Types of Python's own, of whose methods jinja2 finds nothing out: they take no context, and are not marked unsafe."""
 MOST_BITS = 8192
 """Of an integer."""
 
@@ -82,9 +86,12 @@ class Namespace(jinja2.utils.Namespace):
         return "<Namespace>"
 
 
+_own_attribute = object.__getattribute__
+
+
 def held_by(namespace: Namespace) -> dict[str, Any]:
     """Return what a namespace holds, without jinja2's detour for each name."""
-    held: dict[str, Any] = object.__getattribute__(namespace, "_Namespace__attrs")
+    held: dict[str, Any] = _own_attribute(namespace, "_Namespace__attrs")
     return held
 
 
@@ -165,14 +172,20 @@ class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """Apply jinja2's rule; what templates ask for most often is found without its many questions."""
-        if type(obj) is dict and attribute not in DICT_NAMES:
-            return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
-        if type(obj) is jinja2.runtime.LoopContext and attribute in LOOP_NUMBERS:
+        kind = type(obj)
+        if kind is dict:
+            if attribute not in DICT_NAMES:
+                return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
+            if attribute in DICT_READERS:
+                return getattr(obj, attribute)
+        elif kind is Namespace:
+            held = held_by(obj)
+            if attribute in held and attribute[:1] != "_":
+                return held[attribute]
+        elif (kind is jinja2.runtime.LoopContext and attribute in LOOP_NUMBERS) or (
+            kind is str and attribute in TEXT_METHODS
+        ):
             return getattr(obj, attribute)
-        if type(obj) is str and attribute in TEXT_METHODS:
-            return getattr(obj, attribute)
-        if type(obj) is Namespace and attribute[:1] != "_" and attribute in (held := held_by(obj)):
-            return held[attribute]
         return super().getattr(obj, attribute)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
@@ -206,11 +219,15 @@ class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
         return format_
 
     def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Call something, and pay for it."""
+        """Call something, and pay for it; what templates call most often without jinja2's questions about it."""
         self.budget.spend(STEP + SLOT * len(args))
         kind = type(obj)
         if kind is BuiltinMethodType or (kind is MethodType and isinstance(obj.__self__, str)):
             args = pay_for_method(self.budget, obj.__self__, obj.__name__, args, given(kwargs))
+            if type(obj.__self__) in PLAIN_OWNERS:
+                return obj(*args, **given(kwargs))
+        elif kind is jinja2.runtime.Macro:
+            return obj(context.eval_ctx, *args, **given(kwargs))
         elif kind is MethodType or kind is type:
             for value in (*args, *given(kwargs).values()):
                 self.weighed(value)

@@ -13,6 +13,7 @@ from typing import Any
 
 from sft_shards.formats.templates.traced_text import HARMLESS, ToJson, Trace, TracedText, Untraceable, refuse
 
+PLAIN = (str, int, bool, float, type(None))
 STAND_IN = re.compile(r'"traced leaf (\d+)"')
 
 
@@ -91,6 +92,8 @@ def holds_traced(value: Any) -> bool:
     stack = [value]
     while stack:
         value = stack.pop()
+        if type(value) in PLAIN:
+            continue
         if isinstance(value, (TracedText, TracedJson, Iterator)):
             return True
         if isinstance(value, (dict, list, tuple, KeysView, ValuesView, ItemsView)) and id(value) not in seen:

@@ -188,7 +188,19 @@ def test_attributes_are_those_of_jinjas_sandbox():
     ours, jinjas = sandbox.furnish(sandbox.Sandbox), jinja2.sandbox.ImmutableSandboxedEnvironment()
     namespace = sandbox.Namespace(found=False, last=0, nothing=None, words="a b")
     values = ["a b", namespace, {"found": 1, "get": 2}, [1], 3, None]
-    names = [*dir(str), "found", "last", "nothing", "words", "missing", "_Namespace__attrs", "get", "items", "append"]
+    names = [
+        *dir(str),
+        *dir(dict),
+        "found",
+        "last",
+        "nothing",
+        "words",
+        "missing",
+        "_Namespace__attrs",
+        "get",
+        "items",
+        "append",
+    ]
     for value in values:
         for name in names:
             got, expected = ours.getattr(value, name), jinjas.getattr(value, name)
@@ -199,3 +211,29 @@ def test_attributes_are_those_of_jinjas_sandbox():
                 assert not isinstance(got, BuiltinMethodType)
             else:
                 assert got == expected, (value, name)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% macro m(a, b=2) %}{{ a }}-{{ b }}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(1) }}{{ m(1, 3, 4, c=5) }}",
+        "{% macro m(a) %}{{ a }}{% endmacro %}{{ m(1, 2) }}",
+        "{% macro m(a) %}{{ a }}{% endmacro %}{{ m(b=2) }}",
+        "{% macro m(a) %}{{ a }}{{ caller(a) }}{% endmacro %}{% call(x) m('y') %}[{{ x }}]{% endcall %}",
+        "{% macro m(a) %}{{ caller() }}{% endmacro %}{{ m(1) }}",
+        "{% for i in [1, 2] %}{% macro m() %}{{ i }}{% endmacro %}{{ m() }}{{ 'a-b'.split('-', maxsplit=i) }}{% endfor %}",
+        "{{ {'a': 1}.get('b', 'c') }}{{ {'a': 1}.items() | list }}{{ [1, 2, 1].count(1) }}{{ (3, 4).index(4) }}",
+        "{{ ['a', 'b'].index('c') }}",
+        "{{ '-'.join(['a', 'b']) }}{{ ' a '.strip() }}{{ 'abc'.startswith(('b', 'a')) }}",
+        "{{ 'a'.upper(1) }}",
+    ],
+)
+def test_calls_are_those_of_jinjas_sandbox(source):
+    def outcome(environment):
+        try:
+            return environment.from_string(source).render()
+        except Exception as error:
+            return type(error)
+
+    jinjas = jinja2.sandbox.ImmutableSandboxedEnvironment()
+    assert outcome(sandbox.furnish(sandbox.Sandbox)) == outcome(jinjas)
