@@ -90,6 +90,8 @@ class Skeleton:
     """What is counted of every conversation that is filled in, by the names of `NOTES`."""
     turns: tuple[int, ...] = ()
     """Numbers of the turns that carry loss."""
+    refusal: tuple[str, str] | None = None
+    """`RecordError.reason` and `detail` of every conversation with this layout; None where they are taken."""
 
 
 def plain_text_skeleton(tokens: TemplateTokens) -> Skeleton:

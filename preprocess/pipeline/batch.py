@@ -99,7 +99,7 @@ class ConversationBatch:
             first_record=parts[0].first_record,
             columns=merge_columns([part.columns for part in parts]),
             others=dict(sorted(item for part in parts for item in part.others.items())),
-            rejects=_merged_rejects(parts),
+            rejects=merge_rejects(parts),
         )
 
 
@@ -238,7 +238,7 @@ class RenderedBatch:
             typed=take_rows(_joined(parts, lambda part: part.typed), typed_offsets, order),
             typed_offsets=take_lengths(typed_offsets, order),
             digests=_selected_digests(_joined(parts, lambda part: part.digests), order),
-            rejects=_merged_rejects(parts),
+            rejects=merge_rejects(parts),
             notes=_merged_notes(parts),
             turns=_merged_turns(parts, order),
         )
@@ -320,7 +320,7 @@ class TokenizedBatch:
             trained=_joined(parts, lambda part: part.trained)[order],
             straddling=_joined(parts, lambda part: part.straddling)[order],
             digests=_selected_digests(_joined(parts, lambda part: part.digests), order),
-            rejects=_merged_rejects(parts),
+            rejects=merge_rejects(parts),
             notes=_merged_notes(parts),
             turns=_merged_turns(parts, order),
         )
@@ -408,7 +408,7 @@ class Batch:
             ids=take_rows(_joined(parts, lambda part: part.ids), offsets, order),
             loss_mask=take_rows(_joined(parts, lambda part: part.loss_mask), offsets, order),
             trained=_joined(parts, lambda part: part.trained)[order],
-            rejects=_merged_rejects(parts),
+            rejects=merge_rejects(parts),
             notes=sum((part.notes for part in parts), Counter()),
             turns=_merged_turns(parts, order),
         )
@@ -434,12 +434,17 @@ B = TypeVar("B", RenderedBatch, TokenizedBatch)
 AnyBatch = ConversationBatch | RenderedBatch | TokenizedBatch | Batch
 
 
+def merge_rejects(parts: Sequence[AnyBatch]) -> Sequence[Reject]:
+    """Return the rejects of several batches in the order of their records."""
+    return sorted((reject for part in parts for reject in part.rejects), key=lambda reject: reject.record)
+
+
 def _nothing_to_reorder(parts: Sequence[B]) -> B | None:
     """Return the merged batch where at most one part has any records, so that no array has to be copied."""
     filled = [part for part in parts if len(part)]
     if len(filled) > 1:
         return None
-    return replace(filled[0] if filled else parts[0], rejects=_merged_rejects(parts))
+    return replace(filled[0] if filled else parts[0], rejects=merge_rejects(parts))
 
 
 def _record_order(parts: Sequence[RenderedBatch] | Sequence[TokenizedBatch] | Sequence[Batch]) -> NDArray[np.int64]:
@@ -470,10 +475,6 @@ def _selected_notes(notes: Notes, records: NDArray[np.int64]) -> Notes:
     if not notes:
         return notes
     return {record: notes[record] for record in records.tolist() if record in notes}
-
-
-def _merged_rejects(parts: Sequence[AnyBatch]) -> Sequence[Reject]:
-    return sorted((reject for part in parts for reject in part.rejects), key=lambda reject: reject.record)
 
 
 def _merged_notes(parts: Sequence[RenderedBatch] | Sequence[TokenizedBatch]) -> Notes:

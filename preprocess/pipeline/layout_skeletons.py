@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import accumulate, chain, pairwise
 
@@ -114,8 +114,8 @@ class LayoutSkeletons:
                 return []
             found = train(self._template, conversation, self._policy)
             tracer = self._tracer(conversation)
-        except RecordError:
-            return []
+        except RecordError as error:
+            return [] if error.reason != "turn_rewritten" or asks else self._refusing(layout, texts, error)
         looked_for = tracer.looked_for_in_histories(layout) if asks else frozenset()
         if looked_for is None or (asks and not self._holds_for_padded(layout, texts, found)):
             return []
@@ -129,9 +129,25 @@ class LayoutSkeletons:
                 return []
             absent |= skeleton.absent
             skeletons.append(replace(skeleton, notes=found.notes, turns=text.turns))
-        if not absent <= self.forbidden:
-            self._forbid(self.forbidden | absent)
+        self._forbid_more(absent)
         return skeletons
+
+    def _refusing(self, layout: Layout, texts: Sequence[str], error: RecordError) -> list[Skeleton]:
+        """Return the skeleton of a layout whose every turn would be trained otherwise than inference meets it.
+
+        What holds for one conversation with it holds for all: the template goes the same way through its program.
+        """
+        conversation = conversation_of(layout, texts)
+        rendering = self._template.render(conversation)
+        skeleton = self._tracer(conversation).trace(layout, texts, rendering, ())
+        if skeleton is None or {*rendering.notes} - {"reasoning_dropped"} or rendering.typed:
+            return []
+        self._forbid_more(skeleton.absent)
+        return [replace(skeleton, refusal=(error.reason, error.detail))]
+
+    def _forbid_more(self, absent: Iterable[str]) -> None:
+        if not {*absent} <= self.forbidden:
+            self._forbid({*self.forbidden, *absent})
 
     def _holds_for_padded(self, layout: Layout, texts: Sequence[str], found: TrainedConversation) -> bool:
         """Return whether texts with white space around them have the same turns trained in the same texts.

@@ -21,7 +21,7 @@ from sft_shards.formats.conversation import PLAIN_TEXT, ROLES, Conversation
 from sft_shards.formats.layouts import is_assistants, take_apart
 from sft_shards.formats.templates import ChatTemplate, TrainOn
 from sft_shards.formats.templates.trained_texts import LONGEST_HISTORY
-from sft_shards.preprocess.pipeline.batch import NO_SPANS, ConversationBatch, RenderedBatch
+from sft_shards.preprocess.pipeline.batch import NO_SPANS, ConversationBatch, RenderedBatch, merge_rejects
 from sft_shards.preprocess.pipeline.layout_skeletons import LayoutSkeletons, conversation_of
 from sft_shards.preprocess.pipeline.reference_rendering import ReferenceRendering
 from sft_shards.preprocess.pipeline.think_blocks import THINK, take_think_blocks_apart
@@ -49,12 +49,13 @@ class BatchRendering:
     def render(self, conversations: ConversationBatch) -> RenderedBatch:
         """Render every conversation; one that the template refuses is rejected."""
         parts = [self._fill(conversations.first_record, self._with_thoughts(conversations.columns))]
-        rest = conversations.without(parts[0].records - conversations.first_record)
+        rest = conversations.without(_rows(parts[0], conversations))
         if len(rest):
             parts.append(self._fill_others(rest))
-            rest = rest.without(parts[1].records - conversations.first_record)
+            rest = rest.without(_rows(parts[1], conversations))
         if not len(rest):
-            return replace(RenderedBatch.merge(parts), rejects=conversations.rejects)
+            merged = RenderedBatch.merge(parts)
+            return replace(merged, rejects=merge_rejects([conversations, merged]))
         self.fallbacks += len(rest)
         return RenderedBatch.merge([*parts, self._reference.render(rest)])
 
@@ -88,6 +89,10 @@ class BatchRendering:
         if unsupported.any():
             keep = ~np.logical_or.reduceat(unsupported, conversations.text_offsets[:-1])
             conversations, bounds = conversations.filter(keep), bounds[keep]
+        rejects = self._skeletons.table.refusals(bounds[:, 0], first_record + conversations.rows)
+        if rejects:
+            keep = ~np.isin(first_record + conversations.rows, [one.record for one in rejects])
+            conversations, bounds = conversations.filter(keep), bounds[keep]
         owners, numbers = _ranges(bounds)
         filled, rows = self._skeletons.table.fill(numbers, conversations, owners), first_record + conversations.rows
         own: Sequence[bytes] = ()
@@ -105,6 +110,7 @@ class BatchRendering:
             typed=NO_SPANS,
             typed_offsets=np.zeros(len(numbers) + 1, dtype=np.int64),
             digests=np.frombuffer(b"".join(own), dtype=np.uint8).reshape(-1, 16),
+            rejects=rejects,
             notes=self._skeletons.table.notes(bounds[:, 0], rows),
             turns=self._skeletons.table.turns(numbers) if self._policy.rewritten == "unroll" else None,
         )
@@ -134,6 +140,12 @@ class BatchRendering:
             unsupported[owner] = True
             place = int(offsets[owner + 1])
         return unsupported
+
+
+def _rows(done: RenderedBatch, conversations: ConversationBatch) -> NDArray[np.int64]:
+    """Return the rows of conversations of which a batch says what becomes of them."""
+    rejected = np.asarray([reject.record for reject in done.rejects], dtype=np.int64)
+    return np.append(done.records, rejected) - conversations.first_record
 
 
 def _has_short_history(conversations: ConversationColumns) -> NDArray[np.bool_]:

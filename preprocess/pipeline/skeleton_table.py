@@ -19,7 +19,7 @@ from sft_shards.formats.arrow_arrays import string_array, utf8_array
 from sft_shards.formats.columnar import ConversationColumns, prefix_sums, utf8_buffers
 from sft_shards.formats.records.arrow_columns import take_texts
 from sft_shards.formats.templates import Change, Skeleton, Trim
-from sft_shards.preprocess.pipeline.batch import Notes, TrainedTurns
+from sft_shards.preprocess.pipeline.batch import Notes, Reject, TrainedTurns
 from sft_shards.preprocess.pipeline.ragged import row_numbers
 from sft_shards.preprocess.pipeline.whitespace import may_begin_with_space, may_end_with_space, stripped
 
@@ -156,6 +156,17 @@ class SkeletonTable:
             spans=spans[:, 1::2] + before,
             span_offsets=span_offsets,
         )
+
+    def refusals(self, numbers: NDArray[np.int64], records: NDArray[np.int64]) -> list[Reject]:
+        """Return the rejects of those conversations whose layout is refused; arguments as for `notes`."""
+        found: list[Reject] = []
+        for number in np.unique(numbers).tolist():
+            if refusal := self._skeletons[number].refusal:
+                reason, detail = refusal
+                found += [
+                    Reject(record=one, reason=reason, detail=detail) for one in records[numbers == number].tolist()
+                ]
+        return found
 
     def notes(self, numbers: NDArray[np.int64], records: NDArray[np.int64]) -> Notes:
         """Return what is counted of conversations, by their record numbers, int64[n]; skeletons as for `fill`."""

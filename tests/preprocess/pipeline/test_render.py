@@ -107,6 +107,20 @@ def test_reasoning_that_is_dropped_and_unrolled_histories_stay_on_the_batch_path
         assert comparable(rendered) == comparable(reference.render(given_))
 
 
+def test_a_layout_whose_every_turn_is_rewritten_is_refused_on_the_batch_path():
+    asked = [reasoned(*answers) for answers in ("ab", "cd", "e", ["f", "<think>g"])]
+    for record in asked:
+        record["messages"].append({"role": "user", "content": "last"})
+    records = [reasoned("h"), asked[0], {"messages": []}, asked[1], reasoned("i", "j"), *asked[2:]]
+    batch, reference = stages(REWRITES["as Qwen3"])
+    given_ = conversations(records, first=4)
+    rendered = batch.render(given_)
+    assert comparable(rendered) == comparable(reference.render(given_))
+    refused = [reject.reason for reject in rendered.rejects]
+    assert refused[:4] == ["turn_rewritten", "no_assistant_turn", "turn_rewritten", "turn_rewritten"]
+    assert batch.fallbacks == 1  # what the template looks for stands in one of the texts
+
+
 def test_a_text_that_is_stripped_in_one_rendering_alone_keeps_its_layout_from_the_batch_path():
     strips = REWRITES["drops reasoning before the last question"].replace(
         "{{- content }}", "{{- content | trim if last else content }}"
