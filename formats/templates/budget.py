@@ -22,6 +22,8 @@ CHUNK = 4 << 20
 """Units between two looks at the clock."""
 STEP, OBJECT, SLOT = 64, 64, 8
 """Units of a loop iteration or call, of a container, and of one place in it."""
+SCALARS = frozenset({str, int, bool, float, type(None)})
+"""Types of which most values are, and which hold no others."""
 CONTAINERS = (list, tuple, dict, Items, KeysView, ValuesView)
 
 

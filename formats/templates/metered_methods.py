@@ -16,7 +16,7 @@ from typing import Any
 import jinja2
 import jinja2.filters
 
-from sft_shards.formats.templates.budget import CONTAINERS, OBJECT, SLOT, STEP, Budget
+from sft_shards.formats.templates.budget import CONTAINERS, OBJECT, SCALARS, SLOT, STEP, Budget
 
 UNBOUNDED = re.compile(r"\d{5,}|\*|:[^}]*\{")
 """Widths of five digits and more, and widths that come from an argument, in either kind of format text."""
@@ -67,7 +67,7 @@ def pay_for_method(budget: Budget, owner: Any, name: str, args: tuple[Any, ...],
     if isinstance(owner, (list, tuple, dict)) and name in ("get", "items", "keys", "values", "copy", "count", "index"):
         budget.spend(SLOT * len(owner) if name in ("copy", "count", "index") else STEP)
         for value in args:
-            if isinstance(value, CONTAINERS):
+            if type(value) not in SCALARS and isinstance(value, CONTAINERS):
                 budget.weigh(value)
                 budget.weigh(owner)
         return args

@@ -32,7 +32,7 @@ import jinja2.sandbox
 import jinja2.utils
 
 from sft_shards.formats.errors import RecordError
-from sft_shards.formats.templates.budget import CONTAINERS, OBJECT, SLOT, STEP, Budget, characters
+from sft_shards.formats.templates.budget import CONTAINERS, OBJECT, SCALARS, SLOT, STEP, Budget, characters
 from sft_shards.formats.templates.metered_code import MeteredCodeGenerator
 from sft_shards.formats.templates.metered_methods import (
     TEXT_METHODS,
@@ -158,7 +158,7 @@ class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
 
     def weighed(self, value: Any) -> Any:
         """Return a value that will be compared or hashed."""
-        if isinstance(value, CONTAINERS):
+        if type(value) not in SCALARS and isinstance(value, CONTAINERS):
             self.budget.weigh(value)
         return value
 

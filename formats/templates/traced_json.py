@@ -11,9 +11,9 @@ import re
 from collections.abc import ItemsView, Iterator, KeysView, ValuesView
 from typing import Any
 
+from sft_shards.formats.templates.budget import SCALARS
 from sft_shards.formats.templates.traced_text import HARMLESS, ToJson, Trace, TracedText, Untraceable, refuse
 
-PLAIN = (str, int, bool, float, type(None))
 STAND_IN = re.compile(r'"traced leaf (\d+)"')
 
 
@@ -92,7 +92,7 @@ def holds_traced(value: Any) -> bool:
     stack = [value]
     while stack:
         value = stack.pop()
-        if type(value) in PLAIN:
+        if type(value) in SCALARS:
             continue
         if isinstance(value, (TracedText, TracedJson, Iterator)):
             return True
