@@ -34,6 +34,12 @@ def test_every_character():
             assert stripped(text.encode(), left=True, right=True).decode() == text.strip()
 
 
+def test_punctuation_that_shares_two_bytes_with_white_space():
+    values, offsets = np.frombuffer("「好。".encode(), dtype=np.uint8), np.asarray([0, 9], dtype=np.int32)
+    assert not may_begin_with_space(values, offsets).any()
+    assert not may_end_with_space(values, offsets).any()
+
+
 @given(st.lists(TEXTS.filter(bool), min_size=1, max_size=5))
 def test_no_text_with_space_is_overlooked(texts):
     encoded = [text.encode() for text in texts]
