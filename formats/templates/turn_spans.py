@@ -33,6 +33,7 @@ from sft_shards.formats.templates.turn_starts import (
     after_header,
     after_prompt,
     behind_prompt,
+    behind_words,
     prompts_asked_once,
     without_header,
 )
@@ -169,6 +170,7 @@ def by_marks(
     own = {number: own_anchors(anchors.of(number), len(conversation.turns[number].tool_calls)) for number in speakers}
     lefts = {number: anchors.end_before(own[number][0].start) for number in speakers}
     starts = {number: after_header(text, lefts[number], own[number][0], header, gap, lead) for number in speakers}
+    by_words: set[int] = set()
     once = prompt if every_prompt or not alike else _asked_once(text, messages, own, lefts, prompt)
     for number in speakers:
         other = anchors.other_between(number, own[number][0].start, own[number][-1].end)
@@ -184,6 +186,10 @@ def by_marks(
         unasked = number > 0 and conversation.turns[number - 1].role not in ("user", "tool")
         if twice or unasked or (every_prompt and header):
             fed = behind_prompt(text, lefts[number], own[number], number, once)
+            if fed is None and unasked and behind_words(text, number, lefts[number], own[number][0].start, prompt):
+                starts[number] = None
+                by_words.add(number)
+                continue
             starts[number] = starts[number] if fed is None else fed
         if starts[number] is None and header:
             starts[number] = without_header(text, number, lefts[number], own[number], header, bare, once)
@@ -202,7 +208,7 @@ def by_marks(
         start = starts[number]
         if start is None:
             start = first.start - spaces.kept(number)
-            if header or first.kind == CALL or text[left:start] != gap:
+            if header or number in by_words or first.kind == CALL or text[left:start] != gap:
                 start = after_prompt(text, number, left, first.start, start, shown, prompt)
             elif first.kind == CONTENT and text.endswith(lead, left, start):
                 start -= len(lead)

@@ -55,17 +55,20 @@ def without_header(
     if found >= 0:
         return found + len(bare)
     opened = find_opened_think(text, left, own[0].start) if own[0].kind == REASONING else None
-    return None if opened is None or _follows_words(text, number, left, opened, prompt) else opened
+    words = None if opened is None else behind_words(text, number, left, opened, prompt)
+    return None if words is not None and not text[words:opened].strip() else opened
 
 
-def _follows_words(text: str, number: int, left: int, right: int, prompt: Callable[[int], str | None]) -> bool:
-    """Return whether text[:right] ends with what inference feeds before a turn, other white space in and behind it."""
+def behind_words(text: str, number: int, left: int, right: int, prompt: Callable[[int], str | None]) -> int | None:
+    """Return where text[:right] has all words of what inference feeds before a turn behind it, whatever white space is
+    between them; None if it does not begin with them, or `left` is behind them.
+    """
     try:
         fed = prompt(number)
     except RecordError:
-        return False
+        return None
     end = None if fed is None else _end_of_words(text, fed)
-    return end is not None and left <= end <= right and not text[end:right].strip()
+    return end if end is not None and left <= end <= right else None
 
 
 def behind_prompt(

@@ -475,6 +475,11 @@ def test_behind_a_system_prompt_alone_a_turn_begins_where_inference_would():
     source = first + inside.replace("in messages", "in messages[first:]")
     turns = (Turn(role="system", content="Speak"), assistant("Hello"), *TWO.turns[2:])
     assert said(source, Conversation(turns=turns)) == ["<|im_start|>assistant\nHello<|im_end|>", "Sure<|im_end|>"]
+    spaced = source.replace("{% if loop.last and add", "{{ '\t' }}{% if loop.last and add").replace(
+        "'\\n' if first", "'\\n\\t' + ('' if messages[1:] else '\\t') if first"
+    )
+    padded = Conversation(turns=(turns[0], assistant("\n Hello"), *turns[2:]))
+    assert said(spaced, padded) == ["<|im_start|>assistant\n\n Hello<|im_end|>", "Sure<|im_end|>"]
 
 
 def test_a_second_answer_that_would_begin_inside_of_the_first_is_refused():
