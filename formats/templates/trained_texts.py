@@ -136,10 +136,12 @@ def _rewritten(
 def _is_shown(template: RewritingTemplate, conversation: Conversation, number: int) -> bool:
     """Return whether a template writes a turn's reasoning where it is the last turn.
 
-    Behind a question that is known (see `Rewriting`). A turn before any is rendered; if the template refuses that, its
-    reasoning counts as shown, so that the turn carries no loss without it.
+    Behind a question that is known (see `Rewriting`), but results of tools that somebody typed are no questions to some
+    templates. A turn before any is rendered; if the template refuses that, its reasoning counts as shown, so that the
+    turn carries no loss without it.
     """
-    if any(turn.role == "user" for turn in conversation.turns[:number]):
+    before = (turn for turn in conversation.turns[:number] if turn.role == "user")
+    if not all((turn.content or "").lstrip().startswith("<") for turn in before):
         return True
     try:
         rendering = template.render(until(conversation, number))

@@ -229,6 +229,10 @@ def test_reasoning_that_is_left_out_before_any_question_was_never_written_there(
     assert said(train(ChatTemplate("begins", source, TOKENS), begins, TrainOn())) == ["Hello!<|im_end|>", last]
     at_any = source.replace("loop.index0 and ", "")
     assert said(train(ChatTemplate("last", at_any, TOKENS), begins, TrainOn())) == [last]
+    typed = replace(begins, turns=(Turn(role="user", content="<tool_response>4</tool_response>"), *begins.turns))
+    asked = source.replace("and loop.index0", "and '<tool_response>' not in messages[0].content")
+    assert said(train(ChatTemplate("typed", asked, TOKENS), typed, TrainOn())) == ["Hello!<|im_end|>", "Sure<|im_end|>"]
+    assert said(train(ChatTemplate("last", at_any, TOKENS), typed, TrainOn())) == [last]
     asks = at_any.replace(
         "{% for m", "{% if messages[-1] == messages[0] %}{{ messages[0].content.none() }}{% endif %}{% for m", 1
     )
