@@ -15,9 +15,10 @@ from benchmarks.templates.rendering import Message, Renderer
 QUESTION = {"role": "user", "content": "Hello"}
 THINK_OPENER = re.compile(
     r"(?:<think>|<seed:think>|<\|channel>thought|<\|START_THINKING\|>|<\|channel\|>analysis<\|message\|>)"
-    r"\s*(?:</think>|</seed:think>|<channel\|>|<\|END_THINKING\|>)?\s*\Z|</think>\s*\Z"
+    r"\s*(?:</think>|</seed:think>|<channel\|>|<\|END_THINKING\|>)?\s*\Z"
 )
-"""What a prompt ends with that opens reasoning, or says that there is none."""
+NO_THINKING = re.compile(r"</think>\s*\Z")
+"""What a prompt ends with that says that there is no reasoning."""
 
 
 class Headers:
@@ -79,6 +80,9 @@ class Headers:
             asked = (self.renderer.rendered([QUESTION], None, True) or "").rpartition("Hello")[2]
             found = [None, *re.finditer(_spaced(asked), whole[: own[0]])][-1] if asked.strip() else None
             start = self._behind_words(messages, at, tools, whole, (before, own), found, asked)
+        silent = NO_THINKING.sub("", self.header or self.always)
+        if start is None and own and silent.strip() and silent in whole[before : own[0]]:
+            start = whole.rindex(silent, before, own[0]) + len(silent)
         if start is None and own and self.gap and self.gap in whole[before : own[0]]:
             said = self._content_start(messages, at, tools, whole) or own[0]
             at_end = whole.endswith(self.gap, 0, said)  # a question's white space may stand in front of it
