@@ -115,6 +115,12 @@ def same_tools(messages: list[Message], number: int) -> Record:
     return {**calls(messages, number), "tools": tools([{"role": "user", "content": "Any words"}], 0)["tools"]}
 
 
+def tools_first(messages: list[Message], number: int) -> Record:
+    """The same, with the tools in front of the messages."""
+    record = tools(messages, number)
+    return {"tools": record["tools"], "messages": record["messages"]}
+
+
 def weight(messages: list[Message], _number: int) -> Record:
     """Every message with a weight, of which the first answer's is 0."""
     first = next(at for at, one in enumerate(messages) if one["role"] == "assistant")
@@ -294,6 +300,7 @@ KINDS = {
     "tool turns": Kind(make=tool_turns),
     "calls": Kind(make=calls),
     "calls and tools, others in each record": Kind(make=tools),
+    "the same, tools in front of the messages": Kind(make=tools_first),
     "calls and the same tools": Kind(make=same_tools),
     "calls, arguments as objects": Kind(make=objects),
     "the same and tools, others in each record": Kind(make=objects_and_tools),

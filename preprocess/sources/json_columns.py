@@ -261,6 +261,9 @@ def _json_texts(texts: JsonBatch, name: str) -> pa.StringArray | None:
     begins, ends = np.zeros((2, len(texts)), dtype=np.int64)
     values = np.frombuffer(texts.raw, dtype=np.uint8)
     begins[rows], ends[rows], at_end = _lists_at_ends(values, places, places + len(key), texts.ends[rows])
+    if at_end.any():  # a list that is followed by other fields up to another list
+        first = rows[at_end.argmax()]
+        at_end &= _is_json(values[begins[first] : ends[first]].tobytes())
     by_itself[rows[~at_end]] = True
     if not by_itself.any() and not at_end.any():
         return None
@@ -288,7 +291,7 @@ def _lists_at_ends(
     """Return which spans are the lists that objects end with, int64[k] twice, and bool[k], which objects end so.
 
     In `{"messages": […], "tools": […]}` it is what stands between the colon and the last brace. If that is JSON, it is
-    the value: the object is JSON too, so the key is one of its own.
+    the value: the object is JSON too, so the key is one of its own. It is not where another list follows.
 
     Args:
         values: u8[B].
@@ -299,7 +302,7 @@ def _lists_at_ends(
     colons = beside(values, behind - 1, 1)
     begins = beside(values, colons, 1)
     last = beside(values, ends - 1, -1)
-    found = ((before == ord(",")) | (before == ord("{"))) & (values[colons] == ord(":"))
+    found = (before == ord(",")) & (values[colons] == ord(":"))
     found &= (values[begins] == ord("[")) & (values[last] == ord("]")) & (last > begins)
     return np.where(found, begins, 0), np.where(found, last + 1, 0), found
 
@@ -308,7 +311,8 @@ def _value(raw: bytes, key: bytes, name: str) -> str:
     """Return the JSON of a field's value in an object; "" where it has none, or null.
 
     If what stands from behind the last place of the key up to the object's last brace is a value and further fields of
-    an object, the key is one of the object's own: it is JSON too. So no more than its end is looked at.
+    an object, the key is one of the object's own: it is JSON too. No more than its end is looked at, and of its first
+    field no more than the value.
     """
     at = raw.rfind(key)
     before, after = raw[:at].rstrip(SPACE)[-1:], raw[at + len(key) :].lstrip(SPACE)
@@ -317,11 +321,20 @@ def _value(raw: bytes, key: bytes, name: str) -> str:
         try:
             value, end = DECODER.raw_decode(text)
             rest = text[end:].lstrip(" \t\r\n").removeprefix(",")
-            if type(json.loads("{" + rest)) is dict:
+            is_first = raw[:at].rstrip(SPACE) == b"{" and raw.count(key) == 1
+            if is_first or type(json.loads("{" + rest)) is dict:
                 return text[:end] if type(value) is list else _text_of(value)
         except ValueError:
             pass
     return _text_of(json.loads(raw).get(name))
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _text_of(value: Any) -> str:

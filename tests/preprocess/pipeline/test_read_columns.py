@@ -519,6 +519,24 @@ def test_calls_and_their_tools_are_read_together(table):
     assert found[1] == (("user", "assistant"), ["q", "a"])
 
 
+@pytest.mark.parametrize("as_text", [False, True])
+@pytest.mark.parametrize("spaced", [False, True])
+def test_tools_are_read_wherever_they_stand(spaced, as_text):
+    tools = json.dumps(CALLING["tools"]) if as_text else CALLING["tools"]
+    own, deeper = {"messages": CALLING["messages"]}, {"more": {"tools": [1], "n": 1}, "list": [{"tools": [1]}]}
+    for record in (
+        {"tools": tools, **own},
+        {**own, "tools": tools},
+        {"id": 1, "tools": tools, **own},
+        {**own, "tools": tools, "id": 1},
+        {**deeper, "tools": tools, **own},
+        {**own, "tools": tools, **deeper},
+        {"tools": tools, **own, **deeper},
+    ):
+        lines = [spell(record, True, spaced)] * 3
+        assert len(check("openai", JsonBatch.of_texts(0, lines), [record] * 3)) == 3, record
+
+
 def test_tools_in_a_tables_own_types_are_read_together():
     """Tool g has no description, which is null in the table. What no text in JSON can hold makes a record unsupported."""
     tools = [CALLING["tools"][0], {"type": "function", "function": {"name": "g", "description": None}}]
