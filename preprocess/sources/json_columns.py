@@ -19,16 +19,13 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sft_shards.formats.arrow_arrays import string_array
 from sft_shards.formats.columnar import prefix_sums
 from sft_shards.formats.errors import RecordError
-from sft_shards.formats.json_bytes import beside
 from sft_shards.formats.records import JsonSchemas
-from sft_shards.formats.records.arrow_columns import slice_texts, take_texts
+from sft_shards.preprocess.sources.json_fields import NotJsonError, json_fields
 from sft_shards.preprocess.sources.json_rewriting import with_objects_as_texts, with_texts_as_parts
-from sft_shards.preprocess.sources.raw_records import SPACE, JsonBatch
+from sft_shards.preprocess.sources.raw_records import JsonBatch
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,9 +41,6 @@ MAX_DEPTH = 64
 """Nesting of arrays and objects that every JSON parser accepts."""
 INFINITY = re.compile(rb"Inf\s*[,\]}]")
 """A spelling of infinity that pyarrow accepts and no other parser; a text that holds it is taken for it too."""
-ESCAPED_LETTER = re.compile(rb"\\u00[67]")
-"""How a letter of ASCII begins that is escaped, which a key may hold as well."""
-DECODER = json.JSONDecoder()
 FAILED_ROW = re.compile(r" in row (\d+)")
 """How pyarrow's error messages name the row at which it stopped."""
 
@@ -186,15 +180,18 @@ class _Reading:
         columns = position = None
         if schemas.strict is not None and (self._try_strict or schemas.tolerant is None):
             columns, position = _read_json(raw, schemas.strict, "error")
-        json_fields: tuple[str, ...] = ()
+        names: tuple[str, ...] = ()
         if columns is None and schemas.tolerant is not None:
             _check_ignored_fields(texts)
-            json_fields = schemas.json_fields
+            names = schemas.json_fields
             columns, position = _read_json(raw, schemas.tolerant, "ignore")
         if columns is None or columns.num_rows != len(texts):
             raise _Unsupported(position if position is not None and position < len(texts) else None)
-        for field in json_fields:
-            found = _json_texts(texts, field)
+        for field in names:
+            try:
+                found = json_fields(texts, field)
+            except NotJsonError as error:
+                raise _Unsupported(error.row) from None
             if found is not None:
                 columns = columns.append_column(field, found)
         return ColumnChunk(rows=rows, columns=columns)
@@ -237,113 +234,6 @@ def _check_ignored_fields(texts: JsonBatch) -> None:
         raise _Unsupported(int(np.searchsorted(first, deep[0], side="right")) - 1)
     if found := INFINITY.search(texts.raw):
         raise _Unsupported(int(np.searchsorted(texts.begins, found.start(), side="right")) - 1)
-
-
-def _json_texts(texts: JsonBatch, name: str) -> pa.StringArray | None:
-    """Return for each object the JSON of a field's value; "" where it has no such field, or null.
-
-    A text in JSON is returned as that text: `[1]` and `"[1]"` both give `[1]`. Whoever takes a value parses it.
-
-    Returns:
-        None where no object has the field.
-
-    Raises:
-        _Unsupported: one of them is not JSON.
-    """
-    key = json.dumps(name).encode()
-    places = np.fromiter((found.start() for found in re.finditer(re.escape(key), texts.raw)), dtype=np.int64)
-    by_itself = np.zeros(len(texts), dtype=bool)
-    if ESCAPED_LETTER.search(texts.raw) is not None:
-        by_itself[:] = [ESCAPED_LETTER.search(raw) is not None for raw in texts.texts(range(len(texts)))]
-    rows = np.searchsorted(texts.begins, places, side="right") - 1
-    last = np.append(np.diff(rows) > 0, True)[: len(rows)]
-    rows, places = rows[last], places[last]
-    begins, ends = np.zeros((2, len(texts)), dtype=np.int64)
-    values = np.frombuffer(texts.raw, dtype=np.uint8)
-    begins[rows], ends[rows], at_end = _lists_at_ends(values, places, places + len(key), texts.ends[rows])
-    if at_end.any():  # a list that is followed by other fields up to another list
-        first = rows[at_end.argmax()]
-        at_end &= _is_json(values[begins[first] : ends[first]].tobytes())
-    by_itself[rows[~at_end]] = True
-    if not by_itself.any() and not at_end.any():
-        return None
-    absent = by_itself | (ends == 0)
-    nearest = np.maximum.accumulate(np.where(absent, 0, ends))  # where an empty text may stand: they are in order
-    lists = slice_texts(values, np.where(absent, nearest, begins), np.where(absent, nearest, ends))
-    if not by_itself.any():
-        return lists
-    more = []
-    for row, raw in zip(
-        np.flatnonzero(by_itself).tolist(), texts.texts(np.flatnonzero(by_itself).tolist()), strict=True
-    ):
-        try:
-            more.append(_value(raw, key, name))
-        except ValueError:
-            raise _Unsupported(row) from None
-    own = np.arange(len(texts))
-    own[by_itself] = len(texts) + np.arange(len(more))
-    return take_texts([lists, string_array(more)], own)
-
-
-def _lists_at_ends(
-    values: NDArray[np.uint8], keys: NDArray[np.int64], behind: NDArray[np.int64], ends: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """Return which spans are the lists that objects end with, int64[k] twice, and bool[k], which objects end so.
-
-    In `{"messages": […], "tools": […]}` it is what stands between the colon and the last brace. If that is JSON, it is
-    the value: the object is JSON too, so the key is one of its own. It is not where another list follows.
-
-    Args:
-        values: u8[B].
-        keys, behind: int64[k] each: where the last place of a key begins and ends in each object.
-        ends: int64[k]: where each object ends.
-    """
-    before = values[beside(values, keys, -1)]
-    colons = beside(values, behind - 1, 1)
-    begins = beside(values, colons, 1)
-    last = beside(values, ends - 1, -1)
-    found = (before == ord(",")) & (values[colons] == ord(":"))
-    found &= (values[begins] == ord("[")) & (values[last] == ord("]")) & (last > begins)
-    return np.where(found, begins, 0), np.where(found, last + 1, 0), found
-
-
-def _value(raw: bytes, key: bytes, name: str) -> str:
-    """Return the JSON of a field's value in an object; "" where it has none, or null.
-
-    If what stands from behind the last place of the key up to the object's last brace is a value and further fields of
-    an object, the key is one of the object's own: it is JSON too. No more than its end is looked at, and of its first
-    field no more than the value.
-    """
-    at = raw.rfind(key)
-    before, after = raw[:at].rstrip(SPACE)[-1:], raw[at + len(key) :].lstrip(SPACE)
-    if before in (b",", b"{") and after.startswith(b":") and not ESCAPED_LETTER.search(raw):
-        text = after[1:].lstrip(SPACE).decode()
-        try:
-            value, end = DECODER.raw_decode(text)
-            rest = text[end:].lstrip(" \t\r\n").removeprefix(",")
-            is_first = raw[:at].rstrip(SPACE) == b"{" and raw.count(key) == 1
-            if is_first or type(json.loads("{" + rest)) is dict:
-                return text[:end] if type(value) is list else _text_of(value)
-        except ValueError:
-            pass
-    return _text_of(json.loads(raw).get(name))
-
-
-def _is_json(text: bytes) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _text_of(value: Any) -> str:
-    """Return a text as it is, "" for null, and anything else as JSON; a ValueError for half a surrogate pair."""
-    if value is None:
-        return ""
-    text = value if isinstance(value, str) else json.dumps(value)
-    text.encode()
-    return text
 
 
 def _read_json(

@@ -107,9 +107,7 @@ class JsonBatch(RawBatch):
 
     def values(self, rows: Sequence[int]) -> Iterator[Any | RecordError]:
         """Parse some rows, one after the other."""
-        places = np.asarray(rows, dtype=np.int64)
-        bounds = zip(rows, self.begins[places].tolist(), self.ends[places].tolist(), strict=True)
-        for row, begin, end in bounds:
+        for row, (begin, end) in zip(rows, self._bounds(rows), strict=True):
             yield self._parsed.pop(row) if row in self._parsed else parse(bytes(self.raw[begin:end]))
 
     def keep(self, row: int, value: Any | RecordError) -> None:
@@ -124,9 +122,11 @@ class JsonBatch(RawBatch):
 
     def texts(self, rows: Sequence[int]) -> list[bytes]:
         """Return the JSON texts of some rows."""
+        return [bytes(self.raw[begin:end]) for begin, end in self._bounds(rows)]
+
+    def _bounds(self, rows: Sequence[int]) -> Iterator[tuple[int, int]]:
         places = np.asarray(rows, dtype=np.int64)
-        bounds = zip(self.begins[places].tolist(), self.ends[places].tolist(), strict=True)
-        return [bytes(self.raw[begin:end]) for begin, end in bounds]
+        return zip(self.begins[places].tolist(), self.ends[places].tolist(), strict=True)
 
     def take(self, rows: Sequence[int]) -> JsonBatch:
         """Return a batch of some rows, rising; a range is a view of the same bytes, anything else a copy."""
