@@ -23,6 +23,8 @@ class GenerationPrompt:
     """What stands between the generation prompt and the answer (a space, say); the model generates it."""
     gap: str = ""
     """What stands between a question and its answer."""
+    close: str = ""
+    """What stands between an answer and the stop token, white space at its ends aside."""
     tail: str = ""
     """What a prompt has behind its question: what ends this, and the header; "" if the prompt does not hold it."""
 
@@ -52,8 +54,8 @@ def learn_generation_prompt(
     before, _, after = whole.rpartition(answer)
     lead = before[len(prompt) :] if whole.startswith(prompt) and len(prompt) <= len(before) else ""
     found = stop.search(after)
-    tail = after[found.end() :] if found else ""
-    always = tail.lstrip() if without.endswith(tail.lstrip()) else ""
+    behind = after[found.end() :].lstrip() if found else ""
+    always = behind if without.endswith(behind) else ""
     if not header and stop.sub("", always).strip() and without_think_opener(always) in before:
         header = always
     else:
@@ -65,4 +67,6 @@ def learn_generation_prompt(
         bare = shown if shown.strip() and begins else bare
     _, held, tail = prompt.rpartition(question)
     gap = before.rpartition(question)[2]
-    return GenerationPrompt(header=header, always=always, bare=bare, lead=lead, gap=gap, tail=tail if held else "")
+    close = after[: found.start()].strip() if found else ""
+    tail = tail if held else ""
+    return GenerationPrompt(header=header, always=always, bare=bare, lead=lead, gap=gap, close=close, tail=tail)

@@ -219,7 +219,7 @@ def by_marks(
         start = after_empty_think(text, start, said, opened=opens)
         calls = bool(conversation.turns[number].tool_calls)
         end = len(text) if right is None else right
-        stop_start, stop_end = _find_stop(text, last, end, stop, control, number, calls)
+        stop_start, stop_end = _find_stop(text, last, end, stop, control, number, calls, shown.close)
         spoken.append(Spoken(turn=number, start=start, end=stop_end, stop=stop_start))
     return tuple(spoken)
 
@@ -306,18 +306,20 @@ def _find_stop(
     control: re.Pattern[str],
     number: int,
     calls: bool,
+    close: str,
 ) -> tuple[int, int]:
     """Return the span of the stop token behind a turn.
 
-    Between the turn's text and that token there may be nothing but white space and other control tokens, unless the
-    turn has tool calls or nothing but reasoning, whose markup stands there.
+    Between the turn's text and that token there may be nothing but white space and other control tokens, or `close`,
+    which every answer has there, unless the turn has tool calls or nothing but reasoning, whose markup stands there.
     """
     closing = MESSAGE_END.match(text, last.end, right) if right < len(text) else None
     if last.kind == CONTENT and closing and not stop.match(text, closing.start(1)):
         return closing.start(), closing.start()  # history ends with another token than what was generated
     found = stop.search(text, last.end, right)
     marked_up = calls or last.kind == REASONING
-    if found is None or (not marked_up and control.sub("", text[last.end : found.start()]).strip()):
+    between = text[last.end : found.start()].strip() if found else ""
+    if found is None or (not marked_up and between != close and control.sub("", between).strip()):
         behind = text[last.end : last.end + 60]
         detail = f"no stop token right after turn {number}, but {behind!r}" if behind else f"nothing ends turn {number}"
         token = control.match(behind.lstrip())

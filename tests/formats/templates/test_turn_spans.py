@@ -133,6 +133,15 @@ def test_a_call_whose_question_has_a_system_prompt_in_front_of_it_in_prompts_alo
     assert answers == ["It is clear.<|im_end|>", "Welcome.<|im_end|>"]
 
 
+def test_words_between_every_answer_and_the_stop_token_are_generated():
+    # As Kimi K3's: tags of two control tokens and a word.
+    close = "<|im_start|>/text<|im_start|>"
+    source = CHATML.replace("'<|im_end|>", f"'{close}<|im_end|>")
+    assert said(source, TWO) == [f"Hello{close}<|im_end|>", f"Sure{close}<|im_end|>"]
+    other = source.replace(f"'{close}", f"('{close}' if loop.last else '{close}!') + '")
+    assert why(other, TWO) == "turn_end_unknown"
+
+
 def test_a_header_that_is_written_in_the_question_with_other_white_space_than_in_the_prompt():
     source = SPACED.replace("END", "\\n").replace("'\\t<|im_start|>assistant    ' +", "'    ' +")
     source = source.replace("+ m.content }}{% endif", "+ m.content + '<|im_start|>assistant' }}{% endif")
