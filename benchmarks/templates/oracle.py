@@ -201,6 +201,8 @@ class Oracle:
         before = max((span[1] for span in regions[:at] if span and (own is None or span[1] <= own[0])), default=0)
         behind = (span[0] for span in regions[at + 1 :] if span)
         after = next((begin for begin in behind if own is None or begin >= own[0]), len(whole))
+        if prompt is not None and whole.startswith(prompt) and len(prompt) < before:
+            prompt = None  # the template leaves out of it what was said before
         start = self.headers.end(messages, at, tools, whole, prompt, before, own)
         if start is None:
             return Turn(must=None)

@@ -249,6 +249,13 @@ def test_a_turn_that_begins_a_conversation_has_a_header_though_the_prompt_stands
     assert trained(make(inside), expected) == "Hello<|im_end|>"
 
 
+def test_a_prompt_without_what_was_said_before_is_none(make) -> None:
+    oracle = make("{% if messages | length > 1 %}" + CHATML + "{% endif %}")
+    asked = [{"role": "system", "content": "Be brief"}, {"role": "assistant", "content": "Hello"}]
+    [expected] = oracle.expect(asked, None)
+    assert trained(oracle, expected) == "Hello<|im_end|>"
+
+
 def test_a_turn_that_begins_a_conversation_stands_behind_a_prompt_of_white_space(make) -> None:
     prompt = "{% if add_generation_prompt %}{{ '\t' }}{% endif %}"
     turn = "{{ ('\t' if m.role == 'assistant' else '') + m.content + '<|im_end|>' }}"
