@@ -59,15 +59,29 @@ class CallColumns:
 
 
 def read_calls(column: pa.Array) -> CallColumns | None:
-    """Return the calls of messages, a list for each; None for a column of another type."""
+    """Return the calls of messages, a list for each; None for a column of another type.
+
+    A call has its name and arguments in `function`, or, without any, itself.
+    """
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     if not is_list(column.type) or not pa.types.is_struct(column.type.value_type):
         return None
-    calls = children(column.flatten())
-    if "function" not in calls or not pa.types.is_struct(calls["function"].type):
+    calls, counts = children(column.flatten()), numbers_of(column.value_lengths(), null=0)
+    if not _has_any(calls, "function"):
+        return _calls(calls, counts)
+    if not pa.types.is_struct(calls["function"].type):
         return None
-    return _calls({**calls, **children(calls["function"])}, numbers_of(column.value_lengths(), null=0))
+    functions = children(calls["function"])
+    if calls["function"].null_count and _has_any(calls, "name"):
+        bare = calls["function"].is_null()
+        for name in ("name", "arguments"):
+            own, inner = (json_column(one[name]) if name in one else None for one in (calls, functions))
+            if own is None or inner is None:
+                return None
+            functions[name] = pc.if_else(bare, own, inner)
+    return _calls({**calls, **functions}, counts)
 
 
 def read_function_calls(column: pa.Array) -> CallColumns | None:

@@ -61,7 +61,7 @@ def schema(fields: tuple[tuple[str, FieldKind], ...]) -> pa.Schema:
 
     types = {TEXT: pa.string(), NUMBER: pa.float64(), NULL: pa.null(), EMPTY_LIST: pa.list_(pa.null())}
     named = pa.struct([("name", pa.string()), ("arguments", pa.string())])
-    types[CALLS] = pa.list_(pa.struct([("id", pa.string()), ("type", pa.string()), ("function", named)]))
+    types[CALLS] = pa.list_(pa.struct([("id", pa.string()), ("type", pa.string()), ("function", named), *named]))
     types[TEXT_PARTS] = pa.list_(pa.struct([("type", pa.string()), ("text", pa.string())]))
     function = [(key, pa.string()) for key in ("id", "name", "arguments")] + [("function", pa.null())]
     types[CALL] = pa.struct(function)

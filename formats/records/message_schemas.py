@@ -38,7 +38,7 @@ def _in_columns(key: str, value: Any) -> bool:
     if key == FUNCTION_CALL and type(value) is dict:
         return _is_function(value) and value.get("function") is None and type(value.get("id")) in (str, type(None))
     if key == TOOL_CALLS and type(value) is list:
-        return all(type(call) is dict and _is_function(call.get("function")) for call in value)
+        return all(type(call) is dict and _is_function(call.get("function") or call) for call in value)
     return (
         value is None or (key in TEXT_FIELDS and type(value) is str) or (key in WEIGHTS and type(value) in (int, float))
     )
@@ -79,7 +79,7 @@ def _objects(message: Mapping[str, Any], content: str) -> set[str]:
     Args:
         content: the key of its content.
     """
-    calls = [call["function"] for call in message.get(TOOL_CALLS) or ()]
+    calls = [call.get("function") or call for call in message.get(TOOL_CALLS) or ()]
     calls += [message[FUNCTION_CALL]] if message.get(FUNCTION_CALL) else []
     value = message.get(content)
     parts: Sequence[Any] = value if type(value) is list else ()

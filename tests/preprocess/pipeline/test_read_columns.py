@@ -68,7 +68,8 @@ CALL = st.fixed_dictionaries(
     optional={"id": st.sampled_from(["c1", " ", "", "call 2"]) | st.none() | st.just(3), "type": st.just("function")},
 )
 CALLS = st.lists(
-    CALL | CALL | st.sampled_from([None, "x", {"name": "f", "arguments": "{}"}, {"function": None}]), max_size=3
+    CALL | CALL | FUNCTION | st.sampled_from([None, "x", {"name": "f", "arguments": "{}"}, {"function": None}]),
+    max_size=3,
 )
 CALL_TEXTS = (CALLS | CALL | FUNCTION).map(json.dumps) | ARGUMENTS | st.just('{"name": "f", "id": "\\ud83d"}')
 PART = st.fixed_dictionaries(
@@ -757,6 +758,22 @@ def test_calls_in_parts_are_read_together(table):
         2: (("user", "assistant"), ["q", "a"]),
         3: (("user", "assistant=null", "reasoning", *direct, *values), ["q", "t", "g", '{"d": 2}', "h", "i", "j"]),
     }
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_bare_calls_are_read_together_with_others(table):
+    calls = [{"name": "f", "arguments": {"a": 1}}, {"id": "c", "function": {"name": "g", "arguments": {"a": 2}}}]
+    records = [{"messages": [{"role": "assistant", "content": "a", "tool_calls": own}]} for own in (calls, calls[:1])]
+    raw = JsonBatch.of_texts(0, [json.dumps(record).encode() for record in records])
+    if table:
+        raw = TableBatch(0, pa.RecordBatch.from_pylist(records))
+        records = raw.columns.to_pylist()
+    else:
+        assert rows_read_together("openai", raw) == [[0, 1]]
+    found = check("openai", raw, records)
+    bare = ("assistant", "call", "arguments")
+    assert found[0] == ((*bare, "call", "call_id", "arguments"), ["a", "f", '{"a": 1}', "g", "c", '{"a": 2}'])
+    assert found[1] == (bare, ["a", "f", '{"a": 1}'])
 
 
 @pytest.mark.parametrize("table", [False, True])
