@@ -6,6 +6,7 @@
     python -m benchmarks.throughput DATA TOKENIZER --mode stages        where our time goes
     python -m benchmarks.throughput DATA TOKENIZER --mode formats       our command on each record format
     python -m benchmarks.throughput DATA TOKENIZER --mode kinds         our command on records with tools, reasoning, …
+    python -m benchmarks.throughput DATA TOKENIZER --mode files         our command on such files of DATA
     python -m benchmarks.throughput DATA TOKENIZER --mode templates --templates FOLDER      … under many templates
 
 The corpus (`corpus`) is every conversation of DATA that all contenders can take, shuffled, and cut at `--megabytes` of

@@ -20,6 +20,7 @@ from benchmarks.throughput.against import against
 from benchmarks.throughput.bench import Bench
 from benchmarks.throughput.contenders import CONTENDERS
 from benchmarks.throughput.contest import contest
+from benchmarks.throughput.files import files
 from benchmarks.throughput.kinds import kinds
 from benchmarks.throughput.record_formats import record_formats
 from benchmarks.throughput.scaling import scaling
@@ -31,6 +32,7 @@ MODES: dict[str, Callable[[Bench], Any]] = {
     "stages": stages,
     "formats": record_formats,
     "kinds": kinds,
+    "files": files,
     "templates": templates,
 }
 FOLDER = click.Path(exists=True, path_type=Path)
@@ -84,6 +86,8 @@ def main(
         bench = Bench(
             corpus=made,
             rounds=rounds,
+            data=data,
+            roles=pairs(map_role),
             checkouts=pairs(checkout),
             programs=pairs(programs),
             templates=folder,

@@ -19,6 +19,10 @@ class Bench:
 
     corpus: Corpus
     rounds: int
+    data: Path
+    """Where the corpus was read from."""
+    roles: dict[str, str] = field(default_factory=dict)
+    """What `--map-role` says."""
     checkouts: dict[str, str] = field(default_factory=dict)
     programs: dict[str, str] = field(default_factory=dict)
     """The Python of a contender that needs another environment."""

@@ -350,11 +350,21 @@ def seconds_per_token(
     write(folder / "share", kind.loop or kind.make, messages[-share:-1])
     write(folder / "one", kind.loop or kind.make, messages[-1:])
     write(folder / "own-one", kind.make, messages[-1:], kind.file)
+    return measured_in_turn(bench, folder, name, record_format=kind.record_format, file=kind.file)
+
+
+def measured_in_turn(
+    bench: Bench, folder: Path, name: str, *, record_format: str, file: str = "messages.jsonl"
+) -> tuple[list[float], list[float]]:
+    """CPU seconds for a token of our command and of the loop, in each round, first one and then the other first.
+
+    Ours reads `corpus` below a folder, less its time for `own-one`, and the loop `share` and `one`.
+    """
     seconds: dict[str, list[float]] = {OURS: [], REFERENCE: []}
     for turn in range(bench.rounds):
         for contender in list(seconds)[:: 1 if turn % 2 == 0 else -1]:
             part, one = ("share", "one") if contender == REFERENCE else ("corpus", "own-one")
-            settings = {} if contender == REFERENCE else {"record_format": kind.record_format, "file": kind.file}
+            settings = {} if contender == REFERENCE else {"record_format": record_format, "file": file}
             try:
                 made = Measured.of(bench.run(contender, part=folder / part, one=folder / one, **settings))
             except NotRunError as error:
