@@ -177,6 +177,10 @@ class TurnLocator:
         spoken = by_blocks(text, blocks, messages, anchors, self.stop)
         if self.shown.header:
             require_rule(text, spoken, lambda number: self.renderer.prompt(messages[:number], beside), self.stop)
+            for one in spoken:
+                if text.startswith(tuple(self.shown.header.split()[:1]), one.start):
+                    detail = f"the generation block of turn {one.turn} holds its header, and no other way shows its end"
+                    raise RecordError("turn_start_unknown", f"{detail}; give another --template")
         return spoken
 
     def _with_parts(

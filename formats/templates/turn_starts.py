@@ -8,9 +8,9 @@ from functools import cache
 from typing import Any
 
 from sft_shards.formats.errors import RecordError
-from sft_shards.formats.templates.anchors import CALL, REASONING, Anchor
+from sft_shards.formats.templates.anchors import CALL, CONTENT, REASONING, Anchor
 from sft_shards.formats.templates.generation_prompt import GenerationPrompt
-from sft_shards.formats.templates.thinking import find_opened_think, without_think_opener
+from sft_shards.formats.templates.thinking import CLOSING, find_opened_think, without_think_opener
 
 WORDS = re.compile(r"\S+")
 SWITCH = r"/\w*think"
@@ -28,7 +28,7 @@ def after_header(text: str, left: int, first: Anchor, header: str, gap: str, lea
         if found >= 0:
             return found + len(header)
         return None
-    opened = find_opened_think(text, left, first.start) if first.kind == REASONING else None
+    opened = _opened_think(text, left, first)
     return None if opened is None or not text.startswith(gap, left) else left + len(gap) - len(lead)
 
 
@@ -54,9 +54,18 @@ def without_header(
     found = text.rfind(bare, left, own[0].start) if bare and bare != header else -1
     if found >= 0:
         return found + len(bare)
-    opened = find_opened_think(text, left, own[0].start) if own[0].kind == REASONING else None
+    opened = _opened_think(text, left, own[0])
     words = None if opened is None else behind_words(text, number, left, opened, prompt)
     return None if words is not None and not text[words:opened].strip() else opened
+
+
+def _opened_think(text: str, left: int, first: Anchor) -> int | None:
+    """Return where the `<think>` in front of a turn's first text starts; None if that is no reasoning.
+
+    A content that is cut at its `</think>` is one text, which begins with reasoning.
+    """
+    reasons = first.kind == REASONING or (first.kind == CONTENT and CLOSING in text[first.start : first.end])
+    return find_opened_think(text, left, first.start) if reasons else None
 
 
 def behind_words(text: str, number: int, left: int, right: int, prompt: Callable[[int], str | None]) -> int | None:

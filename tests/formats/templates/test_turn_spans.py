@@ -225,6 +225,19 @@ def test_blocks_that_hold_the_header_do_not_train_it():
     assert said(source, TWO) == ["Hello<|im_end|>", "Sure<|im_end|>"]
 
 
+def test_a_block_with_the_header_of_an_answer_that_the_template_cuts_at_its_think_tag():
+    # As Laguna's, whose prompt says that there is no reasoning; "A </think> B" becomes reasoning and an answer.
+    cut = "{% set p = m.content.split('</think>') %}{{ '<think>\n' + p[0] + '</think>' + p[1] if p[1:] else '</think>' + p[0] }}"
+    block = "{% generation %}<|im_start|>assistant\n" + cut + "<|im_end|>{% endgeneration %}\n"
+    user_ = "{% if m.role == 'user' %}<|im_start|>user\n{{ m.content }}<|im_end|>\n{% else %}" + block + "{% endif %}"
+    prompt = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n</think>' }}{% endif %}"
+    source = "{% for m in messages %}" + user_ + "{% endfor %}" + prompt
+    asked = Conversation(turns=(user("Why <think>?"), assistant("A </think> closes it.")))
+    assert said(source, asked) == ["<think>\nA </think> closes it.<|im_end|>"]
+    hidden = source.replace("'<think>\n' + p[0]", "'<thought>' + p[0]")
+    assert why(hidden, asked) == "turn_start_unknown"
+
+
 def test_blocks_around_the_user_s_text_are_refused():
     everything = "{% generation %}" + CHATML.split("{% if add")[0] + "{% endgeneration %}"
     question = Conversation(turns=TWO.turns[:2])
