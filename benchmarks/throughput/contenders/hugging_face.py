@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -47,13 +48,16 @@ class IdsAlone(Loop):
     """The same without masks, for templates that do not mark what the assistant says; on the day that ours writes."""
 
     def work(self, source: Path, target: Path) -> None:  # noqa: D102
+        from transformers.utils import chat_template_utils
+
         from sft_shards.formats.templates.sandbox import DAY
 
+        now = SimpleNamespace(now=lambda: DAY)
+        vars(chat_template_utils)["datetime"] = now  # where its `strftime_now` asks for the day
         lengths: list[int] = []
         with open(source / "messages.jsonl", encoding="utf-8") as file, open(target / "ids.bin", "wb") as ids:
             for line in file:
-                messages = json.loads(line)["messages"]
-                found = self.tokenizer.apply_chat_template(messages, return_dict=False, strftime_now=DAY.strftime)
+                found = self.tokenizer.apply_chat_template(json.loads(line)["messages"], return_dict=False)
                 np.asarray(found, dtype=np.int32).tofile(ids)
                 lengths.append(len(found))
         np.save(target / "lengths.npy", np.asarray(lengths))
