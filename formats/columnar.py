@@ -128,6 +128,13 @@ def prefix_sums(values: NDArray[Any]) -> NDArray[np.int64]:
     return out
 
 
+def ranges(firsts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the numbers of several ranges one after the other: [5, 6, 0] for the firsts [5, 0] and counts [2, 1]."""
+    offsets = prefix_sums(counts)
+    out: NDArray[np.int64] = np.arange(offsets[-1]) + np.repeat(firsts - offsets[:-1], counts)
+    return out
+
+
 def utf8_buffers(texts: pa.StringArray) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
     """Return the bytes of all texts, u8[B], and their offsets into it, int32[n + 1], without copying the bytes.
 

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_shards.formats.arrow_arrays import number_array, numbers_of, string_array
-from sft_shards.formats.columnar import Layout, prefix_sums, text_labels, utf8_buffers
+from sft_shards.formats.columnar import Layout, prefix_sums, ranges, text_labels, utf8_buffers
 from sft_shards.formats.json_bytes import beside, escaping_slashes, unescaped_quotes
 from sft_shards.formats.layouts import NAME, Parts, json_text
 
@@ -111,13 +111,6 @@ def take_json_apart(texts: pa.StringArray, rule: Rule) -> JsonParts:
         counts=counts,
         texts=distinct.texts.take(number_array(taken)),
     )
-
-
-def ranges(firsts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the numbers of several ranges one after the other: [5, 6, 0] for the firsts [5, 0] and counts [2, 1]."""
-    offsets = prefix_sums(counts)
-    out: NDArray[np.int64] = np.arange(offsets[-1]) + np.repeat(firsts - offsets[:-1], counts)
-    return out
 
 
 class _Outlines:

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_shards.formats.columnar import Layout, text_labels
+from sft_shards.formats.errors import RecordError
 from sft_shards.formats.layouts import put_together, turns_of
 from sft_shards.formats.templates.chat_template import ChatTemplate
 from sft_shards.formats.templates.learning import TemplateTokens
@@ -90,8 +91,8 @@ class Skeleton:
     """What is counted of every conversation that is filled in, by the names of `NOTES`."""
     turns: tuple[int, ...] = ()
     """Numbers of the turns that carry loss."""
-    refusal: tuple[str, str] | None = None
-    """`RecordError.reason` and `detail` of every conversation with this layout; None where they are taken."""
+    refusal: RecordError | None = None
+    """The error of every conversation with this layout; None where they are taken."""
 
 
 def plain_text_skeleton(tokens: TemplateTokens) -> Skeleton:

@@ -143,7 +143,7 @@ class LayoutSkeletons:
         if skeleton is None or {*rendering.notes} - {"reasoning_dropped"} or rendering.typed:
             return []
         self._forbid_more(skeleton.absent)
-        return [replace(skeleton, refusal=(error.reason, error.detail))]
+        return [replace(skeleton, refusal=error.kept())]
 
     def _forbid_more(self, absent: Iterable[str]) -> None:
         if not {*absent} <= self.forbidden:

@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_shards.formats.columnar import INPUT, ConversationColumns, text_labels, utf8_buffers
+from sft_shards.formats.columnar import INPUT, ConversationColumns, ranges, text_labels, utf8_buffers
 from sft_shards.formats.conversation import PLAIN_TEXT, ROLES, Conversation
 from sft_shards.formats.layouts import is_assistants, take_apart
 from sft_shards.formats.templates import ChatTemplate, TrainOn
@@ -164,8 +164,7 @@ def _ranges(bounds: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.in
     [3, 5) and [7, 8) give the ranges [0, 0, 1] and the numbers [3, 4, 7].
     """
     counts = bounds[:, 1] - bounds[:, 0]
-    owners = np.repeat(np.arange(len(bounds)), counts)
-    return owners, np.arange(len(owners)) + np.repeat(bounds[:, 0] - (np.cumsum(counts) - counts), counts)
+    return np.repeat(np.arange(len(bounds)), counts), ranges(bounds[:, 0], counts)
 
 
 def digests_of(conversations: ConversationColumns) -> list[bytes]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_shards.formats.arrow_arrays import string_array, utf8_array
-from sft_shards.formats.columnar import ConversationColumns, prefix_sums, utf8_buffers
+from sft_shards.formats.columnar import ConversationColumns, prefix_sums, ranges, utf8_buffers
 from sft_shards.formats.records.arrow_columns import take_texts
 from sft_shards.formats.templates import Change, Skeleton, Trim
 from sft_shards.preprocess.pipeline.batch import Notes, Reject, TrainedTurns
@@ -131,8 +131,8 @@ class SkeletonTable:
         # Interleave: positions in [all literals, then all texts], in the order of the pieces.
         piece_offsets = prefix_sums(2 * gaps + 1)
         text_pieces = 2 * texts + np.repeat(np.arange(count), gaps) + 1
-        literal_before = texts + np.repeat(first_literal - firsts[:-1], gaps)
-        numbers_of_texts = self._gaps[texts + np.repeat(first_gap - firsts[:-1], gaps)]
+        literal_before = ranges(first_literal, gaps)
+        numbers_of_texts = self._gaps[ranges(first_gap, gaps)]
         contents = _in_gaps(conversations.texts, numbers_of_texts + np.repeat(first_texts, gaps))
         rows_changed, changed = self._changed(contents, literal_before)
         sources = np.empty(piece_offsets[-1], dtype=np.int64)
@@ -144,7 +144,7 @@ class SkeletonTable:
         # Spans: bytes of literals, which the skeleton knows, and bytes of texts in between.
         span_offsets = prefix_sums(span_count)
         rows = row_numbers(span_offsets)
-        spans = self._spans[np.arange(len(rows)) + np.repeat(first_span - span_offsets[:-1], span_count)]
+        spans = self._spans[ranges(first_span, span_count)]
         sizes = np.diff(utf8_buffers(contents)[1])
         sizes[rows_changed] = np.diff(utf8_buffers(changed)[1])
         content_offsets = prefix_sums(sizes)
@@ -162,10 +162,7 @@ class SkeletonTable:
         found: list[Reject] = []
         for number in np.unique(numbers).tolist():
             if refusal := self._skeletons[number].refusal:
-                reason, detail = refusal
-                found += [
-                    Reject(record=one, reason=reason, detail=detail) for one in records[numbers == number].tolist()
-                ]
+                found += [Reject.of(record, refusal) for record in records[numbers == number].tolist()]
         return found
 
     def notes(self, numbers: NDArray[np.int64], records: NDArray[np.int64]) -> Notes:

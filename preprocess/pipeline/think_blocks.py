@@ -14,16 +14,24 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_shards.formats.columnar import ConversationColumns, Layout, has_text, prefix_sums, text_labels, utf8_buffers
+from sft_shards.formats.columnar import (
+    ConversationColumns,
+    Layout,
+    has_text,
+    prefix_sums,
+    ranges,
+    text_labels,
+    utf8_buffers,
+)
 from sft_shards.formats.conversation import ROLES
 from sft_shards.formats.layouts import LONGEST_CONSTANT, MOST_LABELS, take_thoughts_apart
 from sft_shards.formats.records.arrow_columns import slice_texts
 from sft_shards.preprocess.pipeline.batch import merge_columns
-from sft_shards.preprocess.pipeline.whitespace import may_begin_with_space, may_end_with_space
+from sft_shards.preprocess.pipeline.whitespace import ASCII_SPACE, may_begin_with_space, may_end_with_space
 
 THINK = b"think>"
 """What each think tag ends with; the opening one begins with `<`, the closing one with `</`."""
-SPACE = np.asarray([byte < 0x80 and chr(byte).isspace() for byte in range(256)])
+SPACE = np.isin(np.arange(256), list(ASCII_SPACE))
 """bool[256]: white space of ASCII."""
 _Words = tuple[bytes, bytes, bool]
 """Of a think block: the words in front of the thought, those in front of the answer, and whether there is a thought."""
@@ -78,8 +86,7 @@ def _roles(conversations: ConversationColumns) -> NDArray[np.str_]:
     flat = np.asarray([one for own in labels for one in own])
     firsts = prefix_sums(np.asarray(list(map(len, labels)), dtype=np.int64))
     bounds = conversations.text_offsets
-    shifts = np.repeat(firsts[conversations.layout_ids] - bounds[:-1], np.diff(bounds))
-    return np.asarray(flat[np.arange(bounds[-1]) + shifts])
+    return np.asarray(flat[ranges(firsts[conversations.layout_ids], np.diff(bounds))])
 
 
 def _find(
@@ -104,11 +111,11 @@ def _find(
     closing = last - len("</")
     ends_so = (closing >= begins) & (values[closing] == ord("<")) & (values[closing + 1] == ord("/"))
     closing = np.maximum(closing, begins)
-    head = _behind_space(values, begins, closing)
+    head = _past_space(values, begins, closing)
     opened = (counts == 2) & (first == head + len("<")) & (values[head] == ord("<"))
-    thoughts = _behind_space(values, np.where(opened, first + len(THINK), head), closing)
-    ends = _before_space(values, closing, thoughts)
-    answers = _behind_space(values, last + len(THINK), limits)
+    thoughts = _past_space(values, np.where(opened, first + len(THINK), head), closing)
+    ends = _past_space(values, closing, thoughts, step=-1)
+    answers = _past_space(values, last + len(THINK), limits)
     constants = thoughts - begins + answers - ends
     known = assistants[firsts] & ends_so & (opened | (counts == 1)) & (answers < limits)
     known &= constants <= LONGEST_CONSTANT
@@ -116,27 +123,22 @@ def _find(
     return _Blocks(texts=texts[known], begins=thoughts[known], ends=ends[known], answers=answers[known])
 
 
-def _behind_space(values: NDArray[np.uint8], begins: NDArray[np.int64], limits: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return int64[b]: where the white space of ASCII ends that begins at some bytes, if a label may hold that much."""
-    places = begins.copy()
+def _past_space(
+    values: NDArray[np.uint8], borders: NDArray[np.int64], limits: NDArray[np.int64], *, step: int = 1
+) -> NDArray[np.int64]:
+    """Return borders between bytes, int64[b], moved past white space of ASCII, as far as a label may hold it.
+
+    Args:
+        limits: int64[b], where they stop.
+        step: 1 to the right, -1 to the left.
+    """
+    places = borders.copy()
     for _ in range(LONGEST_CONSTANT + 1):
-        spaced = places < limits
-        spaced[spaced] = SPACE[values[places[spaced]]]
+        spaced = (limits - places) * step > 0
+        spaced[spaced] = SPACE[values[places[spaced] + min(step, 0)]]
         if not spaced.any():
             break
-        places[spaced] += 1
-    return places
-
-
-def _before_space(values: NDArray[np.uint8], ends: NDArray[np.int64], limits: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return int64[b]: where the white space of ASCII begins that ends in front of some bytes."""
-    places = ends.copy()
-    for _ in range(LONGEST_CONSTANT + 1):
-        spaced = places > limits
-        spaced[spaced] = SPACE[values[places[spaced] - 1]]
-        if not spaced.any():
-            break
-        places[spaced] -= 1
+        places[spaced] += step
     return places
 
 
