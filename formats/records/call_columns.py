@@ -119,10 +119,16 @@ def read_part_calls(parts: Mapping[str, pa.Array], kinds: pa.StringArray) -> Cal
     direct = _calls({key: one.filter(bool_array(~valued)) for key, one in beside.items()}, ~valued)
     if direct is None or not valued.any():
         return direct
-    marked = bools_of(pc.coalesce(pc.starts_with(values, OBJECT_MARK), bool_array(np.zeros(len(values), dtype=bool))))
     raw, offsets = utf8_buffers(values)
-    texts = slice_texts(raw, offsets[:-1] + np.where(marked, len(OBJECT_MARK), 0), offsets[1:])
+    texts = slice_texts(raw, offsets[:-1] + np.where(are_objects(values), len(OBJECT_MARK), 0), offsets[1:])
     return CallColumns.merge([direct, read_calling_turns(texts, valued)])
+
+
+def are_objects(texts: pa.StringArray) -> NDArray[np.bool_]:
+    """Return bool[n]: the texts that stand for an object, behind `OBJECT_MARK`."""
+    import pyarrow.compute as pc
+
+    return bools_of(pc.coalesce(pc.starts_with(texts, OBJECT_MARK), bool_array(np.zeros(len(texts), dtype=bool))))
 
 
 def _has_any(columns: Mapping[str, pa.Array], name: str) -> bool:
@@ -215,21 +221,17 @@ def _taken_apart(arguments: pa.StringArray) -> tuple[NDArray[np.uint8], pa.Strin
     Args:
         arguments: texts; behind `OBJECT_MARK`, objects as `layouts.json_text` writes them.
     """
-    import pyarrow.compute as pc
-
-    given = not_null(arguments)
-    nowhere = bool_array(np.zeros(len(arguments), dtype=bool))
-    are_objects = bools_of(pc.coalesce(pc.starts_with(arguments, OBJECT_MARK), nowhere))
+    given, marked = not_null(arguments), are_objects(arguments)
     values, offsets = utf8_buffers(arguments)
-    begins = offsets[:-1] + np.where(are_objects, len(OBJECT_MARK), 0)
-    parts = take_json_apart(slice_texts(values, begins, np.where(are_objects, begins, offsets[1:])), ARGUMENTS_RULE)
+    begins = offsets[:-1] + np.where(marked, len(OBJECT_MARK), 0)
+    parts = take_json_apart(slice_texts(values, begins, np.where(marked, begins, offsets[1:])), ARGUMENTS_RULE)
     known = np.asarray([*(CODES.get(layout[0], 0) for layout in parts.layouts), 0], dtype=np.uint8)
     codes = np.where(given, known[parts.layout_ids], 0).astype(np.uint8)
     own = np.where(parts.counts > 0, prefix_sums(parts.counts)[:-1], len(parts.texts))
     texts = [parts.texts, string_array([""])]
-    if are_objects.any():
-        filled = are_objects & (offsets[1:] - begins > len("{}"))
-        codes[are_objects], codes[filled] = CODES["arguments={}"], CODES["arguments"]
+    if marked.any():
+        filled = marked & (offsets[1:] - begins > len("{}"))
+        codes[marked], codes[filled] = CODES["arguments={}"], CODES["arguments"]
         texts.append(slice_texts(values, begins[filled], offsets[1:][filled]))
-        own[are_objects], own[filled] = len(parts.texts), len(parts.texts) + 1 + np.arange(filled.sum())
+        own[marked], own[filled] = len(parts.texts), len(parts.texts) + 1 + np.arange(filled.sum())
     return codes, take_texts(texts, own)

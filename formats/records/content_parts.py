@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_shards.formats.arrow_arrays import bool_array, bools_of, number_array, numbers_of, string_scalar
+from sft_shards.formats.arrow_arrays import bool_array, number_array, numbers_of, string_scalar
 from sft_shards.formats.columnar import prefix_sums, utf8_buffers
 from sft_shards.formats.records.arrow_columns import as_strings, is_list, not_null
-from sft_shards.formats.records.call_columns import CallColumns, children, read_part_calls
+from sft_shards.formats.records.call_columns import CallColumns, are_objects, children, read_part_calls
 from sft_shards.formats.records.fields import CALL_PARTS, REASONING_PARTS, TEXT_KEYS, TEXT_PARTS
-from sft_shards.formats.records.json_schemas import CALL_OBJECTS, OBJECT_MARK
+from sft_shards.formats.records.json_schemas import CALL_OBJECTS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -118,8 +118,7 @@ def _texts(
         if one is None:
             odd |= not_null(parts[name])
         elif name in CALL_OBJECTS:
-            objects = pc.starts_with(one, OBJECT_MARK)
-            odd |= bools_of(pc.coalesce(objects, bool_array(np.zeros(len(kinds), dtype=bool))))
+            odd |= are_objects(one)
     return pc.if_else(bool_array(~odd), texts, string_scalar(None)) if odd.any() else texts
 
 

@@ -223,9 +223,10 @@ class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
         self.budget.spend(STEP + SLOT * len(args))
         kind = type(obj)
         if kind is BuiltinMethodType or (kind is MethodType and isinstance(obj.__self__, str)):
-            args = pay_for_method(self.budget, obj.__self__, obj.__name__, args, given(kwargs))
+            named = given(kwargs)
+            args = pay_for_method(self.budget, obj.__self__, obj.__name__, args, named)
             if type(obj.__self__) in PLAIN_OWNERS:
-                return obj(*args, **given(kwargs))
+                return obj(*args, **named)
         elif kind is jinja2.runtime.Macro:
             return obj(context.eval_ctx, *args, **given(kwargs))
         elif kind is MethodType or kind is type:
