@@ -616,23 +616,24 @@ for _ in range(4):
     JSON = JSON | st.lists(JSON, max_size=3) | st.dictionaries(KEYS, JSON, max_size=3)
 
 
+def with_values(value, key, kind, change):
+    """A value of JSON in which those of a key and a type are others, and of these nothing else."""
+    if isinstance(value, list):
+        return [with_values(one, key, kind, change) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: change(own) if name == key and isinstance(own, kind) else with_values(own, key, kind, change)
+        for name, own in value.items()
+    }
+
+
 @settings(max_examples=300)
 @given(JSON, st.booleans(), st.booleans())
 def test_objects_become_texts_and_nothing_else_changes(value, ascii_, spaced):
-    def changed(one):
-        if isinstance(one, list):
-            return list(map(changed, one))
-        if not isinstance(one, dict):
-            return one
-        return {
-            key: f"{OBJECT_MARK}{json.dumps(own, ensure_ascii=False)}"
-            if key == "arguments" and isinstance(own, dict)
-            else changed(own)
-            for key, own in one.items()
-        }
-
     made = json_rewriting.with_objects_as_texts(spell(value, ascii_, spaced), "arguments")
-    assert json.loads(bytes(made)) == changed(value)
+    expected = with_values(value, "arguments", dict, lambda own: f"{OBJECT_MARK}{json.dumps(own, ensure_ascii=False)}")
+    assert json.loads(bytes(made)) == expected
 
 
 @pytest.mark.parametrize("depth", [1, 5, 6, 99])
@@ -647,18 +648,8 @@ def test_objects_of_any_depth_become_texts(depth):
 @settings(max_examples=200)
 @given(JSON, st.booleans(), st.booleans())
 def test_texts_become_lists_of_a_part_and_nothing_else_changes(value, ascii_, spaced):
-    def changed(one):
-        if isinstance(one, list):
-            return list(map(changed, one))
-        if not isinstance(one, dict):
-            return one
-        return {
-            key: [{"type": "text", "text": own}] if key == "a" and isinstance(own, str) else changed(own)
-            for key, own in one.items()
-        }
-
     made = json_rewriting.with_texts_as_parts(spell(value, ascii_, spaced), "a")
-    assert json.loads(made) == changed(value)
+    assert json.loads(made) == with_values(value, "a", str, lambda own: [{"type": "text", "text": own}])
 
 
 @pytest.mark.parametrize("within", [True, False])
