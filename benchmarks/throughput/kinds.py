@@ -5,6 +5,7 @@ The texts are those of the corpus. Each kind puts them into records of another m
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import statistics
@@ -142,13 +143,17 @@ def mixed(messages: list[Message], number: int) -> Record:
     return tools(messages, number) if number % 2 else text_only(messages, number)
 
 
-def objects(messages: list[Message], number: int) -> Record:
-    """Calls whose arguments are objects and no texts in JSON."""
-    record = calls(messages, number)
+def with_arguments(record: Record, change: Callable[[Any], Any]) -> Record:
+    """The record with the arguments of every call made anew."""
     for one in record["messages"]:
         for call in one.get("tool_calls", ()):
-            call["function"]["arguments"] = json.loads(call["function"]["arguments"])
+            call["function"]["arguments"] = change(call["function"]["arguments"])
     return record
+
+
+def objects(messages: list[Message], number: int) -> Record:
+    """Calls whose arguments are objects and no texts in JSON."""
+    return with_arguments(calls(messages, number), json.loads)
 
 
 def objects_and_tools(messages: list[Message], number: int) -> Record:
@@ -246,12 +251,8 @@ def texts_or_parts(messages: list[Message], number: int) -> Record:
 
 def deep(messages: list[Message], number: int) -> Record:
     """Calls whose arguments are objects, eight deep."""
-    record = objects(messages, number)
-    for one in record["messages"]:
-        for call in one.get("tool_calls", ()):
-            for _ in range(7):
-                call["function"]["arguments"] = {"and": call["function"]["arguments"]}
-    return record
+    nested = functools.partial(functools.reduce, lambda inner, _: {"and": inner}, range(7))
+    return with_arguments(objects(messages, number), nested)
 
 
 def pairs(messages: list[Message], _number: int) -> Record:

@@ -21,6 +21,11 @@ class Loop(Contender):
         super().__init__(settings)
         self.tokenizer = AutoTokenizer.from_pretrained(settings.marked)
 
+    def row(self, record: dict[str, Any]) -> tuple[list[int], list[int]]:
+        """The ids of a record and their mask, which is empty where there is none."""
+        found = tokenized(self.tokenizer, joined(record["messages"]), record.get("tools"))
+        return found["input_ids"], found["assistant_masks"]
+
     def work(self, source: Path, target: Path) -> None:  # noqa: D102
         lengths: list[int] = []
         with (
@@ -29,42 +34,35 @@ class Loop(Contender):
             open(target / "mask.bin", "wb") as masks,
         ):
             for line in file:
-                record = json.loads(line)
-                row = tokenized(self.tokenizer, joined(record["messages"]), record.get("tools"))
-                np.asarray(row["input_ids"], dtype=np.int32).tofile(ids)
-                np.asarray(row["assistant_masks"], dtype=np.uint8).tofile(masks)
-                lengths.append(len(row["input_ids"]))
+                found, mask = self.row(json.loads(line))
+                np.asarray(found, dtype=np.int32).tofile(ids)
+                np.asarray(mask, dtype=np.uint8).tofile(masks)
+                lengths.append(len(found))
         np.save(target / "lengths.npy", np.asarray(lengths))
 
     def read(self, target: Path) -> Sequences:  # noqa: D102
+        mask = np.fromfile(target / "mask.bin", dtype=np.uint8)
         return Sequences(
             lengths=np.load(target / "lengths.npy"),
             ids=np.fromfile(target / "ids.bin", dtype=np.int32).astype(np.int64),
-            mask=np.fromfile(target / "mask.bin", dtype=np.uint8),
+            mask=mask if len(mask) else None,
         )
 
 
 class IdsAlone(Loop):
     """The same without masks, for templates that do not mark what the assistant says; on the day that ours writes."""
 
-    def work(self, source: Path, target: Path) -> None:  # noqa: D102
+    def __init__(self, settings: Settings) -> None:
         from transformers.utils import chat_template_utils
 
         from sft_shards.formats.templates.sandbox import DAY
 
+        super().__init__(settings)
         now = SimpleNamespace(now=lambda: DAY)
         vars(chat_template_utils)["datetime"] = now  # where its `strftime_now` asks for the day
-        lengths: list[int] = []
-        with open(source / "messages.jsonl", encoding="utf-8") as file, open(target / "ids.bin", "wb") as ids:
-            for line in file:
-                found = self.tokenizer.apply_chat_template(json.loads(line)["messages"], return_dict=False)
-                np.asarray(found, dtype=np.int32).tofile(ids)
-                lengths.append(len(found))
-        np.save(target / "lengths.npy", np.asarray(lengths))
 
-    def read(self, target: Path) -> Sequences:  # noqa: D102
-        ids = np.fromfile(target / "ids.bin", dtype=np.int32).astype(np.int64)
-        return Sequences(lengths=np.load(target / "lengths.npy"), ids=ids, mask=None)
+    def row(self, record: dict[str, Any]) -> tuple[list[int], list[int]]:  # noqa: D102
+        return self.tokenizer.apply_chat_template(record["messages"], return_dict=False), []
 
 
 class DatasetsMap(Contender):
