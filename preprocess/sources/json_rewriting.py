@@ -38,11 +38,10 @@ def with_objects_as_texts(raw: bytes | memoryview, key: str) -> bytes | memoryvi
     import pyarrow.compute as pc
 
     spans: list[tuple[int, int]] = []
-    pattern = re.escape(json.dumps(key).encode()) + COLON + rb"(" + OBJECT + rb"|\{)"
-    for found in re.finditer(pattern, raw, re.DOTALL):
+    for found in re.finditer(_key(key) + COLON + rb"(" + OBJECT + rb"|\{)", raw, re.DOTALL):
         begin, end = found.span(1)
-        if (found.start() and raw[found.start() - 1] == ord("\\")) or (spans and begin < spans[-1][1]):
-            continue  # the end of another key, or within an object that is deeper than the pattern knows
+        if spans and begin < spans[-1][1]:
+            continue  # within an object that is deeper than the pattern knows
         if end - begin == 1:
             end = _object_end(raw, begin)
         if end:
@@ -66,6 +65,12 @@ def with_objects_as_texts(raw: bytes | memoryview, key: str) -> bytes | memoryvi
     return memoryview(pieces.buffers()[2])
 
 
+def _key(key: str) -> bytes:
+    """Return what matches a key as it stands in JSON, and not the end of another key. It begins with text: that is fast to find."""
+    written = re.escape(json.dumps(key).encode())
+    return written + rb"(?<!\\" + written + rb")"
+
+
 def _object_end(raw: bytes | memoryview, begin: int) -> int:
     """Return where an object ends that begins with a brace; 0 where it does not."""
     depth = 0
@@ -83,10 +88,7 @@ def with_texts_as_parts(raw: bytes | memoryview, key: str) -> bytes:
     """
     pieces: list[bytes | memoryview] = []
     place = 0
-    pattern = re.escape(json.dumps(key).encode()) + COLON + rb"(" + STRING + rb")"
-    for found in re.finditer(pattern, raw, re.DOTALL):
-        if found.start() and raw[found.start() - 1] == ord("\\"):
-            continue  # the end of another key
+    for found in re.finditer(_key(key) + COLON + rb"(" + STRING + rb")", raw, re.DOTALL):
         pieces += raw[place : found.start(1)], PART[0], found[1], PART[1]
         place = found.end(1)
     return b"".join([*pieces, raw[place:]])

@@ -630,6 +630,7 @@ def with_values(value, key, kind, change):
 
 @settings(max_examples=300)
 @given(JSON, st.booleans(), st.booleans())
+@example({'a"arguments': {"arguments": {}}}, False, False)
 def test_objects_become_texts_and_nothing_else_changes(value, ascii_, spaced):
     made = json_rewriting.with_objects_as_texts(spell(value, ascii_, spaced), "arguments")
     expected = with_values(value, "arguments", dict, lambda own: f"{OBJECT_MARK}{json.dumps(own, ensure_ascii=False)}")
