@@ -66,7 +66,7 @@ def with_objects_as_texts(raw: bytes | memoryview, key: str) -> bytes | memoryvi
 
 
 def _key(key: str) -> bytes:
-    """Return what matches a key as it stands in JSON, and not the end of another key. It begins with text: that is fast to find."""
+    """Return what matches a key in JSON and not the end of another key. It begins with text, which is fast to find."""
     written = re.escape(json.dumps(key).encode())
     return written + rb"(?<!\\" + written + rb")"
 
