@@ -307,12 +307,13 @@ def _guarded_sandbox() -> Sandbox:
     )
     environment.filters["tojson"] = traced_tojson
     for name in ("iterable", "sequence"):
-        environment.tests[name] = _true_of_traced(cast("Callable[[Any], bool]", environment.tests[name]))
+        environment.tests[name] = _true_of_held(cast("Callable[[Any], bool]", environment.tests[name]))
     return environment
 
 
-def _true_of_traced(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, (TracedText, TracedJson)) or test(value)
+def _true_of_held(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Return a test that all texts and containers pass, whatever is in them."""
+    return lambda value: isinstance(value, (TracedText, dict, list, tuple)) or test(value)
 
 
 def _guarded(name: str, function: Callable[..., Any], known: set[str]) -> Callable[..., Any]:

@@ -84,7 +84,7 @@ ARGUED = (
 )
 # Tools as JSON in the system prompt, calls and answers between tags, reasoning of the last turns: like Qwen's.
 TAGGED_TOOLS = """
-{%- if tools %}
+{%- if tools is iterable and tools is not mapping and tools %}
     {{- '<|im_start|>system\\n' }}
     {%- if messages[0].role == 'system' %}{{- messages[0].content + '\\n\\n' }}{%- endif %}
     {{- 'Tools:<tools>' }}
