@@ -21,7 +21,7 @@ from benchmarks.throughput.bench import Bench
 from benchmarks.throughput.contenders import CONTENDERS
 from benchmarks.throughput.contest import contest
 from benchmarks.throughput.files import files
-from benchmarks.throughput.kinds import kinds
+from benchmarks.throughput.kinds import KINDS, kinds
 from benchmarks.throughput.record_formats import record_formats
 from benchmarks.throughput.scaling import scaling
 from benchmarks.throughput.stages import stages
@@ -35,6 +35,7 @@ MODES: dict[str, Callable[[Bench], Any]] = {
     "files": files,
     "templates": templates,
 }
+BUILT_IN = [name for name, kind in KINDS.items() if kind.record_format != "pairs"]
 FOLDER = click.Path(exists=True, path_type=Path)
 VERSIONS = ("transformers", "tokenizers", "datasets", "fastokens")
 
@@ -60,6 +61,7 @@ def pairs(given: tuple[str, ...]) -> dict[str, str]:
 @click.option("--marked", type=FOLDER, help="The template with {% generation %}. (default: made from Qwen2.5's)")
 @click.option("--templates", "folder", type=FOLDER, help="For --mode templates: a folder of Jinja files.")
 @click.option("--sentencepiece", type=FOLDER, help="There: the tokenizer of templates of SentencePiece families.")
+@click.option("--kind", type=click.Choice(BUILT_IN), default="text-only", show_default=True, help="There: of records.")
 @click.option("--json", "as_json", type=click.Path(path_type=Path), help="Write the numbers there as well.")
 def main(
     data: Path,
@@ -75,6 +77,7 @@ def main(
     marked: Path | None,
     folder: Path | None,
     sentencepiece: Path | None,
+    kind: str,
     as_json: Path | None,
 ) -> None:
     """How fast are conversations turned into shards, beside what people use today?"""
@@ -92,6 +95,7 @@ def main(
             programs=pairs(programs),
             templates=folder,
             sentencepiece=sentencepiece,
+            kind=kind,
         )
         result: Any
         if other is not None:

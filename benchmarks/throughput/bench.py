@@ -30,6 +30,8 @@ class Bench:
     """For the mode of that name: a folder of templates."""
     sentencepiece: Path | None = None
     """There: the tokenizer of those families whose vocabulary is SentencePiece's."""
+    kind: str = "text-only"
+    """There: the kind of records, of `kinds.KINDS`."""
     numbers: itertools.count[int] = field(default_factory=itertools.count)
 
     def run(

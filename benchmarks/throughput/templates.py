@@ -1,4 +1,4 @@
-"""Our command beside the loop, under each of many templates: text-only records, as the corpus has them.
+"""Our command beside the loop, under each of many templates: records of one kind, made of the texts of the corpus.
 
 A tokenizer folder is made for each template: a vocabulary with the control tokens that the template writes (see
 `benchmarks.templates.tokenizers`). No published template marks its answers, so the loop here gives ids without masks.
@@ -19,7 +19,7 @@ from benchmarks.throughput.bench import Bench, print_table
 from benchmarks.throughput.child import NotRunError
 from benchmarks.throughput.contenders import IDS_ALONE
 from benchmarks.throughput.corpus import CannotTakeError, Message, rendered
-from benchmarks.throughput.kinds import LOOP_SHARE, OURS, text_only, write
+from benchmarks.throughput.kinds import KINDS, LOOP_SHARE, OURS, Kind, write
 from benchmarks.throughput.measure import Measured
 
 
@@ -28,6 +28,7 @@ def templates(bench: Bench) -> list[dict[str, Any]]:
     if bench.templates is None:
         raise SystemExit("--mode templates needs --templates FOLDER")
     messages = bench.corpus.messages()
+    kind = KINDS[bench.kind]
     rows = []
     table = []
     for path in sorted(bench.templates.glob("*.jinja")):
@@ -36,9 +37,12 @@ def templates(bench: Bench) -> list[dict[str, Any]]:
         family = family_of(path.stem, source)
         base = bench.sentencepiece if family.sentencepiece and bench.sentencepiece else bench.corpus.tokenizer
         make_tokenizer(base, source, family, folder / "tokenizer")
-        taken = taken_by(folder / "tokenizer", messages)
+        taken = taken_by(folder / "tokenizer", messages, kind)
+        if not taken:
+            print(f"{path.stem}: refuses such records", file=sys.stderr, flush=True)
+            continue
         try:
-            row = compared(bench, folder, taken)
+            row = compared(bench, folder, taken, kind)
         except NotRunError as error:
             raise SystemExit(f"{path.stem}: {error}") from None
         rows.append({"template": path.stem, **row})
@@ -49,9 +53,17 @@ def templates(bench: Bench) -> list[dict[str, Any]]:
     return rows
 
 
-def taken_by(tokenizer: Path, messages: list[list[Message]]) -> list[list[Message]]:
-    """The conversations that a tokenizer's template takes, without its control tokens in their texts."""
+def taken_by(tokenizer: Path, messages: list[list[Message]], kind: Kind) -> list[list[Message]]:
+    """The conversations that a tokenizer's template takes, without its control tokens in their texts.
+
+    None, where it does not take the last one as a record of the kind.
+    """
     renderer = PreTrainedTokenizerFast.from_pretrained(str(tokenizer))
+    record = (kind.loop or kind.make)(messages[-1], 0)
+    try:
+        renderer.apply_chat_template(record["messages"], record.get("tools"), tokenize=False)
+    except Exception:
+        return []
     control = [str(token) for token in renderer.added_tokens_decoder.values() if str(token)]
     taken = []
     for one in messages:
@@ -63,26 +75,30 @@ def taken_by(tokenizer: Path, messages: list[list[Message]]) -> list[list[Messag
     return taken
 
 
-def compared(bench: Bench, folder: Path, messages: list[list[Message]]) -> dict[str, Any]:
+def compared(bench: Bench, folder: Path, messages: list[list[Message]], kind: Kind) -> dict[str, Any]:
     """Run both: ours over all conversations but one, the loop over the first of them, whose ids are compared."""
     share = len(messages) // LOOP_SHARE
-    write(folder / "corpus", text_only, messages[:-1])
-    write(folder / "share", text_only, messages[:share])
-    write(folder / "one", text_only, messages[-1:])
+    loops = kind.loop or kind.make
+    write(folder / "corpus", kind.make, messages[:-1], kind.file)
+    write(folder / "share", loops, messages[:share])
+    write(folder / "one", loops, messages[-1:])
+    write(folder / "own-one", kind.make, messages[-1:], kind.file)
     kept, tokenizer = folder / "ids.npz", str(folder / "tokenizer")
     seconds: dict[str, list[float]] = {IDS_ALONE: [], OURS: []}
     agreement = None
     for turn in range(bench.rounds):
         for contender in list(seconds)[:: 1 if turn % 2 == 0 else -1]:
             loop = contender == IDS_ALONE
+            settings = {} if loop else {"record_format": kind.record_format, "file": kind.file}
             found = bench.run(
                 contender,
                 part=folder / ("share" if loop else "corpus"),
-                one=folder / "one",
+                one=folder / ("one" if loop else "own-one"),
                 keep=kept if loop else None,
                 reference=None if loop else kept,
                 tokenizer=tokenizer,
                 marked=tokenizer,
+                **settings,
             )
             made = Measured.of(found)
             seconds[contender].append(made.cpu / made.tokens)

@@ -69,11 +69,12 @@ def test_modes(throughput: list[object], tmp_path: Path, mode: str, row: str) ->
     assert re.search(f"^{row}", out, re.MULTILINE), out
 
 
-def test_templates(throughput: list[object], tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["text-only", "tool turns"])
+def test_templates(throughput: list[object], tmp_path: Path, kind: str) -> None:
     folder = tmp_path / "templates"
     folder.mkdir()
     (folder / "bare.jinja").write_text(MARKED.replace("{% generation %}", "").replace("{% endgeneration %}", ""))
-    out = run("-m", "benchmarks.throughput", *throughput, "--mode", "templates", "--templates", folder)
+    out = run("-m", "benchmarks.throughput", *throughput, "--mode", "templates", "--templates", folder, "--kind", kind)
     assert re.search(r"^\| bare \| .* \| all \d+ equal \|$", out, re.MULTILINE), out
 
 

@@ -62,7 +62,7 @@ class IdsAlone(Loop):
         vars(chat_template_utils)["datetime"] = now  # where its `strftime_now` asks for the day
 
     def row(self, record: dict[str, Any]) -> tuple[list[int], list[int]]:  # noqa: D102
-        return self.tokenizer.apply_chat_template(record["messages"], return_dict=False), []
+        return self.tokenizer.apply_chat_template(record["messages"], record.get("tools"), return_dict=False), []
 
 
 class DatasetsMap(Contender):
