@@ -34,7 +34,7 @@ class TracedJson(dict[str, Any]):
         return True
 
 
-for _name in set(dir(dict)) - HARMLESS | {"__repr__", "__str__", "__format__", "__iter__"}:
+for _name in set(dir(dict)) - HARMLESS:
     if _name not in vars(TracedJson):
         setattr(TracedJson, _name, refuse(_name))
 

@@ -348,7 +348,7 @@ def refuse(name: str) -> Callable[..., NoReturn]:
 
 # Every method of a string that is not defined above must not be answered by `str` itself.
 HARMLESS = {"__new__", "__init__", "__class__", "__getattribute__", "__setattr__", "__delattr__", "__init_subclass__"}
-HARMLESS |= {"__subclasshook__", "__doc__", "__dir__", "__sizeof__", "__repr__", "__getstate__"}
+HARMLESS |= {"__subclasshook__", "__doc__", "__dir__", "__sizeof__", "__getstate__"}
 for _name in set(dir(str)) - HARMLESS:
     if _name not in vars(TracedText) or _name == "__hash__":
         setattr(TracedText, _name, refuse(_name))

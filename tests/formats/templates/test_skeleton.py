@@ -204,6 +204,8 @@ def test_ordinary_conversations_are_filled(name):
         "'%s' | format(m.content)",
         "'{}'.format(m.content)",
         "'%s' % m.content",
+        "('y' if 'a' in ([m.content] | string) else 'n')",
+        "('y' if 'a' in ('' ~ m) else 'n')",
         "m.content | e",
         "('y' if m.content in 'some words' else 'n')",
         "('y' if m.content > 'k' else 'n')",

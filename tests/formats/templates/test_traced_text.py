@@ -54,6 +54,8 @@ def test_questions_to_a_text_with_known_words(ask, answer, absent):
         lambda text: "x</th" in text,
         lambda text: "\na<" in text,
         lambda text: text.startswith("<think>\nx<"),
+        lambda text: str([text]),  # an ordinary text, of which nothing would be known
+        lambda text: "{}".format({"k": text}),
         lambda text: text.split(),
         lambda text: text.upper(),
         lambda text: text[0],
