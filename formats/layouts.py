@@ -29,7 +29,7 @@ import marshal
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any
 
 from sft_shards.formats.columnar import INPUT, Layout, has_text, text_labels
@@ -297,6 +297,11 @@ def _filled(shape: Any, labels: Iterator[str], texts: Iterator[Any], read_json: 
         next(labels)
         return next(texts) if shape == LEAF_TEXT else read_json(next(texts))
     return shape
+
+
+def offers_of(layout: Layout) -> Layout:
+    """Return the labels of the tools on offer, which come first."""
+    return tuple(takewhile(lambda label: label.startswith("offer=") or label in ("text", "json"), layout))
 
 
 def turns_of(layout: Layout) -> list[tuple[str, int, int]]:

@@ -16,6 +16,7 @@ from sft_shards.formats.layouts import example_texts, json_text, put_together, t
 from sft_shards.formats.templates import ChatTemplate, Skeleton, Tracer, TrainedConversation, TrainOn, train
 from sft_shards.formats.templates.rendering import CALL, CALL_END
 from sft_shards.formats.templates.skeleton import plain_text_skeleton
+from sft_shards.preprocess.pipeline.ignored_tools import TOOLS_IGNORED, unwritten_names
 from sft_shards.preprocess.pipeline.skeleton_table import SkeletonTable
 from sft_shards.preprocess.pipeline.string_search import StringSearch
 
@@ -121,14 +122,21 @@ class LayoutSkeletons:
             return []
         skeletons = []
         absent = set(looked_for)
+        notes = tuple(note for note in found.notes if note != TOOLS_IGNORED)
+        if conversation.tools and all(text.rendering is not found.whole for text in found.texts):
+            whole = tracer.trace(layout, texts, found.whole, ())  # whose words decide which tools are ignored
+            if whole is None or unwritten_names(layout, whole):
+                return []
+            absent |= whole.absent
         for text in found.texts:
             end = len(layout) if text.rendering is found.whole else turns_of(layout)[text.turns[-1]][2]
             own = texts[: len(text_labels(layout[:end]))]
             skeleton = tracer.trace(layout[:end], own, text.rendering, text.spans)
-            if skeleton is None or {*text.rendering.notes} - {"reasoning_dropped"} or text.rendering.typed:
+            if skeleton is None or text.rendering.typed:
                 return []
             absent |= skeleton.absent
-            skeletons.append(replace(skeleton, notes=found.notes, turns=text.turns))
+            names = unwritten_names(layout, skeleton) if text.rendering is found.whole else ()
+            skeletons.append(replace(skeleton, notes=notes, turns=text.turns, names=names))
         self._forbid_more(absent)
         return skeletons
 
@@ -140,7 +148,7 @@ class LayoutSkeletons:
         conversation = conversation_of(layout, texts)
         rendering = self._template.render(conversation)
         skeleton = self._tracer(conversation).trace(layout, texts, rendering, ())
-        if skeleton is None or {*rendering.notes} - {"reasoning_dropped"} or rendering.typed:
+        if skeleton is None or rendering.typed:
             return []
         self._forbid_more(skeleton.absent)
         return [replace(skeleton, refusal=error.kept())]

@@ -22,6 +22,7 @@ from sft_shards.formats.layouts import is_assistants, take_apart
 from sft_shards.formats.templates import ChatTemplate, TrainOn
 from sft_shards.formats.templates.trained_texts import LONGEST_HISTORY
 from sft_shards.preprocess.pipeline.batch import NO_SPANS, ConversationBatch, RenderedBatch, merge_rejects
+from sft_shards.preprocess.pipeline.ignored_tools import with_ignored
 from sft_shards.preprocess.pipeline.layout_skeletons import LayoutSkeletons, conversation_of
 from sft_shards.preprocess.pipeline.reference_rendering import ReferenceRendering
 from sft_shards.preprocess.pipeline.think_blocks import THINK, take_think_blocks_apart
@@ -95,6 +96,8 @@ class BatchRendering:
             conversations, bounds = conversations.filter(keep), bounds[keep]
         owners, numbers = _ranges(bounds)
         filled, rows = self._skeletons.table.fill(numbers, conversations, owners), first_record + conversations.rows
+        notes, names = self._skeletons.table.notes(bounds[:, 0], rows), self._skeletons.table.names(numbers)
+        notes = with_ignored(notes, rows, names, filled, conversations, owners)
         own: Sequence[bytes] = ()
         if self._with_digests:
             found = digests_of(conversations) if digests is None else map(digests.get, conversations.rows.tolist())
@@ -111,7 +114,7 @@ class BatchRendering:
             typed_offsets=np.zeros(len(numbers) + 1, dtype=np.int64),
             digests=np.frombuffer(b"".join(own), dtype=np.uint8).reshape(-1, 16),
             rejects=rejects,
-            notes=self._skeletons.table.notes(bounds[:, 0], rows),
+            notes=notes,
             turns=self._skeletons.table.turns(numbers) if self._policy.rewritten == "unroll" else None,
         )
 

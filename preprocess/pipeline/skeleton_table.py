@@ -69,6 +69,9 @@ class SkeletonTable:
         self._trimming = np.zeros(0, dtype=bool)
         """bool[number of literals]: whether it strips white space at most."""
 
+        self._naming = np.zeros(0, dtype=bool)
+        """bool[k]: for each skeleton whether it has `names`."""
+
     def add(self, skeletons: Iterable[Skeleton]) -> range:
         """Add skeletons, and return their numbers."""
         import pyarrow as pa
@@ -92,6 +95,7 @@ class SkeletonTable:
         self._changes += changes
         self._trims += map(_trims, changes)
         self._changing = np.append(self._changing, np.asarray(list(map(bool, changes)), dtype=bool))
+        self._naming = np.append(self._naming, np.asarray([bool(one.names) for one in added], dtype=bool))
         trimming = [all(isinstance(one, Trim) for one in own) for own in changes]
         self._trimming = np.append(self._trimming, np.asarray(trimming, dtype=bool))
         return range(before, len(self._skeletons))
@@ -172,6 +176,12 @@ class SkeletonTable:
             if found := self._skeletons[number].notes:
                 out |= dict.fromkeys(records[numbers == number].tolist(), found)
         return dict(sorted(out.items())) if out else out
+
+    def names(self, numbers: NDArray[np.int64]) -> list[tuple[int, ...]]:
+        """Return `Skeleton.names` of each, or nothing where none has any; skeletons as for `fill`."""
+        if not self._naming[numbers].any():
+            return []
+        return [self._skeletons[number].names for number in numbers.tolist()]
 
     def turns(self, numbers: NDArray[np.int64]) -> TrainedTurns:
         """Return which turns are trained in conversations; skeletons as for `fill`."""

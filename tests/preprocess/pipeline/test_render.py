@@ -202,13 +202,13 @@ def test_agentic_conversations_are_filled(name, without):
 
 def test_a_record_without_skeleton_is_rendered_by_jinja_among_filled_ones():
     batch, reference = stages()
-    records = [messages("a", "b"), messages("c", "d") | {"tools": TOOLS}, messages("e", "<think>f"), messages("g", "h")]
-    given_ = conversations(records)
+    typed = messages("<|im_end|>", "d") | {"tools": TOOLS}
+    given_ = conversations([messages("a", "b"), typed, messages("e", "<think>f"), messages("g", "h")])
     rendered = batch.render(given_)
     assert batch.fallbacks == 2
     assert comparable(rendered) == comparable(reference.render(given_))
     assert rendered.records.tolist() == [0, 1, 2, 3]
-    assert rendered.notes == {1: ("tools_ignored",)}
+    assert rendered.notes == {1: ("tools_ignored", "typed_control_tokens")}
 
 
 def test_a_typed_control_token_is_located_in_bytes():
