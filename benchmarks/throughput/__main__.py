@@ -53,6 +53,7 @@ def pairs(given: tuple[str, ...]) -> dict[str, str]:
 @click.option("--mode", type=click.Choice(["contenders", *MODES]), default="contenders", show_default=True)
 @click.option("--against", "other", type=FOLDER, metavar="DIR", help="Compare with another checkout of ours instead.")
 @click.option("--megabytes", type=float, default=16.0, show_default=True, help="Rendered text to run over.")
+@click.option("--turns", type=click.IntRange(0), default=0, help="Take conversations of so many turns or more alone.")
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--only", multiple=True, type=click.Choice(list(CONTENDERS)), help="A contender. (default: all of them)")
 @click.option("--checkout", multiple=True, metavar="NAME=PATH", help="A contender's source: gpt-neox, megatron.")
@@ -69,6 +70,7 @@ def main(
     mode: str,
     other: Path | None,
     megabytes: float,
+    turns: int,
     rounds: int,
     only: tuple[str, ...],
     checkout: tuple[str, ...],
@@ -82,7 +84,8 @@ def main(
 ) -> None:
     """How fast are conversations turned into shards, beside what people use today?"""
     with tempfile.TemporaryDirectory(prefix="sft-benchmark-") as name:
-        made = corpus.make(data, Path(name), tokenizer, marked=marked, roles=pairs(map_role), size=megabytes * 1e6)
+        size = megabytes * 1e6
+        made = corpus.make(data, Path(name), tokenizer, marked=marked, roles=pairs(map_role), size=size, turns=turns)
         print(f"{made.conversations:,} conversations, {made.bytes / 1e6:.1f} MB of rendered text")
         for reason, count in made.left_out.items():
             print(f"left out: {count:,} {reason}", file=sys.stderr)

@@ -68,9 +68,19 @@ class Corpus:
 
 
 def make(
-    data: Path, folder: Path, tokenizer: Path, *, marked: Path | None, roles: dict[str, str], size: float
+    data: Path,
+    folder: Path,
+    tokenizer: Path,
+    *,
+    marked: Path | None,
+    roles: dict[str, str],
+    size: float,
+    turns: int = 0,
 ) -> Corpus:
-    """Write the corpus, of at most `size` bytes of rendered text, and both tokenizer folders."""
+    """Write the corpus, of at most `size` bytes of rendered text, and both tokenizer folders.
+
+    Conversations have so many `turns` or more.
+    """
     renderer = PreTrainedTokenizerFast.from_pretrained(str(tokenizer))
     control = [token for token in renderer.all_special_tokens if token]
     fields = FieldMap(roles=roles)
@@ -86,6 +96,9 @@ def make(
         for _, row in rows:
             try:
                 messages = [without_alpaca_fields(message) for message in record_format.read(row, fields).messages()]
+                if len(messages) < turns:
+                    left[f"with less than {turns} turns"] += 1
+                    continue
                 text = rendered(renderer, messages, control)
             except RecordError:
                 left["that are no conversation"] += 1
