@@ -18,7 +18,6 @@ from types import GeneratorType, MethodType
 from typing import Any, cast
 
 import jinja2
-import jinja2.nodes
 import jinja2.runtime
 import numpy as np
 from numpy.typing import NDArray
@@ -28,13 +27,14 @@ from sft_shards.formats.errors import RecordError
 from sft_shards.formats.layouts import put_together, turns_of
 from sft_shards.formats.templates.chat_template import ChatTemplate
 from sft_shards.formats.templates.learning import TemplateTokens
-from sft_shards.formats.templates.metered_code import MeteredCodeGenerator
 from sft_shards.formats.templates.metered_methods import TEXT_METHODS
 from sft_shards.formats.templates.rendering import Rendering, Span
 from sft_shards.formats.templates.sandbox import Namespace, Sandbox, compile_template, furnish, given, run
 from sft_shards.formats.templates.sentinels import GENERATION_MARKS
+from sft_shards.formats.templates.traced_code import TracingCodeGenerator
 from sft_shards.formats.templates.traced_json import TracedJson, holds_traced, traced_tojson
-from sft_shards.formats.templates.traced_text import Change, Trace, TracedLength, TracedText, Untraceable, untraced
+from sft_shards.formats.templates.traced_parts import TracedLength, TracedSlice, Unknown, UnknownText, item, sliced
+from sft_shards.formats.templates.traced_text import Change, Trace, TracedText, Untraceable, untraced
 
 FILTERS = {
     "trim",
@@ -65,6 +65,8 @@ TESTS = {
     "false",
 }
 """Tests whose answer follows from a text being a text."""
+OF_ANYTHING = {"default", "d", "defined", "undefined", "none"}
+"""Those of both that treat any value alike."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -234,25 +236,10 @@ def _locate(literals: Sequence[str], texts: Sequence[str], spans: Sequence[Span]
     return np.asarray(out, dtype=np.int64).reshape(-1, 4)
 
 
-class _TracingCodeGenerator(MeteredCodeGenerator):
-    """Compiles `a in b` so that it is noticed when a text of a message is looked up in another text."""
-
-    def visit_Compare(self, node: jinja2.nodes.Compare, frame: Any) -> None:  # noqa: N802 - jinja2's name
-        """Write `environment.looked_up(a, b) in b`, as it were; other comparisons as they are."""
-        if not any(operand.op in ("in", "notin") for operand in node.ops):
-            super().visit_Compare(node, frame)
-            return
-        if len(node.ops) > 1:
-            self.fail("comparisons of several values that look one up are not traced", node.lineno)
-        self.write("(not " if node.ops[0].op == "notin" else "(")
-        self._call("contains", [node.ops[0].expr, node.expr], frame)
-        self.write(")")
-
-
 class _TracingSandbox(Sandbox):
     """The sandbox, in which nothing is done to a traced text without its own methods."""
 
-    code_generator_class = _TracingCodeGenerator
+    code_generator_class = TracingCodeGenerator
 
     def concat(self, pieces: Iterable[str]) -> str:
         """Join texts; the result is traced if one of them is."""
@@ -271,8 +258,34 @@ class _TracingSandbox(Sandbox):
             raise Untraceable
         return self.weighed(value) in self.weighed(container)
 
+    def sliced(self, value: Any, start: Any, stop: Any, step: Any) -> Any:
+        """Return `value[start:stop:step]`."""
+        if isinstance(value, TracedText):
+            return sliced(value, start, stop, step)
+        return self.made(value[start:stop:step])
+
+    def held(self, value: Any) -> Any:
+        """Return a number, or 0 if it is below."""
+        if isinstance(value, TracedLength):
+            return value.held()
+        return 0 if value < 0 else value
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """Return an item or, as for other texts, an attribute."""
+        if isinstance(obj, TracedText) and type(argument) is int:
+            return item(obj, argument)
+        if isinstance(obj, (TracedText, Unknown)) and type(argument) is str:
+            return self.getattr(obj, argument)
+        return super().getitem(obj, argument)
+
     def getattr(self, obj: Any, attribute: str) -> Any:
         """Return an attribute, but none that only traced texts have."""
+        if isinstance(obj, (TracedText, TracedSlice)) and not hasattr(str, attribute):
+            return self.undefined(obj="", name=attribute)
+        if isinstance(obj, UnknownText) and attribute in ("strip", "lstrip", "rstrip"):
+            return getattr(obj, attribute)
+        if isinstance(obj, Unknown):
+            raise Untraceable
         if isinstance(obj, TracedText):
             if attribute in TEXT_METHODS:
                 return getattr(obj, attribute)
@@ -305,7 +318,7 @@ def _guarded_sandbox() -> Sandbox:
         table.update({name: _guarded(name, each, known) for name, each in table.items()})
     length = environment.filters["length"]
     environment.filters["length"] = environment.filters["count"] = lambda value: (
-        TracedLength() if isinstance(value, TracedText) else length(value)
+        TracedLength(value) if isinstance(value, TracedText) else length(value)
     )
     environment.filters["tojson"] = traced_tojson
     for name in ("iterable", "sequence"):
@@ -320,11 +333,15 @@ def _true_of_held(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 def _guarded(name: str, function: Callable[..., Any], known: set[str]) -> Callable[..., Any]:
     """Return a filter or test that refuses traced texts, unless it is known to treat them right."""
-    if name in known:
+    if name in OF_ANYTHING:
         return function
 
     @wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
+        if name in known:
+            if any(isinstance(one, Unknown) for one in (*args, *kwargs.values())):
+                raise Untraceable(name)
+            return function(*args, **kwargs)
         # What another filter yields is looked at before it is handed on.
         held = [list(one) if isinstance(one, GeneratorType) else one for one in args]
         if holds_traced([*held, *kwargs.values()]):

@@ -12,6 +12,7 @@ from collections.abc import ItemsView, Iterator, KeysView, ValuesView
 from typing import Any
 
 from sft_shards.formats.templates.budget import SCALARS
+from sft_shards.formats.templates.traced_parts import Unknown
 from sft_shards.formats.templates.traced_text import HARMLESS, ToJson, Trace, TracedText, Untraceable, refuse
 
 STAND_IN = re.compile(r'"traced leaf (\d+)"')
@@ -76,6 +77,8 @@ def _without_leaves(value: Any, leaves: list[TracedText | TracedJson]) -> Any:
     if isinstance(value, (TracedText, TracedJson)):
         leaves.append(value)
         return f"traced leaf {len(leaves) - 1}"
+    if isinstance(value, Unknown):
+        raise Untraceable
     if isinstance(value, dict):
         return {key: _without_leaves(item, leaves) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -94,7 +97,7 @@ def holds_traced(value: Any) -> bool:
         value = stack.pop()
         if type(value) in SCALARS:
             continue
-        if isinstance(value, (TracedText, TracedJson, Iterator)):
+        if isinstance(value, (TracedText, TracedJson, Unknown, Iterator)):
             return True
         if isinstance(value, (dict, list, tuple, KeysView, ValuesView, ItemsView)) and id(value) not in seen:
             seen.add(id(value))

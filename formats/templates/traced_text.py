@@ -4,8 +4,8 @@ A template runs with one `TracedText` for each text of a conversation. A traced 
 gap. Words around it, the template's own or those of a layout, are known. Whatever the template asks (is "</think>" in
 it, does it begin with …, is it empty) is answered by the known words, and for the gap as for a text to which none of it
 applies; what must then be absent from other texts is recorded in a `Trace`. What changes a text on its way (`strip`,
-`tojson`) leaves a note in the gap. What cannot be answered without the text itself (its length, its upper case, a
-slice) raises `Untraceable`.
+`tojson`) leaves a note in the gap. What cannot be answered without the text itself (its upper case, say) raises
+`Untraceable`. Its length and slices are in `traced_parts`.
 """
 
 from __future__ import annotations
@@ -124,9 +124,13 @@ class TracedText(str):
         return TracedText.of(text, self.trace) if TRACE_OPEN in text else text
 
     def __add__(self, other: Any) -> TracedText:
+        if not isinstance(other, str):
+            return NotImplemented
         return TracedText.of(str.__add__(untraced(self), untraced(other)), self.trace)
 
     def __radd__(self, other: Any) -> TracedText:
+        if not isinstance(other, str):
+            return NotImplemented
         return TracedText.of(str.__add__(untraced(other), untraced(self)), self.trace)
 
     def __str__(self) -> str:
@@ -145,7 +149,7 @@ class TracedText(str):
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, str):
-            return False
+            return NotImplemented
         if isinstance(other, TracedText):
             if untraced(self) == untraced(other):
                 return True
@@ -352,46 +356,3 @@ HARMLESS |= {"__subclasshook__", "__doc__", "__dir__", "__sizeof__", "__getstate
 for _name in set(dir(str)) - HARMLESS:
     if _name not in vars(TracedText) or _name == "__hash__":
         setattr(TracedText, _name, refuse(_name))
-
-
-class TracedLength:
-    """The length of a traced text, of which is known that it is not 0."""
-
-    def __gt__(self, other: object) -> bool:
-        return self._above(other, 0)
-
-    def __ge__(self, other: object) -> bool:
-        return self._above(other, 1)
-
-    def __lt__(self, other: object) -> bool:
-        return not self >= other
-
-    def __le__(self, other: object) -> bool:
-        return not self > other
-
-    def __eq__(self, other: object) -> bool:
-        return not self._above(other, 0)
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __bool__(self) -> bool:
-        return True
-
-    def __str__(self) -> NoReturn:
-        raise Untraceable("str")
-
-    def __format__(self, spec: str) -> NoReturn:
-        raise Untraceable("format")
-
-    __repr__ = __str__
-
-    def __getattr__(self, name: str) -> NoReturn:
-        raise Untraceable(name)
-
-    def _above(self, other: object, most: int) -> bool:
-        if type(other) is not int or not 0 <= other <= most:
-            raise Untraceable
-        return True

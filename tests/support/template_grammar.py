@@ -105,6 +105,7 @@ QUESTIONS = (
     "{t} is number", "{t}.find({l}) >= 0", "{t}[{n}] == {l}", "{t}[{n}:] == {l}", "{t}.count({l}) > {n}", "{t} in messages", "{t} is in({l})",
     "{t} | first == {l}", "{t} | list | length > {n}", "{t}.split({l}) | length > 1", "messages[0].content == {t}", "{t} is none",
     "loop.changed({t})", "loop.previtem is defined and loop.previtem.content == {t}", "m.role == 'user'", "loop.last", "loop.index0 > {n}",
+    "{t}[:{n}] == {l}", "{t}[-{n}:] != {l}", "{t} | length - {n} > 0", "{t}.kind == {l}", "{t}[{n}].kind",
     "{t}.strip().startswith({l})", "{t} > {t}", "{t} is divisibleby 2", "{t} is mapping", "{l} in [{t}]", "{t} is gt({l})", "{t} in {{{l}: 1}}",
 )  # fmt: skip
 STATEMENTS = (
@@ -129,6 +130,7 @@ STATEMENTS = (
     "{{% set z = {t} %}}{{{{ 'y' if z in [{l}, {t}] else 'n' }}}}{{{{ m.content }}}}",
     "{{% set z = {t} %}}{{{{ z | length }}}}{{{{ m.content }}}}",
     "{{% set ns.seen = ns.seen ~ {t} %}}{{{{ m.content }}}}",
+    "{{% set n = {t} | length - {n} %}}{{% if n < 0 %}}{{% set n = 0 %}}{{% endif %}}{{{{ 'y' if {t}[n:] == {l} }}}}{{{{ m.content }}}}",
     "{{% for ch in {t} %}}{{% if ch == {l} %}}!{{% endif %}}{{% endfor %}}{{{{ m.content }}}}",
     "{{% for part in {t}.split({l}) %}}{{% if not loop.first %}}/{{% endif %}}{{% endfor %}}{{{{ m.content }}}}",
 )

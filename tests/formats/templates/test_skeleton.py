@@ -1,16 +1,19 @@
 """Filled skeletons against Jinja: never another character, never another span, or no skeleton at all."""
 
 from functools import cache
+from itertools import product
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jinja2 import UndefinedError
 from template_texts import ALWAYS_HEADER, CHATML, GENERATION, LLAMA2, LLAMA2_TRIMS, THINKS, TOKENS, TRIMS
 
 from sft_shards.formats.columnar import INPUT, ConversationColumns, text_only_digest, text_only_messages
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.errors import RecordError, UsageError
 from sft_shards.formats.templates import ChatTemplate, Tracer, TrainOn, sources, template_source
+from sft_shards.formats.templates.sandbox import compile_template
 from sft_shards.formats.templates.traced_text import Trace
 from sft_shards.preprocess.pipeline.batch import ConversationBatch, RenderedBatch
 from sft_shards.preprocess.pipeline.reference_rendering import ReferenceRendering
@@ -238,6 +241,71 @@ def test_what_is_made_of_a_text_is_filled_or_left_to_jinja(expression, texts):
     turns = [Turn(role=role, content=text) for role, text in zip(("user", "assistant"), texts, strict=True)]
     assert filled is None or filled.texts == [template.render(Conversation(turns=tuple(turns))).text]
     assert filled is not None or texts != ["a", "b"]
+
+
+TAGGED = (
+    "{%- set tag = '<tool_response>' %}{%- set begin = text[:tag|length] %}{%- set end_tag = '</tool_response>' %}"
+    "{%- set place = (text|length) - end_tag|length %}{%- if place < 0 %}{%- set place = 0 %}{%- endif %}"
+    "{%- set end = text[place:] %}{{- 'tagged' if begin == tag and end == end_tag else 'plain' }}"
+    "{{- 'opened' if begin == tag }}{{- 'closed' if end == end_tag }}{{- 'short' if end == 'zz' or begin == 'zz' }}"
+)
+
+
+@pytest.mark.parametrize("text", ["m.content", "m.content.strip()", "m.role + m.content", "m.content + '!'"])
+def test_texts_whose_ends_are_sliced_off_are_filled_or_left_to_jinja(text):
+    tagged = "{% set text = " + text + " %}" + TAGGED
+    source = "{% for m in messages %}<|im_start|>{{ m.role }}\n" + tagged + "{{- m.content }}<|im_end|>\n{% endfor %}"
+    template = ChatTemplate("t", source, TOKENS)
+    tags = (
+        "<tool_response>",
+        "</tool_response>",
+        "<tool_response",
+        "/tool_response>",
+        "zz",
+        "a",
+        "<",
+        ">",
+        "\n",
+        " " * 20,
+    )
+    left = set()
+    for said in ["".join(two) for two in product(("", *tags), tags) if "".join(two).strip()]:
+        texts = (said, "It is so.")
+        filled = fill(template, ("user", "assistant"), texts)
+        if filled is None:
+            left.add(said)
+        else:
+            assert filled.texts == [template.render(Conversation.from_text_only(("user", "assistant"), texts)).text]
+    looked_for = ("<tool_response>", "</tool_response>", "zz")
+    assert all(any(one in said for one in looked_for) for said in left)
+    assert "zz" in left or text != "m.content"
+
+
+@pytest.mark.parametrize(
+    ("given", "answer"), [("-2", "0"), ("2", "2"), ("0", "0"), ("-0.5", "0"), ("x", "error"), ("'a'", "error")]
+)
+def test_a_number_is_held_at_0_as_the_statement_does(given, answer):
+    tracer = Tracer(compiled("chatml"))
+    body = "{% set n = " + given + " %}{% if n < 0 %}{% set n = 0 %}{% endif %}[{{ n }}]"
+    tracer._template = tracer._template.environment.from_string(body)
+    if answer == "error":
+        with pytest.raises((UndefinedError, TypeError)):
+            tracer._template.render()
+    else:
+        assert tracer._template.render() == f"[{answer}]"
+    in_loop = "{% set n = -1 %}{% for i in [-1, 1] %}{% if n < 0 %}{% set n = 0 %}{% endif %}{{ n }}{% set n = i %}{% endfor %}{{ n }}"
+    environment = tracer._template.environment
+    assert environment.from_string(in_loop).render() == compile_template(in_loop).render() == "00-1"
+    for other in (
+        "{% if n < 0 %}{% set n = 0 %}{% else %}!{% endif %}",
+        "{% if n < 1 %}{% set n = 0 %}{% endif %}",
+        "{% if n < 0 %}{% set n = false %}{% endif %}",
+        "{% if n < 0 %} {% set n = 0 %}{% endif %}",
+        "{% if n < 0 %}{% set k = 0 %}{% endif %}",
+    ):
+        for value in (-1, 0, 1):
+            whole = other + "[{{ n }}{{ k }}]"
+            assert environment.from_string(whole).render(n=value) == compile_template(whole).render(n=value)
 
 
 @given(st.lists(TEXT, min_size=2, max_size=4))
