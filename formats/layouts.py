@@ -16,7 +16,7 @@ them holds for all. A role sequence is the layout of a text-only conversation; a
 | `reasoning=JSON`, `reasoning_alias=true`, `weight=0` | none: a field with this constant |
 | `call`, `call_id`, `arguments` | the name of a call, its id, and its arguments as JSON |
 | `arguments=JSON`, `arguments_text` | arguments that are a constant; arguments that are a text |
-| `offer=JSON` | none: a tool on offer. `LEAF_TEXT` and `LEAF_JSON` in it stand for the texts of the next labels |
+| `offer=JSON` | none: a tool on offer. `LEAF_TEXT` and `LEAF_JSON` in it, if any, stand for the next labels' texts |
 | `text`, `json` | a text, and a value as JSON |
 
 What is in no label, or would make too many different ones, has no layout, and is rendered one by one.
@@ -35,6 +35,7 @@ from typing import Any
 from sft_shards.formats.columnar import INPUT, Layout, has_text, text_labels
 from sft_shards.formats.conversation import PLAIN_TEXT, ROLES, Conversation, Turn
 
+OFFER = "offer="
 LEAF_TEXT, LEAF_JSON = "\0text", "\0json"
 ALIAS = "reasoning_alias=true"
 LONGEST_CONSTANT = 64
@@ -219,7 +220,7 @@ def take_tools_apart(tools: Sequence[Mapping[str, Any]]) -> Parts | None:
 
 @lru_cache(maxsize=4096)
 def _offer(shape: bytes) -> str:
-    return f"offer={json_text(marshal.loads(shape))}"  # noqa: S302 - written by this process
+    return OFFER + json_text(marshal.loads(shape))  # noqa: S302 - written by this process
 
 
 def _shape(values: Mapping[str, Any], labels: list[str], texts: list[str], nested: str = "") -> dict[str, Any]:
@@ -262,11 +263,12 @@ def put_together(
         if label.startswith("+"):
             turns[-1]["content"] = turns[-1]["content"] + label[1:] + next(rest)
             continue
+        if label.startswith(OFFER):  # which may be long, so that no cache keeps it
+            tools.append(_filled(json.loads(label[len(OFFER) :]), labels, rest, read_json))
+            continue
         name, sign, words = _split(label)
-        value: Any = json.loads(words) if sign == "=" else None if name == "offer" else next(rest)
-        if name == "offer":
-            tools.append(_filled(value, labels, rest, read_json))
-        elif name in STARTS:
+        value: Any = json.loads(words) if sign == "=" else next(rest)
+        if name in STARTS:
             turns.append({"role": name, "content": words + value if sign == "+" else value, "tool_calls": []})
         elif name == "call":
             function = {"name": value, "arguments": None}
@@ -301,12 +303,12 @@ def _filled(shape: Any, labels: Iterator[str], texts: Iterator[Any], read_json: 
 
 def offers_of(layout: Layout) -> Layout:
     """Return the labels of the tools on offer, which come first."""
-    return tuple(takewhile(lambda label: label.startswith("offer=") or label in ("text", "json"), layout))
+    return tuple(takewhile(lambda label: label.startswith(OFFER) or label in ("text", "json"), layout))
 
 
 def turns_of(layout: Layout) -> list[tuple[str, int, int]]:
     """Return the role of each turn, and which labels, [start, end), are its own."""
-    names = ["" if label.startswith("+") else _split(label)[0] for label in layout]
+    names = ["" if label.startswith(("+", OFFER)) else _split(label)[0] for label in layout]
     starts = [place for place, name in enumerate(names) if name in STARTS]
     return [(names[start], start, end) for start, end in pairwise([*starts, len(layout)])]
 

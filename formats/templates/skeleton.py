@@ -91,8 +91,9 @@ class Skeleton:
     """For each gap, what is done to its text, in this order."""
     notes: tuple[str, ...] = ()
     """What is counted of every conversation that is filled in, by the names of `NOTES`."""
-    names: tuple[int, ...] = ()
-    """Numbers of texts that are names of tools: where one is not in the filled text, `tools_ignored` is counted too."""
+    names: tuple[int | str, ...] = ()
+    """Names of tools, each the number of its text or a constant: where one is not in the filled text, `tools_ignored`
+    is counted too."""
     turns: tuple[int, ...] = ()
     """Numbers of the turns that carry loss."""
     refusal: RecordError | None = None

@@ -21,21 +21,25 @@ from sft_shards.preprocess.pipeline.skeleton_table import FilledTexts
 TOOLS_IGNORED = "tools_ignored"
 
 
-def unwritten_names(layout: Layout, skeleton: Skeleton) -> tuple[int, ...]:
-    """Return the numbers of the texts of a layout that are names of tools, and have no gap in its skeleton.
+def unwritten_names(layout: Layout, skeleton: Skeleton) -> tuple[int | str, ...]:
+    """Return the names of the tools of a layout that do not stand in its skeleton: numbers of texts, or constants.
 
     What is done to a text in its gap (it is stripped, or written as JSON) changes no name (see `layouts.NAME`).
     """
     offers = offers_of(layout)
     _, tools = put_together(offers, range(len(text_labels(offers))), lambda number: number)
     names = [tool.get("function", tool).get("name") for tool in tools]
-    return tuple(name for name in names if name is not None and name not in skeleton.gaps)
+    return tuple(name for name in names if name is not None and not _is_written(name, skeleton))
+
+
+def _is_written(name: int | str, skeleton: Skeleton) -> bool:
+    return any(name in one for one in skeleton.literals) if isinstance(name, str) else name in skeleton.gaps
 
 
 def with_ignored(
     notes: Notes,
     records: NDArray[np.int64],
-    names: Sequence[tuple[int, ...]],
+    names: Sequence[tuple[int | str, ...]],
     filled: FilledTexts,
     conversations: ConversationColumns,
     owners: NDArray[np.int64],
@@ -45,7 +49,7 @@ def with_ignored(
     Args:
         notes: what else is counted of them.
         records: int64[n], the record number of each conversation.
-        names: for each text that was filled in, the numbers of the texts that are looked for in it.
+        names: for each text that was filled in, the names that are looked for in it, as `Skeleton.names` has them.
         filled: the texts.
         conversations: whose texts they are filled with.
         owners: int64[t], the conversation of each text.
@@ -60,7 +64,7 @@ def with_ignored(
 
 
 def _lack_names(
-    names: Sequence[tuple[int, ...]],
+    names: Sequence[tuple[int | str, ...]],
     texts: Sequence[int],
     filled: FilledTexts,
     conversations: ConversationColumns,
@@ -71,6 +75,10 @@ def _lack_names(
     contents, bounds = memoryview(values), offsets.tolist()
     text = filled.text.tobytes()
     spans = list(pairwise(filled.text_offsets.tolist()))
+
+    def words(name: int | str, first: int) -> bytes | memoryview:
+        return name.encode() if isinstance(name, str) else contents[slice(*bounds[first + name : first + name + 2])]
+
     for own, number, first in zip(names, texts, conversations.text_offsets[rows].tolist(), strict=True):
         start, end = spans[number]
-        yield any(text.find(contents[bounds[first + name] : bounds[first + name + 1]], start, end) < 0 for name in own)
+        yield any(text.find(words(name, first), start, end) < 0 for name in own)

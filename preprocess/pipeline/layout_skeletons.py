@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import replace
 from itertools import accumulate, chain, pairwise
 
@@ -15,6 +15,7 @@ from sft_shards.formats.errors import RecordError
 from sft_shards.formats.layouts import example_texts, json_text, put_together, turns_of
 from sft_shards.formats.templates import ChatTemplate, Skeleton, Tracer, TrainedConversation, TrainOn, train
 from sft_shards.formats.templates.rendering import CALL, CALL_END
+from sft_shards.formats.templates.sentinels import all_texts
 from sft_shards.formats.templates.skeleton import plain_text_skeleton
 from sft_shards.preprocess.pipeline.ignored_tools import TOOLS_IGNORED, unwritten_names
 from sft_shards.preprocess.pipeline.skeleton_table import SkeletonTable
@@ -44,6 +45,7 @@ class LayoutSkeletons:
         table: the skeletons.
         forbidden: strings that no text that is filled in may hold.
         tags: strings that only an assistant's text may hold, in UTF-8.
+        typed: strings with a meaning of their own, whatever the layout: control tokens, and the tags of parts of turns.
         search: finds both, also as JSON writes them.
     """
 
@@ -57,6 +59,7 @@ class LayoutSkeletons:
         """For the hash of a long layout, the number of the record in which it was seen first."""
         self.table = SkeletonTable()
         calls = set() if policy.tool_calls else {CALL, CALL_END}
+        self.typed = frozenset({*template.reasoning_tags, *template.control.all, *calls})
         self._forbid({*template.reasoning_tags, *template.control.everywhere, *calls})
 
     def _forbid(self, strings: set[str]) -> None:
@@ -65,17 +68,24 @@ class LayoutSkeletons:
         self.tags = frozenset(tag.encode() for tag in tags)
         self.search = StringSearch({form for one in strings | tags for form in (one, json_text(one)[1:-1])})
 
-    def bounds(self, conversations: ConversationColumns, records: NDArray[np.int64]) -> NDArray[np.int64]:
+    def has_none(self, layout: Layout) -> bool:
+        """Return whether it was found out that a layout has no skeleton."""
+        return layout in self._numbers and not self._numbers[layout]
+
+    def bounds(
+        self, conversations: ConversationColumns, records: NDArray[np.int64], *, seen: Set[Layout] = frozenset()
+    ) -> NDArray[np.int64]:
         """Return int64[n, 2]: the first of each conversation's skeletons and the one behind the last.
 
         Skeletons are made where a layout is new, and not too long to be made for one record.
 
         Args:
             records: int64[n], the record number of each conversation.
+            seen: layouts of which it is known that they occur in several records.
         """
         known = self._numbers
         new = {conversations.layouts[number] for number in np.unique(conversations.layout_ids)} - known.keys()
-        new -= self._of_one_record(conversations, records, {layout for layout in new if len(layout) > LONG})
+        new -= self._of_one_record(conversations, records, {layout for layout in new - seen if len(layout) > LONG})
         if chosen := sorted(new)[: MOST_SKELETONS - len(known)]:
             made = [self._trace(layout) for layout in chosen]
             numbers = self.table.add(chain.from_iterable(made))
@@ -113,8 +123,8 @@ class LayoutSkeletons:
             asks = self._policy.asks_histories and bool(self._template.suited(conversation).rewriting.rewrites)
             if asks and sum(turn.role == "assistant" for turn in conversation.turns) > MOST_HISTORIES:
                 return []
-            found = train(self._template, conversation, self._policy)
             tracer = self._tracer(conversation)
+            found = train(self._template, conversation, self._policy)
         except RecordError as error:
             return [] if error.reason != "turn_rewritten" or asks else self._refusing(layout, texts, error)
         looked_for = tracer.looked_for_in_histories(layout) if asks else frozenset()
@@ -137,8 +147,7 @@ class LayoutSkeletons:
             absent |= skeleton.absent
             names = unwritten_names(layout, skeleton) if text.rendering is found.whole else ()
             skeletons.append(replace(skeleton, notes=notes, turns=text.turns, names=names))
-        self._forbid_more(absent)
-        return skeletons
+        return skeletons if self._forbid_more(absent, conversation) else []
 
     def _refusing(self, layout: Layout, texts: Sequence[str], error: RecordError) -> list[Skeleton]:
         """Return the skeleton of a layout whose every turn would be trained otherwise than inference meets it.
@@ -150,12 +159,17 @@ class LayoutSkeletons:
         skeleton = self._tracer(conversation).trace(layout, texts, rendering, ())
         if skeleton is None or rendering.typed:
             return []
-        self._forbid_more(skeleton.absent)
-        return [replace(skeleton, refusal=error.kept())]
+        return [replace(skeleton, refusal=error.kept())] if self._forbid_more(skeleton.absent, conversation) else []
 
-    def _forbid_more(self, absent: Iterable[str]) -> None:
-        if not {*absent} <= self.forbidden:
-            self._forbid({*self.forbidden, *absent})
+    def _forbid_more(self, absent: Iterable[str], conversation: Conversation) -> bool:
+        """Forbid strings that are looked for in texts; not where they are words of tools, which many texts hold."""
+        more = {*absent} - self.forbidden
+        words = all_texts(list(conversation.tools))
+        if any(one in words and one not in self._template.suited(conversation).source for one in more):
+            return False
+        if more:
+            self._forbid({*self.forbidden, *more})
+        return True
 
     def _holds_for_padded(self, layout: Layout, texts: Sequence[str], found: TrainedConversation) -> bool:
         """Return whether texts with white space around them have the same turns trained in the same texts.
@@ -181,6 +195,7 @@ class LayoutSkeletons:
         if offered not in self._tracers:
             suited = self._template.suited(conversation)
             self._forbid(self.forbidden | suited.reasoning_tags)
+            self.typed |= suited.reasoning_tags
             self._tracers[offered] = Tracer(suited)
         return self._tracers[offered]
 

@@ -22,6 +22,7 @@ from sft_shards.formats.layouts import is_assistants, take_apart
 from sft_shards.formats.templates import ChatTemplate, TrainOn
 from sft_shards.formats.templates.trained_texts import LONGEST_HISTORY
 from sft_shards.preprocess.pipeline.batch import NO_SPANS, ConversationBatch, RenderedBatch, merge_rejects
+from sft_shards.preprocess.pipeline.constant_tools import ConstantTools
 from sft_shards.preprocess.pipeline.ignored_tools import with_ignored
 from sft_shards.preprocess.pipeline.layout_skeletons import LayoutSkeletons, conversation_of
 from sft_shards.preprocess.pipeline.reference_rendering import ReferenceRendering
@@ -45,6 +46,7 @@ class BatchRendering:
         self._policy, self._with_digests = policy, with_digests
         self._reference = reference
         self._skeletons = LayoutSkeletons(template, policy)
+        self._constant_tools = ConstantTools(self._skeletons)
         self.fallbacks = 0
 
     def render(self, conversations: ConversationBatch) -> RenderedBatch:
@@ -81,7 +83,9 @@ class BatchRendering:
         Args:
             digests: `Conversation.digest` of each by row (default: it is found here).
         """
-        bounds = self._skeletons.bounds(conversations, first_record + conversations.rows)
+        records = first_record + conversations.rows
+        bounds = self._skeletons.bounds(conversations, records)
+        conversations, bounds = self._constant_tools.bounds(conversations, records, bounds)
         supported = bounds[:, 1] > bounds[:, 0]
         if self._policy.asks_histories:
             supported &= _has_short_history(conversations)

@@ -177,7 +177,7 @@ class SkeletonTable:
                 out |= dict.fromkeys(records[numbers == number].tolist(), found)
         return dict(sorted(out.items())) if out else out
 
-    def names(self, numbers: NDArray[np.int64]) -> list[tuple[int, ...]]:
+    def names(self, numbers: NDArray[np.int64]) -> list[tuple[int | str, ...]]:
         """Return `Skeleton.names` of each, or nothing where none has any; skeletons as for `fill`."""
         if not self._naming[numbers].any():
             return []
