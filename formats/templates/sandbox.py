@@ -303,7 +303,7 @@ def furnish(kind: type[Sandbox]) -> Sandbox:
     )
     environment.filters["tojson"] = tojson
     furnish_filters(environment.filters, environment.tests, environment.budget)
-    environment.filters["string"] = environment.text
+    environment.filters["string"] = lambda value: value if isinstance(value, str) else environment.text(value)
     environment.globals["raise_exception"] = raise_exception
     environment.globals["strftime_now"] = strftime_now
     environment.globals["namespace"] = Namespace

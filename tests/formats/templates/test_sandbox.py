@@ -163,6 +163,7 @@ def test_a_template_that_writes_without_end_is_stopped(monkeypatch):
         "{{ 7 % 2 }}{{ 'a%sb' % 'x' }}{{ '{}-{}'.format(1, 'y') }}{{ 'x\ny' | indent(2) }}{{ '=' * 20 }}{{ 2 ** 10 }}",
         "{% for i in range(3) -%}\n  {% if i == 1 %}{% continue %}{% endif %}\n {{ i }}\n{% endfor %}",
         "{{ {'b': 'é<', 'a': [1, none]} | tojson }}{{ {'a': 1} | tojson(indent=2) }}",
+        "{{ ('<' | safe | string) + '<' }}{{ '<' | safe ~ '<' }}",
         "{% set ns = namespace(x=1) %}{% set ns.x = 5 %}{{ ns.x }}\n  {%- generation %} a {% endgeneration -%}\n b",
     ],
 )
