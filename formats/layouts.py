@@ -16,6 +16,10 @@ them holds for all. A role sequence is the layout of a text-only conversation; a
 | `reasoning=JSON`, `reasoning_alias=true`, `weight=0` | none: a field with this constant |
 | `call`, `call_id`, `arguments` | the name of a call, its id, and its arguments as JSON |
 | `arguments=JSON`, `arguments_text` | arguments that are a constant; arguments that are a text |
+| `key` | of a member of the arguments, where these are taken apart instead; its value has the next label |
+| `value`, `value_number` | a value that is a text, or a number |
+| `value_object`, `value_list` | a value that is an object, or a list, as JSON; none is empty |
+| `value=JSON` | none: a value with this constant (true, false, null, a blank text, `{}`, `[]`) |
 | `offer=JSON` | none: a tool on offer. `LEAF_TEXT` and `LEAF_JSON` in it, if any, stand for the next labels' texts |
 | `text`, `json` | a text, and a value as JSON |
 
@@ -246,14 +250,23 @@ def _shape(values: Mapping[str, Any], labels: list[str], texts: list[str], neste
     return shape
 
 
+def read_json(_label: str, text: Any) -> Any:
+    """Return the value of a text that is JSON."""
+    return json.loads(text)
+
+
 def put_together(
-    layout: Layout, texts: Sequence[Any], read_json: Callable[[Any], Any] = json.loads
+    layout: Layout,
+    texts: Sequence[Any],
+    read: Callable[[str, Any], Any] = read_json,
+    mapping: Callable[[], Any] = dict,
 ) -> tuple[list[Turn], list[dict[str, Any]]]:
     """Return the turns and tools that `take_apart` took apart.
 
     Args:
         texts: of any type that can be added to a `str` (see `templates.traced_text`).
-        read_json: gives the value of a text that is JSON.
+        read: gives the value of a text that is JSON, by its label.
+        mapping: makes an object of arguments, to which members are added.
     """
     turns: list[dict[str, Any]] = []
     tools: list[dict[str, Any]] = []
@@ -264,7 +277,7 @@ def put_together(
             turns[-1]["content"] = turns[-1]["content"] + label[1:] + next(rest)
             continue
         if label.startswith(OFFER):  # which may be long, so that no cache keeps it
-            tools.append(_filled(json.loads(label[len(OFFER) :]), labels, rest, read_json))
+            tools.append(_filled(json.loads(label[len(OFFER) :]), labels, rest, read))
             continue
         name, sign, words = _split(label)
         value: Any = json.loads(words) if sign == "=" else next(rest)
@@ -275,12 +288,25 @@ def put_together(
             turns[-1]["tool_calls"].append({"type": "function", "function": function})
         elif name == "call_id":
             turns[-1]["tool_calls"][-1] = {"id": value, **turns[-1]["tool_calls"][-1]}
+        elif name == "key":
+            function = turns[-1]["tool_calls"][-1]["function"]
+            if function["arguments"] is None:
+                function["arguments"] = mapping()
+            function["arguments"][value] = _member(next(labels), rest, read)
         elif name.startswith("arguments"):
             is_json = name == "arguments" and sign == ""
-            turns[-1]["tool_calls"][-1]["function"]["arguments"] = read_json(value) if is_json else value
+            turns[-1]["tool_calls"][-1]["function"]["arguments"] = read(name, value) if is_json else value
         else:
             turns[-1]["context" if name == INPUT else name] = value
     return [Turn(**{**turn, "tool_calls": tuple(turn["tool_calls"])}) for turn in turns], tools
+
+
+def _member(label: str, texts: Iterator[Any], read: Callable[[str, Any], Any]) -> Any:
+    """Return the value of a member of arguments."""
+    name, sign, words = _split(label)
+    if sign:
+        return json.loads(words)
+    return next(texts) if name == "value" else read(name, next(texts))
 
 
 @lru_cache(maxsize=1 << 14)
@@ -291,13 +317,13 @@ def _split(label: str) -> tuple[str, str, str]:
     return found[1], found[2], label[found.end() :]
 
 
-def _filled(shape: Any, labels: Iterator[str], texts: Iterator[Any], read_json: Callable[[Any], Any]) -> Any:
+def _filled(shape: Any, labels: Iterator[str], texts: Iterator[Any], read: Callable[[str, Any], Any]) -> Any:
     """Return a tool on offer with the texts of its leaves, which have the next labels."""
     if isinstance(shape, dict):
-        return {key: _filled(value, labels, texts, read_json) for key, value in shape.items()}
+        return {key: _filled(value, labels, texts, read) for key, value in shape.items()}
     if shape in (LEAF_TEXT, LEAF_JSON):
         next(labels)
-        return next(texts) if shape == LEAF_TEXT else read_json(next(texts))
+        return next(texts) if shape == LEAF_TEXT else read("json", next(texts))
     return shape
 
 
@@ -320,7 +346,6 @@ def is_assistants(label: str) -> bool:
 
 def example_texts(layout: Layout) -> list[str]:
     """Return texts that a conversation of this layout can have, no two alike."""
-    return [
-        json_text({f"x{number}": f"y{number}"}) if label in ("arguments", "json") else f"x{number}"
-        for number, label in enumerate(text_labels(layout))
-    ]
+    forms = {"value_list": '["x{0}"]', "value_number": "1{0:03}"}
+    forms |= dict.fromkeys(("arguments", "json", "value_object"), '{{"x{0}": "y{0}"}}')
+    return [forms.get(label, "x{0}").format(number) for number, label in enumerate(text_labels(layout))]

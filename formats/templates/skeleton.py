@@ -20,6 +20,7 @@ from typing import Any, cast
 import jinja2
 import jinja2.runtime
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from sft_shards.formats.columnar import Layout, text_labels
@@ -29,12 +30,13 @@ from sft_shards.formats.templates.chat_template import ChatTemplate
 from sft_shards.formats.templates.learning import TemplateTokens
 from sft_shards.formats.templates.metered_methods import TEXT_METHODS
 from sft_shards.formats.templates.rendering import Rendering, Span
-from sft_shards.formats.templates.sandbox import Namespace, Sandbox, compile_template, furnish, given, run
+from sft_shards.formats.templates.sandbox import DICT_READERS, Namespace, Sandbox, compile_template, furnish, given, run
 from sft_shards.formats.templates.sentinels import GENERATION_MARKS
 from sft_shards.formats.templates.traced_code import TracingCodeGenerator
-from sft_shards.formats.templates.traced_json import TracedJson, holds_traced, traced_tojson
+from sft_shards.formats.templates.traced_json import TracedJson, TracedMapping, holds_traced, traced_tojson
 from sft_shards.formats.templates.traced_parts import TracedLength, TracedSlice, Unknown, UnknownText, item, sliced
-from sft_shards.formats.templates.traced_text import Change, Trace, TracedText, Untraceable, untraced
+from sft_shards.formats.templates.traced_text import Change, ToPython, Trace, TracedText, Untraceable, untraced
+from sft_shards.formats.templates.traced_values import SafeText, TracedList, TracedNumber, TracedView
 
 FILTERS = {
     "trim",
@@ -67,6 +69,12 @@ TESTS = {
 """Tests whose answer follows from a text being a text."""
 OF_ANYTHING = {"default", "d", "defined", "undefined", "none"}
 """Those of both that treat any value alike."""
+READERS: dict[str, Callable[[int, Trace], Any]] = {
+    **dict.fromkeys(("arguments", "json", "value_object"), TracedJson.value),
+    "value_list": TracedList.value,
+    "value_number": TracedNumber.value,
+}
+"""Makes what a template is given for a text in JSON, by its label."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -108,11 +116,16 @@ def plain_text_skeleton(tokens: TemplateTokens) -> Skeleton:
 
 
 class Tracer:
-    """Makes the skeletons of one template, for conversations that offer tools or for the others."""
+    """Makes the skeletons of one template, for conversations that offer tools or for the others.
+
+    Attributes:
+        looked_into: labels of the texts in JSON that the template looked into, so that it could not be traced.
+    """
 
     def __init__(self, template: ChatTemplate) -> None:
         self._chat_template = template
         self._template: jinja2.Template | None = None
+        self.looked_into: set[str] = set()
         with contextlib.suppress(jinja2.TemplateSyntaxError):
             self._template = compile_template(template.source, _guarded_sandbox)
 
@@ -190,7 +203,12 @@ class Tracer:
             raise Untraceable
         traced = [TracedText.message(number, trace) for number in range(len(text_labels(layout)))]
         numbers = {untraced(text): number for number, text in enumerate(traced)}
-        turns, tools = put_together(layout, traced, lambda text: TracedJson.value(numbers[untraced(text)], trace))
+        turns, tools = put_together(
+            layout,
+            traced,
+            read=lambda label, text: READERS[label](numbers[untraced(text)], trace),
+            mapping=lambda: TracedMapping.empty(trace),
+        )
         beside = {"tools": tools or None, "documents": None, **self._chat_template.arguments}
         refused: Exception | None = None
         for messages in self._chat_template.renderer.forms(turns, traced_tojson):
@@ -198,6 +216,7 @@ class Tracer:
                 variables = self._chat_template.renderer.variables(messages, beside)
                 pieces = run(self._template, {**variables, "add_generation_prompt": prompt})
             except Untraceable:
+                self.looked_into |= {text_labels(layout)[number] for number in trace.looked_into}
                 raise
             except Exception as error:
                 refused = error
@@ -261,6 +280,8 @@ class _TracingSandbox(Sandbox):
 
     def sliced(self, value: Any, start: Any, stop: Any, step: Any) -> Any:
         """Return `value[start:stop:step]`."""
+        if isinstance(value, SafeText):
+            raise Untraceable
         if isinstance(value, TracedText):
             return sliced(value, start, stop, step)
         return self.made(value[start:stop:step])
@@ -272,7 +293,11 @@ class _TracingSandbox(Sandbox):
         return 0 if value < 0 else value
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """Return an item or, as for other texts, an attribute."""
+        """Return an item or, as for other texts, an attribute; a traced object says itself what is known of it."""
+        if isinstance(obj, (SafeText, TracedNumber, TracedView)):
+            raise Untraceable
+        if isinstance(obj, TracedJson):
+            return obj[argument]
         if isinstance(obj, TracedText) and type(argument) is int:
             return item(obj, argument)
         if isinstance(obj, (TracedText, Unknown)) and type(argument) is str:
@@ -281,6 +306,10 @@ class _TracingSandbox(Sandbox):
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """Return an attribute, but none that only traced texts have."""
+        if isinstance(obj, (SafeText, TracedList, TracedNumber, TracedView)):
+            raise Untraceable
+        if isinstance(obj, TracedJson) and attribute not in DICT_READERS:
+            raise Untraceable
         if isinstance(obj, (TracedText, TracedSlice)) and not hasattr(str, attribute):
             return self.undefined(obj="", name=attribute)
         if isinstance(obj, UnknownText) and attribute in ("strip", "lstrip", "rstrip"):
@@ -294,6 +323,18 @@ class _TracingSandbox(Sandbox):
                 raise Untraceable
         return super().getattr(obj, attribute)
 
+    def text(self, value: Any) -> str:
+        """Return a value as a text."""
+        if isinstance(value, (TracedJson, TracedList)) and not isinstance(value, TracedMapping):
+            return TracedText.of(value.trace.gap(value.number, (ToPython(),)), value.trace)
+        return super().text(value)
+
+    def add(self, total: Any, *others: Any) -> Any:
+        """Return a sum; a text that is not to be escaped would escape the traced texts that it is added to."""
+        if any(isinstance(one, Markup) for one in (total, *others)) and holds_traced([total, *others]):
+            raise Untraceable
+        return super().add(total, *others)
+
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """Compute, unless a traced text takes part: `'%s' % text` would give an ordinary text."""
         if isinstance(left, str) and holds_traced([left, right]):
@@ -305,7 +346,7 @@ class _TracingSandbox(Sandbox):
 
         `'{}'.format(text)` would give an ordinary text, of which nothing is known any more.
         """
-        own = isinstance(obj, MethodType) and isinstance(obj.__self__, TracedText)
+        own = isinstance(obj, MethodType) and isinstance(obj.__self__, (TracedText, TracedJson))
         takes_any = own or isinstance(obj, jinja2.runtime.Macro) or obj in (dict, Namespace)
         if not takes_any and holds_traced([*args, *given(kwargs).values()]):
             raise Untraceable
@@ -322,14 +363,19 @@ def _guarded_sandbox() -> Sandbox:
         TracedLength(value) if isinstance(value, TracedText) else length(value)
     )
     environment.filters["tojson"] = traced_tojson
+    safe = environment.filters["safe"]
+    environment.filters["safe"] = lambda value: (
+        SafeText.of(untraced(value), value.trace) if isinstance(value, TracedText) else safe(value)
+    )
     for name in ("iterable", "sequence"):
-        environment.tests[name] = _true_of_held(cast("Callable[[Any], bool]", environment.tests[name]))
+        environment.tests[name] = _of_held(cast("Callable[[Any], bool]", environment.tests[name]))
     return environment
 
 
-def _true_of_held(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    """Return a test that all texts and containers pass, whatever is in them."""
-    return lambda value: isinstance(value, (TracedText, dict, list, tuple)) or test(value)
+def _of_held(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Return a test that all texts and containers pass, whatever is in them, and traced numbers do not."""
+    known = (TracedText, dict, list, tuple)
+    return lambda value: isinstance(value, known) or (not isinstance(value, TracedNumber) and test(value))
 
 
 def _guarded(name: str, function: Callable[..., Any], known: set[str]) -> Callable[..., Any]:

@@ -73,7 +73,16 @@ class ToJson:
         return self.of_json and plain
 
 
-Change = Trim | ToJson
+@dataclass(frozen=True, kw_only=True)
+class ToPython:
+    """How Python prints a value that is given as JSON."""
+
+    def __call__(self, text: str) -> str:
+        """Return `{'a': [1, True]}` for `{"a": [1, true]}`."""
+        return str(json.loads(text))
+
+
+Change = Trim | ToJson | ToPython
 """What is done to a text before it is written."""
 
 
@@ -83,11 +92,13 @@ class Trace:
     Attributes:
         absent: strings that the template looked for; the run holds for texts that have none of them.
         changes: what it did to texts.
+        looked_into: the numbers of the texts in JSON that it looked into, which ended the run.
     """
 
     def __init__(self) -> None:
         self.absent: set[str] = set()
         self.changes: list[Change] = []
+        self.looked_into: set[int] = set()
 
     def gap(self, number: int, changes: Sequence[Change] = ()) -> str:
         """Return how text `number` prints, with what is done to it."""
@@ -246,10 +257,10 @@ class TracedText(str):
         return self._changed(gap, change)
 
     def _changed(self, gap: re.Match[str], change: Change) -> str:
-        """Return a gap with one more change. JSON has no white space at its ends."""
+        """Return a gap with one more change. JSON, or what Python prints, has no white space at its ends."""
         _, (number,), (changes,) = self.trace.split(gap[0])
-        if any(isinstance(one, ToJson) for one in changes):
-            if isinstance(change, ToJson):
+        if any(not isinstance(one, Trim) for one in changes):
+            if not isinstance(change, Trim):
                 raise Untraceable
             return gap[0]
         return self.trace.gap(number, changes if changes[-1:] == (change,) else (*changes, change))
@@ -322,9 +333,9 @@ class TracedText(str):
         self.trace.absent.add(wanted)
 
     def _require_plain(self) -> None:
-        """Refuse to look into JSON that is written of a text."""
+        """Refuse to look into what is written of a text."""
         for changes in self.trace.split(untraced(self))[2]:
-            if any(isinstance(change, ToJson) for change in changes):
+            if any(not isinstance(change, Trim) for change in changes):
                 raise Untraceable
 
 
@@ -347,6 +358,7 @@ def refuse(name: str) -> Callable[..., NoReturn]:
     def refuse_(*_args: Any, **_kwargs: Any) -> NoReturn:
         raise Untraceable(name)
 
+    refuse_.__name__ = name
     return refuse_
 
 

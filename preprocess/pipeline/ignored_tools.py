@@ -27,7 +27,7 @@ def unwritten_names(layout: Layout, skeleton: Skeleton) -> tuple[int | str, ...]
     What is done to a text in its gap (it is stripped, or written as JSON) changes no name (see `layouts.NAME`).
     """
     offers = offers_of(layout)
-    _, tools = put_together(offers, range(len(text_labels(offers))), lambda number: number)
+    _, tools = put_together(offers, range(len(text_labels(offers))), lambda _label, number: number)
     names = [tool.get("function", tool).get("name") for tool in tools]
     return tuple(name for name in names if name is not None and not _is_written(name, skeleton))
 
