@@ -17,6 +17,7 @@ from sft_shards.formats.templates import ChatTemplate, Skeleton, Tracer, Trained
 from sft_shards.formats.templates.rendering import CALL, CALL_END
 from sft_shards.formats.templates.sentinels import all_texts
 from sft_shards.formats.templates.skeleton import plain_text_skeleton
+from sft_shards.preprocess.pipeline.argument_members import ARGUMENTS
 from sft_shards.preprocess.pipeline.ignored_tools import TOOLS_IGNORED, unwritten_names
 from sft_shards.preprocess.pipeline.skeleton_table import SkeletonTable
 from sft_shards.preprocess.pipeline.string_search import StringSearch
@@ -31,6 +32,8 @@ seldom occur twice, and one costs as much as several records."""
 LONG = 32
 """Labels of a layout up to which a skeleton is made when it is first seen. Of a longer one it is made the second time:
 most of these occur once, and a skeleton costs as much as two conversations."""
+MOST_TRIALS = 8
+"""Layouts up to which it is tried whether a template that looks into arguments can be traced with their members."""
 MOST_SEEN = 1 << 16
 """Long layouts of which it is known that they were seen."""
 
@@ -47,6 +50,8 @@ class LayoutSkeletons:
         tags: strings that only an assistant's text may hold, in UTF-8.
         typed: strings with a meaning of their own, whatever the layout: control tokens, and the tags of parts of turns.
         search: finds both, also as JSON writes them.
+        with_members: whether layouts shall hold the members of arguments (see `argument_members`), since the template
+            looks into these.
     """
 
     def __init__(self, template: ChatTemplate, policy: TrainOn) -> None:
@@ -57,6 +62,9 @@ class LayoutSkeletons:
         """The numbers of a layout's skeletons in the table: several where it is unrolled, none where it has none."""
         self._seen_in: dict[int, int] = {}
         """For the hash of a long layout, the number of the record in which it was seen first."""
+        self._trials = 0
+        """How often it was tried whether the members of arguments help."""
+        self.with_members = False
         self.table = SkeletonTable()
         calls = set() if policy.tool_calls else {CALL, CALL_END}
         self.typed = frozenset({*template.reasoning_tags, *template.control.all, *calls})
@@ -88,6 +96,8 @@ class LayoutSkeletons:
         new -= self._of_one_record(conversations, records, {layout for layout in new - seen if len(layout) > LONG})
         if chosen := sorted(new)[: MOST_SKELETONS - len(known)]:
             made = [self._trace(layout) for layout in chosen]
+            for layout in (layout for layout, own in zip(chosen, made, strict=True) if not own):
+                self._try_members(layout)
             numbers = self.table.add(chain.from_iterable(made))
             ends = accumulate(map(len, made), initial=0)
             known |= {layout: numbers[first:end] for layout, (first, end) in zip(chosen, pairwise(ends), strict=True)}
@@ -109,6 +119,14 @@ class LayoutSkeletons:
         if len(self._seen_in) > MOST_SEEN:
             self._seen_in.clear()
         return found
+
+    def _try_members(self, layout: Layout) -> None:
+        """Find out whether a layout that has no skeleton would have one with the members of its arguments."""
+        looks = any(ARGUMENTS in tracer.looked_into for tracer in self._tracers.values())
+        if looks and ARGUMENTS in layout and not self.with_members and self._trials < MOST_TRIALS:
+            self._trials += 1
+            apart = tuple(one for label in layout for one in (("key", "value") if label == ARGUMENTS else (label,)))
+            self.with_members = bool(self._trace(apart))
 
     def _trace(self, layout: Layout) -> list[Skeleton]:
         """Return the skeletons of a layout, one for each text that it is trained as.
@@ -179,7 +197,7 @@ class LayoutSkeletons:
         labels = text_labels(layout)
         for space in ("\n ", " \n"):
             padded = [
-                space + text + space if label in (*ROLES, "reasoning") else text
+                space + text + space if label in (*ROLES, "reasoning", "key", "value") else text
                 for label, text in zip(labels, texts, strict=True)
             ]
             try:

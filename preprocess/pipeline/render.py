@@ -21,6 +21,7 @@ from sft_shards.formats.conversation import PLAIN_TEXT, ROLES, Conversation
 from sft_shards.formats.layouts import is_assistants, take_apart
 from sft_shards.formats.templates import ChatTemplate, TrainOn
 from sft_shards.formats.templates.trained_texts import LONGEST_HISTORY
+from sft_shards.preprocess.pipeline.argument_members import take_arguments_apart
 from sft_shards.preprocess.pipeline.batch import NO_SPANS, ConversationBatch, RenderedBatch, merge_rejects
 from sft_shards.preprocess.pipeline.constant_tools import ConstantTools
 from sft_shards.preprocess.pipeline.ignored_tools import with_ignored
@@ -51,7 +52,8 @@ class BatchRendering:
 
     def render(self, conversations: ConversationBatch) -> RenderedBatch:
         """Render every conversation; one that the template refuses is rejected."""
-        parts = [self._fill(conversations.first_record, self._with_thoughts(conversations.columns))]
+        columns = self._with_members(self._with_thoughts(conversations.columns))
+        parts = [self._fill(conversations.first_record, columns)]
         rest = conversations.without(_rows(parts[0], conversations))
         if len(rest):
             parts.append(self._fill_others(rest))
@@ -68,12 +70,17 @@ class BatchRendering:
             return conversations
         return take_think_blocks_apart(conversations)
 
+    def _with_members(self, conversations: ConversationColumns) -> ConversationColumns:
+        """Return conversations with the members of arguments in the layouts, where the template looks into these."""
+        return take_arguments_apart(conversations) if self._skeletons.with_members else conversations
+
     def _fill_others(self, conversations: ConversationBatch) -> RenderedBatch:
         """Fill what is not in columns: the conversations that have a layout."""
         found = {row: one for row, one in conversations.each() if isinstance(one, Conversation)}
         parts = {row: taken for row, one in found.items() if (taken := take_apart(one)) is not None}
         digests = {row: found[row].digest() for row in parts} if self._with_digests else {}
-        return self._fill(conversations.first_record, ConversationColumns.from_rows(parts), digests)
+        columns = self._with_members(ConversationColumns.from_rows(parts))
+        return self._fill(conversations.first_record, columns, digests)
 
     def _fill(
         self, first_record: int, conversations: ConversationColumns, digests: Mapping[int, bytes] | None = None

@@ -1,0 +1,112 @@
+"""Templates that go through the arguments of calls: the batch path gives what Jinja gives, and leaves little to it."""
+
+from functools import cache
+
+import pytest
+from argument_templates import ARGUMENTS, LOOKING, call_as, with_calls
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pipelines import as_json, as_lists
+from template_texts import TOKENS
+
+from sft_shards.formats.records import FieldMap, get
+from sft_shards.formats.templates import ChatTemplate, TrainOn
+from sft_shards.preprocess.pipeline.read import BatchReading, ReferenceReading
+from sft_shards.preprocess.pipeline.reference_rendering import ReferenceRendering
+from sft_shards.preprocess.pipeline.render import BatchRendering
+
+pytestmark = pytest.mark.unit
+USUAL = [
+    {"city": "Basel", "days": 2},
+    {"q": 'say "so"\n<b>\\', "limit": -1.5e-7, "o": {"a": [1, None]}, "l": ["é", True], "t": True, "n": None},
+    {"city": " \n é ", "empty": "", "none": {}, "no": [], "big": 10**30, "exp": 1e22},
+    {},
+    {"x": "{}"},
+]
+
+
+@cache
+def compiled(source):
+    return ChatTemplate("t", source, TOKENS)
+
+
+def stages(source, **policy):
+    template, policy = compiled(source), TrainOn(**policy)
+    reference = ReferenceRendering(template, policy, with_digests=True)
+    return BatchRendering(template, policy, reference, with_digests=True), reference
+
+
+def conversations(records):
+    return BatchReading(FieldMap(), ReferenceReading(FieldMap())).read(as_json(records), get("openai"))
+
+
+def comparable(rendered):
+    return {name: value for name, value in as_lists(rendered).items() if name != "openings"}
+
+
+@pytest.mark.parametrize("name", LOOKING)
+def test_usual_arguments_are_filled(name):
+    batch, reference = stages(LOOKING[name])
+    for _ in range(2):  # the first batch finds out that the template looks into arguments
+        given_ = conversations([with_calls(one) for one in USUAL] + [with_calls(USUAL[0], USUAL[3], USUAL[4])])
+        rendered = batch.render(given_)
+        assert comparable(rendered) == comparable(reference.render(given_))
+        assert len(rendered.texts) == len(USUAL) + 1
+        assert batch.fallbacks == 0
+
+
+@pytest.mark.parametrize("name", LOOKING)
+@pytest.mark.parametrize("rewritten", ["auto", "unroll"])
+@settings(max_examples=30)
+@given(st.lists(st.lists(ARGUMENTS, min_size=1, max_size=2), min_size=1, max_size=4))
+def test_any_arguments_are_rendered_as_by_jinja(name, rewritten, calls):
+    batch, reference = stages(LOOKING[name], rewritten=rewritten)
+    given_ = conversations([with_calls(*one) for one in [[USUAL[0]], *calls]])
+    assert comparable(batch.render(given_)) == comparable(reference.render(given_))
+    assert batch.fallbacks <= len(calls)
+
+
+def test_only_what_cannot_be_filled_goes_to_jinja():
+    texts = ["a", "<|im_end|>", "b\ufdd0", "c"]
+    records = [with_calls({"k": text}) for text in texts] + [with_calls({text: "v"}) for text in texts]
+    batch, reference = stages(LOOKING["functions"])
+    given_ = conversations(records)
+    assert comparable(batch.render(given_)) == comparable(reference.render(given_))
+    assert batch.fallbacks == 4
+
+
+def test_a_template_that_looks_for_a_string_sees_it_in_keys_and_values():
+    looks = call_as("{% for k, v in call.arguments|items %}{{ k }}{{ '!' if '<b>' in v }}{{ v }}{% endfor %}")
+    records = [with_calls({"k": text}) for text in ("a", "<b>")] + [with_calls({"<b>": "v"})]
+    batch, reference = stages(looks)
+    given_ = conversations(records)
+    rendered = batch.render(given_)
+    assert comparable(rendered) == comparable(reference.render(given_))
+    assert "k!<b>" in rendered.texts[1]
+    assert batch.fallbacks == 2
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "{% for k, v in call.arguments | dictsort %}{{ k }}{% endfor %}",
+        "{{ call.arguments.city }}",
+        "{{ 'y' if 'city' in call.arguments else 'n' }}",
+        "{{ call.arguments['city'] }}",
+        "{% for k, v in call.arguments | items %}{{ v + 'x' if v is number else v ~ '' }}{% endfor %}",
+    ],
+)
+def test_what_depends_on_the_members_themselves_is_rendered_by_jinja(call):
+    records = [with_calls({"city": "Basel", "days": 2}), with_calls({"days": 2, "city": "Bern"})]
+    batch, reference = stages(call_as("{{ call.arguments | tojson }}" + call))
+    given_ = conversations(records)
+    assert comparable(batch.render(given_)) == comparable(reference.render(given_))
+    assert batch.fallbacks == 2
+
+
+def test_arguments_that_are_written_whole_keep_their_layouts():
+    batch, reference = stages(call_as("{{ call.arguments | tojson }}"))
+    given_ = conversations([with_calls(one) for one in USUAL])
+    assert comparable(batch.render(given_)) == comparable(reference.render(given_))
+    assert batch.fallbacks == 0
+    assert not batch._skeletons.with_members
