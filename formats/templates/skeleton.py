@@ -33,6 +33,7 @@ from sft_shards.formats.templates.rendering import Rendering, Span
 from sft_shards.formats.templates.sandbox import DICT_READERS, Namespace, Sandbox, compile_template, furnish, given, run
 from sft_shards.formats.templates.sentinels import GENERATION_MARKS
 from sft_shards.formats.templates.traced_code import TracingCodeGenerator
+from sft_shards.formats.templates.traced_filters import furnish_traced
 from sft_shards.formats.templates.traced_json import TracedJson, TracedMapping, holds_traced, traced_tojson
 from sft_shards.formats.templates.traced_parts import TracedLength, TracedSlice, Unknown, UnknownText, item, sliced
 from sft_shards.formats.templates.traced_text import Change, ToPython, Trace, TracedText, Untraceable, untraced
@@ -367,6 +368,7 @@ def _guarded_sandbox() -> Sandbox:
     environment.filters["safe"] = lambda value: (
         SafeText.of(untraced(value), value.trace) if isinstance(value, TracedText) else safe(value)
     )
+    furnish_traced(environment)
     for name in ("iterable", "sequence"):
         environment.tests[name] = _of_held(cast("Callable[[Any], bool]", environment.tests[name]))
     return environment

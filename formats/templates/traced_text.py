@@ -226,6 +226,8 @@ class TracedText(str):
 
         No text of a conversation is blank, so nothing behind the first gap is stripped.
         """
+        if _is_nothing(chars):
+            return self
         _require_space(chars)
         text = untraced(self)
         place = text.index(TRACE_OPEN)
@@ -239,6 +241,8 @@ class TracedText(str):
 
     def rstrip(self, chars: Any = None) -> TracedText:
         """Return the text stripped on the right, which is recorded."""
+        if _is_nothing(chars):
+            return self
         _require_space(chars)
         text = untraced(self)
         place = text.rindex(TRACE_CLOSE) + 1
@@ -345,6 +349,10 @@ _iterate = str.__iter__
 def untraced(text: Any) -> str:
     """Return the characters of a text as an ordinary string."""
     return "".join(_iterate(text))
+
+
+def _is_nothing(chars: Any) -> bool:
+    return type(chars) is str and not chars
 
 
 def _require_space(chars: Any) -> None:

@@ -129,6 +129,12 @@ PIECES = st.sampled_from(
         "([{c}] * 2)[1]",
         "{c}.join(['a', 'b'])",
         "'-'.join([{c}])",
+        "['z', {c}, 1] | join('-')",
+        "['z', 'y'] | join({c})",
+        "{c}.split('b') | join('c')",
+        "{c}.split('b')[1:] | join('b')",
+        "{c} | replace('a', 'b')",
+        "({c} ~ 'ab') | replace('ab', {c})",
         "{c} | default('d', true)",
         "{c} | tojson",
     ]
@@ -203,7 +209,12 @@ def test_ordinary_conversations_are_filled(name):
         "m.content.split()",
         "m.content * 2",
         "''.join([m.content])",
-        "m.content | replace('a', 'b')",
+        "m.content | replace('a', 'b', 1)",
+        "m.content | replace(m.content, 'b')",
+        "'abc' | replace('b', m.content)",
+        "m.content | join('-')",
+        "[m] | join('-', attribute='content')",
+        "[[m.content]] | join",
         "'%s' | format(m.content)",
         "'{}'.format(m.content)",
         "'%s' % m.content",
@@ -220,7 +231,6 @@ def test_ordinary_conversations_are_filled(name):
         "(messages | map(attribute='content') | join('a')).count('a')",
         "'a'.join(messages | map(attribute='content')).count('a')",
         "','.join(m.values())",
-        "m.values() | join(',')",
     ],
 )
 def test_what_depends_on_the_text_itself_is_not_followed(expression):
@@ -232,8 +242,22 @@ def test_what_depends_on_the_text_itself_is_not_followed(expression):
         Tracer(template)._run(("user", "assistant"), Trace())
 
 
-@pytest.mark.parametrize("expression", ["m.content | tojson", "(m.role + m.content) | trim"])
-@pytest.mark.parametrize("texts", [["a", "b"], [" a\n", 'say "b"'], ["<b>", "\\ "]])
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "m.content | tojson",
+        "(m.role + m.content) | trim",
+        "['U', m.content.strip(), 1] | join('-')",
+        "['<', '>'] | join(m.content)",
+        "m.values() | join(',')",
+        "[m.content] | map('trim') | join('-')",
+        "(m.content ~ ' <b>').split('<b>') | join('::')",
+        "('x<b>' ~ m.content).split('<b>')[1:] | join('<b>')",
+        "m.content | replace('<b>', '::') | trim",
+        "(m.content ~ '::<b>') | replace('<b>', m.role)",
+    ],
+)
+@pytest.mark.parametrize("texts", [["a", "b"], [" a\n", 'say "b"'], ["<b>", "\\ "], ["::a<", "b"], ["b><b>", "::"]])
 def test_what_is_made_of_a_text_is_filled_or_left_to_jinja(expression, texts):
     source = CHATML.replace("m.content", f"({expression} if m.role == 'user' else m.content)")
     template = ChatTemplate("t", source, TOKENS)
@@ -269,7 +293,7 @@ def test_texts_whose_ends_are_sliced_off_are_filled_or_left_to_jinja(text):
         " " * 20,
     )
     left = set()
-    for said in ["".join(two) for two in product(("", *tags), tags) if "".join(two).strip()]:
+    for said in [one + other for one, other in product(("", *tags[:4]), tags) if (one + other).strip()]:
         texts = (said, "It is so.")
         filled = fill(template, ("user", "assistant"), texts)
         if filled is None:

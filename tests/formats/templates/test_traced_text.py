@@ -80,6 +80,7 @@ def test_what_cannot_be_answered(ask):
         lambda text: text.replace("think", "thought"),
         lambda text: text.removeprefix("<think>").removesuffix("</think>\n\nx").strip(),
         lambda text: text.strip(),
+        lambda text: text.strip("") + text.lstrip("") + text.rstrip(""),
     ],
 )
 def test_changed_texts_are_filled_as_they_would_be(change, value):
