@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from json.encoder import encode_basestring, encode_basestring_ascii
 from typing import Any, NoReturn
 
@@ -21,6 +22,8 @@ from sft_shards.formats.templates.sentinels import TRACE_CLOSE, TRACE_OPEN, TRAC
 
 GAP = re.compile(f"{TRACE_OPEN}(\\d+)((?:{TRACE_STRIP}\\d+)*){TRACE_CLOSE}")
 """How a traced text prints: the number of the text, and what was done to it, as positions in `Trace.changes`."""
+SHORTEST_PART = 6
+"""Characters of a part of what is looked for that texts are not filled in with; a shorter one stands in many."""
 
 
 class Untraceable(Exception):  # noqa: N818 - control flow, never seen outside
@@ -318,23 +321,24 @@ class TracedText(str):
         return False
 
     def _require_absent(self, wanted: Any) -> None:
-        """Record that no gap may hold a string, which must not be able to stand across a gap's border either."""
+        """Record that no gap may hold a string, nor what of it would stand across a gap's border.
+
+        With "\\n" in front of a gap and "\\n</think>" wanted, it may not hold "</think>" either.
+        """
         if not isinstance(wanted, str) or isinstance(wanted, TracedText) or not wanted:
             raise Untraceable
         self._require_plain()
         words = GAP.split(untraced(self))[0::3]
-        last = len(words) - 1
-        for number, known in enumerate(words):
-            for cut in range(1, len(wanted)):
-                ends_there = number < last and (not known or known.endswith(wanted[:cut]))
-                begins_there = number > 0 and (not known or known.startswith(wanted[cut:]))
-                inside = (
-                    0 < number < last and known == wanted[cut : cut + len(known)] and cut + len(known) < len(wanted)
-                )
-                at_border = (known or 0 < number < last) and (ends_there or begins_there)
-                if at_border or inside:
-                    raise Untraceable
-        self.trace.absent.add(wanted)
+        if len(wanted) > 1 and any(known in wanted[1:-1] for known in words[1:-1]):
+            raise Untraceable
+        absent = {wanted}
+        for before, behind in pairwise(words):
+            first = {wanted[cut:] for cut in range(1, len(wanted)) if before.endswith(wanted[:cut])}
+            last = {wanted[:cut] for cut in range(1, len(wanted)) if behind.startswith(wanted[cut:])}
+            if (first and last) or any(len(part.strip()) < SHORTEST_PART for part in first | last):
+                raise Untraceable
+            absent |= first | last
+        self.trace.absent |= absent
 
     def _require_plain(self) -> None:
         """Refuse to look into what is written of a text."""

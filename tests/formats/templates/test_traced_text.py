@@ -1,9 +1,11 @@
 """Traced texts and values: what is known of them is answered, and what is not is recorded or refused."""
 
 import json
+from itertools import product
 
 import pytest
 
+from sft_shards.formats.templates import traced_text
 from sft_shards.formats.templates.traced_json import TracedJson, holds_traced, traced_tojson
 from sft_shards.formats.templates.traced_text import Trace, TracedText, Trim, Untraceable, untraced
 
@@ -54,6 +56,7 @@ def test_questions_to_a_text_with_known_words(ask, answer, absent):
         lambda text: "x</th" in text,
         lambda text: "\na<" in text,
         lambda text: text.startswith("<think>\nx<"),
+        lambda text: "\n short" in text,
         lambda text: str([text]),  # an ordinary text, of which nothing would be known
         lambda text: "{}".format({"k": text}),
         lambda text: text.split(),
@@ -68,6 +71,39 @@ def test_questions_to_a_text_with_known_words(ask, answer, absent):
 def test_what_cannot_be_answered(ask):
     with pytest.raises((Untraceable, IndexError)):
         ask(traced("<think>\n", "</think>")[0])
+
+
+def test_what_would_stand_across_a_border_must_be_absent():
+    text, trace = traced("<think>\n", "\n</think>")
+    assert "\n</think>x" not in text
+    assert trace.absent == {"\n</think>x", "</think>x"}
+    trace.absent.clear()
+    assert len(text.split("<answer>\n")) == 1
+    assert trace.absent == {"<answer>\n", "<answer>"}
+
+
+AROUND = ["", "a", "b", "ab", "ba", "x"]
+SHORT = ["".join(one) for length in (1, 2, 3) for one in product("ab", repeat=length)]
+
+
+@pytest.mark.parametrize("wanted", ["ab", "aa", "aba", "abb", "aabb", "abab"])
+def test_what_is_looked_for_around_two_texts(wanted, monkeypatch):
+    monkeypatch.setattr(traced_text, "SHORTEST_PART", 1)
+    answered = 0
+    for first, middle, last in product(AROUND, repeat=3):
+        trace = Trace()
+        text = first + TracedText.message(0, trace) + middle + TracedText.message(1, trace) + last
+        try:
+            holds, pieces, replaced = wanted in text, text.split(wanted), text.replace(wanted, "x")
+        except Untraceable:
+            continue
+        for one, other in product([one for one in SHORT if not any(part in one for part in trace.absent)], repeat=2):
+            whole = first + one + middle + other + last
+            assert holds is (wanted in whole)
+            assert [filled(piece, trace, one, other) for piece in pieces] == whole.split(wanted)
+            assert filled(replaced, trace, one, other) == whole.replace(wanted, "x")
+            answered += 1
+    assert answered > 100
 
 
 @pytest.mark.parametrize("value", ["so\n", "  a b ", "é"])
