@@ -15,6 +15,7 @@ them holds for all. A role sequence is the layout of a text-only conversation; a
 | `input`, `reasoning`, `name`, `tool_call_id` | a field of the turn |
 | `reasoning=JSON`, `reasoning_alias=true`, `weight=0` | none: a field with this constant |
 | `call`, `call_id`, `arguments` | the name of a call, its id, and its arguments as JSON |
+| `call_id9`, `tool_call_id9` | an id of nine characters, as Mistral's templates want it (see `call_ids`) |
 | `arguments=JSON`, `arguments_text` | arguments that are a constant; arguments that are a text |
 | `key` | of a member of the arguments, where these are taken apart instead; its value has the next label |
 | `value`, `value_number` | a value that is a text, or a number |
@@ -48,6 +49,9 @@ NAME = re.compile(r"[A-Za-z0-9_.:/-]+")
 """Names of tools and calls: what JSON writes as it is."""
 CALL_KEYS = {"type", "function", "id"}
 FUNCTION_KEYS = {"name", "arguments"}
+ID_LENGTH = 9
+IDS_OF_LENGTH = {label: f"{label}{ID_LENGTH}" for label in ("call_id", "tool_call_id")}
+"""For the label of an id that of one with so many characters, all of them ASCII."""
 STARTS = (*ROLES, PLAIN_TEXT)
 """Labels that begin a turn."""
 MOST_LABELS = 400
@@ -344,8 +348,14 @@ def is_assistants(label: str) -> bool:
     return label in ("assistant", "reasoning") or label.startswith(("assistant+", "+"))
 
 
+def is_id_of_length(label: str) -> bool:
+    """Return whether a text is an id of `ID_LENGTH` characters."""
+    return label in IDS_OF_LENGTH.values()
+
+
 def example_texts(layout: Layout) -> list[str]:
     """Return texts that a conversation of this layout can have, no two alike."""
     forms = {"value_list": '["x{0}"]', "value_number": "1{0:03}"}
+    forms |= dict.fromkeys(IDS_OF_LENGTH.values(), f"x{{0:0{ID_LENGTH - 1}}}")
     forms |= dict.fromkeys(("arguments", "json", "value_object"), '{{"x{0}": "y{0}"}}')
     return [forms.get(label, "x{0}").format(number) for number, label in enumerate(text_labels(layout))]

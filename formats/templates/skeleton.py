@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from sft_shards.formats.columnar import Layout, text_labels
 from sft_shards.formats.errors import RecordError
-from sft_shards.formats.layouts import put_together, turns_of
+from sft_shards.formats.layouts import ID_LENGTH, is_id_of_length, put_together, turns_of
 from sft_shards.formats.templates.chat_template import ChatTemplate
 from sft_shards.formats.templates.learning import TemplateTokens
 from sft_shards.formats.templates.metered_methods import TEXT_METHODS
@@ -35,7 +35,15 @@ from sft_shards.formats.templates.sentinels import GENERATION_MARKS
 from sft_shards.formats.templates.traced_code import TracingCodeGenerator
 from sft_shards.formats.templates.traced_filters import furnish_traced
 from sft_shards.formats.templates.traced_json import TracedJson, TracedMapping, holds_traced, traced_tojson
-from sft_shards.formats.templates.traced_parts import TracedLength, TracedSlice, Unknown, UnknownText, item, sliced
+from sft_shards.formats.templates.traced_parts import (
+    TracedLength,
+    TracedSlice,
+    Unknown,
+    UnknownText,
+    item,
+    length_of,
+    sliced,
+)
 from sft_shards.formats.templates.traced_text import Change, ToPython, Trace, TracedText, Untraceable, untraced
 from sft_shards.formats.templates.traced_values import SafeText, TracedList, TracedNumber, TracedView
 
@@ -203,6 +211,9 @@ class Tracer:
         if self._template is None:
             raise Untraceable
         traced = [TracedText.message(number, trace) for number in range(len(text_labels(layout)))]
+        trace.lengths = {
+            number: ID_LENGTH for number, label in enumerate(text_labels(layout)) if is_id_of_length(label)
+        }
         numbers = {untraced(text): number for number, text in enumerate(traced)}
         turns, tools = put_together(
             layout,
@@ -361,7 +372,7 @@ def _guarded_sandbox() -> Sandbox:
         table.update({name: _guarded(name, each, known) for name, each in table.items()})
     length = environment.filters["length"]
     environment.filters["length"] = environment.filters["count"] = lambda value: (
-        TracedLength(value) if isinstance(value, TracedText) else length(value)
+        length_of(value) if isinstance(value, TracedText) else length(value)
     )
     environment.filters["tojson"] = traced_tojson
     safe = environment.filters["safe"]

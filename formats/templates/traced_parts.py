@@ -121,6 +121,18 @@ class TracedSlice(UnknownText):
         return True
 
 
+def length_of(text: TracedText) -> int | TracedLength:
+    """Return the length of a text."""
+    known = _known_length(text)
+    return TracedLength(text) if known is None else known
+
+
+def _known_length(text: TracedText) -> int | None:
+    """Return the length of a text of which it is known and to which nothing was done (see `Trace.lengths`)."""
+    gap = GAP.fullmatch(untraced(text))
+    return text.trace.lengths.get(int(gap[1])) if gap and not gap[2] else None
+
+
 def item(text: TracedText, index: int) -> str | UnknownText:
     """Return one character of a text, as `text[index]`."""
     first, last = _lengths_around(text)
@@ -134,6 +146,10 @@ def sliced(text: TracedText, start: object, stop: object, step: object = None) -
     if step not in (None, 1):
         raise Untraceable
     words = untraced(text)
+    known = _known_length(text)
+    numbers = {type(start), type(stop)} <= {int, type(None)}
+    if known is not None and numbers and slice(start, stop).indices(known) == (0, known, 1):
+        return text
     first, last = _lengths_around(text)
     begin = _distance(text, start, (False, 0))
     end = _distance(text, stop, (True, 0))

@@ -96,12 +96,14 @@ class Trace:
         absent: strings that the template looked for; the run holds for texts that have none of them.
         changes: what it did to texts.
         looked_into: the numbers of the texts in JSON that it looked into, which ended the run.
+        lengths: how many characters texts have, by their numbers, where that is known.
     """
 
     def __init__(self) -> None:
         self.absent: set[str] = set()
         self.changes: list[Change] = []
         self.looked_into: set[int] = set()
+        self.lengths: dict[int, int] = {}
 
     def gap(self, number: int, changes: Sequence[Change] = ()) -> str:
         """Return how text `number` prints, with what is done to it."""

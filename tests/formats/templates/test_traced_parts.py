@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 
 from sft_shards.formats.templates.traced_json import TracedJson, holds_traced, traced_tojson
-from sft_shards.formats.templates.traced_parts import TracedLength, TracedSlice, UnknownText, item, sliced
+from sft_shards.formats.templates.traced_parts import TracedLength, TracedSlice, UnknownText, item, length_of, sliced
 from sft_shards.formats.templates.traced_text import Trace, TracedText, Untraceable, untraced
 
 pytestmark = pytest.mark.unit
@@ -181,3 +181,22 @@ def test_slices_of_json_are_not_followed():
     with pytest.raises(Untraceable):
         assert sliced(text, 0, 3) == "abc"
     assert isinstance(traced_tojson([TracedJson.value(0, Trace())]), TracedText)
+
+
+def test_the_length_of_a_text_may_be_known():
+    trace = Trace()
+    trace.lengths = {0: 9}
+    text, other = (TracedText.message(number, trace) for number in (0, 1))
+    assert length_of(text) == 9
+    for unknown in (other, text + "!", text.strip()):
+        with pytest.raises(Untraceable):
+            bool(length_of(unknown) == 9)
+    wholes = 0
+    for start, stop in product([None, *range(-11, 12)], repeat=2):
+        part = sliced(text, start, stop)
+        if "abcdefghi"[start:stop] == "abcdefghi":
+            assert untraced(part) == untraced(text)
+            wholes += 1
+        else:
+            assert not isinstance(part, TracedText)
+    assert wholes == 5 * 4  # from None, -11, -10, -9 or 0 to None, 9, 10 or 11

@@ -1,53 +1,18 @@
 """Records whose template looks into tools: filled as Jinja renders them, once the same tools were seen before."""
 
-from functools import cache
-
 import pytest
+from both_paths import Both
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipelines import as_lists
 from rich_conversations import CONVERSATION, NAME
-from template_texts import TOKENS
 from tool_templates import LOOKS_INTO_TOOLS, SEARCH, TOOLS, TYPESCRIPT, WEATHER, tool
 
-from sft_shards.formats.columnar import ConversationColumns
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.layouts import take_apart
-from sft_shards.formats.templates import ChatTemplate, TrainOn
+from sft_shards.formats.templates import TrainOn
 from sft_shards.preprocess.pipeline import constant_tools
-from sft_shards.preprocess.pipeline.batch import ConversationBatch
-from sft_shards.preprocess.pipeline.reference_rendering import ReferenceRendering
-from sft_shards.preprocess.pipeline.render import BatchRendering
 
 pytestmark = pytest.mark.unit
-
-
-@cache
-def compiled(source):
-    return ChatTemplate("t", source, TOKENS)
-
-
-class Both:
-    """Both implementations under one template, which must agree on every batch."""
-
-    def __init__(self, source, policy=None):
-        self.template, policy = compiled(source), policy or TrainOn()
-        self._reference = ReferenceRendering(self.template, policy, with_digests=True)
-        self.batch = BatchRendering(self.template, policy, self._reference, with_digests=True)
-        self._records = 0
-
-    def render(self, *found, in_columns=False):
-        """What becomes of conversations, and how many of them Jinja rendered."""
-        columns, others = ConversationColumns.from_rows({}), dict(enumerate(found))
-        if in_columns:
-            columns, others = ConversationColumns.from_rows({row: take_apart(one) for row, one in others.items()}), {}
-        given_ = ConversationBatch(first_record=self._records, columns=columns, others=others)
-        before, self._records = self.batch.fallbacks, self._records + len(found)
-        rendered = self.batch.render(given_)
-        filled, expected = as_lists(rendered), as_lists(self._reference.render(given_))
-        assert filled | {"openings": None} == expected | {"openings": None}
-        assert all(any(text.startswith(one) for one in rendered.openings) for text in rendered.texts)
-        return rendered, self.batch.fallbacks - before
 
 
 def asked(*texts, tools=(WEATHER, SEARCH)):

@@ -1,23 +1,18 @@
 """Tools that a template ignores are counted of each record as the reference counts them, without Jinja."""
 
 import pytest
+from both_paths import Both
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipelines import as_lists
 from rewriting_templates import TOKENS as REWRITING_TOKENS
 from rewriting_templates import block, template
-from template_texts import CHATML, TAGGED_TOOLS, TOKENS
+from template_texts import CHATML, TAGGED_TOOLS
 
-from sft_shards.formats.columnar import ConversationColumns
 from sft_shards.formats.conversation import Conversation, Turn
 from sft_shards.formats.templates import ChatTemplate, TrainOn
-from sft_shards.preprocess.pipeline.batch import ConversationBatch
-from sft_shards.preprocess.pipeline.reference_rendering import ReferenceRendering
-from sft_shards.preprocess.pipeline.render import BatchRendering
 
 pytestmark = pytest.mark.unit
-IGNORES = ChatTemplate("t", CHATML, TOKENS)
-WRITES_FIRST = ChatTemplate("t", "{{ tools[0].function.name if tools else '' }}" + CHATML, TOKENS)
+WRITES_FIRST = "{{ tools[0].function.name if tools else '' }}" + CHATML
 REWRITES = ChatTemplate("t", template(block("run and (last or reasoning)"), tools="false"), REWRITING_TOKENS)
 REWRITES_TOOLS = ChatTemplate("t", template(block("run and (last or reasoning)")), REWRITING_TOKENS)
 
@@ -34,16 +29,10 @@ def turns(*texts, reasoning=None):
     ]
 
 
-def both(chat_template, found, policy=None):
+def both(source, found, policy=None):
     """The notes of conversations, in which both implementations agree on everything, and how many Jinja rendered."""
-    reference = ReferenceRendering(chat_template, policy or TrainOn(), with_digests=True)
-    batch = BatchRendering(chat_template, policy or TrainOn(), reference, with_digests=True)
-    nothing = ConversationColumns.from_rows({})
-    given_ = ConversationBatch(first_record=3, columns=nothing, others=dict(enumerate(found)))
-    rendered = batch.render(given_)
-    filled, expected = as_lists(rendered), as_lists(reference.render(given_))
-    assert filled | {"openings": None} == expected | {"openings": None}
-    return rendered.notes, batch.fallbacks
+    rendered, fallbacks = Both(source, policy).render(*found)
+    return rendered.notes, fallbacks
 
 
 def test_tools_are_ignored_unless_somebody_says_their_names():
@@ -57,7 +46,7 @@ def test_tools_are_ignored_unless_somebody_says_their_names():
     ]
     found = [Conversation(turns=tuple(turns(*one)), tools=offered) for one in said]
     found.append(Conversation(turns=tuple(turns("Hi", "Yo"))))
-    notes, fallbacks = both(IGNORES, found)
+    notes, fallbacks = both(CHATML, found)
     assert notes == dict.fromkeys((3, 4, 6), ("tools_ignored",))
     assert fallbacks == 0
 
@@ -66,7 +55,7 @@ def test_a_tool_without_a_name_is_not_ignored():
     nameless = {"type": "code_interpreter"}
     offered = ((nameless,), (nameless, tool("x")))
     found = [Conversation(turns=tuple(turns("Hi", "Yo")), tools=tools) for tools in offered]
-    assert both(IGNORES, found) == ({4: ("tools_ignored",)}, 0)
+    assert both(CHATML, found) == ({4: ("tools_ignored",)}, 0)
 
 
 def test_all_names_have_to_be_written():
@@ -81,7 +70,7 @@ def test_all_names_have_to_be_written():
 def test_the_text_of_one_turn_is_not_taken_for_the_name_of_a_tool():
     """The texts of a skeleton's example are numbered: "x1", the name, begins as "x10" does."""
     found = Conversation(turns=tuple(turns(*"abcdefghijkl")), tools=({"description": "d", "name": "q1"},))
-    assert both(IGNORES, [found]) == ({3: ("tools_ignored",)}, 0)
+    assert both(CHATML, [found]) == ({3: ("tools_ignored",)}, 0)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +103,7 @@ OFFERED = st.lists(st.sampled_from(["weather", "wea", "search", "x", "two words"
 
 @settings(max_examples=40)
 @given(st.lists(st.tuples(st.lists(SAID, min_size=2, max_size=4), OFFERED), min_size=1, max_size=4))
-@pytest.mark.parametrize("chat_template", [IGNORES, WRITES_FIRST, ChatTemplate("t", TAGGED_TOOLS, TOKENS)])
-def test_both_implementations_count_the_same(chat_template, found):
+@pytest.mark.parametrize("source", [CHATML, WRITES_FIRST, TAGGED_TOOLS])
+def test_both_implementations_count_the_same(source, found):
     """`both` compares them."""
-    both(chat_template, [Conversation(turns=tuple(turns(*texts)), tools=tools) for texts, tools in found])
+    both(source, [Conversation(turns=tuple(turns(*texts)), tools=tools) for texts, tools in found])
