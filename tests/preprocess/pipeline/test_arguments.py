@@ -110,3 +110,23 @@ def test_arguments_that_are_written_whole_keep_their_layouts():
     assert comparable(batch.render(given_)) == comparable(reference.render(given_))
     assert batch.fallbacks == 0
     assert not batch._skeletons.with_members
+
+
+def test_tools_and_arguments_that_a_template_looks_into_are_filled_together():
+    looks = "{% for tool in tools or [] %}{% for k, v in tool.function.parameters.properties|items %}"
+    source = looks + "{{ tool.function.name + k + v.type }}{% endfor %}{% endfor %}" + LOOKING["functions"]
+    tools = [
+        {
+            "type": "function",
+            "function": {"name": f"get_{n}", "parameters": {"properties": {"city": {"type": "string"}}}},
+        }
+        for n in range(2)
+    ]
+    records = [{**with_calls(one, {"q": "x"}), "tools": tools} for one in USUAL * 2]
+    batch, reference = stages(source)
+    for _ in range(2):
+        given_ = conversations(records)
+        rendered = batch.render(given_)
+        assert comparable(rendered) == comparable(reference.render(given_))
+        assert len(rendered.texts) == len(records)
+    assert batch.fallbacks == 0
