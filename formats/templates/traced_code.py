@@ -8,9 +8,19 @@ import jinja2.nodes as nodes
 
 from sft_shards.formats.templates.metered_code import MeteredCodeGenerator
 
+PASSED_OVER = "passed_over"
+"""The filter that gives what a loop goes through which does nothing for each character of a text."""
+
 
 class TracingCodeGenerator(MeteredCodeGenerator):
     """Compiles `a in b` so that it is noticed when a text of a message is looked up in another text."""
+
+    def visit_Template(self, node: nodes.Template, frame: Any = None) -> None:  # noqa: N802
+        """Write a template whose loops look for parts of contents, and may meet a text instead."""
+        for loop in list(node.find_all(nodes.For)):
+            if _does_nothing_for_characters(loop):
+                loop.iter = nodes.Filter(loop.iter, PASSED_OVER, [], [], None, None)
+        super().visit_Template(node, frame)
 
     def visit_Compare(self, node: nodes.Compare, frame: Any) -> None:  # noqa: N802 - jinja2's name
         """Write `environment.looked_up(a, b) in b`, as it were; other comparisons as they are."""
@@ -50,3 +60,42 @@ def _held(name: str) -> nodes.If:
     zero = nodes.Const(0)
     test = nodes.Compare(nodes.Name(name, "load"), [nodes.Operand("lt", zero)])
     return nodes.If(test, [nodes.Assign(nodes.Name(name, "store"), zero)], [], [])
+
+
+def _does_nothing_for_characters(loop: nodes.For) -> bool:
+    """Return whether a loop through a text, if it is one, does nothing.
+
+    Vision templates go through the parts of a content, and of a text through its characters:
+    `{% for part in message.content %}{% if part.type == 'image' %}…{% endif %}{% endfor %}`.
+    """
+    if not isinstance(loop.target, nodes.Name) or loop.test or loop.else_:
+        return False
+    name = loop.target.name
+    return all(
+        isinstance(one, nodes.If) and not one.else_ and all(_fails(each.test, name) for each in (one, *one.elif_))
+        for one in loop.body
+    )
+
+
+def _fails(test: nodes.Node, name: str) -> bool:
+    """Return whether a test is false where a name is a character."""
+    if isinstance(test, nodes.And):
+        return _fails(test.left, name)
+    if isinstance(test, nodes.Or):
+        return _fails(test.left, name) and _fails(test.right, name)
+    if not isinstance(test, nodes.Compare) or len(test.ops) > 1:
+        return False
+    left, operator, right = test.expr, test.ops[0].op, test.ops[0].expr
+    if operator == "in":  # a word in a character
+        return isinstance(left, nodes.Const) and type(left.value) is str and len(left.value) > 1 and _is(right, name)
+    if isinstance(left, nodes.Getattr):
+        attribute = left.attr
+    elif isinstance(left, nodes.Getitem) and isinstance(left.arg, nodes.Const) and type(left.arg.value) is str:
+        attribute = left.arg.value
+    else:
+        return False
+    return operator == "eq" and isinstance(right, nodes.Const) and _is(left.node, name) and not hasattr(str, attribute)
+
+
+def _is(node: nodes.Expr, name: str) -> bool:
+    return isinstance(node, nodes.Name) and node.name == name

@@ -7,6 +7,7 @@ from functools import wraps
 from typing import Any
 
 from sft_shards.formats.templates.sandbox import Sandbox
+from sft_shards.formats.templates.traced_code import PASSED_OVER
 from sft_shards.formats.templates.traced_json import holds_traced
 from sft_shards.formats.templates.traced_text import TracedText
 
@@ -15,6 +16,7 @@ def furnish_traced(environment: Sandbox) -> None:
     """Replace the filters of an environment that traced texts have an answer for."""
     for name, traced in (("join", _join), ("replace", _replace)):
         environment.filters[name] = traced(environment, environment.filters[name])
+    environment.filters[PASSED_OVER] = lambda value: () if isinstance(value, TracedText) else value
 
 
 def _join(environment: Sandbox, join: Callable[..., Any]) -> Callable[..., Any]:

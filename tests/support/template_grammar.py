@@ -131,6 +131,7 @@ STATEMENTS = (
     "{{% set z = {t} %}}{{{{ z | length }}}}{{{{ m.content }}}}",
     "{{% set ns.seen = ns.seen ~ {t} %}}{{{{ m.content }}}}",
     "{{% set n = {t} | length - {n} %}}{{% if n < 0 %}}{{% set n = 0 %}}{{% endif %}}{{{{ 'y' if {t}[n:] == {l} }}}}{{{{ m.content }}}}",
+    "{{% for ch in {t} %}}{{% if ch.kind == {l} or 'ab' in ch %}}{{% set ns.seen = {l} %}}{{% endif %}}{{% endfor %}}{{{{ m.content }}}}",
     "{{% for ch in {t} %}}{{% if ch == {l} %}}!{{% endif %}}{{% endfor %}}{{{{ m.content }}}}",
     "{{% for part in {t}.split({l}) %}}{{% if not loop.first %}}/{{% endif %}}{{% endfor %}}{{{{ m.content }}}}",
 )

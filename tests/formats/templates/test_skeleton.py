@@ -305,6 +305,62 @@ def test_texts_whose_ends_are_sliced_off_are_filled_or_left_to_jinja(text):
     assert "zz" in left or text != "m.content"
 
 
+SEEN = "{% set ns.seen = 'x' %}"
+
+
+@pytest.mark.parametrize(
+    ("body", "is_traced"),
+    [
+        ("{% if p.type == 'image' %}" + SEEN + "{% endif %}", True),
+        ("{% if p['type'] == 'image' %}" + SEEN + "{% elif 'ab' in p or p.kind == none %}!{% endif %}", True),
+        ("{% if p.type == 'image' and x %}!{% endif %}{% if 'text' in p %}{{ p.text }}{% endif %}", True),
+        ("{% if p.type == 'image' %}!{% else %}" + SEEN + "{% endif %}", False),
+        ("{% if p.type == 'image' %}!{% elif p %}" + SEEN + "{% endif %}", False),
+        ("{% if p.type == 'image' or loop.last %}" + SEEN + "{% endif %}", False),
+        ("{% if p.type != 'image' %}" + SEEN + "{% endif %}", False),
+        ("{% if p.type == p.kind %}" + SEEN + "{% endif %}", False),
+        ("{% if 'a' in p %}" + SEEN + "{% endif %}", False),
+        ("{% if 'text' not in p %}" + SEEN + "{% endif %}", False),
+        ("{% if p.title == none %}!{% endif %}", False),
+        ("{% if p.type == 'image' %}!{% endif %}{{ '' }}", False),
+        (SEEN, False),
+        ("{% if p.type == 'image' %}!{% endif %}{% else %}" + SEEN, False),
+    ],
+)
+def test_loops_through_the_parts_of_contents_that_meet_a_text(body, is_traced):
+    template = ChatTemplate(
+        "t",
+        "{% set ns = namespace(seen='') %}{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
+        "{% for p in m.content %}" + body + "{% endfor %}{{ ns.seen + m.content + '<|im_end|>' + '\n' }}{% endfor %}",
+        TOKENS,
+    )
+    for texts in (["cab", "b"], ["ab", "type"], ["a", "\u2028é"]):
+        filled = fill(template, ("user", "assistant"), texts)
+        assert (filled is not None) is is_traced
+        if is_traced:
+            assert filled.texts == [template.render(Conversation.from_text_only(("user", "assistant"), texts)).text]
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [
+        "{% for p in parts if p.type %}{% if p.type == 'a' %}[{{ p.text }}]{% endif %}{% endfor %}",
+        "{% for p in parts %}{% if p.type == 'a' %}[{{ p.text }}]{% endif %}{% else %}none{% endfor %}",
+        "{% for p in parts %}{% if p.type == 'a' or 'text' in p %}[{{ p.text }}{{ loop.index }}]{% endif %}{% endfor %}",
+    ],
+)
+def test_loops_through_the_parts_of_contents_meet_parts_as_ever(loop):
+    environment = Tracer(compiled("chatml"))._template.environment
+    for parts in ([{"type": "a", "text": "b"}, {"type": "c"}, {"text": "d"}], [], "", "ab", None):
+        outcomes = []
+        for template in (environment.from_string(loop), compile_template(loop)):
+            try:
+                outcomes.append(template.render(parts=parts))
+            except TypeError as error:
+                outcomes.append(str(error))
+        assert outcomes[0] == outcomes[1]
+
+
 @pytest.mark.parametrize(
     ("given", "answer"), [("-2", "0"), ("2", "2"), ("0", "0"), ("-0.5", "0"), ("x", "error"), ("'a'", "error")]
 )
