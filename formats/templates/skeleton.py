@@ -380,6 +380,12 @@ def _guarded_sandbox() -> Sandbox:
         SafeText.of(untraced(value), value.trace) if isinstance(value, TracedText) else safe(value)
     )
     furnish_traced(environment)
+    form = environment.filters["format"]
+    environment.filters["format"] = lambda value, *args, **named: (
+        environment.text(args[0])
+        if type(value) is str and value == "%s" and len(args) == 1
+        else form(value, *args, **named)
+    )
     for name in ("iterable", "sequence"):
         environment.tests[name] = _of_held(cast("Callable[[Any], bool]", environment.tests[name]))
     return environment

@@ -22,6 +22,9 @@ from sft_shards.formats.templates.traced_values import TracedList, TracedNumber,
 STAND_IN = re.compile(r'"traced leaf (\d+)"')
 
 
+NO_OBJECT = (str, int, float, list, tuple, type(None))
+
+
 class TracedJson(dict[str, Any]):
     """An object that is not empty."""
 
@@ -38,6 +41,14 @@ class TracedJson(dict[str, Any]):
     def __bool__(self) -> bool:
         return True
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, NO_OBJECT) and other != {}:
+            self.look("__eq__")
+        return False
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
     def look(self, name: str) -> NoReturn:
         """Note that the template looks into this value, and stop."""
         self.trace.looked_into.add(self.number)
@@ -52,7 +63,7 @@ def _looks(name: str) -> Callable[..., NoReturn]:
 
 
 for _name in set(dir(dict)) - HARMLESS:
-    if _name not in vars(TracedJson):
+    if _name not in vars(TracedJson) or _name == "__hash__":
         setattr(TracedJson, _name, _looks(_name))
 
 

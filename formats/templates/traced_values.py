@@ -30,6 +30,14 @@ class TracedNumber:
     def __str__(self) -> str:
         return TracedText.message(self.number, self.trace)
 
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, (str, list, tuple, dict, type(None))):
+            return False
+        raise Untraceable("__eq__")
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
     def __getattr__(self, name: str) -> NoReturn:
         raise Untraceable(name)
 
@@ -56,9 +64,17 @@ class TracedList(list[Any]):
     def __bool__(self) -> bool:
         return True
 
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, (str, int, float, tuple, dict, type(None))) or other == []:
+            return False
+        raise Untraceable("__eq__")
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
 
 for _name in set(dir(list)) - HARMLESS | {"__repr__", "__str__", "__format__"}:
-    if _name not in vars(TracedList):
+    if _name not in vars(TracedList) or _name == "__hash__":
         setattr(TracedList, _name, refuse(_name))
 
 

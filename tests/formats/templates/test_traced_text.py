@@ -147,7 +147,7 @@ def test_json_around_traced_leaves_is_filled_as_it_would_be(options):
         lambda value: value.get("a"),
         lambda value: list(value),
         lambda value: len(value),
-        lambda value: value == {},
+        lambda value: value == {"a": 1},
         lambda value: {**value},
         lambda value: dict(value),
         lambda value: str(value),

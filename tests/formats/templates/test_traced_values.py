@@ -110,6 +110,12 @@ EACH = "{% for k, v in a.items() %}[EXPRESSION]{% endfor %}"
         "{'v': v} | tojson(indent=4)",
         "'y' if '<b' in k else 'n'",
         "loop.index ~ loop.last ~ loop.length",
+        "'%s' | format(v)",
+        "'%s' | format(k) + '<'",
+        "v == '' or v == none or v != ''",
+        "v == []",
+        "v == {}",
+        "v != none ~ (v in ['', none])",
     ],
 )
 def test_members_are_written_as_jinja_writes_them(expression):
@@ -132,6 +138,7 @@ def test_members_are_written_as_jinja_writes_them(expression):
         "{{ (a.items() | list)[2][1] }}",
         "{{ 'y' if a and a.items() and a.keys() else 'n' }}",
         "{{ a is mapping ~ a is string ~ a is none ~ a is defined ~ a is sequence ~ a is iterable ~ a is number }}",
+        "{{ a == {} ~ (a != '') ~ (a == none) ~ (a == []) ~ (a in ['', none]) }}",
         "{{ a | tojson }}",
         "{{ a | tojson(ensure_ascii=True) }}",
         "{{ a | tojson(indent=4) }}",
@@ -160,7 +167,8 @@ def test_the_object_is_gone_through_as_jinja_does(source):
         "{{ a.get('city') }}",
         "{{ 'city' in a }}",
         "{{ 'city' in a.keys() }}",
-        "{{ a == {} }}",
+        "{{ a == {'city': 1} }}",
+        "{{ a == a }}",
         "{{ a.items() }}",
         "{{ a.keys() == [] }}",
         "{{ a.items() | sort | length }}",
@@ -180,13 +188,14 @@ def test_what_depends_on_the_keys_is_refused(source):
 @pytest.mark.parametrize(
     "expression",
     [
-        "v == 1",
-        "v in [1, 2]",
+        "v == v",
+        "v != v",
         "v.real",
         "v.number",
         "v.trace",
         "v['x']",
-        "'%s' | format(v)",
+        "'%d' | format(v)",
+        "'%5s' | format(v)",
         "'{}'.format(v)",
         "[v] | string",
         "v | safe",
@@ -212,7 +221,21 @@ def test_what_depends_on_a_value_is_refused(label, expression):
 
 
 @pytest.mark.parametrize(
-    "expression", ["v + 1", "-v", "v > 1", "1 < v", "v * 2", "v | abs", "v and 'y'", "v // 2", "v | int"]
+    "expression",
+    [
+        "v == 1",
+        "v == true",
+        "v in [1, 2]",
+        "v + 1",
+        "-v",
+        "v > 1",
+        "1 < v",
+        "v * 2",
+        "v | abs",
+        "v and 'y'",
+        "v // 2",
+        "v | int",
+    ],
 )
 def test_numbers_are_not_computed_with(expression):
     with pytest.raises(Untraceable):
