@@ -16,6 +16,7 @@ them holds for all. A role sequence is the layout of a text-only conversation; a
 | `reasoning=JSON`, `reasoning_alias=true`, `weight=0` | none: a field with this constant |
 | `call`, `call_id`, `arguments` | the name of a call, its id, and its arguments as JSON |
 | `call_id9`, `tool_call_id9` | an id of nine characters, as Mistral's templates want it (see `call_ids`) |
+| `call_id:N`, `tool_call_id:N`, `call_id9:N`, … | the `N`th of the ids of the conversation that differ, from 0 |
 | `arguments=JSON`, `arguments_text` | arguments that are a constant; arguments that are a text |
 | `key` | of a member of the arguments, where these are taken apart instead; its value has the next label |
 | `value`, `value_number` | a value that is a text, or a number |
@@ -52,6 +53,7 @@ FUNCTION_KEYS = {"name", "arguments"}
 ID_LENGTH = 9
 IDS_OF_LENGTH = {label: f"{label}{ID_LENGTH}" for label in ("call_id", "tool_call_id")}
 """For the label of an id that of one with so many characters, all of them ASCII."""
+ID_LABELS = frozenset({*IDS_OF_LENGTH, *IDS_OF_LENGTH.values()})
 STARTS = (*ROLES, PLAIN_TEXT)
 """Labels that begin a turn."""
 MOST_LABELS = 400
@@ -350,12 +352,24 @@ def is_assistants(label: str) -> bool:
 
 def is_id_of_length(label: str) -> bool:
     """Return whether a text is an id of `ID_LENGTH` characters."""
-    return label in IDS_OF_LENGTH.values()
+    return label.partition(":")[0] in IDS_OF_LENGTH.values()
+
+
+def id_number(label: str) -> int | None:
+    """Return which of the ids that differ a text is, where the label says it."""
+    name, _, number = label.partition(":")
+    return int(number) if number and name in ID_LABELS else None
 
 
 def example_texts(layout: Layout) -> list[str]:
-    """Return texts that a conversation of this layout can have, no two alike."""
+    """Return texts that a conversation of this layout can have, no two alike but ids that its labels call the same."""
     forms = {"value_list": '["x{0}"]', "value_number": "1{0:03}"}
     forms |= dict.fromkeys(IDS_OF_LENGTH.values(), f"x{{0:0{ID_LENGTH - 1}}}")
     forms |= dict.fromkeys(("arguments", "json", "value_object"), '{{"x{0}": "y{0}"}}')
-    return [forms.get(label, "x{0}").format(number) for number, label in enumerate(text_labels(layout))]
+    forms |= {f"{label}:": form.replace("x", "i") for label in ID_LABELS for form in (forms.get(label, "x{0}"),)}
+    texts = []
+    for number, label in enumerate(text_labels(layout)):
+        own = id_number(label)
+        form = label if own is None else label[: label.index(":") + 1]
+        texts.append(forms.get(form, "x{0}").format(number if own is None else own))
+    return texts

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from sft_shards.formats.columnar import Layout, text_labels
 from sft_shards.formats.errors import RecordError
-from sft_shards.formats.layouts import ID_LENGTH, is_id_of_length, put_together, turns_of
+from sft_shards.formats.layouts import ID_LENGTH, id_number, is_id_of_length, put_together, turns_of
 from sft_shards.formats.templates.chat_template import ChatTemplate
 from sft_shards.formats.templates.learning import TemplateTokens
 from sft_shards.formats.templates.metered_methods import TEXT_METHODS
@@ -128,7 +128,8 @@ class Tracer:
     """Makes the skeletons of one template, for conversations that offer tools or for the others.
 
     Attributes:
-        looked_into: labels of the texts in JSON that the template looked into, so that it could not be traced.
+        looked_into: labels of the texts in JSON that the template looked into, and of texts that it compared with each
+            other, so that it could not be traced.
     """
 
     def __init__(self, template: ChatTemplate) -> None:
@@ -214,6 +215,8 @@ class Tracer:
         trace.lengths = {
             number: ID_LENGTH for number, label in enumerate(text_labels(layout)) if is_id_of_length(label)
         }
+        ids = {number: id_number(label) for number, label in enumerate(text_labels(layout))}
+        trace.ids = {number: own for number, own in ids.items() if own is not None}
         numbers = {untraced(text): number for number, text in enumerate(traced)}
         turns, tools = put_together(
             layout,

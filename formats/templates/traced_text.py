@@ -95,8 +95,10 @@ class Trace:
     Attributes:
         absent: strings that the template looked for; the run holds for texts that have none of them.
         changes: what it did to texts.
-        looked_into: the numbers of the texts in JSON that it looked into, which ended the run.
+        looked_into: the numbers of the texts in JSON that it looked into, or of two that it compared, which ended the
+            run.
         lengths: how many characters texts have, by their numbers, where that is known.
+        ids: of texts, by their numbers, a number that the same texts have alone, where that is known.
     """
 
     def __init__(self) -> None:
@@ -104,6 +106,7 @@ class Trace:
         self.changes: list[Change] = []
         self.looked_into: set[int] = set()
         self.lengths: dict[int, int] = {}
+        self.ids: dict[int, int] = {}
 
     def gap(self, number: int, changes: Sequence[Change] = ()) -> str:
         """Return how text `number` prints, with what is done to it."""
@@ -167,9 +170,7 @@ class TracedText(str):
         if not isinstance(other, str):
             return NotImplemented
         if isinstance(other, TracedText):
-            if untraced(self) == untraced(other):
-                return True
-            raise Untraceable
+            return untraced(self) == untraced(other) or self._is_id(other)
         words = GAP.split(untraced(self))[0::3]
         first, last = words[0], words[-1]
         if len(other) <= len(first) + len(last) or not (other.startswith(first) and other.endswith(last)):
@@ -296,6 +297,17 @@ class TracedText(str):
         if maxsplit == 1 and len(out) > 2:
             out = [out[0], sep.join(out[1:])] if method is str.split else [sep.join(out[:-1]), out[-1]]
         return [self._like(one) for one in out]
+
+    def _is_id(self, other: TracedText) -> bool:
+        """Return whether another text is the same, of two ids that are told apart."""
+        own, others = GAP.fullmatch(untraced(self)), GAP.fullmatch(untraced(other))
+        if own is None or others is None or own[2] or others[2]:
+            raise Untraceable
+        numbers = [int(own[1]), int(others[1])]
+        if not self.trace.ids.keys() >= {*numbers}:
+            self.trace.looked_into.update(numbers)
+            raise Untraceable
+        return self.trace.ids[numbers[0]] == self.trace.ids[numbers[1]]
 
     def _holds(self, item: object) -> bool:
         words = GAP.split(untraced(self))[0::3]

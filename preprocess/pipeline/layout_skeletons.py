@@ -80,6 +80,10 @@ class LayoutSkeletons:
         """Return whether it was found out that a layout has no skeleton."""
         return layout in self._numbers and not self._numbers[layout]
 
+    def looked_into(self, labels: Set[str]) -> bool:
+        """Return whether the template looked into a text with one of some labels (see `Tracer`)."""
+        return any(tracer.looked_into & labels for tracer in self._tracers.values())
+
     def bounds(
         self, conversations: ConversationColumns, records: NDArray[np.int64], *, seen: Set[Layout] = frozenset()
     ) -> NDArray[np.int64]:
@@ -122,8 +126,12 @@ class LayoutSkeletons:
 
     def _try_members(self, layout: Layout) -> None:
         """Find out whether a layout that has no skeleton would have one with the members of its arguments."""
-        looks = any(ARGUMENTS in tracer.looked_into for tracer in self._tracers.values())
-        if looks and ARGUMENTS in layout and not self.with_members and self._trials < MOST_TRIALS:
+        if (
+            self.looked_into({ARGUMENTS})
+            and ARGUMENTS in layout
+            and not self.with_members
+            and self._trials < MOST_TRIALS
+        ):
             self._trials += 1
             apart = tuple(one for label in layout for one in (("key", "value") if label == ARGUMENTS else (label,)))
             self.with_members = bool(self._trace(apart))

@@ -23,7 +23,7 @@ from sft_shards.formats.templates import ChatTemplate, TrainOn
 from sft_shards.formats.templates.trained_texts import LONGEST_HISTORY
 from sft_shards.preprocess.pipeline.argument_members import take_arguments_apart
 from sft_shards.preprocess.pipeline.batch import NO_SPANS, ConversationBatch, RenderedBatch, merge_rejects
-from sft_shards.preprocess.pipeline.call_ids import with_known_lengths
+from sft_shards.preprocess.pipeline.call_ids import with_ids_told_apart, with_known_lengths
 from sft_shards.preprocess.pipeline.constant_tools import ConstantTools
 from sft_shards.preprocess.pipeline.ignored_tools import with_ignored
 from sft_shards.preprocess.pipeline.layout_skeletons import LayoutSkeletons, conversation_of
@@ -94,6 +94,7 @@ class BatchRendering:
         records = first_record + conversations.rows
         bounds = self._skeletons.bounds(conversations, records)
         conversations, bounds = with_known_lengths(self._skeletons, conversations, records, bounds)
+        conversations, bounds = with_ids_told_apart(self._skeletons, conversations, records, bounds)
         conversations, bounds = self._constant_tools.bounds(conversations, records, bounds)
         supported = bounds[:, 1] > bounds[:, 0]
         if self._policy.asks_histories:
