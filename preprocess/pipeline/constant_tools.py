@@ -69,6 +69,8 @@ class ConstantTools:
             bounds: int64[n, 2], as `LayoutSkeletons.bounds` gives them.
         """
         wanted = [number for number, layout in enumerate(conversations.layouts) if self._may_help(layout)]
+        if not wanted:
+            return conversations, bounds
         rows = np.flatnonzero((bounds[:, 1] == bounds[:, 0]) & np.isin(conversations.layout_ids, wanted))
         sizes = np.diff(utf8_buffers(conversations.texts)[1][_spans(conversations, rows)], axis=1)[:, 0]
         rows = rows[sizes <= LONGEST_TOOLS]
@@ -91,7 +93,7 @@ class ConstantTools:
 
     def _may_help(self, layout: Layout) -> bool:
         """Return whether a layout may have a skeleton with constant tools. A long one was perhaps not tried without."""
-        if not text_labels(offers_of(layout)) or not (self._helped or self._skeletons.has_none(layout)):
+        if not (self._helped or self._skeletons.has_none(layout)) or not text_labels(offers_of(layout)):
             return False
         return layout in self._helped or self._failures[layout] < MOST_FAILURES
 
