@@ -19,6 +19,7 @@ them holds for all. A role sequence is the layout of a text-only conversation; a
 | `call_id:N`, `tool_call_id:N`, `call_id9:N`, … | the `N`th of the ids of the conversation that differ, from 0 |
 | `arguments=JSON`, `arguments_text` | arguments that are a constant; arguments that are a text |
 | `key` | of a member of the arguments, where these are taken apart instead; its value has the next label |
+| `order=JSON` | none: in front of several members, their positions in the order of their keys as `dictsort` has them |
 | `value`, `value_number` | a value that is a text, or a number |
 | `value_object`, `value_list` | a value that is an object, or a list, as JSON; none is empty |
 | `value=JSON` | none: a value with this constant (true, false, null, a blank text, `{}`, `[]`) |
@@ -38,10 +39,11 @@ from functools import lru_cache
 from itertools import pairwise, takewhile
 from typing import Any
 
-from sft_shards.formats.columnar import INPUT, Layout, has_text, text_labels
+from sft_shards.formats.columnar import INPUT, Layout, has_text
 from sft_shards.formats.conversation import PLAIN_TEXT, ROLES, Conversation, Turn
 
 OFFER = "offer="
+ORDER = "order="
 LEAF_TEXT, LEAF_JSON = "\0text", "\0json"
 ALIAS = "reasoning_alias=true"
 LONGEST_CONSTANT = 64
@@ -265,17 +267,18 @@ def put_together(
     layout: Layout,
     texts: Sequence[Any],
     read: Callable[[str, Any], Any] = read_json,
-    mapping: Callable[[], Any] = dict,
+    mapping: Callable[[list[int]], Any] = lambda _order: {},
 ) -> tuple[list[Turn], list[dict[str, Any]]]:
     """Return the turns and tools that `take_apart` took apart.
 
     Args:
         texts: of any type that can be added to a `str` (see `templates.traced_text`).
         read: gives the value of a text that is JSON, by its label.
-        mapping: makes an object of arguments, to which members are added.
+        mapping: makes an object of arguments, to which members are added, by their order; [] where it is not known.
     """
     turns: list[dict[str, Any]] = []
     tools: list[dict[str, Any]] = []
+    order: list[int] = []
     rest = iter(texts)
     labels = iter(layout)
     for label in labels:
@@ -294,10 +297,12 @@ def put_together(
             turns[-1]["tool_calls"].append({"type": "function", "function": function})
         elif name == "call_id":
             turns[-1]["tool_calls"][-1] = {"id": value, **turns[-1]["tool_calls"][-1]}
+        elif name == "order":
+            order = value
         elif name == "key":
             function = turns[-1]["tool_calls"][-1]["function"]
             if function["arguments"] is None:
-                function["arguments"] = mapping()
+                function["arguments"], order = mapping(order), []
             function["arguments"][value] = _member(next(labels), rest, read)
         elif name.startswith("arguments"):
             is_json = name == "arguments" and sign == ""
@@ -363,13 +368,18 @@ def id_number(label: str) -> int | None:
 
 def example_texts(layout: Layout) -> list[str]:
     """Return texts that a conversation of this layout can have, no two alike but ids that its labels call the same."""
-    forms = {"value_list": '["x{0}"]', "value_number": "1{0:03}"}
+    forms = {"key": "x{1:03}-{0}", "value_list": '["x{0}"]', "value_number": "1{0:03}"}
     forms |= dict.fromkeys(IDS_OF_LENGTH.values(), f"x{{0:0{ID_LENGTH - 1}}}")
     forms |= dict.fromkeys(("arguments", "json", "value_object"), '{{"x{0}": "y{0}"}}')
     forms |= {f"{label}:": form.replace("x", "i") for label in ID_LABELS for form in (forms.get(label, "x{0}"),)}
-    texts = []
-    for number, label in enumerate(text_labels(layout)):
-        own = id_number(label)
-        form = label if own is None else label[: label.index(":") + 1]
-        texts.append(forms.get(form, "x{0}").format(number if own is None else own))
+    texts: list[str] = []
+    ranks: Iterator[int] = iter(())
+    for label in layout:
+        if label.startswith(ORDER):
+            order = json.loads(label.removeprefix(ORDER))
+            ranks = iter(sorted(range(len(order)), key=order.__getitem__))
+        elif has_text(label):
+            own = id_number(label)
+            form = forms.get(label if own is None else label[: label.index(":") + 1], "x{0}")
+            texts.append(form.format(len(texts) if own is None else own, next(ranks, 0) if label == "key" else 0))
     return texts

@@ -130,12 +130,14 @@ class Tracer:
     Attributes:
         looked_into: labels of the texts in JSON that the template looked into, and of texts that it compared with each
             other, so that it could not be traced.
+        sorts: whether it asked for an order of keys that is not known.
     """
 
     def __init__(self, template: ChatTemplate) -> None:
         self._chat_template = template
         self._template: jinja2.Template | None = None
         self.looked_into: set[str] = set()
+        self.sorts = False
         with contextlib.suppress(jinja2.TemplateSyntaxError):
             self._template = compile_template(template.source, _guarded_sandbox)
 
@@ -222,7 +224,7 @@ class Tracer:
             layout,
             traced,
             read=lambda label, text: READERS[label](numbers[untraced(text)], trace),
-            mapping=lambda: TracedMapping.empty(trace),
+            mapping=lambda order: TracedMapping.empty(trace, order),
         )
         beside = {"tools": tools or None, "documents": None, **self._chat_template.arguments}
         refused: Exception | None = None
@@ -232,6 +234,7 @@ class Tracer:
                 pieces = run(self._template, {**variables, "add_generation_prompt": prompt})
             except Untraceable:
                 self.looked_into |= {text_labels(layout)[number] for number in trace.looked_into}
+                self.sorts |= trace.sorts
                 raise
             except Exception as error:
                 refused = error
@@ -383,6 +386,10 @@ def _guarded_sandbox() -> Sandbox:
         SafeText.of(untraced(value), value.trace) if isinstance(value, TracedText) else safe(value)
     )
     furnish_traced(environment)
+    dictsort = environment.filters["dictsort"]
+    environment.filters["dictsort"] = lambda value, *args, **named: (
+        value.by_key() if isinstance(value, TracedJson) and not (args or named) else dictsort(value, *args, **named)
+    )
     form = environment.filters["format"]
     environment.filters["format"] = lambda value, *args, **named: (
         environment.text(args[0])

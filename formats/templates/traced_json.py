@@ -49,6 +49,10 @@ class TracedJson(dict[str, Any]):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
+    def by_key(self) -> list[tuple[str, Any]]:
+        """Return the members in the order of their keys."""
+        self.look("by_key")
+
     def look(self, name: str) -> NoReturn:
         """Note that the template looks into this value, and stop."""
         self.trace.looked_into.add(self.number)
@@ -71,13 +75,25 @@ class TracedMapping(TracedJson):
     """An object that is not empty, with its members: traced keys, no two alike, and values."""
 
     members: list[tuple[str, Any]]
+    order: list[int]
 
     @classmethod
-    def empty(cls, trace: Trace) -> TracedMapping:
-        """Return the object without the members that it is about to be given."""
+    def empty(cls, trace: Trace, order: list[int]) -> TracedMapping:
+        """Return the object without the members that it is about to be given.
+
+        Args:
+            order: their positions in the order of their keys, lower case, as `dictsort` has them; [] if not known.
+        """
         new = cls()
-        new.members, new.trace = [], trace
+        new.members, new.trace, new.order = [], trace, order
         return new
+
+    def by_key(self) -> list[tuple[str, Any]]:
+        """Return the members in the order of their keys."""
+        if len(self.members) > 1 and not self.order:
+            self.trace.sorts = True
+            raise Untraceable("by_key")
+        return [self.members[place] for place in self.order] or self.members
 
     def look(self, name: str) -> NoReturn:
         """Stop: nothing more will be known of the members."""

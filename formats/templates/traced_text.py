@@ -97,6 +97,7 @@ class Trace:
         changes: what it did to texts.
         looked_into: the numbers of the texts in JSON that it looked into, or of two that it compared, which ended the
             run.
+        sorts: whether it asked for the order of keys that is not known, which ended the run.
         lengths: how many characters texts have, by their numbers, where that is known.
         ids: of texts, by their numbers, a number that the same texts have alone, where that is known.
     """
@@ -105,6 +106,7 @@ class Trace:
         self.absent: set[str] = set()
         self.changes: list[Change] = []
         self.looked_into: set[int] = set()
+        self.sorts = False
         self.lengths: dict[int, int] = {}
         self.ids: dict[int, int] = {}
 

@@ -10,6 +10,7 @@ where a blank text is too long for a label, and where the layout would become to
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_shards.formats.arrow_arrays import bool_array, numbers_of, string_array
+from sft_shards.formats.arrow_arrays import bool_array, number_array, numbers_of, string_array
 from sft_shards.formats.columnar import (
     ConversationColumns,
     Layout,
@@ -27,7 +28,7 @@ from sft_shards.formats.columnar import (
     utf8_buffers,
 )
 from sft_shards.formats.json_bytes import unescaped_quotes
-from sft_shards.formats.layouts import LONGEST_CONSTANT, MOST_LABELS, json_text
+from sft_shards.formats.layouts import LONGEST_CONSTANT, MOST_LABELS, ORDER, json_text
 from sft_shards.formats.records.arrow_columns import slice_texts, take_texts
 from sft_shards.preprocess.pipeline.ragged import row_numbers
 from sft_shards.preprocess.pipeline.whitespace import are_blank
@@ -56,21 +57,30 @@ class _Members:
     """u8[m]: position of each value's label in `labels`."""
     labels: list[str]
     """`KINDS`, `CONSTANTS`, and blank texts."""
+    orders: NDArray[np.int64]
+    """int64[a]: position of the order of each object's keys in `order_labels`."""
+    order_labels: list[str]
+    """"", where there is one member, or the order is not asked for, and labels."""
     texts: pa.StringArray
     """2m texts: the key of each member and its value; of a constant, any text."""
 
 
-def take_arguments_apart(conversations: ConversationColumns) -> ConversationColumns:
-    """Return conversations with the members of arguments in the layouts; what has no such layout stays as it is."""
+def take_arguments_apart(conversations: ConversationColumns, *, with_order: bool = False) -> ConversationColumns:
+    """Return conversations with the members of arguments in the layouts; what has no such layout stays as it is.
+
+    Args:
+        with_order: whether the order of the keys is in the layouts, too.
+    """
     arguments = _are_arguments(conversations)
     if not arguments.any():
         return conversations
-    found = _members(conversations.texts.filter(bool_array(arguments)))
+    found = _members(conversations.texts.filter(bool_array(arguments)), with_order=with_order)
     bounds = conversations.text_offsets
     own = np.searchsorted(bounds, np.flatnonzero(arguments), side="right") - 1
     count = len(conversations.rows)
     lengths = np.asarray([len(layout) for layout in conversations.layouts], dtype=np.int64)[conversations.layout_ids]
-    lengths += np.bincount(own, weights=2 * found.counts - 1, minlength=count).astype(np.int64)
+    more = 2 * found.counts - 1 + (found.orders > 0)
+    lengths += np.bincount(own, weights=more, minlength=count).astype(np.int64)
     whole = lengths <= MOST_LABELS
     whole[own[found.counts == 0]] = False
     taken = whole[own]
@@ -101,7 +111,7 @@ def _are_arguments(conversations: ConversationColumns) -> NDArray[np.bool_]:
     return np.asarray(flat[ranges(firsts[conversations.layout_ids], counts)])
 
 
-def _members(texts: pa.StringArray) -> _Members:
+def _members(texts: pa.StringArray, *, with_order: bool) -> _Members:
     r"""Return the members of objects in JSON.
 
     `{"a": 1, "b": [2]}` has quotes at 1, 3, 9 and 11, and one comma outside of the list, at 7. Its members lie at
@@ -131,7 +141,25 @@ def _members(texts: pa.StringArray) -> _Members:
     keep = ~np.repeat(bad, counts)
     if not keep.all():
         written = written.filter(bool_array(np.repeat(keep, 2)))
-    return _Members(counts=np.where(bad, 0, counts), codes=codes[keep], labels=labels, texts=written)
+    counts = np.where(bad, 0, counts)
+    orders, order_labels = _orders(written, counts) if with_order else (np.zeros(len(counts), dtype=np.int64), [""])
+    return _Members(
+        counts=counts, codes=codes[keep], labels=labels, orders=orders, order_labels=order_labels, texts=written
+    )
+
+
+def _orders(texts: pa.StringArray, counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[str]]:
+    """Return the orders of the keys of objects and their labels, as in `_Members`."""
+    keys = texts.take(number_array(np.arange(0, len(texts), 2))).dictionary_encode()
+    words = [key.lower() for key in keys.dictionary.to_pylist()]
+    rows, numbers = _distinct(numbers_of(keys.indices), prefix_sums(counts))
+    labels = {"": 0}
+    found = []
+    for row in rows:
+        own = [words[key] for key in np.frombuffer(row, dtype=np.int32).tolist()]
+        label = f"{ORDER}{sorted(range(len(own)), key=own.__getitem__)}" if len(own) > 1 else ""
+        found.append(labels.setdefault(label, len(labels)))
+    return np.asarray(found, dtype=np.int64)[numbers], list(labels)
 
 
 def _table(characters: bytes) -> NDArray[np.bool_]:
@@ -191,7 +219,8 @@ def _layouts(
         taken: bool[a], whether its members are taken.
     """
     shapes, shape_ids = _distinct(found.codes, prefix_sums(found.counts))
-    members = [tuple(label for code in shape for label in ("key", found.labels[code])) for shape in shapes]
+    orders = len(found.order_labels)
+    shape_ids = shape_ids * orders + found.orders
     # For each conversation its layout, and the shapes of its objects, as one row of numbers.
     sizes = np.bincount(own[taken], minlength=len(conversations.rows)) + 1
     offsets = prefix_sums(sizes)
@@ -204,7 +233,11 @@ def _layouts(
     layouts = []
     for row in rows:
         number, *objects = np.frombuffer(row, dtype=np.int32).tolist()
-        layouts.append(_with_members(conversations.layouts[number], [members[shape] for shape in objects]))
+        members = []
+        for shape, order in (divmod(one, orders) for one in objects):
+            labels = (label for code in shapes[shape] for label in ("key", found.labels[code]))
+            members.append((*filter(None, [found.order_labels[order]]), *labels))
+        layouts.append(with_members(conversations.layouts[number], *members))
     return layouts, layout_ids
 
 
@@ -218,9 +251,15 @@ def _distinct(values: NDArray[Any], offsets: NDArray[np.int64]) -> tuple[list[by
     return encoded.dictionary.to_pylist(), numbers_of(encoded.indices).astype(np.int64)
 
 
-def _with_members(layout: Layout, objects: list[tuple[str, ...]]) -> Layout:
-    """Return a layout with members in place of arguments; without any objects, the layout itself."""
-    if not objects:
-        return layout
-    rest = iter(objects)
-    return tuple(one for label in layout for one in (next(rest) if label == ARGUMENTS else (label,)))
+def with_members(layout: Layout, *members: Sequence[str]) -> Layout:
+    """Return a layout with the labels of members in place of arguments; the last ones stand for all that follow."""
+    rest = iter(members)
+    last: Sequence[str] = ()
+    out: list[str] = []
+    for label in layout:
+        if label == ARGUMENTS and members:
+            last = next(rest, last)
+            out += last
+        else:
+            out.append(label)
+    return tuple(out)

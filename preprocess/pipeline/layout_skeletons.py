@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from sft_shards.formats.columnar import ConversationColumns, Layout, text_labels
 from sft_shards.formats.conversation import PLAIN_TEXT, ROLES, Conversation
 from sft_shards.formats.errors import RecordError
-from sft_shards.formats.layouts import example_texts, json_text, put_together, turns_of
+from sft_shards.formats.layouts import ORDER, example_texts, json_text, put_together, turns_of
 from sft_shards.formats.templates import ChatTemplate, Skeleton, Tracer, TrainedConversation, TrainOn, train
 from sft_shards.formats.templates.rendering import CALL, CALL_END
 from sft_shards.formats.templates.sentinels import all_texts
 from sft_shards.formats.templates.skeleton import plain_text_skeleton
-from sft_shards.preprocess.pipeline.argument_members import ARGUMENTS
+from sft_shards.preprocess.pipeline.argument_members import ARGUMENTS, with_members
 from sft_shards.preprocess.pipeline.ignored_tools import TOOLS_IGNORED, unwritten_names
 from sft_shards.preprocess.pipeline.skeleton_table import SkeletonTable
 from sft_shards.preprocess.pipeline.string_search import StringSearch
@@ -32,6 +32,7 @@ seldom occur twice, and one costs as much as several records."""
 LONG = 32
 """Labels of a layout up to which a skeleton is made when it is first seen. Of a longer one it is made the second time:
 most of these occur once, and a skeleton costs as much as two conversations."""
+TWO_MEMBERS = ("key", "value") * 2
 MOST_TRIALS = 8
 """Layouts up to which it is tried whether a template that looks into arguments can be traced with their members."""
 MOST_SEEN = 1 << 16
@@ -52,6 +53,7 @@ class LayoutSkeletons:
         search: finds both, also as JSON writes them.
         with_members: whether layouts shall hold the members of arguments (see `argument_members`), since the template
             looks into these.
+        with_order: whether the order of their keys as well.
     """
 
     def __init__(self, template: ChatTemplate, policy: TrainOn) -> None:
@@ -64,7 +66,7 @@ class LayoutSkeletons:
         """For the hash of a long layout, the number of the record in which it was seen first."""
         self._trials = 0
         """How often it was tried whether the members of arguments help."""
-        self.with_members = False
+        self.with_members = self.with_order = False
         self.table = SkeletonTable()
         calls = set() if policy.tool_calls else {CALL, CALL_END}
         self.typed = frozenset({*template.reasoning_tags, *template.control.all, *calls})
@@ -133,8 +135,11 @@ class LayoutSkeletons:
             and self._trials < MOST_TRIALS
         ):
             self._trials += 1
-            apart = tuple(one for label in layout for one in (("key", "value") if label == ARGUMENTS else (label,)))
-            self.with_members = bool(self._trace(apart))
+            self.with_members = bool(self._trace(with_members(layout, TWO_MEMBERS)))
+            if not self.with_members and any(tracer.sorts for tracer in self._tracers.values()):
+                self.with_members = self.with_order = bool(
+                    self._trace(with_members(layout, (f"{ORDER}[0, 1]", *TWO_MEMBERS)))
+                )
 
     def _trace(self, layout: Layout) -> list[Skeleton]:
         """Return the skeletons of a layout, one for each text that it is trained as.

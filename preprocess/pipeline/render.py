@@ -73,7 +73,9 @@ class BatchRendering:
 
     def _with_members(self, conversations: ConversationColumns) -> ConversationColumns:
         """Return conversations with the members of arguments in the layouts, where the template looks into these."""
-        return take_arguments_apart(conversations) if self._skeletons.with_members else conversations
+        if not self._skeletons.with_members:
+            return conversations
+        return take_arguments_apart(conversations, with_order=self._skeletons.with_order)
 
     def _fill_others(self, conversations: ConversationBatch) -> RenderedBatch:
         """Fill what is not in columns: the conversations that have a layout."""

@@ -59,8 +59,21 @@ PRINTED = call_as(
         {%- endfor %}
         {{- call.arguments | tojson if call.arguments | length > 1 }}""",
 )
+SORTED = call_as(
+    """{%- macro written(value) %}
+            {%- if value is string %}{{- '<|"|>' + value + '<|"|>' }}
+            {%- elif value is boolean %}{{- 'true' if value else 'false' }}
+            {%- elif value is mapping or value is sequence %}{{- value | tojson }}
+            {%- else %}{{- value }}{% endif %}
+        {%- endmacro %}
+        {%- if call['arguments'] is mapping %}
+            {%- for key, value in call['arguments'] | dictsort %}{{- key }}:{{- written(value) }}{% if not loop.last %},{% endif %}
+            {%- endfor %}
+        {%- endif %}""",
+)
 LOOKING = {"keys and values": KEYS_AND_VALUES, "invoked": INVOKED, "functions": FUNCTIONS, "printed": PRINTED}
-"""In the manner of GLM 4.6, MiniMax M2, Qwen3.5 and Qwen3-Coder."""
+LOOKING["sorted"] = SORTED
+"""In the manner of GLM 4.6, MiniMax M2, Qwen3.5, Qwen3-Coder and Gemma 4."""
 
 SPACES = st.sampled_from(["", " ", "\n", "\n\n ", "\u3000", "\x85"])
 WORDS = st.sampled_from(

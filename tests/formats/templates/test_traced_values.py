@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from jinja2.filters import do_dictsort
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from sft_shards.formats.columnar import text_labels
@@ -40,7 +41,7 @@ TEXTS = [
 ]
 
 
-def traced_arguments():
+def traced_arguments(order=()):
     """The object of these arguments, traced."""
     trace = Trace()
     texts = [TracedText.message(number, trace) for number in range(len(text_labels(LAYOUT)))]
@@ -49,14 +50,14 @@ def traced_arguments():
         LAYOUT,
         texts,
         read=lambda label, text: READERS[label](numbers[untraced(text)], trace),
-        mapping=lambda: TracedMapping.empty(trace),
+        mapping=lambda _order: TracedMapping.empty(trace, [*order]),
     )
     return turns[0].tool_calls[0]["function"]["arguments"], trace
 
 
-def filled(source):
+def filled(source, order=()):
     """What a template writes of the traced object, with the texts in the gaps."""
-    traced, trace = traced_arguments()
+    traced, trace = traced_arguments(order)
     written = "".join(untraced(one) for one in run(compile_template(source, _guarded_sandbox), {"a": traced}))
     literals, gaps, changes = trace.split(written)
     out = literals[0]
@@ -151,6 +152,16 @@ def test_members_are_written_as_jinja_writes_them(expression):
 )
 def test_the_object_is_gone_through_as_jinja_does(source):
     assert filled(source) == rendered(source)
+
+
+def test_an_object_is_sorted_where_the_order_of_its_keys_is_known():
+    order = [list(ARGUMENTS).index(key) for key, _ in do_dictsort(ARGUMENTS)]
+    assert order != sorted(order)
+    source = "{% for k, v in a | dictsort %}{{ loop.index ~ k ~ v }}{% endfor %}{{ a | tojson }}"
+    assert filled(source, order) == rendered(source)
+    for options in ("true", "by='value'", "reverse=true"):
+        with pytest.raises(Untraceable):
+            filled("{{ a | dictsort(" + options + ") | length }}", order)
 
 
 @pytest.mark.parametrize(

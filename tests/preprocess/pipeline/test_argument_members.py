@@ -7,6 +7,7 @@ import pytest
 from argument_templates import ARGUMENTS
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from jinja2.filters import do_dictsort
 
 from sft_shards.formats.columnar import ConversationColumns, text_labels
 from sft_shards.formats.layouts import example_texts, json_text, put_together
@@ -45,13 +46,16 @@ def member(key, value):
     return ("key", f"value_{kind}"), [key, json.dumps(value, ensure_ascii=False)]
 
 
-def expected(objects):
+def expected(objects, *, with_order=False):
     labels, texts = ["user", "assistant=null"], ["Hi"]
     for number, arguments in enumerate(objects):
         members = [member(key, value) for key, value in arguments.items()]
         if None in members:
             return spoken(*objects)
-        labels += ["call", *([] if members else ["arguments={}"]), *(one for own, _ in members for one in own)]
+        labels += ["call", *([] if members else ["arguments={}"])]
+        if with_order and len(members) > 1:
+            labels.append(f"order={[list(arguments).index(key) for key, _ in do_dictsort(arguments)]}")
+        labels += [one for own, _ in members for one in own]
         texts += [f"get_{number}", *(one for _, own in members for one in own)]
     return (*labels, "assistant"), [*texts, "So"]
 
@@ -66,19 +70,23 @@ HARD = {
 
 
 @settings(max_examples=200)
-@given(st.lists(OBJECTS, max_size=4))
-@example([[HARD], [{"a": 1}, {}, {"b": True, "c": -1e22}], [], [{"": 1}, {"x": "y"}], [{"x": " "}], [{"n": math.inf}]])
-@example([[{"n": -math.inf}], [{"n": math.nan}], [{"n": [math.nan]}]])
-def test_a_batch_is_taken_apart_as_json_is_read(batch):
+@given(st.lists(OBJECTS, max_size=4), st.booleans())
+@example(
+    [[HARD], [{"a": 1}, {}, {"b": True, "c": -1e22}], [], [{"": 1}, {"x": "y"}], [{"x": " "}], [{"n": math.inf}]], True
+)
+@example([[{"n": -math.inf}], [{"n": math.nan}], [{"n": [math.nan]}]], False)
+@example([[{"b": 1, "A": 2, "a": 3, "É": 4}, {"x": 1}], [{"a": 1, "b": 2}]], True)
+def test_a_batch_is_taken_apart_as_json_is_read(batch, with_order):
     found = {3 * row: spoken(*objects) for row, objects in enumerate(batch)}
-    taken = unpacked(take_arguments_apart(ConversationColumns.from_rows(found)))
-    assert taken == {3 * row: expected(objects) for row, objects in enumerate(batch)}
+    taken = unpacked(take_arguments_apart(ConversationColumns.from_rows(found), with_order=with_order))
+    assert taken == {3 * row: expected(objects, with_order=with_order) for row, objects in enumerate(batch)}
 
 
-@given(st.lists(ARGUMENTS, min_size=1, max_size=3))
-def test_members_are_put_together_to_the_same_conversation(objects):
+@given(st.lists(ARGUMENTS, min_size=1, max_size=3), st.booleans())
+def test_members_are_put_together_to_the_same_conversation(objects, with_order):
     layout, texts = spoken(*objects)
-    ((apart, members),) = unpacked(take_arguments_apart(ConversationColumns.from_rows({0: (layout, texts)}))).values()
+    columns = take_arguments_apart(ConversationColumns.from_rows({0: (layout, texts)}), with_order=with_order)
+    ((apart, members),) = unpacked(columns).values()
     assert len(text_labels(apart)) == len(members)
     assert all(text.strip() for text in members)
     one, other = conversation_of(layout, texts), conversation_of(apart, members)
@@ -86,16 +94,18 @@ def test_members_are_put_together_to_the_same_conversation(objects):
     assert one.digest() == other.digest()
 
 
-def test_the_example_of_members_has_their_labels():
-    layout, texts = spoken({"a": "b", "c": 1, "d": {"e": 1}, "f": [1], "g": None})
-    ((apart, _),) = unpacked(take_arguments_apart(ConversationColumns.from_rows({0: (layout, texts)}))).values()
+@pytest.mark.parametrize("with_order", [False, True])
+def test_the_example_of_members_has_their_labels(with_order):
+    found = {0: spoken({"d": "b", "c": 1, "a": {"e": 1}, "f": [1], "b": None}, {"x": 1}, {"b": 1, "a": 2})}
+    taken = unpacked(take_arguments_apart(ConversationColumns.from_rows(found), with_order=with_order))
+    apart = taken[0][0]
     made = example_texts(apart)
     assert len(set(made)) == len(made)
     (_, called, _), _ = put_together(apart, made)
-    arguments = called.tool_calls[0]["function"]["arguments"]
-    assert [type(value) for value in arguments.values()] == [str, int, dict, list, type(None)]
-    again = ConversationColumns.from_rows({0: spoken(arguments)})
-    assert unpacked(take_arguments_apart(again))[0][0] == apart
+    objects = [call["function"]["arguments"] for call in called.tool_calls]
+    assert [type(value) for value in objects[0].values()] == [str, int, dict, list, type(None)]
+    again = ConversationColumns.from_rows({0: spoken(*objects)})
+    assert unpacked(take_arguments_apart(again, with_order=with_order))[0][0] == apart
 
 
 def test_the_values_of_usual_arguments_do_not_make_layouts():
@@ -109,6 +119,10 @@ def test_a_layout_that_becomes_too_long_stays_as_it_is(monkeypatch):
     found = {0: spoken({"a": "b", "c": "d"}), 1: spoken({"a": "b"}), 2: spoken({"a": "b"}, {})}
     taken = unpacked(take_arguments_apart(ConversationColumns.from_rows(found)))
     assert taken == {0: found[0], 1: expected([{"a": "b"}]), 2: found[2]}
+    for limit, own in ((8, found[0]), (9, expected([{"a": "b", "c": "d"}], with_order=True))):
+        monkeypatch.setattr(argument_members, "MOST_LABELS", limit)
+        taken = take_arguments_apart(ConversationColumns.from_rows({0: found[0]}), with_order=True)
+        assert unpacked(taken) == {0: own}
 
 
 def test_a_long_blank_value_stays_as_it_is():

@@ -66,6 +66,15 @@ def test_any_arguments_are_rendered_as_by_jinja(name, rewritten, calls):
     assert batch.fallbacks <= len(calls)
 
 
+def test_keys_are_sorted_as_jinja_sorts_them():
+    keys = [("b", "a"), ("a", "b"), ("B", "a", "c"), ("a", "A"), ("A", "a"), ("É", "é", "z"), ("_", "Z", "1"), ("x",)]
+    batch, reference = stages(LOOKING["sorted"])
+    for _ in range(2):
+        given_ = conversations([with_calls({key: n for n, key in enumerate(own)}, {"z": "y"}) for own in keys])
+        assert comparable(batch.render(given_)) == comparable(reference.render(given_))
+        assert batch.fallbacks == 0
+
+
 def test_only_what_cannot_be_filled_goes_to_jinja():
     texts = ["a", "<|im_end|>", "b\ufdd0", "c"]
     records = [with_calls({"k": text}) for text in texts] + [with_calls({text: "v"}) for text in texts]
@@ -89,7 +98,7 @@ def test_a_template_that_looks_for_a_string_sees_it_in_keys_and_values():
 @pytest.mark.parametrize(
     "call",
     [
-        "{% for k, v in call.arguments | dictsort %}{{ k }}{% endfor %}",
+        "{% for k, v in call.arguments | dictsort(reverse=true) %}{{ k }}{% endfor %}",
         "{{ call.arguments.city }}",
         "{{ 'y' if 'city' in call.arguments else 'n' }}",
         "{{ call.arguments['city'] }}",
