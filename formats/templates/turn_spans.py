@@ -233,15 +233,21 @@ def _asked_once(
 ) -> Callable[[int], str | None]:
     """Return what gives the prompts of turns, rendering one for all turns that stand alike.
 
-    These are turns with the same words in front of them, behind two messages of the same roles; the first and the last
-    turn stand alone.
+    These are turns with the same words in front of them, behind two messages of the same roles with as many calls, both
+    in the last run of the assistant, behind the last question, or both in earlier ones; the first and the last turn
+    stand alone.
     """
     ends = (next(iter(own), None), next(reversed(own), None))
+    last = max((number for number, one in enumerate(messages) if one["role"] == "user"), default=-1)
     contexts = {
         number: (
             text[lefts[number] : anchors[0].start],
             number if number in ends else None,
-            *(one["role"] for one in messages[max(0, number - 2) : number]),
+            number > last,
+            *(
+                (one["role"], bool(one.get("content")), len(one.get("tool_calls") or ()))
+                for one in messages[max(0, number - 2) : number]
+            ),
         )
         for number, anchors in own.items()
     }

@@ -10,9 +10,12 @@ from typing import Any
 from sft_shards.formats.errors import RecordError
 from sft_shards.formats.templates.anchors import CALL, CONTENT, REASONING, Anchor
 from sft_shards.formats.templates.generation_prompt import GenerationPrompt
+from sft_shards.formats.templates.sentinels import all_texts
 from sft_shards.formats.templates.thinking import CLOSING, find_opened_think, without_think_opener
 
 WORDS = re.compile(r"\S+")
+BARE_KEYS = {"assistant": {"role", "content", "tool_calls"}, "tool": {"role", "content", "name", "tool_call_id"}}
+"""The keys of messages with calls and results, and nothing else, by role."""
 SWITCH = r"/\w*think"
 """Matches what switches reasoning on or off in a text, and closing think tags."""
 
@@ -109,7 +112,7 @@ def behind_prompt(
 
 
 def is_bare(messages: Sequence[Mapping[str, Any]], tags: Collection[str]) -> bool:
-    """Return whether messages are nothing but roles and texts, in which there is nothing that templates look for.
+    """Return whether messages are nothing but texts and calls, in which there is nothing that templates look for.
 
     Where there is reasoning, templates rewrite history, and words like `/no_think` change the generation prompt.
 
@@ -117,7 +120,12 @@ def is_bare(messages: Sequence[Mapping[str, Any]], tags: Collection[str]) -> boo
         tags: what the template writes around reasoning.
     """
     wanted = re.compile("|".join([SWITCH, *map(re.escape, tags)]))
-    return all(one.keys() <= {"role", "content"} and not wanted.search(one["content"] or "") for one in messages)
+    return all(
+        one.keys() <= BARE_KEYS.get(one["role"], {"role", "content"})
+        and not wanted.search(one.get("content") or "")
+        and not wanted.search(all_texts(one.get("tool_calls")))
+        for one in messages
+    )
 
 
 def prompts_asked_once(

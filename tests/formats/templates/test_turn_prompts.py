@@ -17,16 +17,24 @@ def template(prompt: str = "", history: str = "A: reply: ", question: str = "") 
     """A template whose generation prompt is `THINKING`, unless `prompt` writes another one behind the messages `m`."""
     return (
         "{% macro question(m, ahead) %}" + (question or "{{ 'U: ' }}") + "{{ m.content }}{% endmacro %}"
-        "{% for m in messages %}{% if m.role == 'assistant' %}{{ '" + history + "' + m.content + '<|im_end|>' }}"
+        "{% for m in messages %}{% if m.role == 'assistant' %}{{ '" + history + "' + m.content }}"
+        "{% for call in m.tool_calls or [] %}{{ '<' + call.function.name + call.function.arguments | tojson + '>' }}{% endfor %}"
+        "{{ '<|im_end|>' }}"
         "{% else %}{{ question(m, messages[loop.index:]) }}{% endif %}{{ '\\n' }}{% endfor %}"
         "{% if add_generation_prompt %}{% set m = messages %}" + (prompt or f"{{{{ '{THINKING}' }}}}") + "{% endif %}"
     )
 
 
 def turns(*roles_and_texts: str) -> Conversation:
-    roles = {"s": "system", "u": "user", "a": "assistant"}
+    """Turns as "u:text"; "c:text" is the assistant's, with a call, and "cc:text" with two."""
+    roles = {"s": "system", "u": "user", "a": "assistant", "c": "assistant", "t": "tool"}
     pairs = (one.partition(":")[::2] for one in roles_and_texts)
-    return Conversation(turns=tuple(Turn(role=roles[role], content=text) for role, text in pairs))
+    call = {"type": "function", "function": {"name": "look", "arguments": {"a": 1}}}
+    return Conversation(
+        turns=tuple(
+            Turn(role=roles[role[0]], content=text, tool_calls=(call,) * role.count("c")) for role, text in pairs
+        )
+    )
 
 
 def said(source: str, conversation: Conversation) -> list[str]:
@@ -41,6 +49,8 @@ def where(condition: str) -> str:
     return f"{{% if {condition} %}}{{{{ 'A: reply: ' }}}}{{% else %}}{{{{ '{THINKING}' }}}}{{% endif %}}"
 
 
+OLD = "{% if ahead | selectattr('role', 'equalto', 'user') | list %}{{ 'old ' }}{% endif %}{{ 'U: ' }}"
+RUN = ("u:one", "c:two", "t:three", "c:four", "t:five", "a:six")
 FOUR = turns("u:one", "a:two", "u:three", "a:four", "u:five", "a:six", "u:seven", "a:eight")
 CASES = {
     "the first": (
@@ -52,7 +62,7 @@ CASES = {
     "the last": (
         where("m | length > 2"),
         "",
-        "{% if ahead | selectattr('role', 'equalto', 'user') | list %}{{ 'old ' }}{% endif %}{{ 'U: ' }}",
+        OLD,
         FOUR,
     ),
     "a role before": (
@@ -85,6 +95,42 @@ CASES = {
         "",
         Conversation(turns=(*FOUR.turns[:4], Turn(role="user", content="five", name="Ann"), *FOUR.turns[5:])),
     ),
+    "the first step of a run": (where("m[-1].role == 'user' and m | length > 1"), "", "", turns(*RUN, *RUN, *RUN)),
+    "calls before": (
+        where("m | length > 5 and m[-2].tool_calls | length > 1"),
+        "",
+        "",
+        turns(*RUN, "u:one", "cc:two", "t:three", "a:four", *RUN),
+    ),
+    "an answer beside a call": (
+        where("m | length > 5 and m[-2].content == ''"),
+        "",
+        "",
+        turns(*RUN, "u:one", "c:", "t:three", "a:four", *RUN),
+    ),
+    "the last run": (
+        where("m | length > 2"),
+        "",
+        OLD,
+        turns(*RUN, *RUN, "u:one", "c:two", "t:three", "c:four", "t:five", "c:six", "t:seven", "a:eight"),
+    ),
+    "a switch in a call": (
+        "{% set s = m | map(attribute='tool_calls') | select | list | string %}" + where("'/no_think' in s"),
+        "",
+        "",
+        Conversation(
+            turns=(
+                *turns(*RUN).turns,
+                Turn(role="user", content="one"),
+                Turn(
+                    role="assistant",
+                    content="two",
+                    tool_calls=({"type": "function", "function": {"name": "look", "arguments": {"a": "/no_think"}}},),
+                ),
+                *turns("t:three", "c:four", "t:five", "a:six", *RUN).turns,
+            )
+        ),
+    ),
 }
 """Prompts that differ between turns: the prompt, the history, the question, and the conversation."""
 
@@ -100,13 +146,14 @@ def test_turns_begin_where_the_prompt_of_each_would_say(name, monkeypatch):
     assert begins == {"reply", "words"}  # the prompts do differ
 
 
-def test_a_long_conversation_takes_few_prompts(monkeypatch):
+@pytest.mark.parametrize("run", [("u:one", "a:two"), ("u:one", "c:two", "t:three", "a:four"), ("c:one", "t:two")])
+def test_a_long_conversation_takes_few_prompts(monkeypatch, run):
     made = ChatTemplate("t", template(), TOKENS)
-    conversation = turns("s:Be brief.", *("u:one", "a:two") * 100)
+    conversation = turns("s:Be brief.", "u:Go.", *run * 100, "a:Done.")
     asked = []
     prompt = MessageRenderer.prompt
     monkeypatch.setattr(
         MessageRenderer, "prompt", lambda self, messages, beside: asked.append(1) or prompt(self, messages, beside)
     )
-    assert len(made.render(conversation).spoken) == 100
-    assert len(asked) <= 4
+    assert len(made.render(conversation).spoken) > 100
+    assert len(asked) <= 8
