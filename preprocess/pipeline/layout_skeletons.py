@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sft_shards.formats.columnar import ConversationColumns, Layout, text_labels
 from sft_shards.formats.conversation import PLAIN_TEXT, ROLES, Conversation
 from sft_shards.formats.errors import RecordError
-from sft_shards.formats.layouts import ORDER, example_texts, json_text, put_together, turns_of
+from sft_shards.formats.layouts import ID_LABELS, ORDER, example_texts, json_text, put_together, turns_of
 from sft_shards.formats.templates import ChatTemplate, Skeleton, Tracer, TrainedConversation, TrainOn, train
 from sft_shards.formats.templates.rendering import CALL, CALL_END
 from sft_shards.formats.templates.sentinels import all_texts
@@ -101,9 +101,7 @@ class LayoutSkeletons:
         new = {conversations.layouts[number] for number in np.unique(conversations.layout_ids)} - known.keys()
         new -= self._of_one_record(conversations, records, {layout for layout in new - seen if len(layout) > LONG})
         if chosen := sorted(new)[: MOST_SKELETONS - len(known)]:
-            made = [self._trace(layout) for layout in chosen]
-            for layout in (layout for layout, own in zip(chosen, made, strict=True) if not own):
-                self._try_members(layout)
+            made = [self._trace_or_try(layout) for layout in chosen]
             numbers = self.table.add(chain.from_iterable(made))
             ends = accumulate(map(len, made), initial=0)
             known |= {layout: numbers[first:end] for layout, (first, end) in zip(chosen, pairwise(ends), strict=True)}
@@ -126,20 +124,19 @@ class LayoutSkeletons:
             self._seen_in.clear()
         return found
 
-    def _try_members(self, layout: Layout) -> None:
-        """Find out whether a layout that has no skeleton would have one with the members of its arguments."""
-        if (
-            self.looked_into({ARGUMENTS})
-            and ARGUMENTS in layout
-            and not self.with_members
-            and self._trials < MOST_TRIALS
-        ):
+    def _trace_or_try(self, layout: Layout) -> list[Skeleton]:
+        """Return the skeletons of a layout; where it has none, find out whether the members of arguments would help."""
+        for tracer in self._tracers.values():
+            tracer.looked_into.discard(ARGUMENTS)
+        made = self._trace(layout)
+        waits = self.looked_into(ID_LABELS) and not ID_LABELS.isdisjoint(layout)  # for labels that tell ids apart
+        if not self.with_members and not waits and self.looked_into({ARGUMENTS}) and self._trials < MOST_TRIALS:
             self._trials += 1
             self.with_members = bool(self._trace(with_members(layout, TWO_MEMBERS)))
             if not self.with_members and any(tracer.sorts for tracer in self._tracers.values()):
-                self.with_members = self.with_order = bool(
-                    self._trace(with_members(layout, (f"{ORDER}[0, 1]", *TWO_MEMBERS)))
-                )
+                ordered = with_members(layout, (f"{ORDER}[0, 1]", *TWO_MEMBERS))
+                self.with_members = self.with_order = bool(self._trace(ordered))
+        return made
 
     def _trace(self, layout: Layout) -> list[Skeleton]:
         """Return the skeletons of a layout, one for each text that it is trained as.
@@ -157,6 +154,9 @@ class LayoutSkeletons:
             tracer = self._tracer(conversation)
             found = train(self._template, conversation, self._policy)
         except RecordError as error:
+            if error.reason == "template_error":  # perhaps since no result in the example has the id of a call
+                for tracer in self._tracers.values():
+                    tracer.looked_into |= ID_LABELS & {*layout}
             return [] if error.reason != "turn_rewritten" or asks else self._refusing(layout, texts, error)
         looked_for = tracer.looked_for_in_histories(layout) if asks else frozenset()
         if looked_for is None or (asks and not self._holds_for_padded(layout, texts, found)):

@@ -11,6 +11,7 @@ from template_texts import TOKENS
 
 from sft_shards.formats.records import FieldMap, get
 from sft_shards.formats.templates import ChatTemplate, TrainOn
+from sft_shards.preprocess.pipeline import layout_skeletons
 from sft_shards.preprocess.pipeline.read import BatchReading, ReferenceReading
 from sft_shards.preprocess.pipeline.reference_rendering import ReferenceRendering
 from sft_shards.preprocess.pipeline.render import BatchRendering
@@ -138,4 +139,54 @@ def test_tools_and_arguments_that_a_template_looks_into_are_filled_together():
         rendered = batch.render(given_)
         assert comparable(rendered) == comparable(reference.render(given_))
         assert len(rendered.texts) == len(records)
+    assert batch.fallbacks == 0
+
+
+def naming(source):
+    """A template that looks up which call a result answers, and fails where there is none, as Gemma 4's does."""
+    looks_up = """
+    {%- set ns = namespace(name=none) %}
+    {%- for one in messages if m.role == 'tool' %}
+        {%- for call in one.tool_calls or [] %}
+            {%- if call.id == m.tool_call_id %}{%- set ns.name = call.function.name %}{%- endif %}
+        {%- endfor %}
+    {%- endfor %}
+    {%- set content = 'result of ' + ns.name + ': ' + m.content if m.role == 'tool' else m.content or '' %}"""
+    named = source.replace("(m.content or '')", "content").replace("in messages %}", "in messages %}" + looks_up, 1)
+    assert named.count("content") > source.count("content") + 2
+    return named
+
+
+def test_a_template_that_wants_the_call_of_each_result_is_given_an_example_that_has_it():
+    batch, reference = stages(naming(LOOKING["sorted"]))
+    for _ in range(2):
+        given_ = conversations([with_calls(one) for one in USUAL] + [with_calls(USUAL[0], USUAL[4])])
+        rendered = batch.render(given_)
+        assert comparable(rendered) == comparable(reference.render(given_))
+        assert [text.count("result of get_") for text in rendered.texts] == [1] * len(USUAL) + [2]
+        assert batch.fallbacks == 0
+
+
+def test_layouts_that_the_template_refuses_are_not_tried_with_members(monkeypatch):
+    """In front of them stands a layout that has no skeleton with members either, with ids told apart or not."""
+    monkeypatch.setattr(layout_skeletons, "MOST_TRIALS", 3)
+    refuses = "{% if messages[1:3] | map(attribute='role') | list == ['user', 'user'] %}{{ raise_exception('no') }}{% endif %}"
+    measures = "{{ messages[0].content | upper if messages[0].role == 'system' }}"
+    batch, reference = stages(refuses + LOOKING["functions"] + measures)
+    records = [with_calls(*[USUAL[0]] * calls) for calls in (1, 1, 2, 1)]
+    for roles, one in zip([["system"], ["system", "user"], ["system", "user"]], records, strict=False):
+        one["messages"] = [{"role": role, "content": "x"} for role in roles] + one["messages"]
+    given_ = conversations(records)
+    rendered = batch.render(given_)
+    assert comparable(rendered) == comparable(reference.render(given_))
+    assert [one.reason for one in rendered.rejects] == ["template_error"] * 2
+    assert batch.fallbacks == 3
+
+
+def test_layouts_whose_ids_are_to_be_told_apart_first_are_tried_then(monkeypatch):
+    monkeypatch.setattr(layout_skeletons, "MOST_TRIALS", 2)
+    source = naming(LOOKING["functions"]).replace("ns.name +", "(ns.name or '-') +")
+    batch, reference = stages(source)
+    given_ = conversations([with_calls(*[{"a": "b"}] * calls) for calls in (1, 2, 3)])
+    assert comparable(batch.render(given_)) == comparable(reference.render(given_))
     assert batch.fallbacks == 0
