@@ -48,8 +48,8 @@ LEAF_TEXT, LEAF_JSON = "\0text", "\0json"
 ALIAS = "reasoning_alias=true"
 LONGEST_CONSTANT = 64
 """Characters of a constant or of think tags with white space in a label."""
-NAME = re.compile(r"[A-Za-z0-9_.:/-]+")
-"""Names of tools and calls: what JSON writes as it is."""
+NAME = re.compile(r"[A-Za-z0-9_.:/-]+(?: [A-Za-z0-9_.:/-]+)*")
+"""Names of tools and calls: what JSON writes as it is, and no template strips."""
 CALL_KEYS = {"type", "function", "id"}
 FUNCTION_KEYS = {"name", "arguments"}
 ID_LENGTH = 9

@@ -94,7 +94,10 @@ def test_labels_name_what_a_conversation_holds():
         Turn(role="assistant", content="a<think>b</think>c"),
         Turn(role="assistant", content="a<think>b"),
         Turn(role="assistant", content="a", tool_calls=({"function": {"name": "x", "arguments": {}}, "more": 1},)),
-        Turn(role="assistant", content="a", tool_calls=({**CALL, "function": {"name": "a b", "arguments": {}}},)),
+        *(
+            Turn(role="assistant", content="a", tool_calls=({**CALL, "function": {"name": name, "arguments": {}}},))
+            for name in ("a  b", " a", "a ", "naïve", "a\nb")
+        ),
         Turn(role="assistant", content="a", tool_calls=({**CALL, "function": {"name": "x", "arguments": [1]}},)),
     ],
 )

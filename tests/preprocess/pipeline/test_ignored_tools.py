@@ -107,3 +107,13 @@ OFFERED = st.lists(st.sampled_from(["weather", "wea", "search", "x", "two words"
 def test_both_implementations_count_the_same(source, found):
     """`both` compares them."""
     both(source, [Conversation(turns=tuple(turns(*texts)), tools=tools) for texts, tools in found])
+
+
+def test_names_of_several_words_are_names():
+    call = {"type": "function", "function": {"name": "get the weather", "arguments": {"city": "Basel"}}}
+    asked = (Turn(role="user", content="Hi"), Turn(role="assistant", tool_calls=(call,)))
+    more = (Turn(role="tool", content="sunny", name="get the weather"), Turn(role="assistant", content="Clear"))
+    found = Conversation(turns=(*asked, *more), tools=(tool("get the weather"), tool("search")))
+    ignored = Conversation(turns=tuple(turns("get the weather", "Yo")), tools=(tool("get the weather"), tool("x y")))
+    assert both(TAGGED_TOOLS, [found, ignored]) == ({}, 0)
+    assert both(CHATML, [ignored]) == ({3: ("tools_ignored",)}, 0)

@@ -69,7 +69,7 @@ def test_a_record_with_tools_is_tokenized_with_the_others(make_tokenizer, kind):
             return self.backend.encode(texts)
 
     pipeline = make_pipeline(make_tokenizer(kind), wrap=Watching)
-    tools = [{**TOOLS[0], "function": {"name": "no name has spaces"}}]
+    tools = [{**TOOLS[0], "function": {"name": "naïve"}}]
     raw = as_json([messages("a", "b"), messages("c", "d") | {"functions": tools}, messages("e", "f")])
     batch = pipeline.batch(raw, "openai")
     assert given_ == [3]
