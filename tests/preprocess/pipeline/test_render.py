@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 import rewriting_templates
+from both_paths import Both
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pipelines import FORM, RECORD, TOOLS, as_json, as_lists, messages, rendered_from
@@ -131,6 +132,32 @@ def test_a_text_that_is_stripped_in_one_rendering_alone_keeps_its_layout_from_th
         rendered = batch.render(given_)
         assert comparable(rendered) == comparable(reference.render(given_))
         assert batch.fallbacks == 2
+
+
+def test_reasoning_beside_a_think_block_is_judged_by_the_reference():
+    source = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}{% if m.role == 'assistant' %}"
+        "{% if loop.last %}{{ '<think>\\n' + (m.reasoning_content or '') + '\\n</think>\\n\\n' }}{% endif %}"
+        "{{ m.content }}{% else %}{{ m.content | trim }}{% endif %}{{ '<|im_end|>\\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n<think>\\n' }}{% endif %}"
+    )
+    both = Both(source)
+    thought = "<think>\nab\n</think>\n\nzz"
+    found = [
+        Conversation(
+            turns=(
+                Turn(role="system", content=system),
+                Turn(role="user", content="a"),
+                Turn(role="assistant", content=content, reasoning=reasoning),
+                Turn(role="user", content="b"),
+                Turn(role="assistant", content="c", reasoning="d"),
+            )
+        )
+        for system in ("e", "e\n")
+        for content, reasoning in ((thought, "f"), (thought, None), ("zz", "f"))
+    ]
+    _, fallbacks = both.render(*found)
+    assert fallbacks == 2
 
 
 def test_a_conversation_with_long_histories_is_judged_by_the_reference(monkeypatch):
