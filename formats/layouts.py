@@ -350,16 +350,6 @@ def turns_of(layout: Layout) -> list[tuple[str, int, int]]:
     return [(names[start], start, end) for start, end in pairwise([*starts, len(layout)])]
 
 
-def reasons_twice(layout: Layout) -> bool:
-    """Return whether a turn has reasoning beside a content with a think block."""
-    for role, start, end in turns_of(layout):
-        own = layout[start:end]
-        thinks = any(label.startswith(("assistant+", "+")) for label in own)
-        if role == "assistant" and thinks and "reasoning" in own:
-            return True
-    return False
-
-
 def is_assistants(label: str) -> bool:
     """Return whether a text is the words of an assistant, its reasoning included."""
     return label in ("assistant", "reasoning") or label.startswith(("assistant+", "+"))

@@ -40,17 +40,23 @@ def require_all_rendered(
         place = max([place, *(anchor.end for anchor in anchors.of(number))])
 
 
-def lacks_reasoning(message: dict[str, Any], anchors: Sequence[Anchor], first_placement: bool) -> bool:
+def lacks_reasoning(text: str, message: dict[str, Any], anchors: Sequence[Anchor], first_placement: bool) -> bool:
     """Return whether a message has reasoning, beside its content or in it, that the template leaves out.
 
+    Of a message that has both, it is the reasoning beside the content that counts.
+
     Args:
+        text: the rendering.
         anchors: those of the message.
         first_placement: whether the first placement of markers showed them, which encloses contents as a whole.
     """
     beside = (message.get("reasoning_content") or "").strip()
     as_a_whole = first_placement and any(anchor.kind == CONTENT for anchor in anchors)
     inside = not as_a_whole and inlined_reasoning(message.get("content") or "")
-    return bool(beside or inside) and all(anchor.kind != REASONING for anchor in anchors)
+    written = [text[anchor.start : anchor.end].strip() for anchor in anchors if anchor.kind == REASONING]
+    if beside and inside:
+        return beside not in written
+    return bool(beside or inside) and not written
 
 
 def _require_rendered(text: str, number: int, message: dict[str, Any], anchors: Anchors, place: int) -> None:

@@ -196,7 +196,7 @@ class TurnLocator:
         for one in spoken:
             message = messages[one.turn]
             own = own_anchors(anchors.of(one.turn), len(message.get("tool_calls") or []))
-            lacks = lacks_reasoning(message, own, first_placement)
+            lacks = lacks_reasoning(text, message, own, first_placement)
             found.append(replace(with_parts(text, one, own, self.markup), reasoning_dropped=lacks))
         return tuple(found)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sft_shards.formats.columnar import ConversationColumns, Layout, text_labels
 from sft_shards.formats.conversation import PLAIN_TEXT, ROLES, Conversation
 from sft_shards.formats.errors import RecordError
-from sft_shards.formats.layouts import ID_LABELS, ORDER, example_texts, json_text, put_together, reasons_twice, turns_of
+from sft_shards.formats.layouts import ID_LABELS, ORDER, example_texts, json_text, put_together, turns_of
 from sft_shards.formats.templates import ChatTemplate, Skeleton, Tracer, TrainedConversation, TrainOn, train
 from sft_shards.formats.templates.rendering import CALL, CALL_END
 from sft_shards.formats.templates.sentinels import all_texts
@@ -145,8 +145,6 @@ class LayoutSkeletons:
         """
         if layout == (PLAIN_TEXT,):
             return [plain_text_skeleton(self._template.tokens)]
-        if reasons_twice(layout):  # whether a part of it is dropped depends on white space in texts
-            return []
         texts = example_texts(layout)
         try:
             conversation = conversation_of(layout, texts)

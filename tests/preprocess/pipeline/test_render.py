@@ -134,7 +134,7 @@ def test_a_text_that_is_stripped_in_one_rendering_alone_keeps_its_layout_from_th
         assert batch.fallbacks == 2
 
 
-def test_reasoning_beside_a_think_block_is_judged_by_the_reference():
+def test_reasoning_beside_a_think_block_is_dropped_whatever_white_space_others_have():
     source = (
         "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}{% if m.role == 'assistant' %}"
         "{% if loop.last %}{{ '<think>\\n' + (m.reasoning_content or '') + '\\n</think>\\n\\n' }}{% endif %}"
@@ -156,8 +156,9 @@ def test_reasoning_beside_a_think_block_is_judged_by_the_reference():
         for system in ("e", "e\n")
         for content, reasoning in ((thought, "f"), (thought, None), ("zz", "f"))
     ]
-    _, fallbacks = both.render(*found)
-    assert fallbacks == 2
+    rendered, fallbacks = both.render(*found)
+    assert fallbacks == 0
+    assert [record for record, notes in rendered.notes.items() if "reasoning_dropped" in notes] == [3, 5, 6, 8]
 
 
 def test_a_conversation_with_long_histories_is_judged_by_the_reference(monkeypatch):
