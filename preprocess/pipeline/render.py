@@ -53,21 +53,30 @@ class BatchRendering:
 
     def render(self, conversations: ConversationBatch) -> RenderedBatch:
         """Render every conversation; one that the template refuses is rejected."""
-        columns = self._with_members(self._with_thoughts(conversations.columns))
-        parts = [self._fill(conversations.first_record, columns)]
-        rest = conversations.without(_rows(parts[0], conversations))
+        parts: list[RenderedBatch] = []
+        rest, known = conversations, None
+        while not parts or (len(rest.columns.rows) and self._looks_into() != known):  # which the layouts just showed
+            known = self._looks_into()
+            columns = self._with_members(self._with_thoughts(rest.columns))
+            parts.append(self._fill(conversations.first_record, columns))
+            rest = rest.without(_rows(parts[-1], conversations))
         if len(rest):
             parts.append(self._fill_others(rest))
-            rest = rest.without(_rows(parts[1], conversations))
+            rest = rest.without(_rows(parts[-1], conversations))
         if not len(rest):
             merged = RenderedBatch.merge(parts)
             return replace(merged, rejects=merge_rejects([conversations, merged]))
         self.fallbacks += len(rest)
         return RenderedBatch.merge([*parts, self._reference.render(rest)])
 
+    def _looks_into(self) -> tuple[bool, ...]:
+        """Return what the template is known to look into: the parts of texts that layouts have labels for."""
+        thinks = any(THINK.decode() in one for one in self._skeletons.forbidden)
+        return thinks, self._skeletons.with_members, self._skeletons.with_order
+
     def _with_thoughts(self, conversations: ConversationColumns) -> ConversationColumns:
         """Return conversations with their think blocks in the layouts, where the template looks for think tags."""
-        if not len(conversations.rows) or not any(THINK.decode() in one for one in self._skeletons.forbidden):
+        if not len(conversations.rows) or not self._looks_into()[0]:
             return conversations
         return take_think_blocks_apart(conversations)
 

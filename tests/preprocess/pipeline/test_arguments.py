@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from pipelines import as_json, as_lists
 from template_texts import TOKENS
 
+from sft_shards.formats.layouts import take_apart
 from sft_shards.formats.records import FieldMap, get
 from sft_shards.formats.templates import ChatTemplate, TrainOn
-from sft_shards.preprocess.pipeline import layout_skeletons
+from sft_shards.preprocess.pipeline import layout_skeletons, render
 from sft_shards.preprocess.pipeline.read import BatchReading, ReferenceReading
 from sft_shards.preprocess.pipeline.reference_rendering import ReferenceRendering
 from sft_shards.preprocess.pipeline.render import BatchRendering
@@ -46,14 +47,18 @@ def comparable(rendered):
 
 
 @pytest.mark.parametrize("name", LOOKING)
-def test_usual_arguments_are_filled(name):
+def test_usual_arguments_are_filled(name, monkeypatch):
     batch, reference = stages(LOOKING[name])
+    alone = []
+    monkeypatch.setattr(
+        render, "take_apart", lambda conversation: alone.append(conversation) or take_apart(conversation)
+    )
     for _ in range(2):  # the first batch finds out that the template looks into arguments
         given_ = conversations([with_calls(one) for one in USUAL] + [with_calls(USUAL[0], USUAL[3], USUAL[4])])
         rendered = batch.render(given_)
         assert comparable(rendered) == comparable(reference.render(given_))
         assert len(rendered.texts) == len(USUAL) + 1
-        assert batch.fallbacks == 0
+        assert batch.fallbacks == len(alone) == 0
 
 
 @pytest.mark.parametrize("name", LOOKING)
