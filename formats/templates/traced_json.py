@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from sft_shards.formats.templates.budget import SCALARS
 from sft_shards.formats.templates.traced_parts import Unknown
 from sft_shards.formats.templates.traced_text import HARMLESS, ToJson, Trace, TracedText, Untraceable, untraced
-from sft_shards.formats.templates.traced_values import TracedList, TracedNumber, TracedView
+from sft_shards.formats.templates.traced_values import TracedList, TracedNumber, TracedValue, TracedView
 
 STAND_IN = re.compile(r'"traced leaf (\d+)"')
 
@@ -25,18 +25,8 @@ STAND_IN = re.compile(r'"traced leaf (\d+)"')
 NO_OBJECT = (str, int, float, list, tuple, type(None))
 
 
-class TracedJson(dict[str, Any]):
+class TracedJson(TracedValue, dict[str, Any]):
     """An object that is not empty."""
-
-    number: int
-    trace: Trace
-
-    @classmethod
-    def value(cls, number: int, trace: Trace) -> TracedJson:
-        """Return the traced value whose JSON is text `number` of the conversation."""
-        new = cls()
-        new.number, new.trace = number, trace
-        return new
 
     def __bool__(self) -> bool:
         return True

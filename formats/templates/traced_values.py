@@ -9,23 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from numbers import Number
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from sft_shards.formats.templates.traced_text import HARMLESS, Trace, TracedText, Untraceable, refuse, untraced
 
+Own = TypeVar("Own", bound="TracedValue")
 
-class TracedNumber:
-    """A whole number or a float."""
+
+class TracedValue:
+    """A value that stands in a conversation as JSON."""
 
     number: int
+    """Of its text."""
     trace: Trace
 
     @classmethod
-    def value(cls, number: int, trace: Trace) -> TracedNumber:
-        """Return the traced number whose JSON is text `number` of the conversation."""
+    def value(cls: type[Own], number: int, trace: Trace) -> Own:
+        """Return the traced value whose JSON is text `number` of the conversation."""
         new = cls()
         new.number, new.trace = number, trace
         return new
+
+
+class TracedNumber(TracedValue):
+    """A whole number or a float."""
 
     def __str__(self) -> str:
         return TracedText.message(self.number, self.trace)
@@ -48,18 +55,8 @@ for _name in {*dir(int), *dir(float), "__repr__"} - HARMLESS | {"__repr__"}:
 Number.register(TracedNumber)  # jinja2's test `number` asks for it
 
 
-class TracedList(list[Any]):
+class TracedList(TracedValue, list[Any]):
     """A list that is not empty."""
-
-    number: int
-    trace: Trace
-
-    @classmethod
-    def value(cls, number: int, trace: Trace) -> TracedList:
-        """Return the traced list whose JSON is text `number` of the conversation."""
-        new = cls()
-        new.number, new.trace = number, trace
-        return new
 
     def __bool__(self) -> bool:
         return True

@@ -4,6 +4,7 @@ import json
 from itertools import product
 
 import pytest
+from traced_gaps import fill_gaps
 
 from sft_shards.formats.templates import traced_text
 from sft_shards.formats.templates.traced_json import TracedJson, holds_traced, traced_tojson
@@ -18,14 +19,7 @@ def traced(before="", behind="", trace=None):
 
 
 def filled(text, trace, *texts):
-    literals, gaps, changes = trace.split(untraced(text))
-    out = literals[0]
-    for literal, gap, own in zip(literals[1:], gaps, changes, strict=True):
-        value = texts[gap]
-        for change in own:
-            value = change(value)
-        out += value + literal
-    return out
+    return fill_gaps(untraced(text), trace, texts)
 
 
 @pytest.mark.parametrize(

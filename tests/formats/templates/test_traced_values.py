@@ -4,6 +4,7 @@ import json
 
 import pytest
 from jinja2.filters import do_dictsort
+from traced_gaps import fill_gaps
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from sft_shards.formats.columnar import text_labels
@@ -59,14 +60,7 @@ def filled(source, order=()):
     """What a template writes of the traced object, with the texts in the gaps."""
     traced, trace = traced_arguments(order)
     written = "".join(untraced(one) for one in run(compile_template(source, _guarded_sandbox), {"a": traced}))
-    literals, gaps, changes = trace.split(written)
-    out = literals[0]
-    for literal, gap, own in zip(literals[1:], gaps, changes, strict=True):
-        text = TEXTS[gap]
-        for change in own:
-            text = change(text)
-        out += text + literal
-    return out
+    return fill_gaps(written, trace, TEXTS)
 
 
 def rendered(source):
