@@ -16,7 +16,7 @@ Three conversations in columns, "u" standing for user, "a" for assistant:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain, pairwise
@@ -66,6 +66,13 @@ class ConversationColumns:
         """int64[n + 1]: conversation i has `texts[text_offsets[i]:text_offsets[i + 1]]`."""
         lengths = np.asarray([len(text_labels(roles)) for roles in self.layouts], dtype=np.int64)
         return prefix_sums(lengths[self.layout_ids])
+
+    def by_label(self, value: Callable[[str], Any]) -> NDArray[Any]:
+        """Return an array of t items: what a function gives for the label of each text."""
+        found = [list(map(value, text_labels(layout))) for layout in self.layouts]
+        flat = np.asarray(list(chain.from_iterable(found)))
+        firsts = prefix_sums(np.asarray(list(map(len, found)), dtype=np.int64))
+        return flat[ranges(firsts[self.layout_ids], np.diff(self.text_offsets))]
 
     @classmethod
     def from_rows(cls, found: Mapping[int, tuple[Layout, Sequence[str]]]) -> ConversationColumns:

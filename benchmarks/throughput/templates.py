@@ -57,7 +57,7 @@ def templates(bench: Bench) -> list[dict[str, Any]]:
 def taken_by(tokenizer: Path, messages: list[list[Message]], kind: Kind) -> list[list[Message]]:
     """The conversations that a tokenizer's template takes, without its control tokens in their texts.
 
-    None, where it does not take the last one as a record of the kind.
+    There are none where it does not take the last one as a record of the kind.
     """
     renderer = PreTrainedTokenizerFast.from_pretrained(str(tokenizer))
     record = (kind.loop or kind.make)(messages[-1], 0)

@@ -23,8 +23,6 @@ from sft_shards.formats.columnar import (
     ConversationColumns,
     Layout,
     prefix_sums,
-    ranges,
-    text_labels,
     utf8_buffers,
 )
 from sft_shards.formats.json_bytes import unescaped_quotes
@@ -71,7 +69,7 @@ def take_arguments_apart(conversations: ConversationColumns, *, with_order: bool
     Args:
         with_order: whether the order of the keys is in the layouts, too.
     """
-    arguments = _are_arguments(conversations)
+    arguments = conversations.by_label(lambda label: label == ARGUMENTS).astype(bool)
     if not arguments.any():
         return conversations
     found = _members(conversations.texts.filter(bool_array(arguments)), with_order=with_order)
@@ -100,15 +98,6 @@ def take_arguments_apart(conversations: ConversationColumns, *, with_order: bool
     sources[np.repeat(apart, sizes)] = len(arguments) + np.flatnonzero(with_text.reshape(-1))
     texts = take_texts([conversations.texts, found.texts], sources)
     return ConversationColumns(rows=conversations.rows, layouts=layouts, layout_ids=layout_ids, texts=texts)
-
-
-def _are_arguments(conversations: ConversationColumns) -> NDArray[np.bool_]:
-    """Return bool[t]: the texts that are arguments as JSON."""
-    labels = [[label == ARGUMENTS for label in text_labels(layout)] for layout in conversations.layouts]
-    flat = np.asarray([one for own in labels for one in own], dtype=bool)
-    firsts = prefix_sums(np.asarray(list(map(len, labels)), dtype=np.int64))
-    counts = np.diff(conversations.text_offsets)
-    return np.asarray(flat[ranges(firsts[conversations.layout_ids], counts)])
 
 
 def _members(texts: pa.StringArray, *, with_order: bool) -> _Members:

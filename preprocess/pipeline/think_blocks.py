@@ -19,8 +19,6 @@ from sft_shards.formats.columnar import (
     Layout,
     has_text,
     prefix_sums,
-    ranges,
-    text_labels,
     utf8_buffers,
 )
 from sft_shards.formats.conversation import ROLES
@@ -58,7 +56,7 @@ def take_think_blocks_apart(conversations: ConversationColumns) -> ConversationC
     if not len(tags):
         return conversations
     owners = np.searchsorted(offsets, tags, side="right") - 1
-    roles = _roles(conversations)
+    roles = conversations.by_label(lambda label: label if label in ROLES else "")
     contents = (tags + len(THINK) <= offsets[owners + 1]) & (roles[owners] != "")  # else it stands across two texts
     tags, owners = tags[contents], owners[contents]
     blocks = _find(values, offsets, tags, owners, roles[owners] == "assistant")
@@ -78,15 +76,6 @@ def _places(values: NDArray[np.uint8]) -> NDArray[np.int64]:
     for at, byte in enumerate(THINK[:-1]):
         places = places[values[places + at] == byte]
     return places
-
-
-def _roles(conversations: ConversationColumns) -> NDArray[np.str_]:
-    """Return str[t]: for each text the role whose content it is; "" for other texts."""
-    labels = [[label if label in ROLES else "" for label in text_labels(layout)] for layout in conversations.layouts]
-    flat = np.asarray([one for own in labels for one in own])
-    firsts = prefix_sums(np.asarray(list(map(len, labels)), dtype=np.int64))
-    bounds = conversations.text_offsets
-    return np.asarray(flat[ranges(firsts[conversations.layout_ids], np.diff(bounds))])
 
 
 def _find(
